@@ -1,0 +1,1 @@
+"""Kafka chat topics on people's screens."""

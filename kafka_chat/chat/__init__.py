@@ -1,0 +1,1 @@
+"""The vocabulary of chats: pure functions and values."""

@@ -1,0 +1,75 @@
+"""A chat message: parsed from a record's value, rendered as what a client gets."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """What a record's value says. Further keys are ignored; the topic alone decides the chat.
+
+    Attributes:
+        sender: who wrote it.
+        text: what was written.
+        tag: None where the record has none.
+    """
+
+    sender: str
+    text: str
+    tag: str | None = None
+
+
+class Delivery(msgspec.Struct, frozen=True, gc=False):
+    """A message as a client gets it: exactly these four fields, in this order."""
+
+    sender: str
+    text: str
+    tag: str | None
+    chat: str
+
+
+class Reject(enum.StrEnum):
+    """Why a record is no chat message; the value is the metric's label."""
+
+    TOMBSTONE = "tombstone"
+    TOO_LARGE = "too_large"
+    BAD_UTF8 = "bad_utf8"
+    BAD_JSON = "bad_json"
+    WRONG_SHAPE = "wrong_shape"
+    TOO_DEEP = "too_deep"
+
+
+_decode = msgspec.json.Decoder(Message).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def parse(value: bytes | None, *, max_bytes: int) -> Message | Reject:
+    """Return the message in a record's value, or why there is none.
+
+    Args:
+        value: the record's value; None for a tombstone.
+        max_bytes: `limits.message_bytes`; a longer value is a reject.
+    """
+    if value is None:
+        return Reject.TOMBSTONE
+    if len(value) > max_bytes:
+        return Reject.TOO_LARGE
+    try:
+        if not value.isascii():
+            value.decode()  # msgspec does not look into the keys and values that it skips
+        return _decode(value)
+    except UnicodeDecodeError:
+        return Reject.BAD_UTF8
+    except msgspec.ValidationError:
+        return Reject.WRONG_SHAPE
+    except msgspec.DecodeError:
+        return Reject.BAD_JSON
+    except RecursionError:
+        return Reject.TOO_DEEP
+
+
+def render(message: Message, chat: str) -> bytes:
+    """Return `message` as strict JSON in UTF-8: `{"sender","text","tag","chat"}`."""
+    return _encode(Delivery(message.sender, message.text, message.tag, chat))

@@ -1,0 +1,88 @@
+"""Which chat, topic and user names are legal, and how a chat and its topic are named after each other."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from ..errors import RequestError
+
+TOPIC_LENGTH = 249  # Kafka's own limit for a topic name, in characters
+USERNAME_BYTES = 255  # of UTF-8, after normalisation
+
+_CHAT = re.compile(r"[A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatNames:
+    """Chat names and topic names under one prefix.
+
+    Args:
+        prefix: what stands before the chat's name in its topic's, for example `kafka.chat.`.
+    """
+
+    prefix: str
+
+    def topic(self, chat: str) -> str:
+        """Return the topic of a legal chat name."""
+        return self.prefix + chat
+
+    def chat(self, topic: str) -> str:
+        """Return the chat of a topic under the prefix."""
+        return topic[len(self.prefix) :]
+
+    def parse(self, text: str, *, field: str) -> str:
+        """Return the chat that somebody named, by its own name or by its topic's.
+
+        Args:
+            text: a chat (`room1`) or a topic (`kafka.chat.room1`); one leading prefix is taken off.
+            field: where the name came from, for the error.
+        Raises:
+            RequestError: empty, too long, or a character that a Kafka topic cannot have.
+        """
+        chat = text.removeprefix(self.prefix)
+        if not chat:
+            raise RequestError(f"{field} is empty; a chat such as room1, or its topic {self.prefix}room1, is needed", field=field)
+        longest = TOPIC_LENGTH - len(self.prefix)
+        if len(chat) > longest:
+            raise RequestError(f"{field} names a chat of {len(chat)} characters; at most {longest} are allowed", field=field)
+        if not _CHAT.fullmatch(chat):
+            raise RequestError(f"{field} is {_shown(chat)}; a chat is made of letters A-Z a-z, digits, dot, underscore and hyphen", field=field)
+        return chat
+
+
+def parse_username(raw: bytes) -> str:
+    """Return the username in a path segment as it came over the wire.
+
+    Args:
+        raw: the percent-encoded segment.
+    Returns:
+        The name in Unicode NFC, 1 to 255 bytes of UTF-8.
+    Raises:
+        RequestError: bad UTF-8, empty, too long, a control character or a slash.
+    """
+    try:
+        name = unquote_to_bytes(raw).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError("username is not UTF-8; percent-encode its UTF-8 bytes", field="username") from error
+    return check_username(name)
+
+
+def check_username(name: str) -> str:
+    """Return `name` in Unicode NFC, if it may be a username; raise `RequestError` otherwise."""
+    name = unicodedata.normalize("NFC", name)
+    size = len(name.encode("utf-8", "surrogatepass"))
+    if not 1 <= size <= USERNAME_BYTES:
+        raise RequestError(f"username has {size} bytes of UTF-8; 1 to {USERNAME_BYTES} are allowed", field="username")
+    if "/" in name:
+        raise RequestError("username has a slash, which is not allowed", field="username")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        raise RequestError("username has a control character, which is not allowed", field="username")
+    return name
+
+
+def _shown(text: str) -> str:
+    """Return `text` quoted for a message, at most 60 characters of it."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")

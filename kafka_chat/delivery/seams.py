@@ -1,0 +1,198 @@
+"""What the core asks of the outside: of Kafka on the left, of a client's connection on the right."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from .batch import Batch, PartitionKey
+
+
+class Lost(enum.StrEnum):
+    """Why a position can't be read any more; the value is the metric's label and the notice's cause."""
+
+    RETENTION = "retention"
+    RECREATED = "recreated"
+    TRUNCATED = "truncated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicFacts:
+    """What a broker says of a topic.
+
+    Attributes:
+        topic_id: the identity; another one means another topic under the same name. On the embedded broker,
+            which has no ids, something that is fixed for the broker's life.
+        partitions: their numbers.
+        leaderless: those of them that have no leader now.
+    """
+
+    topic_id: str
+    partitions: frozenset[int]
+    leaderless: frozenset[int] = frozenset()
+
+
+class Lookup(Protocol):
+    """Questions to the brokers that need no consumer. Every one raises `BrokerUnreachable` after its timeout.
+
+    Nothing here ever creates a topic.
+    """
+
+    async def describe(self, topics: Collection[str]) -> Mapping[str, TopicFacts]:
+        """Return the facts of those of `topics` that exist."""
+
+    async def last_stable_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
+        """Return the offset below which everything is committed; what is produced from now on is at or above it.
+
+        A partition that does not exist (any more) or has no leader is left out.
+        """
+
+    async def first_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
+        """Return the first offset that is left; a partition without one is left out."""
+
+    async def offsets_at(self, keys: Collection[PartitionKey], time_ms: int) -> Mapping[PartitionKey, int]:
+        """Return the first offset whose timestamp is at or after `time_ms` (Unix, milliseconds).
+
+        Where there is none, and where the broker cannot tell, the last stable offset; a partition that does not
+        exist or has no leader is left out.
+        """
+
+
+class Tail(Protocol):
+    """Follows topics at their live end. One thread owns its Consumer; these two leave wishes for it."""
+
+    def follow(self, topic: str) -> None:
+        """Want a topic, existing or not, followed; `TailListener` is told what is found. Idempotent."""
+
+    def unfollow(self, topic: str) -> None:
+        """No longer want it. Nothing more is told of this topic once this has returned. Idempotent."""
+
+
+class TailListener(Protocol):
+    """Who is told what the Tail finds. Plain functions, called in the trio thread, in the order of events."""
+
+    def topic_opened(self, topic: str, topic_id: str, starts: Mapping[int, int], *, created: bool) -> None:
+        """These partitions are followed from these offsets on; `append` goes on from there without a hole.
+
+        Called again with more partitions of the same `topic_id` where some are added later.
+
+        Args:
+            topic: as wished.
+            topic_id: its identity.
+            starts: partition -> first offset that will be appended: its last stable offset, asked after the wish.
+            created: these partitions are known to have come to life after the wish (absent in two listings a second
+                apart, or added to a known topic): then their starts are 0.
+        """
+
+    def topic_missing(self, topic: str) -> None:
+        """A listing that was asked for after the wish lacks this topic. Told once, until it is opened."""
+
+    def topic_lost(self, topic: str, topic_id: str, cause: Lost | None) -> None:
+        """The topic was deleted (None), or another one has taken its name (`RECREATED`); its logs are closed.
+
+        `topic_opened` follows where there is a new one: with starts of 0 and `created`.
+        """
+
+    def append(self, key: PartitionKey, batches: Sequence[Batch]) -> None:
+        """These records came: contiguous, each batch's `first` is the `next` before it."""
+
+    def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: Lost) -> None:
+        """The Tail's own position is gone; it goes on at `first_left`. The log must be begun anew there."""
+
+
+class PageSource(Protocol):
+    """Reads pieces of the past."""
+
+    async def read(self, key: PartitionKey, first: int, until: int) -> Batch:
+        """Read `[first, until)` or a shorter piece that starts at `first`; never waits for news.
+
+        At most `BATCH_BYTES` of raw values, or one record. The batch's `next` is > `first`, and ≤ `until` where the
+        log has anything at or after it. Bounded in time; cancelling takes effect within a second.
+
+        Raises:
+            PositionLost: `first` is below what is left.
+            TopicGone: there is no such partition, or the topic is another one by now.
+            BrokerUnreachable: no answer in time.
+        """
+
+
+class Sink(Protocol):
+    """How bytes reach one client.
+
+    What a socket did not take is *owed* by its connection and is written first, whoever writes next: no ping, pong
+    or close frame ever lands inside a message. A write that makes no progress for `limits.write_seconds` aborts the
+    connection.
+    """
+
+    def offer(self, frames: bytes) -> bool:
+        """Take whole text frames; write them now as far as that is possible without waiting.
+
+        Never raises. May be called whether or not anything is owed.
+
+        Returns:
+            True: nothing is owed. False: the rest is owed (or the connection is closed); `flush` before more.
+        """
+
+    async def flush(self) -> bool:
+        """Wait until nothing is owed. A cancel leaves no torn frame: what is owed stays owed.
+
+        Returns:
+            False where the connection is closed, and nothing will be delivered any more.
+        """
+
+    async def close(self, code: int, reason: str) -> None:
+        """Write what is owed and a close frame (RFC 6455 section 5.5.1), then end the connection.
+
+        From the first step on `offer` takes nothing. Idempotent, and no error if the client is gone; takes as long
+        as the client needs to read, at most `limits.write_seconds`.
+
+        Args:
+            code: RFC 6455 section 7.4.
+            reason: at most 123 bytes of UTF-8; cut there.
+        """
+
+    def abort(self) -> None:
+        """End the connection now, without a close frame, also while another task is writing to it. Idempotent."""
+
+    @property
+    def owed(self) -> int:
+        """How many bytes are owed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnect:
+    """The client is gone, or told us that it goes.
+
+    Attributes:
+        code: RFC 6455 section 7.4; 1006 where no close frame came.
+    """
+
+    code: int
+
+
+class Inbox(Protocol):
+    """What one client says."""
+
+    async def receive(self) -> str | bytes | Disconnect:
+        """Return the next message. After a `Disconnect` it is not called again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionChange:
+    """A record of the subscriptions topic, folded: what changed for one user.
+
+    Attributes:
+        username: whose.
+        chat: which.
+        subscribed: or unsubscribed.
+        topic_id: the identity of the chat's topic when it was subscribed; "" where there was none.
+        starts: partition -> offset from which it is followed; partitions that are not named start at 0.
+    """
+
+    username: str
+    chat: str
+    subscribed: bool
+    topic_id: str = ""
+    starts: Mapping[int, int]

@@ -1,0 +1,93 @@
+"""Every error that this project raises, with what the outside sees of it."""
+
+from __future__ import annotations
+
+
+class KafkaChatError(Exception):
+    """The root: a sentence for the person who has to act."""
+
+
+class SettingsError(KafkaChatError):
+    """Exit code 2. Names the key, the value, where it came from, what is allowed."""
+
+
+class RequestError(KafkaChatError):
+    """What a client asked for cannot be done: the client has to change something.
+
+    HTTP: `status` with `{"error": sentence, "field": field}`, before the accept on a WebSocket, too.
+
+    Attributes:
+        field: the name of the parameter or body field that is wrong, or None.
+        status: the HTTP status; 400 unless a subclass says otherwise.
+        headers: further response headers.
+    """
+
+    status = 400
+
+    def __init__(self, sentence: str, *, field: str | None = None, headers: dict[str, str] | None = None) -> None:
+        super().__init__(sentence)
+        self.field = field
+        self.headers = headers or {}
+
+
+class NotFound(RequestError):
+    """404: the chat has no topic."""
+
+    status = 404
+
+
+class Conflict(RequestError):
+    """409: a limit per user, or a chat that everybody follows."""
+
+    status = 409
+
+
+class TooLarge(RequestError):
+    """413: a body over `limits.client_message_bytes`, or a message over `limits.message_bytes`."""
+
+    status = 413
+
+
+class Overloaded(RequestError):
+    """503 with `Retry-After`: come again; there is no place now (`limits.connections`, draining)."""
+
+    status = 503
+
+    def __init__(self, sentence: str, *, retry_after_seconds: int = 5) -> None:
+        super().__init__(sentence, headers={"Retry-After": str(retry_after_seconds)})
+
+
+class BrokerError(KafkaChatError):
+    """503 with `Retry-After`: Kafka did not do what was asked; come again.
+
+    Attributes:
+        topic: the topic it was about, where known.
+        partition: the partition, where known.
+    """
+
+    def __init__(self, sentence: str, *, topic: str | None = None, partition: int | None = None) -> None:
+        super().__init__(sentence)
+        self.topic = topic
+        self.partition = partition
+
+
+class BrokerUnreachable(BrokerError):
+    """No broker answered in time."""
+
+
+class TopicGone(BrokerError):
+    """The topic, or the partition, does not exist, or is another one by now (its id changed)."""
+
+
+class PositionLost(KafkaChatError):
+    """A position that the log no longer has.
+
+    Attributes:
+        asked: the offset that was asked for.
+        first_left: the first offset that can be read instead.
+    """
+
+    def __init__(self, *, asked: int, first_left: int) -> None:
+        super().__init__(f"offset {asked} is gone; the first that is left is {first_left}")
+        self.asked = asked
+        self.first_left = first_left

@@ -1,0 +1,111 @@
+"""Every setting: its default, and what it means."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where it listens."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8001
+    workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    drain_seconds: Seconds = 5.0
+
+
+class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which brokers, and how to reach them.
+
+    Attributes:
+        bootstrap_servers: `host:port[,host:port…]`; None where `embedded`.
+        embedded: use a broker of our own, in this process: for trying things out.
+        properties: handed to librdkafka as they are (TLS, SASL, …).
+    """
+
+    bootstrap_servers: str | None = None
+    embedded: bool = False
+    properties: dict[str, str] = {}
+
+
+class ChatSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which topics are chats, and which of them everybody follows."""
+
+    prefix: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._-]+$")] = "kafka.chat."
+    default: tuple[str, ...] = ("global",)
+
+
+class SubscriptionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where subscriptions are kept."""
+
+    topic: Annotated[str, Meta(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")] = "kafka_chat-subscriptions"
+
+
+class SendingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether clients may send. None: only with the embedded broker."""
+
+    enabled: bool | None = None
+
+
+class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which web pages may use it; `*` is any."""
+
+    origins: tuple[str, ...] = ("*",)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one client, and all of them together, may cost.
+
+    Attributes:
+        message_bytes: a record's value, and the frame that it becomes.
+        client_message_bytes: a message of a client (close code 1009), and an HTTP body (413).
+        chats_per_user: subscriptions of one user.
+        connections: WebSockets; None: what the limit of open files leaves.
+        write_seconds: how long a write may make no progress.
+        ping_seconds: how often a WebSocket is pinged.
+        pong_seconds: how long it may then say nothing.
+    """
+
+    message_bytes: Annotated[int, Meta(ge=1024, le=64 << 20)] = 1_000_000
+    client_message_bytes: Annotated[int, Meta(ge=1024, le=16 << 20)] = 65_536
+    chats_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 200
+    connections: Annotated[int, Meta(ge=1)] | None = None
+    write_seconds: Seconds = 30.0
+    ping_seconds: Seconds = 25.0
+    pong_seconds: Seconds = 10.0
+
+
+class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much of Kafka is held in memory, in bytes."""
+
+    bytes: Annotated[int, Meta(ge=65_536)] = 256 << 20
+
+
+class PageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many consumers read the past at the same time."""
+
+    readers: Annotated[int, Meta(ge=1, le=64)] = 4
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of it, a section an attribute."""
+
+    server: ServerSettings = ServerSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    chats: ChatSettings = ChatSettings()
+    subscriptions: SubscriptionSettings = SubscriptionSettings()
+    sending: SendingSettings = SendingSettings()
+    access: AccessSettings = AccessSettings()
+    limits: Limits = Limits()
+    memory: MemorySettings = MemorySettings()
+    pages: PageSettings = PageSettings()
+
+    @property
+    def sending_enabled(self) -> bool:
+        """Whether clients may send: as set, else only with the embedded broker."""
+        return self.kafka.embedded if self.sending.enabled is None else self.sending.enabled

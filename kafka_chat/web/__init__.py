@@ -1,0 +1,1 @@
+"""The right edge: everything that talks HTTP and WebSocket."""
