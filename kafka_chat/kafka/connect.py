@@ -1,1 +1,215 @@
 """How this service's clients of Kafka are configured, and how their errors become ours."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Hashable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+import trio
+from confluent_kafka import KafkaError, KafkaException
+
+from ..errors import BrokerError, BrokerUnreachable, TopicGone
+from ..settings import KafkaSettings
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+Property = object  # a string, a number, a flag, a function for a callback, or a logger
+
+SAME_LINE_SECONDS = 60.0  # a broker that is away makes a dozen lines a second and client; one of them a minute says it
+
+# What may be set otherwise by `kafka.properties`.
+_DEFAULTS: dict[str, Property] = {
+    "client.id": "kafka_chat",
+    "reconnect.backoff.ms": 100,
+    "reconnect.backoff.max.ms": 2_000,  # how late a broker that is back is noticed, at most
+    "socket.timeout.ms": 10_000,
+    "socket.connection.setup.timeout.ms": 5_000,
+    "socket.keepalive.enable": True,
+    "socket.nagle.disable": True,
+    "topic.metadata.refresh.interval.ms": 60_000,
+    "log.connection.close": False,  # brokers close idle connections; that is no news
+}
+
+# What carries a promise, and so may not.
+_CONSUMER: dict[str, Property] = {
+    "group.id": "kafka_chat",  # needed even where nothing is ever committed; an empty one aborts the process
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "auto.offset.reset": "error",
+    "isolation.level": "read_committed",
+    "allow.auto.create.topics": False,
+}
+
+_UNREACHABLE = frozenset(
+    {
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._RESOLVE,
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._WAIT_COORD,
+        KafkaError._AUTHENTICATION,
+        KafkaError._SSL,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.NETWORK_EXCEPTION,
+    }
+)
+
+_GONE = frozenset(
+    {
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.UNKNOWN_TOPIC_ID,
+        KafkaError.INCONSISTENT_TOPIC_ID,
+    }
+)
+
+
+class ClientConfig:
+    """The configurations of all clients of one service.
+
+    Args:
+        settings: with `bootstrap_servers`, also where the broker is the embedded one.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        if not settings.bootstrap_servers:
+            raise ValueError("no bootstrap_servers; the embedded broker has some, too, once it is open")
+        self.embedded = settings.embedded
+        self.bootstrap_servers = settings.bootstrap_servers
+        self._common: dict[str, Property] = {
+            **_DEFAULTS,
+            **settings.properties,
+            "bootstrap.servers": settings.bootstrap_servers,
+            "logger": _SparingLogger(logging.getLogger("kafka_chat.kafka")),
+        }
+
+    def consumer(self, *, fetch_wait_ms: int = 100, **extra: Property) -> dict[str, Property]:
+        """Return what a Consumer takes: no group, no commits, committed records only, never a made-up position.
+
+        Args:
+            fetch_wait_ms: how long a broker may hold a fetch back that has nothing. Everything else on that connection
+                waits behind it; and the embedded broker delivers only at its end, so it is at most 5 there.
+            extra: further properties, under librdkafka's names.
+        """
+        return {**self._common, "fetch.wait.max.ms": min(fetch_wait_ms, 5) if self.embedded else fetch_wait_ms, **extra, **_CONSUMER}
+
+    def producer(self, **extra: Property) -> dict[str, Property]:
+        """Return what a Producer takes; the publisher adds what its own promises need."""
+        return {**self._common, **extra}
+
+    def admin(self, **extra: Property) -> dict[str, Property]:
+        """Return what an AdminClient takes."""
+        return {**self._common, **extra}
+
+
+class _SparingLogger:
+    """Hands on librdkafka's log lines, of the same kind one a minute.
+
+    librdkafka calls it in the thread that polls.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._last: dict[object, float] = {}
+
+    def log(self, level: int, template: str, *args: object) -> None:
+        """Log, unless the same facility (`FAIL`, `SSL`, …) had its line within a minute."""
+        now = time.monotonic()
+        facility = args[0] if args else template
+        if now - self._last.get(facility, -SAME_LINE_SECONDS) < SAME_LINE_SECONDS:
+            return
+        self._last[facility] = now
+        self._logger.log(min(level, logging.WARNING), template, *args)
+
+
+def broker_error(error: KafkaError, doing: str, *, topic: str | None = None, partition: int | None = None) -> BrokerError:
+    """Return our error for one of librdkafka's.
+
+    Args:
+        error: as librdkafka gave it.
+        doing: what was being done, as in "reading the watermarks of chat.blue/3".
+        topic: what it was about, where known.
+        partition: likewise.
+    """
+    kind = BrokerUnreachable if error.code() in _UNREACHABLE else TopicGone if error.code() in _GONE else BrokerError
+    return kind(f"{doing} failed: {error.str()} ({error.name()})", topic=topic, partition=partition)
+
+
+@contextmanager
+def broker_errors(doing: str, *, topic: str | None = None, partition: int | None = None) -> Iterator[None]:
+    """Turn what librdkafka raises inside the block into our errors.
+
+    Raises:
+        BrokerUnreachable: no broker answered.
+        TopicGone: there is no such topic or partition.
+        BrokerError: the broker refused for another reason.
+    """
+    try:
+        yield
+    except KafkaException as error:
+        raise broker_error(error.args[0], doing, topic=topic, partition=partition) from error
+
+
+async def admin_future(future: Future[T], *, doing: str, timeout_seconds: float) -> T:
+    """Return the result of an AdminClient's future, without a thread that waits.
+
+    Args:
+        future: as the AdminClient returned it; librdkafka's thread resolves it. It goes on when this is cancelled.
+        doing: what was being done, for the error.
+        timeout_seconds: how long to wait.
+
+    Raises:
+        BrokerUnreachable: no answer in time.
+        TopicGone: there is no such topic or partition.
+        BrokerError: the broker refused for another reason.
+    """
+    await admin_futures({None: future}, doing=doing, timeout_seconds=timeout_seconds)
+    with broker_errors(doing):
+        return future.result()
+
+
+async def admin_futures(futures: Mapping[K, Future[T]], *, doing: str, timeout_seconds: float) -> dict[K, T | KafkaError]:
+    """Return the results of many of an AdminClient's futures, errors among them.
+
+    Raises:
+        BrokerUnreachable: not all were answered in time.
+    """
+    token = trio.lowlevel.current_trio_token()
+    answered = trio.Event()
+    waiting = len(futures)
+    lock = threading.Lock()
+
+    def one_less(_: Future[T]) -> None:
+        # librdkafka resolves all futures of an AdminClient in one thread, but a done future calls this at once, in ours.
+        nonlocal waiting
+        with lock:
+            waiting -= 1
+            last = not waiting
+        if last:
+            with suppress(trio.RunFinishedError):  # then nobody waits any more
+                token.run_sync_soon(answered.set)
+
+    for future in futures.values():
+        future.add_done_callback(one_less)
+    with trio.move_on_after(timeout_seconds):
+        if futures:
+            await answered.wait()
+    if not all(future.done() for future in futures.values()):
+        raise BrokerUnreachable(f"{doing} failed: no broker answered within {timeout_seconds:g} s")
+    results: dict[K, T | KafkaError] = {}
+    for key, future in futures.items():
+        try:
+            results[key] = future.result()
+        except KafkaException as error:
+            results[key] = error.args[0]
+    return results
