@@ -1,45 +1,377 @@
-"""Every event that an operator may see, once: its log line and its metric."""
+"""Every event that an operator may see, once: its log line and its metric.
+
+A log line is the event's dotted name, then its fields as `key=value`; a value with anything but plain characters in it
+is a JSON string, so a line is always one line. `EVENTS` and `GAUGES` are the whole list. No metric has a label per user
+or chat: their number is not ours to bound.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import logging
+import re
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from .chat.message import Reject
 from .delivery.seams import Lost
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+METRICS_CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+LINES_A_SECOND = 10  # of one event for one reason; the rest is counted and told in one line
+
+_log = logging.getLogger("kafka_chat")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One kind of log line.
+
+    Attributes:
+        name: what the line begins with.
+        level: of `logging`.
+        meaning: what happened, for the operator.
+        metric: what counts it, if anything does.
+    """
+
+    name: str
+    level: int
+    meaning: str
+    metric: str | None = None
+
+
+SESSION_OPENED = Event(
+    name="session.opened",
+    level=logging.INFO,
+    metric="kafka_chat_sessions_opened_total",
+    meaning="A client is connected.",
+)
+SESSION_CLOSED = Event(
+    name="session.closed",
+    level=logging.INFO,
+    metric="kafka_chat_sessions_closed_total",
+    meaning="It is gone: how long it stayed, what it got, the close code, how often it fell behind the memory.",
+)
+SESSION_FAILED = Event(
+    name="session.failed",
+    level=logging.ERROR,
+    metric="kafka_chat_sessions_failed_total",
+    meaning="A bug ended one session (close code 1011). Please report it, with its traceback.",
+)
+RECORD_REJECTED = Event(
+    name="record.rejected",
+    level=logging.WARNING,
+    metric="kafka_chat_records_rejected_total",
+    meaning="A record in a chat's topic is no chat message and was skipped. Look at its producer.",
+)
+POSITION_LOST = Event(
+    name="position.lost",
+    level=logging.WARNING,
+    metric="kafka_chat_positions_lost_total",
+    meaning="Records were gone before they could be read: retention, a topic made anew, or a log cut off. From `asked` up to `first_left`.",
+)
+PAGE_READ_FAILED = Event(
+    name="page.read_failed",
+    level=logging.WARNING,
+    metric="kafka_chat_page_reads_failed_total",
+    meaning="A piece of the past could not be read; who waits for it tries again.",
+)
+CONNECTION_FAILED = Event(
+    name="connection.failed",
+    level=logging.WARNING,
+    metric="kafka_chat_connection_failures_total",
+    meaning="An error that a client's bytes, or a bug, brought about ended one connection. The traceback is there at level DEBUG.",
+)
+CONNECTION_ABORTED = Event(
+    name="connection.aborted",
+    level=logging.INFO,
+    metric="kafka_chat_connections_aborted_total",
+    meaning="We cut a connection: the client does not read, is silent, sends too much, or stayed beyond the drain.",
+)
+BROKERS_AWAY = Event(
+    name="brokers.away",
+    level=logging.WARNING,
+    metric="kafka_chat_brokers_reachable",
+    meaning="No broker answers. Clients stay, and get what they missed once one is back.",
+)
+BROKERS_BACK = Event(name="brokers.back", level=logging.WARNING, metric="kafka_chat_brokers_reachable", meaning="A broker answers again.")
+REQUEST_FAILED = Event(
+    name="request.failed",
+    level=logging.ERROR,
+    metric="kafka_chat_requests_failed_total",
+    meaning="A bug: a request was answered with 500. Please report it, with its traceback.",
+)
+LINES_LEFT_OUT = Event(
+    name="log.left_out",
+    level=logging.WARNING,
+    meaning=f"So many further lines of one event within a second; {LINES_A_SECOND} were written. The metric counts all.",
+)
+
+EVENTS = (
+    SESSION_OPENED,
+    SESSION_CLOSED,
+    SESSION_FAILED,
+    RECORD_REJECTED,
+    POSITION_LOST,
+    PAGE_READ_FAILED,
+    CONNECTION_FAILED,
+    CONNECTION_ABORTED,
+    BROKERS_AWAY,
+    BROKERS_BACK,
+    REQUEST_FAILED,
+    LINES_LEFT_OUT,
+)
+
+GAUGES = {
+    "sockets": "WebSockets that have a place now, opening ones included.",
+    "memory_held_bytes": "What is held in memory of Kafka's records, and owed to sockets.",
+    "memory_limit_bytes": "memory.bytes: what may be held.",
+    "owed_bytes": "What sockets have not taken yet.",
+    "followed_topics": "Topics that the live end is followed of.",
+    "followed_partitions": "Partitions that the live end is followed of.",
+}
+
+# Any other code is a client's own invention, and 3,999 label values are possible.
+_CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013})
+
+Value = str | int | float
+
 
 class Telemetry:
-    """The events of one service."""
+    """The events of one service, and its metrics in a registry of its own. May be called in any thread."""
 
-    def session_opened(self, *, session_id: str, username: str, peer: str) -> None: ...
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin counting.
 
-    def session_closed(self, *, session_id: str, username: str, seconds: float, messages: int, bytes_sent: int, code: int, fell_behind: int) -> None: ...
+        Args:
+            clock: seconds, for the limits on log lines.
+        """
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._quota = _LineQuota(clock)
+        self._gauges: dict[str, Gauge] = {}
+        self._brokers_answer = True
+
+        def counter(name: str, meaning: str, *labels: str) -> Counter:
+            return Counter(name, meaning, labels, namespace="kafka_chat", registry=registry)
+
+        about = Gauge("info", "Always 1; the label says which version runs.", ["version"], namespace="kafka_chat", registry=registry)
+        about.labels(version("kafka-chat")).set(1)
+        self._sessions = Gauge("sessions", "Clients that are connected now.", namespace="kafka_chat", registry=registry)
+        self._sessions_opened = counter("sessions_opened", "Clients that connected.")
+        self._sessions_closed = counter("sessions_closed", "Clients that left, by WebSocket close code; 1006: without one.", "code")
+        self._sessions_failed = counter("sessions_failed", "Sessions that a bug ended.")
+        self._session_seconds = counter("session_seconds", "How long ended sessions lasted, in all.")
+        self._fell_behind = counter("sessions_fell_behind", "How often ended sessions fell behind the memory and read pages.")
+        self._discarded = counter("client_messages_discarded", "Messages from clients that are not for us.")
+        self._delivered = counter("messages_delivered", "Messages written to clients: one message to two clients is two.")
+        self._delivered_bytes = counter("delivered_bytes", "Bytes of frames written to clients.")
+        rejected = counter("records_rejected", "Records that are no chat message, by reason.", "reason")
+        self._rejected = {reason: rejected.labels(reason.value) for reason in Reject}
+        lost = counter("positions_lost", "Positions whose records were gone, by cause.", "cause")
+        self._lost = {cause: lost.labels(cause.value) for cause in Lost}
+        self._page_reads = counter("page_reads", "Pieces of the past read from Kafka.")
+        self._page_bytes = counter("page_read_bytes", "Their bytes.")
+        self._page_reads_failed = counter("page_reads_failed", "Pieces of the past that could not be read.")
+        self._connections_failed = counter("connection_failures", "Connections that an error ended.")
+        self._aborted = counter("connections_aborted", "Connections that we cut, by reason.", "reason")
+        self._brokers = Gauge("brokers_reachable", "0 while no broker answers, else 1.", namespace="kafka_chat", registry=registry)
+        self._brokers.set(1)
+        self._refused = counter("requests_refused", "Requests and handshakes answered with an error, by HTTP status.", "status")
+        self._requests_failed = counter("requests_failed", "Requests that a bug ended (500).")
+
+    def session_opened(self, *, session_id: str, username: str, peer: str) -> None:
+        """A client is connected: the handshake is answered."""
+        self._sessions.inc()
+        self._sessions_opened.inc()
+        _write(SESSION_OPENED, {"session": session_id, "user": username, "peer": peer})
+
+    def session_closed(
+        self, *, session_id: str, username: str, seconds: float, messages: int, bytes_sent: int, code: int, fell_behind: int
+    ) -> None:
+        """It is gone; `fell_behind` is how often it read pages."""
+        self._sessions.dec()
+        self._sessions_closed.labels(code if code in _CLOSE_CODES else "other").inc()
+        self._session_seconds.inc(max(seconds, 0.0))
+        self._fell_behind.inc(fell_behind)
+        _write(
+            SESSION_CLOSED,
+            {
+                "session": session_id,
+                "user": username,
+                "seconds": round(seconds, 3),
+                "messages": messages,
+                "bytes": bytes_sent,
+                "code": code,
+                "fell_behind": fell_behind,
+            },
+        )
 
     def session_failed(self, *, session_id: str, error: BaseException) -> None:
         """A bug in a session (close code 1011): logged with its traceback."""
+        self._sessions_failed.inc()
+        self._write_limited(SESSION_FAILED, "", {"session": session_id, **_blame(error)}, error=error)
 
-    def client_text_discarded(self) -> None: ...
+    def client_text_discarded(self) -> None:
+        """A client said something that is not for us."""
+        self._discarded.inc()
 
     def delivered(self, *, messages: int, size: int) -> None:
         """So many messages, of so many bytes in all, were written to sockets. Called once a walk, not once a client."""
+        self._delivered.inc(messages)
+        self._delivered_bytes.inc(size)
 
-    def record_rejected(self, *, topic: str, partition: int, offset: int, reason: Reject) -> None: ...
+    def record_rejected(self, *, topic: str, partition: int, offset: int, reason: Reject) -> None:
+        """A record is no chat message."""
+        self._rejected[reason].inc()
+        self._write_limited(RECORD_REJECTED, reason, {"reason": reason, "topic": topic, "partition": partition, "offset": offset})
 
-    def position_lost(self, *, topic: str, partition: int, asked: int, first_left: int, cause: Lost) -> None: ...
+    def position_lost(self, *, topic: str, partition: int, asked: int, first_left: int, cause: Lost) -> None:
+        """The records of `[asked, first_left)` are gone."""
+        self._lost[cause].inc()
+        fields: dict[str, Value] = {"cause": cause, "topic": topic, "partition": partition, "asked": asked, "first_left": first_left}
+        self._write_limited(POSITION_LOST, cause, fields)
 
-    def page_read(self, *, topic: str, partition: int, size: int) -> None: ...
+    def page_read(self, *, topic: str, partition: int, size: int) -> None:
+        """A piece of the past, of so many bytes, was read."""
+        self._page_reads.inc()
+        self._page_bytes.inc(size)
 
-    def page_read_failed(self, *, topic: str, partition: int, error: Exception) -> None: ...
+    def page_read_failed(self, *, topic: str, partition: int, error: Exception) -> None:
+        """A piece of the past could not be read."""
+        self._page_reads_failed.inc()
+        self._write_limited(PAGE_READ_FAILED, type(error).__name__, {"topic": topic, "partition": partition, **_blame(error)})
 
     def connection_failed(self, *, peer: str, error: BaseException) -> None:
         """A connection ended by an error that is not the client's leaving; the process goes on."""
+        self._connections_failed.inc()
+        # Anybody may bring this about, so a traceback each would let them fill the disk.
+        shown = error if _log.isEnabledFor(logging.DEBUG) else None
+        self._write_limited(CONNECTION_FAILED, "", {"peer": peer, **_blame(error)}, error=shown)
 
     def connection_aborted(self, *, peer: str, reason: str) -> None:
         """A connection was cut by us: `write_seconds`, `pong_seconds`, `too_large`, `drain`."""
+        self._aborted.labels(reason).inc()
+        self._write_limited(CONNECTION_ABORTED, reason, {"reason": reason, "peer": peer})
 
-    def brokers_away(self, *, reason: str) -> None: ...
+    def brokers_away(self, *, reason: str) -> None:
+        """No broker answers. Told once, until one does."""
+        if self._brokers_answer:
+            self._brokers_answer = False
+            self._brokers.set(0)
+            _write(BROKERS_AWAY, {"reason": reason})
 
-    def brokers_back(self) -> None: ...
+    def brokers_back(self) -> None:
+        """A broker answers; told if none did before."""
+        if not self._brokers_answer:
+            self._brokers_answer = True
+            self._brokers.set(1)
+            _write(BROKERS_BACK, {})
+
+    def request_refused(self, *, status: int) -> None:
+        """A request, or a handshake, was answered with an error: the client's, or come again."""
+        self._refused.labels(status).inc()
+
+    def request_failed(self, *, method: str, path: str, error: BaseException) -> None:
+        """A bug in a request (500): logged with its traceback."""
+        self._requests_failed.inc()
+        self._write_limited(REQUEST_FAILED, "", {"method": method, "path": path, **_blame(error)}, error=error)
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
-        """Show `read()` as the gauge `name` whenever metrics are asked for."""
+        """Show `read()` as the gauge `kafka_chat_{name}` whenever metrics are asked for.
+
+        Args:
+            name: see `GAUGES`; given again, the new `read` takes the place of the old.
+            read: cheap, and called in the trio thread.
+        """
+        if name not in self._gauges:
+            self._gauges[name] = Gauge(name, GAUGES.get(name, name), namespace="kafka_chat", registry=self._registry)
+        self._gauges[name].set_function(read)
+
+    def metrics(self) -> bytes:
+        """Return all metrics in Prometheus' text format, whose type is `METRICS_CONTENT_TYPE`."""
+        return generate_latest(self._registry)
+
+    async def run_left_out(self) -> None:
+        """Tell once a second how many log lines were left out. Ends only when cancelled."""
+        while True:
+            await trio.sleep(1)
+            self.flush()
+
+    def flush(self) -> None:
+        """Tell now how many log lines were left out in seconds that are over."""
+        for event, reason, count in self._quota.over():
+            _write_left_out(event, reason, count)
+
+    def _write_limited(self, event: Event, reason: str, fields: dict[str, Value], *, error: BaseException | None = None) -> None:
+        allowed, left_out = self._quota.take(event.name, reason)
+        if left_out:
+            _write_left_out(event.name, reason, left_out)
+        if allowed:
+            _write(event, fields, error=error)
+
+
+class _LineQuota:
+    """How many lines of one event, for one reason, were written within a second."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._windows: dict[tuple[str, str], tuple[float, int]] = {}  # -> when it began, lines wished since
+
+    def take(self, event: str, reason: str) -> tuple[bool, int]:
+        """Return whether one more line may be written now, and how many were left out in the second before."""
+        now = self._clock()
+        left_out = 0
+        with self._lock:
+            began, wished = self._windows.get((event, reason), (now, 0))
+            if now - began >= 1:
+                left_out = max(wished - LINES_A_SECOND, 0)
+                began, wished = now, 0
+            self._windows[event, reason] = (began, wished + 1)
+        return wished < LINES_A_SECOND, left_out
+
+    def over(self) -> list[tuple[str, str, int]]:
+        """Return event, reason, number left out, of seconds that are over; and forget them."""
+        now = self._clock()
+        with self._lock:
+            ended = [key for key, (began, _) in self._windows.items() if now - began >= 1]
+            windows = [(*key, self._windows.pop(key)[1] - LINES_A_SECOND) for key in ended]
+        return [window for window in windows if window[2] > 0]
+
+
+def _write_left_out(event: str, reason: str, count: int) -> None:
+    _write(LINES_LEFT_OUT, {"event": event, "count": count, **({"reason": reason} if reason else {})})
+
+
+_PLAIN = re.compile(r"[\w.:/@+,*\[\]-]+", re.ASCII)
+
+
+def _write(event: Event, fields: dict[str, Value], *, error: BaseException | None = None) -> None:
+    if _log.isEnabledFor(event.level):
+        _log.log(event.level, "%s", " ".join([event.name, *(f"{key}={_shown(value)}" for key, value in fields.items())]), exc_info=error)
+
+
+def _shown(value: Value) -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
+def _blame(error: BaseException) -> dict[str, Value]:
+    """Return what an error is and the line that raised it; of a group, its first one."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    frames = traceback.extract_tb(error.__traceback__, limit=-1)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+    return {"error": f"{type(error).__name__}: {error}"[:500], "at": place}
