@@ -39,6 +39,7 @@ class ChatNames:
         Args:
             text: a chat (`room1`) or a topic (`kafka.chat.room1`); one leading prefix is taken off.
             field: where the name came from, for the error.
+
         Raises:
             RequestError: empty, too long, or a character that a Kafka topic cannot have.
         """
@@ -49,7 +50,8 @@ class ChatNames:
         if len(chat) > longest:
             raise RequestError(f"{field} names a chat of {len(chat)} characters; at most {longest} are allowed", field=field)
         if not _CHAT.fullmatch(chat):
-            raise RequestError(f"{field} is {_shown(chat)}; a chat is made of letters A-Z a-z, digits, dot, underscore and hyphen", field=field)
+            sentence = f"{field} is {_shown(chat)}; a chat is made of letters A-Z a-z, digits, dot, underscore and hyphen"
+            raise RequestError(sentence, field=field)
         return chat
 
 
@@ -58,8 +60,10 @@ def parse_username(raw: bytes) -> str:
 
     Args:
         raw: the percent-encoded segment.
+
     Returns:
         The name in Unicode NFC, 1 to 255 bytes of UTF-8.
+
     Raises:
         RequestError: bad UTF-8, empty, too long, a control character or a slash.
     """

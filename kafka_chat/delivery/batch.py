@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..chat.message import Message, Reject, parse, render
 from .frames import text_header
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 BATCH_BYTES = 256 * 1024  # of raw values; a batch has at most this many, or a single record
 
@@ -65,7 +67,7 @@ class Batch:
 
     __slots__ = ("_ends", "_frames", "_offsets", "first", "next", "rejected")
 
-    def __init__(self, *, first: int, next: int, offsets: Sequence[int], frames: Sequence[bytes], rejected: Sequence[Rejected]) -> None:  # noqa: A002 - Kafka's word
+    def __init__(self, *, first: int, next: int, offsets: Sequence[int], frames: Sequence[bytes], rejected: Sequence[Rejected]) -> None:
         self.first = first
         self.next = next
         self.rejected = rejected
@@ -78,7 +80,7 @@ class Batch:
         self._ends = ends
 
     @classmethod
-    def decode(cls, records: Iterable[Record], *, first: int, next: int, chat: str, max_bytes: int) -> Batch:  # noqa: A002
+    def decode(cls, records: Iterable[Record], *, first: int, next: int, chat: str, max_bytes: int) -> Batch:
         """Parse and render records; what is no chat message becomes a reject.
 
         Args:
@@ -112,6 +114,13 @@ class Batch:
     def size(self) -> int:
         """The memory that it holds, in bytes: the frames, and two numbers a message."""
         return len(self._frames) + 72 * len(self._offsets) + 256
+
+    def since(self, position: int) -> Batch:
+        """Return the part of it that lies at and after `position`, which is inside."""
+        begin = bisect_left(self._offsets, position)
+        starts = [0, *self._ends]
+        frames = [self._frames[starts[i] : starts[i + 1]] for i in range(begin, len(self._offsets))]
+        return Batch(first=position, next=self.next, offsets=self._offsets[begin:], frames=frames, rejected=())
 
     def whole(self) -> Chunk:
         """Return all of it, without a copy."""

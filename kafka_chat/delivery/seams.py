@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from .batch import Batch, PartitionKey
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from .batch import Batch, PartitionKey
 
 
 class Lost(enum.StrEnum):

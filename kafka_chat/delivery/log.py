@@ -1,0 +1,177 @@
+"""The newest messages of one partition, and pages of its past, addressed by offset.
+
+A `PartitionLog` belongs to one topic id and dies with it. Only the Tail appends to its head; pages are put beside it by
+page reads. Everything here is a plain function: between two checkpoints nothing else runs, and that is the lock.
+"""
+
+from __future__ import annotations
+
+import enum
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+from .batch import Batch, Chunk, PartitionKey
+
+if TYPE_CHECKING:
+    from .memory import Memory
+    from .page_reads import PageRead
+    from .session import Session
+
+PAGE_OFFSETS = 512  # pages lie on a grid of so many offsets, so that clients near the same place share them
+JOIN_BYTES = 256 * 1024  # of new frames are joined for one offer; more would only wait in the kernel
+
+
+class Elsewhere(enum.Enum):
+    """Why a position can't be read from memory now."""
+
+    AHEAD = "at or above the head: wait"
+    PAGE = "before what is in memory: a page is needed"
+
+
+class Cursor:
+    """One session's place in one log.
+
+    Attributes:
+        position: the next offset that the client gets.
+        page: the page read that it waits for.
+    """
+
+    __slots__ = ("log", "page", "position", "session")
+
+    def __init__(self, session: Session, log: PartitionLog, position: int) -> None:
+        self.session = session
+        self.log = log
+        self.position = position
+        self.page: PageRead | None = None
+
+
+class PartitionLog:
+    """One partition of one topic id: a contiguous head, and pages of the past.
+
+    Args:
+        key: which partition of which topic.
+        start: the first offset that the Tail will append.
+        memory: where its batches are counted.
+
+    Attributes:
+        head: the next offset that the Tail will append.
+        offered: up to where the fan-out has offered the head to the followers.
+        followers: the cursors in it; kept by the `Audience`.
+        low: below it nothing is left, as far as is known.
+        coarse: its records are so large that a page from the grid's line on falls short of the position in it.
+    """
+
+    __slots__ = ("_batches", "_firsts", "_gone", "_memory", "_pages", "coarse", "followers", "head", "key", "low", "offered")
+
+    def __init__(self, key: PartitionKey, start: int, memory: Memory) -> None:
+        self.key = key
+        self.head = start
+        self.offered = start
+        self.low = 0
+        self.coarse = False
+        self.followers: dict[Cursor, None] = {}
+        self._memory = memory
+        self._batches: list[Batch] = []  # contiguous up to the head; the first `_gone` of them are forgotten
+        self._firsts: list[int] = []
+        self._gone = 0
+        self._pages: list[Batch] = []  # sorted by `first`, none inside another
+
+    def append(self, batch: Batch) -> None:
+        """Add `batch` at the head; only the Tail does.
+
+        What lies below the head is not kept twice; above a hole the memory before it is dropped, for nothing is ever
+        joined over a hole.
+        """
+        if batch.next <= self.head:
+            return
+        if batch.first < self.head:
+            batch = batch.since(self.head)
+        elif batch.first > self.head:
+            self._drop_head()
+        self.head = batch.next
+        self._batches.append(batch)
+        self._firsts.append(batch.first)
+        self._memory.hold(batch, self._forget)
+
+    def read(self, position: int, max_bytes: int) -> Chunk | Elsewhere:
+        """Return frames from `position` on: at most `max_bytes` of them, or a single one; or where they are."""
+        if position >= self.head:
+            return Elsewhere.AHEAD
+        index = bisect_right(self._firsts, position, self._gone) - 1
+        if index < self._gone:
+            page = self._page_at(position)
+            return Elsewhere.PAGE if page is None else page.read(position, max_bytes)
+        chunk = self._batches[index].read(position, max_bytes)
+        if chunk.next < self._batches[index].next or index + 1 == len(self._batches):
+            return chunk
+        return self._joined(chunk, index + 1, max_bytes)
+
+    def fresh(self) -> Chunk | None:
+        """Return what the fan-out has to offer next, joined; None where memory no longer has it."""
+        chunk = self.read(self.offered, JOIN_BYTES)
+        return chunk if isinstance(chunk, Chunk) else None
+
+    def page_range(self, position: int) -> tuple[int, int]:
+        """Return the range `[first, until)` of the page that has `position`, below the head as it is now."""
+        line = position - position % PAGE_OFFSETS
+        return (position if self.coarse else max(line, min(self.low, position))), min(line + PAGE_OFFSETS, self.head)
+
+    def keep_page(self, page: Batch) -> None:
+        """Keep a page that was read, in place of those that it covers."""
+        for inside in [other for other in self._pages if page.first <= other.first and other.next <= page.next]:
+            self._memory.release(inside)
+            self._pages.remove(inside)
+        self._pages.append(page)
+        self._pages.sort(key=_first)
+        self._memory.hold(page, self._forget)
+
+    def close(self) -> None:
+        """Let go of everything; nobody reads it any more."""
+        self._drop_head()
+        for page in self._pages:
+            self._memory.release(page)
+        self._pages.clear()
+
+    def _joined(self, chunk: Chunk, index: int, max_bytes: int) -> Chunk:
+        pieces, messages, room, after = [chunk.data], chunk.messages, max_bytes - len(chunk.data), chunk.next
+        for batch in self._batches[index:]:
+            piece = batch.whole()
+            room -= len(piece.data)
+            if room < 0:
+                break
+            pieces.append(piece.data)
+            messages += piece.messages
+            after = piece.next
+        return Chunk(b"".join(pieces), after, messages)
+
+    def _page_at(self, position: int) -> Batch | None:
+        index = bisect_right(self._pages, position, key=_first) - 1
+        if index < 0 or self._pages[index].next <= position:
+            return None
+        self._memory.touch(self._pages[index])
+        return self._pages[index]
+
+    def _forget(self, batch: Batch) -> None:
+        """Called by the memory: heads go oldest first, so the oldest of this head it is, or a page."""
+        if self._gone < len(self._batches) and self._batches[self._gone] is batch:
+            self._batches[self._gone] = _GONE
+            self._gone += 1
+            if self._gone * 2 > len(self._batches):
+                del self._batches[: self._gone], self._firsts[: self._gone]
+                self._gone = 0
+        else:
+            self._pages.remove(batch)
+
+    def _drop_head(self) -> None:
+        for batch in self._batches[self._gone :]:
+            self._memory.release(batch)
+        self._batches.clear()
+        self._firsts.clear()
+        self._gone = 0
+
+
+_GONE = Batch(first=0, next=0, offsets=(), frames=(), rejected=())  # in the place of what is forgotten
+
+
+def _first(batch: Batch) -> int:
+    return batch.first

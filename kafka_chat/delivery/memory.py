@@ -1,0 +1,61 @@
+"""One limit, in bytes, for all that is held of Kafka."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .batch import Batch
+
+
+class Memory:
+    """What is held, oldest first; the oldest goes when there is too much.
+
+    Counted are batches at the heads of logs, pages of the past, and what sockets are owed. Nothing depends on a batch
+    being held: what is gone is read from Kafka again.
+
+    Args:
+        limit_bytes: `memory.bytes`.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
+        self.owed_bytes = 0
+        self._held: OrderedDict[Batch, Callable[[Batch], None]] = OrderedDict()
+
+    def hold(self, batch: Batch, forget: Callable[[Batch], None]) -> None:
+        """Count `batch`; `forget(batch)` is called when it has to go. The owner then no longer refers to it."""
+        self._held[batch] = forget
+        self.held_bytes += batch.size
+        self._trim()
+
+    def touch(self, batch: Batch) -> None:
+        """Make `batch` the last one to go, for it was just used."""
+        if batch in self._held:
+            self._held.move_to_end(batch)
+
+    def release(self, batch: Batch) -> None:
+        """No longer count `batch`: its owner has let it go."""
+        if self._held.pop(batch, None) is not None:
+            self.held_bytes -= batch.size
+
+    @contextmanager
+    def owing(self, size: int) -> Iterator[None]:
+        """Count `size` bytes that a socket is owed, for as long as the block lasts."""
+        self.owed_bytes += size
+        self._trim()
+        try:
+            yield
+        finally:
+            self.owed_bytes -= size
+
+    def _trim(self) -> None:
+        while self._held and self.held_bytes + self.owed_bytes > self.limit_bytes:
+            batch, forget = self._held.popitem(last=False)
+            self.held_bytes -= batch.size
+            forget(batch)

@@ -1,0 +1,166 @@
+"""Page reads, once for all who wait for the same page.
+
+A read runs in a task of the service, never in a session's: a session that leaves takes nobody's read along, and cancelling
+it never waits for a broker.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..errors import BrokerError, PositionLost, TopicGone
+from .seams import Lost
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from ..telemetry import Telemetry
+    from .batch import Batch, PartitionKey
+    from .log import PartitionLog
+    from .seams import PageSource
+
+AGAIN_SECONDS = 1.0  # after a read that the brokers did not answer
+
+
+class PageRead:
+    """One read, under way, and who waits for it.
+
+    Attributes:
+        page: what was read; set when it is done, unless the position is lost.
+        lost: the position is below what is left; set when it is done.
+        gone: the partition is gone; whoever follows it hears of that from the Tail.
+        waiting: what is called, once each, when it is done.
+    """
+
+    __slots__ = ("gone", "key", "log", "lost", "page", "position", "waiting")
+
+    def __init__(self, key: tuple[PartitionKey, int], log: PartitionLog, position: int) -> None:
+        self.key = key
+        self.log = log
+        self.position = position
+        self.page: Batch | None = None
+        self.lost: PositionLost | None = None
+        self.gone = False
+        self.waiting: dict[Callable[[], None], None] = {}
+
+    @property
+    def done(self) -> bool:
+        """Whether there is an outcome."""
+        return self.page is not None or self.lost is not None or self.gone
+
+    def leave(self, wake: Callable[[], None]) -> None:
+        """No longer wait for it."""
+        self.waiting.pop(wake, None)
+
+
+class PageReads:
+    """The reads under way, in the order in which they were asked for."""
+
+    def __init__(self, source: PageSource, *, telemetry: Telemetry) -> None:
+        self._source = source
+        self._telemetry = telemetry
+        self._reads: dict[tuple[PartitionKey, int], PageRead] = {}
+        self._queue: deque[PageRead] = deque()
+        self._places = trio.Semaphore(0)
+        self._unanswered: list[PageRead] = []
+
+    @property
+    def waiting(self) -> int:
+        """How many reads wait for their turn."""
+        return len(self._queue)
+
+    def want(self, log: PartitionLog, position: int, wake: Callable[[], None]) -> PageRead:
+        """Ask for the page of `log` that has `position`.
+
+        Args:
+            log: whose past.
+            position: an offset below its head.
+            wake: called once when the read is done, unless `leave` was called before.
+        """
+        key = (log.key, log.page_range(position)[0])
+        read = self._reads.get(key)
+        if read is None or read.position > position:  # the page under way may end before it: then it is asked for again
+            read = self._reads[key] = PageRead(key, log, position)
+            self._add(read)
+        read.waiting[wake] = None
+        return read
+
+    async def run_reader(self) -> None:
+        """Read page after page, until cancelled; as many of these run as pages are read at a time."""
+        while True:
+            await self._places.acquire()
+            read = self._queue.popleft()
+            if read.waiting and await self._finish(read):
+                self._forget(read)
+                waiting, read.waiting = read.waiting, {}
+                for wake in waiting:
+                    wake()
+            elif read.waiting:
+                self._unanswered.append(read)
+            else:
+                self._forget(read)
+
+    async def run_again(self) -> None:
+        """Ask again, once in a while, for what no broker answered, until cancelled."""
+        while True:
+            await trio.sleep(AGAIN_SECONDS)
+            unanswered, self._unanswered = self._unanswered, []
+            for read in unanswered:
+                self._add(read)
+
+    async def _finish(self, read: PageRead) -> bool:
+        """Give `read` its outcome; False where no broker gave one, which is then asked again."""
+        log = read.log
+        try:
+            read.page = await self._read(log, read.position)
+        except PositionLost as lost:
+            read.lost = lost
+            self._telemetry.position_lost(
+                topic=log.key.topic, partition=log.key.partition, asked=lost.asked, first_left=lost.first_left, cause=Lost.RETENTION
+            )
+        except TopicGone:
+            read.gone = True
+        except BrokerError as error:
+            self._telemetry.page_read_failed(topic=log.key.topic, partition=log.key.partition, error=error)
+            return False
+        return True
+
+    async def _read(self, log: PartitionLog, position: int) -> Batch:
+        while True:
+            first, until = log.page_range(position)
+            try:
+                page = await self._source.read(log.key, first, until)
+            except PositionLost as lost:
+                if lost.first_left > position:
+                    raise
+                log.low = lost.first_left  # only the grid's line is gone, not what was asked for
+                continue
+            self._telemetry.page_read(topic=log.key.topic, partition=log.key.partition, size=page.size)
+            log.keep_page(page)
+            if page.next > position:
+                return page
+            log.coarse = True
+
+    def _add(self, read: PageRead) -> None:
+        self._queue.append(read)
+        self._places.release()
+
+    def _forget(self, read: PageRead) -> None:
+        if self._reads.get(read.key) is read:
+            del self._reads[read.key]
+
+
+@asynccontextmanager
+async def open_page_reads(source: PageSource, *, readers: int, telemetry: Telemetry) -> AsyncIterator[PageReads]:
+    """Read at most `readers` pages at a time, for as long as the block lasts."""
+    reads = PageReads(source, telemetry=telemetry)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reads.run_again)
+        for _ in range(readers):
+            nursery.start_soon(reads.run_reader)
+        yield reads
+        nursery.cancel_scope.cancel()
