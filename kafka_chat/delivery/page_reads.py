@@ -83,7 +83,7 @@ class PageReads:
         """
         key = (log.key, log.page_range(position)[0])
         read = self._reads.get(key)
-        if read is None or read.position > position:  # the page under way may end before it: then it is asked for again
+        if read is None:  # a page under way may end before this position: then it is asked for again
             read = self._reads[key] = PageRead(key, log, position)
             self._add(read)
         read.waiting[wake] = None

@@ -1,0 +1,308 @@
+"""Kafka and a client, in memory, at the seams of the core."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from kafka_chat.chat.topics import ChatNames
+from kafka_chat.delivery.audience import Audience
+from kafka_chat.delivery.batch import Batch, PartitionKey, Record
+from kafka_chat.delivery.fanout import FanOut
+from kafka_chat.delivery.frames import text_payloads
+from kafka_chat.delivery.memory import Memory
+from kafka_chat.delivery.page_reads import PageReads, open_page_reads
+from kafka_chat.delivery.positions import TimesResolved
+from kafka_chat.delivery.seams import Disconnect, Lost, SubscriptionChange, TailListener, TopicFacts
+from kafka_chat.delivery.session import Session
+from kafka_chat.errors import BrokerUnreachable, PositionLost, TopicGone
+from kafka_chat.telemetry import Telemetry
+
+PREFIX = "kafka.chat."
+NAMES = ChatNames(PREFIX)
+MAX_BYTES = 1_000_000
+
+
+def value(text: str, *, sender: str = "ann", tag: str | None = None) -> bytes:
+    return json.dumps({"sender": sender, "text": text, "tag": tag, "topic": "any"}).encode()
+
+
+@dataclass
+class FakePartition:
+    """Records by offset; offsets that are missing are holes."""
+
+    records: dict[int, bytes | None] = field(default_factory=dict)
+    times: dict[int, int] = field(default_factory=dict)
+    low: int = 0
+    end: int = 0
+
+
+@dataclass
+class FakeTopic:
+    topic_id: str
+    partitions: dict[int, FakePartition]
+
+
+class FakeKafka:
+    """Topics in memory; a Lookup, a Tail and a PageSource at once."""
+
+    def __init__(self) -> None:
+        self.topics: dict[str, FakeTopic] = {}
+        self.wished: set[str] = set()
+        self.listener: TailListener
+        self.away = False
+        self.page_reads: list[tuple[str, int, int, int]] = []
+        self.page_gate: trio.Event | None = None
+        self.page_bytes = 256 * 1024
+        self._ids = itertools.count(1)
+
+    # What a test does
+
+    def create(self, topic: str, partitions: int = 1) -> None:
+        self.topics[topic] = FakeTopic(f"id{next(self._ids)}", {n: FakePartition() for n in range(partitions)})
+        if topic in self.wished:
+            self._open(topic, created=True)
+
+    def delete(self, topic: str, cause: Lost | None = None) -> None:
+        gone = self.topics.pop(topic)
+        if topic in self.wished:
+            self.listener.topic_lost(topic, gone.topic_id, cause)
+
+    def produce(self, topic: str, *values: bytes | None, partition: int = 0, tail: bool = True, hole: int = 0, time_ms: int = 0) -> int:
+        """Append records (after `hole` lost offsets), tell the Tail's listener, return the offset of the last."""
+        log = self.topics[topic].partitions[partition]
+        first = log.end
+        log.end += hole
+        for item in values:
+            log.records[log.end] = item
+            log.times[log.end] = time_ms
+            log.end += 1
+        if tail and topic in self.wished:
+            self.listener.append(self.key(topic, partition), [self._batch(topic, partition, first, log.end)])
+        return log.end - 1
+
+    def catch_up(self, topic: str, first: int, partition: int = 0) -> None:
+        """Hand the Tail's listener what was produced with `tail=False`, from `first` on."""
+        log = self.topics[topic].partitions[partition]
+        self.listener.append(self.key(topic, partition), [self._batch(topic, partition, first, log.end)])
+
+    def trim(self, topic: str, before: int, partition: int = 0) -> None:
+        log = self.topics[topic].partitions[partition]
+        log.low = before
+        for offset in [offset for offset in log.records if offset < before]:
+            del log.records[offset]
+
+    def key(self, topic: str, partition: int = 0) -> PartitionKey:
+        return PartitionKey(topic, self.topics[topic].topic_id, partition)
+
+    def back(self) -> None:
+        """The brokers are back: the Tail opens what is wished."""
+        self.away = False
+        for topic in self.wished:
+            self._look(topic)
+
+    # Tail
+
+    def follow(self, topic: str) -> None:
+        if topic not in self.wished:
+            self.wished.add(topic)
+            trio.lowlevel.current_trio_token().run_sync_soon(self._look, topic)
+
+    def unfollow(self, topic: str) -> None:
+        self.wished.discard(topic)
+
+    def _look(self, topic: str) -> None:
+        if self.away or topic not in self.wished:
+            return
+        if topic in self.topics:
+            self._open(topic, created=False)
+        else:
+            self.listener.topic_missing(topic)
+
+    def _open(self, topic: str, *, created: bool) -> None:
+        facts = self.topics[topic]
+        starts = {n: 0 if created else log.end for n, log in facts.partitions.items()}
+        self.listener.topic_opened(topic, facts.topic_id, starts, created=created)
+
+    # PageSource
+
+    async def read(self, key: PartitionKey, first: int, until: int) -> Batch:
+        self.page_reads.append((key.topic, key.partition, first, until))
+        await trio.lowlevel.checkpoint()
+        if self.page_gate is not None:
+            await self.page_gate.wait()
+        if self.away:
+            raise BrokerUnreachable("reading a page")
+        topic = self.topics.get(key.topic)
+        if topic is None or topic.topic_id != key.topic_id:
+            raise TopicGone("reading a page")
+        log = topic.partitions[key.partition]
+        if first < log.low:
+            raise PositionLost(asked=first, first_left=log.low)
+        end, size = first, 0
+        while end < min(until, log.end):
+            size += len(log.records.get(end) or b"")
+            if size > self.page_bytes and end > first:
+                break
+            end += 1
+        return self._batch(key.topic, key.partition, first, end)
+
+    # Lookup
+
+    async def describe(self, topics: Collection[str]) -> Mapping[str, TopicFacts]:
+        await self._asked()
+        known = {topic: self.topics[topic] for topic in topics if topic in self.topics}
+        return {topic: TopicFacts(topic_id=facts.topic_id, partitions=frozenset(facts.partitions)) for topic, facts in known.items()}
+
+    async def last_stable_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
+        await self._asked()
+        return {key: log.end for key, log in self._partitions(keys)}
+
+    async def first_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
+        await self._asked()
+        return {key: log.low for key, log in self._partitions(keys)}
+
+    async def offsets_at(self, keys: Collection[PartitionKey], time_ms: int) -> Mapping[PartitionKey, int]:
+        await self._asked()
+        return {
+            key: min((offset for offset, time in log.times.items() if time >= time_ms), default=log.end)
+            for key, log in self._partitions(keys)
+        }
+
+    async def _asked(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.away:
+            raise BrokerUnreachable("asking")
+
+    def _partitions(self, keys: Collection[PartitionKey]) -> Iterator[tuple[PartitionKey, FakePartition]]:
+        for key in keys:
+            topic = self.topics.get(key.topic)
+            if topic is not None and topic.topic_id == key.topic_id and key.partition in topic.partitions:
+                yield key, topic.partitions[key.partition]
+
+    def _batch(self, topic: str, partition: int, first: int, end: int) -> Batch:
+        log = self.topics[topic].partitions[partition]
+        records = [Record(offset, log.records[offset]) for offset in range(first, end) if offset in log.records]
+        return Batch.decode(records, first=first, next=end, chat=NAMES.chat(topic), max_bytes=MAX_BYTES)
+
+
+class FakeClient:
+    """A Sink and an Inbox: a socket that takes `room` bytes without waiting, and what its client says."""
+
+    def __init__(self, room: float = float("inf")) -> None:
+        self.room = room
+        self.got = b""
+        self.closed: tuple[int, str] | None = None
+        self.aborted = False
+        self._owed = b""
+        self._news = trio.Event()
+        self._say, self._said = trio.open_memory_channel[str | bytes | Disconnect](10_000)
+
+    @property
+    def owed(self) -> int:
+        return len(self._owed)
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of all whole messages that it has got."""
+        return [json.loads(payload)["text"] for payload in text_payloads(self.got)]
+
+    @property
+    def deliveries(self) -> list[dict[str, object]]:
+        return [json.loads(payload) for payload in text_payloads(self.got)]
+
+    def make_room(self, room: float) -> None:
+        self.room = room
+        self._news.set()
+        self._news = trio.Event()
+
+    def say(self, text: str | bytes) -> None:
+        self._say.send_nowait(text)
+
+    def leave(self, code: int = 1001) -> None:
+        self._say.send_nowait(Disconnect(code=code))
+
+    async def receive(self) -> str | bytes | Disconnect:
+        return await self._said.receive()
+
+    def offer(self, frames: bytes) -> bool:
+        if self.closed or self.aborted:
+            return False
+        self._owed += frames
+        self._write()
+        return not self._owed
+
+    async def flush(self) -> bool:
+        await trio.lowlevel.checkpoint()
+        while self._owed and not self.aborted:
+            self._write()
+            if self._owed:
+                await self._news.wait()
+        return not self.aborted and self.closed is None
+
+    async def close(self, code: int, reason: str) -> None:
+        closing, self.closed = self.closed, (code, reason)
+        if closing is None:
+            await self.flush()
+
+    def abort(self) -> None:
+        self.aborted = True
+        self._news.set()
+
+    def _write(self) -> None:
+        size = int(min(self.room, len(self._owed)))
+        self.got += self._owed[:size]
+        self._owed = self._owed[size:]
+        self.room -= size
+
+
+@dataclass
+class Core:
+    """The core on a Kafka in memory."""
+
+    kafka: FakeKafka
+    audience: Audience
+    memory: Memory
+    reads: PageReads
+    telemetry: Telemetry
+    chats: dict[str, set[str]]
+
+    def session(self, username: str = "ann") -> Session:
+        return Session(session_id="s", username=username, page_reads=self.reads, memory=self.memory, telemetry=self.telemetry)
+
+    @asynccontextmanager
+    async def connected(self, client: FakeClient, username: str = "ann") -> AsyncIterator[Session]:
+        """A session that runs for as long as the block lasts, its start fixed."""
+        session = self.session(username)
+        with self.audience.joined(session):
+            await self.audience.settle(session, seconds=2)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session.run, client, client)
+                yield session
+                nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_core(*, memory_bytes: int = 1 << 24, readers: int = 2) -> AsyncIterator[Core]:
+    kafka, telemetry, memory = FakeKafka(), Telemetry(), Memory(memory_bytes)
+    fanout, times = FanOut(telemetry=telemetry), TimesResolved(kafka)
+    chats: dict[str, set[str]] = {}
+
+    def chats_of(username: str) -> Mapping[str, SubscriptionChange]:
+        return {
+            chat: SubscriptionChange(username=username, chat=chat, subscribed=True, starts={}) for chat in sorted(chats.get(username, {"global"}))
+        }
+
+    audience = Audience(names=NAMES, chats_of=chats_of, fanout=fanout, times=times, memory=memory)
+    audience.attach(kafka)
+    kafka.listener = audience
+    async with open_page_reads(kafka, readers=readers, telemetry=telemetry) as reads, trio.open_nursery() as nursery:
+        nursery.start_soon(fanout.run)
+        nursery.start_soon(times.run)
+        yield Core(kafka, audience, memory, reads, telemetry, chats)
+        nursery.cancel_scope.cancel()
