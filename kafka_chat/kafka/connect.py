@@ -8,7 +8,7 @@ import time
 from collections.abc import Hashable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 from confluent_kafka import KafkaError, KafkaException
@@ -19,7 +19,7 @@ from ..settings import KafkaSettings
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
-Property = object  # a string, a number, a flag, a function for a callback, or a logger
+Property = Any  # a string, a number, a flag, a function for a callback, or a logger, as confluent_kafka types it
 
 SAME_LINE_SECONDS = 60.0  # a broker that is away makes a dozen lines a second and client; one of them a minute says it
 

@@ -1,0 +1,42 @@
+"""A broker inside this process, for trying things out: librdkafka's mock cluster.
+
+It keeps about 5 MB a partition, and nothing once the process ends. What it does not do, so that nobody relies on it:
+topics have four partitions and come with the first record; they are never deleted or made anew and have no ids; no
+compaction; no offsets by time; records of an open transaction are visible at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+from confluent_kafka import Consumer
+
+from .connect import broker_errors
+
+START_SECONDS = 10.0  # it takes 60 ms
+
+
+@asynccontextmanager
+async def open_embedded_broker() -> AsyncIterator[str]:
+    """Run the broker for as long as the block lasts.
+
+    Yields:
+        What its clients take as `bootstrap.servers`.
+    """
+    limiter = trio.CapacityLimiter(1)
+    broker, address = await trio.to_thread.run_sync(_start, limiter=limiter)
+    try:
+        yield address
+    finally:
+        with trio.CancelScope(shield=True):  # milliseconds
+            await trio.to_thread.run_sync(broker.close, limiter=limiter)
+
+
+def _start() -> tuple[Consumer, str]:
+    # The cluster lives in the client that asked for it, and ends with it.
+    broker = Consumer({"group.id": "kafka_chat", "client.id": "kafka_chat-embedded-broker", "test.mock.num.brokers": 1, "log_level": 3})
+    with broker_errors("starting the embedded broker"):
+        brokers = broker.list_topics(timeout=START_SECONDS).brokers
+    return broker, ",".join(f"{node.host}:{node.port}" for node in brokers.values())

@@ -1,0 +1,149 @@
+"""Questions to the brokers that need no assignment: which topics there are, and where their partitions begin and end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Hashable, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import trio
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
+
+from ..delivery.batch import PartitionKey
+from ..delivery.seams import TopicFacts
+from ..errors import BrokerUnreachable, SettingsError
+from .connect import ClientConfig, admin_future, admin_futures, broker_error, broker_errors
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+ANSWER_SECONDS = 3.0  # then `BrokerUnreachable`
+LIST_SECONDS = 1.0  # of the embedded broker, which answers in one millisecond; a thread waits meanwhile
+EMBEDDED_TOPIC_ID = "embedded"  # its topics are never deleted, so one identity does for all
+
+_LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent_kafka's omission
+_EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+
+
+class KafkaLookup:
+    """Answers the seam `Lookup` by an AdminClient, whose futures are awaited without a thread.
+
+    No session ever asks here itself: tasks of the service do, and every answer has its time limit.
+    """
+
+    def __init__(self, admin: AdminClient) -> None:
+        self._admin = admin
+
+    async def ping(self) -> None:
+        """Return if a broker answers; raise `BrokerUnreachable` otherwise."""
+        cluster = self._admin.describe_cluster(request_timeout=ANSWER_SECONDS)
+        await admin_future(cluster, doing="asking the brokers who they are", timeout_seconds=ANSWER_SECONDS)
+
+    async def describe(self, topics: Collection[str]) -> Mapping[str, TopicFacts]:
+        """Return the facts of those of `topics` that exist; see `Lookup`."""
+        if not topics:
+            return {}
+        doing = f"describing {_some(topics)}"
+        futures = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_SECONDS)
+        answers = await admin_futures(futures, doing=doing, timeout_seconds=ANSWER_SECONDS)
+        facts: dict[str, TopicFacts] = {}
+        for topic, described in _answered(answers, doing).items():
+            partitions = frozenset(partition.id for partition in described.partitions)
+            leaderless = frozenset(partition.id for partition in described.partitions if partition.leader is None)
+            facts[topic] = TopicFacts(topic_id=str(described.topic_id), partitions=partitions, leaderless=leaderless)
+        return facts
+
+    async def last_stable_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
+        """Return where what is produced from now on will be, at the lowest; see `Lookup`."""
+        return await self._offsets(keys, _LATEST, doing="asking for the last stable offset")
+
+    async def first_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
+        """Return the first offset that is left; see `Lookup`."""
+        return await self._offsets(keys, _EARLIEST, doing="asking for the first offset")
+
+    async def offsets_at(self, keys: Collection[PartitionKey], time_ms: int) -> Mapping[PartitionKey, int]:
+        """Return the first offset whose timestamp is at or after `time_ms`, else the last stable one; see `Lookup`."""
+        # The end is asked for first: a record that comes between the two questions is then not skipped.
+        ends = await self.last_stable_offsets(keys)
+        found = await self._offsets(ends.keys(), OffsetSpec.for_timestamp(time_ms), doing="asking for the offset of a time")
+        return {key: found[key] if found.get(key, -1) >= 0 else end for key, end in ends.items()}
+
+    async def _offsets(self, keys: Collection[PartitionKey], spec: OffsetSpec, *, doing: str) -> dict[PartitionKey, int]:
+        if not keys:
+            return {}
+        by_place = {(key.topic, key.partition): key for key in keys}
+        doing = f"{doing} of {_some(keys)}"
+        asked = {TopicPartition(topic, partition): spec for topic, partition in by_place}
+        # Without the isolation level the answer is the high watermark, which lies above open transactions.
+        futures = self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_SECONDS)
+        answers = await admin_futures(futures, doing=doing, timeout_seconds=ANSWER_SECONDS)
+        return {by_place[place.topic, place.partition]: answer.offset for place, answer in _answered(answers, doing).items()}
+
+
+class EmbeddedLookup(KafkaLookup):
+    """Answers the same where the broker is the embedded one, which knows neither `describe_topics` nor ids."""
+
+    def __init__(self, admin: AdminClient, lister: Consumer) -> None:
+        super().__init__(admin)
+        self._lister = lister  # never assigned: a Consumer's metadata requests create no topic, an AdminClient's do
+        self._thread = trio.CapacityLimiter(1)  # a Consumer takes one call at a time
+
+    async def ping(self) -> None:
+        """Return if the broker answers; raise `BrokerUnreachable` otherwise."""
+        await trio.to_thread.run_sync(self._list, limiter=self._thread)
+
+    async def describe(self, topics: Collection[str]) -> Mapping[str, TopicFacts]:
+        """Return the facts of those of `topics` that exist; see `Lookup`."""
+        there = await trio.to_thread.run_sync(self._list, limiter=self._thread)
+        return {topic: TopicFacts(topic_id=EMBEDDED_TOPIC_ID, partitions=there[topic]) for topic in topics if topic in there}
+
+    def _list(self) -> dict[str, frozenset[int]]:
+        with broker_errors("listing the topics"):
+            found = self._lister.list_topics(timeout=LIST_SECONDS).topics
+        return {name: frozenset(topic.partitions) for name, topic in found.items() if topic.error is None}
+
+
+@asynccontextmanager
+async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
+    """Have questions answered for as long as the block lasts; the brokers may be away.
+
+    Raises:
+        SettingsError: librdkafka does not take `kafka.properties` as they are.
+    """
+    try:
+        admin = AdminClient(config.admin())
+        lister = Consumer(config.consumer()) if config.embedded else None
+    except KafkaException as error:
+        raise SettingsError(f"kafka.properties cannot be used: {error.args[0].str()}") from error
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_serve_log, admin)
+            yield EmbeddedLookup(admin, lister) if lister else KafkaLookup(admin)
+            nursery.cancel_scope.cancel()
+    finally:
+        if lister:
+            lister.close()  # milliseconds
+
+
+async def _serve_log(admin: AdminClient) -> None:
+    # Without this the log lines of a client that nobody polls would pile up in it.
+    while True:
+        admin.poll(0)
+        await trio.sleep(1)
+
+
+def _answered(answers: Mapping[K, T | KafkaError], doing: str) -> dict[K, T]:
+    """Return the answers that are some; raise `BrokerUnreachable` if there are none for want of a broker."""
+    found = {key: answer for key, answer in answers.items() if not isinstance(answer, KafkaError)}
+    if not found:
+        for error in answers.values():
+            if isinstance(error, KafkaError) and isinstance(broker_error(error, doing), BrokerUnreachable):
+                raise broker_error(error, doing)
+    return found
+
+
+def _some(names: Collection[object]) -> str:
+    first = next(iter(names))
+    return str(first) if len(names) == 1 else f"{first} and {len(names) - 1} more"
