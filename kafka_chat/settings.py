@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import resource
+from contextlib import suppress
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-Seconds = Annotated[float, Meta(gt=0)]
+from .errors import SettingsError
+from .kafka_properties import masked
+
+OWN_FILES = 200  # what the process keeps open beside WebSockets: its Kafka clients, listeners, HTTP requests, libraries
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -15,7 +22,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8001
-    workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    workers: Annotated[int, Meta(ge=1, le=1)] = 1
     drain_seconds: Seconds = 5.0
 
 
@@ -32,18 +39,23 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     embedded: bool = False
     properties: dict[str, str] = {}
 
+    def __repr__(self) -> str:
+        """Show it without its secrets: it may end up in a log or a traceback."""
+        shown = masked(self.properties)
+        return f"KafkaSettings(bootstrap_servers={self.bootstrap_servers!r}, embedded={self.embedded!r}, properties={shown!r})"
+
 
 class ChatSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which topics are chats, and which of them everybody follows."""
 
-    prefix: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._-]+$")] = "kafka.chat."
+    prefix: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\A[A-Za-z0-9._-]+\Z")] = "kafka.chat."
     default: tuple[str, ...] = ("global",)
 
 
 class SubscriptionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where subscriptions are kept."""
 
-    topic: Annotated[str, Meta(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")] = "kafka_chat-subscriptions"
+    topic: Annotated[str, Meta(min_length=1, max_length=249, pattern=r"\A[A-Za-z0-9._-]+\Z")] = "kafka_chat-subscriptions"
 
 
 class SendingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,3 +121,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def sending_enabled(self) -> bool:
         """Whether clients may send: as set, else only with the embedded broker."""
         return self.kafka.embedded if self.sending.enabled is None else self.sending.enabled
+
+
+def connections_limit(settings: Settings) -> int:
+    """Return how many WebSockets there may be, and raise this process's soft limit of open files to the hard one.
+
+    Returns:
+        `limits.connections`, or what the limit of open files leaves.
+
+    Raises:
+        SettingsError: the limit of open files is too low for that.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # a sandbox may forbid it; then the soft limit counts
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    wanted = settings.limits.connections
+    if soft == resource.RLIM_INFINITY:
+        soft = 1 << 20  # what Linux allows one process where nobody has changed it (fs.nr_open)
+    possible = soft - OWN_FILES
+    if possible < 1:
+        raise SettingsError(f"this process may have {soft} files open; at least {OWN_FILES + 1} are needed (ulimit -n)")
+    if wanted is not None and wanted > possible:
+        raise SettingsError(
+            f"limits.connections is {wanted}; at most {possible} is allowed where a process may have {soft} files open (ulimit -n)"
+        )
+    return possible if wanted is None else wanted

@@ -1,0 +1,190 @@
+"""Which of librdkafka's properties an operator may set, and why not the others."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MASK = "***"
+
+# Broad on purpose: a value that is masked for nothing costs less than a secret in a log.
+_SECRET = re.compile(
+    r"passw|pwd|passphrase|secret|token|credential|jaas|key\.pem|oauthbearer\.(config|extensions)|kinit\.cmd|^ssl_key$", re.IGNORECASE
+)
+
+_NO_GROUP = "a service's consumers are in no group"
+_NO_COMMITS = "no offsets are committed; a position belongs to its client"
+_ACKNOWLEDGED = "a message that was answered is on all in-sync replicas"
+_IN_ORDER = "a sender's messages stay in order, and none comes twice"
+_TIMELY = "a message that was refused must not come through later"
+_NO_TRANSACTIONS = "messages are not sent in transactions"
+_REPORTED = "the answer to a sender names partition and offset"
+_TUNED = "latency and memory rest on it; memory.bytes and limits.* are the settings for that"
+_BOOTSTRAP = "kafka.bootstrap_servers is the setting for that"
+_CODE = "it takes code, not text"
+_INTERNAL = "it belongs to the program, not to its operator"
+
+_REFUSED: dict[str, str] = {
+    "bootstrap.servers": _BOOTSTRAP,
+    "metadata.broker.list": _BOOTSTRAP,
+    "group.id": _NO_GROUP,
+    "group.instance.id": _NO_GROUP,
+    "group.protocol": _NO_GROUP,
+    "group.protocol.type": _NO_GROUP,
+    "group.remote.assignor": _NO_GROUP,
+    "partition.assignment.strategy": _NO_GROUP,
+    "session.timeout.ms": _NO_GROUP,
+    "heartbeat.interval.ms": _NO_GROUP,
+    "coordinator.query.interval.ms": _NO_GROUP,
+    "max.poll.interval.ms": _NO_GROUP,
+    "max.poll.records": _NO_GROUP,
+    "share.acknowledgement.mode": _NO_GROUP,
+    "enable.auto.commit": _NO_COMMITS,
+    "auto.commit.enable": _NO_COMMITS,
+    "auto.commit.interval.ms": _NO_COMMITS,
+    "enable.auto.offset.store": _NO_COMMITS,
+    "offset.store.method": _NO_COMMITS,
+    "offset.store.path": _NO_COMMITS,
+    "offset.store.sync.interval.ms": _NO_COMMITS,
+    "isolation.level": "only committed records are delivered",
+    "auto.offset.reset": "a position that is gone is told, never skipped in silence",
+    "enable.partition.eof": "reading the past ends by it",
+    "allow.auto.create.topics": "no topic is created by connecting or subscribing",
+    "topic.blacklist": "the chats that exist are the topics that the brokers list",
+    "acks": _ACKNOWLEDGED,
+    "request.required.acks": _ACKNOWLEDGED,
+    "enable.idempotence": _IN_ORDER,
+    "enable.gapless.guarantee": _IN_ORDER,
+    "max.in.flight": _IN_ORDER,
+    "max.in.flight.requests.per.connection": _IN_ORDER,
+    "retries": _IN_ORDER,
+    "message.send.max.retries": _IN_ORDER,
+    "queuing.strategy": _IN_ORDER,
+    "message.timeout.ms": _TIMELY,
+    "delivery.timeout.ms": _TIMELY,
+    "request.timeout.ms": _TIMELY,
+    "transactional.id": _NO_TRANSACTIONS,
+    "transaction.timeout.ms": _NO_TRANSACTIONS,
+    "delivery.report.only.error": _REPORTED,
+    "produce.offset.report": _REPORTED,
+    "message.max.bytes": "limits.message_bytes is the setting for that",
+    "receive.message.max.bytes": _TUNED,
+    "fetch.wait.max.ms": _TUNED,
+    "fetch.queue.backoff.ms": _TUNED,
+    "fetch.message.max.bytes": _TUNED,
+    "max.partition.fetch.bytes": _TUNED,
+    "fetch.max.bytes": _TUNED,
+    "fetch.min.bytes": _TUNED,
+    "fetch.error.backoff.ms": _TUNED,
+    "queued.min.messages": _TUNED,
+    "queued.max.messages.kbytes": _TUNED,
+    "queue.buffering.max.ms": _TUNED,
+    "linger.ms": _TUNED,
+    "consume.callback.max.messages": _INTERNAL,
+    "enabled_events": _INTERNAL,
+    "log.queue": _INTERNAL,
+    "internal.termination.signal": _INTERNAL,
+    "plugin.library.paths": "it loads foreign code into the process",
+    "logger": _CODE,
+    "opaque": _CODE,
+    "interceptors": _CODE,
+    "on_delivery": _CODE,
+    "on_commit": _CODE,
+    "default.topic.config": _CODE,
+    "default_topic_conf": _CODE,
+    "msg_order_cmp": _CODE,
+    "ssl_key": "ssl.key.pem is the property that takes text",
+    "ssl_certificate": "ssl.certificate.pem is the property that takes text",
+    "ssl_ca": "ssl.ca.pem is the property that takes text",
+    "ssl_engine_callback_data": _CODE,
+}
+
+# What is left of librdkafka's list: for the nearest name of one that was mistyped.
+_OPEN = """
+    client.id client.rack client.dns.lookup security.protocol
+    ssl.cipher.suites ssl.curves.list ssl.sigalgs.list ssl.key.location ssl.key.password ssl.key.pem ssl.certificate.location
+    ssl.certificate.pem ssl.ca.location ssl.ca.pem ssl.ca.certificate.stores ssl.crl.location ssl.keystore.location
+    ssl.keystore.password ssl.providers ssl.engine.location ssl.engine.id ssl.endpoint.identification.algorithm
+    enable.ssl.certificate.verification https.ca.location https.ca.pem
+    sasl.mechanism sasl.mechanisms sasl.username sasl.password sasl.kerberos.service.name sasl.kerberos.principal
+    sasl.kerberos.kinit.cmd sasl.kerberos.keytab sasl.kerberos.min.time.before.relogin sasl.oauthbearer.config
+    enable.sasl.oauthbearer.unsecure.jwt sasl.oauthbearer.method sasl.oauthbearer.client.id sasl.oauthbearer.client.secret
+    sasl.oauthbearer.client.credentials.client.id sasl.oauthbearer.client.credentials.client.secret sasl.oauthbearer.scope
+    sasl.oauthbearer.extensions sasl.oauthbearer.token.endpoint.url sasl.oauthbearer.sub.claim.name sasl.oauthbearer.grant.type
+    sasl.oauthbearer.assertion.algorithm sasl.oauthbearer.assertion.private.key.file
+    sasl.oauthbearer.assertion.private.key.passphrase sasl.oauthbearer.assertion.private.key.pem sasl.oauthbearer.assertion.file
+    sasl.oauthbearer.assertion.claim.aud sasl.oauthbearer.assertion.claim.exp.seconds sasl.oauthbearer.assertion.claim.iss
+    sasl.oauthbearer.assertion.claim.jti.include sasl.oauthbearer.assertion.claim.nbf.seconds
+    sasl.oauthbearer.assertion.claim.sub sasl.oauthbearer.assertion.jwt.template.file
+    sasl.oauthbearer.metadata.authentication.type
+    socket.timeout.ms socket.blocking.max.ms socket.send.buffer.bytes socket.receive.buffer.bytes socket.keepalive.enable
+    socket.nagle.disable socket.max.fails socket.connection.setup.timeout.ms connections.max.idle.ms reconnect.backoff.jitter.ms
+    reconnect.backoff.ms reconnect.backoff.max.ms broker.address.ttl broker.address.family broker.version.fallback
+    api.version.request api.version.request.timeout.ms api.version.fallback.ms
+    metadata.recovery.strategy metadata.recovery.rebootstrap.trigger.ms metadata.max.age.ms topic.metadata.refresh.interval.ms
+    topic.metadata.refresh.fast.interval.ms topic.metadata.refresh.fast.cnt topic.metadata.refresh.sparse
+    topic.metadata.propagation.max.ms
+    message.copy.max.bytes check.crcs retry.backoff.ms retry.backoff.max.ms queue.buffering.max.messages queue.buffering.max.kbytes
+    queue.buffering.backpressure.threshold batch.num.messages batch.size sticky.partitioning.linger.ms partitioner
+    compression.codec compression.type compression.level
+    debug log_level log.thread.name log.connection.close enable.random.seed enable.metrics.push statistics.interval.ms
+    builtin.features
+"""
+
+OPEN_PROPERTIES = frozenset(_OPEN.split())
+REFUSED_PROPERTIES = frozenset(_REFUSED)
+
+# An environment variable cannot have dots, and a few of librdkafka's names have underscores of their own.
+_BY_ENVIRONMENT_NAME = {name.replace(".", "_"): name for name in sorted(OPEN_PROPERTIES | REFUSED_PROPERTIES)}
+
+# Where librdkafka's own message does not say what it would take.
+_ALLOWED = {
+    "security.protocol": "plaintext, ssl, sasl_plaintext or sasl_ssl",
+    "sasl.oauthbearer.method": "default or oidc",
+    "ssl.endpoint.identification.algorithm": "none or https",
+    "compression.type": "none, gzip, snappy, lz4 or zstd",
+    "compression.codec": "none, gzip, snappy, lz4 or zstd",
+    "broker.address.family": "any, v4 or v6",
+    "client.dns.lookup": "use_all_dns_ips or resolve_canonical_bootstrap_servers_only",
+}
+
+
+def property_name(environment_name: str) -> str:
+    """Return the property that `SASL_PASSWORD` or `LOG_LEVEL` in an environment variable's name stands for."""
+    name = environment_name.lower()
+    return _BY_ENVIRONMENT_NAME.get(name, name.replace("_", "."))
+
+
+def refusal(name: str) -> str | None:
+    """Return why a property may not be set, or None where it may (or where librdkafka is the one to say)."""
+    if name in _REFUSED:
+        return _REFUSED[name]
+    if name.endswith("_cb"):
+        return _CODE
+    if name.startswith("test.mock."):
+        return "kafka.embedded is the setting for that"
+    return None
+
+
+def allowed_values(name: str) -> str | None:
+    """Return what a property may be, where librdkafka does not say it itself."""
+    return _ALLOWED.get(name)
+
+
+def nearest_property(name: str) -> str | None:
+    """Return the property that may have been meant, if one is near."""
+    return next(iter(get_close_matches(name, OPEN_PROPERTIES, n=1, cutoff=0.75)), None)
+
+
+def is_secret(name: str) -> bool:
+    """Tell whether a property's value must never be shown."""
+    return _SECRET.search(name) is not None
+
+
+def masked(properties: Mapping[str, str]) -> dict[str, str]:
+    """Return `properties` with `***` in the place of every secret."""
+    return {name: MASK if is_secret(name) else value for name, value in properties.items()}

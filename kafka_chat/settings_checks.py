@@ -1,0 +1,152 @@
+"""What settings may be, where their types do not say it."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .chat.topics import ChatNames
+from .errors import RequestError, SettingsError
+from .kafka_properties import MASK, allowed_values, is_secret, nearest_property
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .settings import Settings
+
+_BROKER = re.compile(r"(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
+_HOST_NAME = re.compile(r"(?!.{254})[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s?#@]+", re.IGNORECASE)
+
+
+def checked(settings: Settings, source: Callable[[str], str]) -> Settings:
+    """Return `settings`, with each default chat by its own name and once.
+
+    Args:
+        settings: each value of its type.
+        source: tells where a key's value came from.
+
+    Raises:
+        SettingsError: a value is wrong, or wrong beside another one.
+    """
+    _check_server(settings, source)
+    _check_brokers(settings, source)
+    _check_origins(settings, source)
+    _check_topic(settings, source)
+    _check_pings(settings, source)
+    chats = msgspec.structs.replace(settings.chats, default=_default_chats(settings, source))
+    return msgspec.structs.replace(settings, chats=chats)
+
+
+def refuse_properties(
+    properties: Mapping[str, str], source: Callable[[str], str], problem_of: Callable[[Mapping[str, str]], str | None]
+) -> None:
+    """Raise `SettingsError` with what librdkafka has against a property, if it has something.
+
+    Args:
+        properties: librdkafka's names and values.
+        source: tells where a key's value came from.
+        problem_of: says what librdkafka has against some properties, or None.
+    """
+    problem = problem_of(properties) if properties else None
+    if problem is None:
+        return
+    # librdkafka names the property somewhere in its sentence; the longest name that is there is the one it means.
+    named = max((name for name in properties if name in problem), key=len, default=None)
+    for name, value in properties.items():
+        if is_secret(name) and value:
+            problem = problem.replace(value, MASK)
+    if named is None:
+        raise SettingsError(f"kafka.properties: librdkafka does not take them: {problem}")
+    key = f"kafka.properties.{named}"
+    if problem.startswith("No such configuration property"):
+        near = nearest_property(named)
+        hint = f"did you mean {near}?" if near else "its configuration reference lists them"
+        raise SettingsError(f"{source(key)}: there is no property {named} in librdkafka; {hint}")
+    value = MASK if is_secret(named) else shown(properties[named])
+    needed = f"; {allowed_values(named)} is needed" if allowed_values(named) else ""
+    raise SettingsError(f"{source(key)}: {key} is {value}; librdkafka says: {problem}{needed}")
+
+
+def shown(text: str) -> str:
+    """Return text quoted for an error, at most 80 characters of it."""
+    return json.dumps(text if len(text) <= 80 else text[:77] + "...", ensure_ascii=False)
+
+
+def _check_server(settings: Settings, source: Callable[[str], str]) -> None:
+    host = settings.server.host
+    if not _is_host(host):
+        needed = "the name or the address of this machine, such as 127.0.0.1 or 0.0.0.0, is needed"
+        raise SettingsError(f"{source('server.host')}: server.host is {shown(host)}; {needed}")
+
+
+def _is_host(host: str) -> bool:
+    if _HOST_NAME.fullmatch(host):
+        return True
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_brokers(settings: Settings, source: Callable[[str], str]) -> None:
+    """Check that the brokers are either well named or the embedded one."""
+    brokers = settings.kafka.bootstrap_servers
+    if brokers is not None and not all(_is_broker(broker.strip()) for broker in brokers.split(",")):
+        key = "kafka.bootstrap_servers"
+        raise SettingsError(f"{source(key)}: {key} is {shown(brokers)}; HOST:PORT, or several with commas between them, is needed")
+    if not settings.kafka.embedded:
+        return
+    if brokers is not None:
+        raise SettingsError(
+            f"{source('kafka.embedded')}: kafka.embedded is true, but {source('kafka.bootstrap_servers')} sets "
+            f"kafka.bootstrap_servers to {shown(brokers)}; only one of the two is allowed"
+        )
+    protocol = settings.kafka.properties.get("security.protocol", "plaintext")
+    if protocol.lower() != "plaintext":
+        key = "kafka.properties.security.protocol"
+        raise SettingsError(
+            f"{source(key)}: {key} is {shown(protocol)}, which the embedded broker does not speak; name your brokers in "
+            "kafka.bootstrap_servers, or take the property away"
+        )
+
+
+def _is_broker(broker: str) -> bool:
+    match = _BROKER.fullmatch(broker)
+    return match is not None and 0 < int(match["port"]) < 65_536
+
+
+def _check_origins(settings: Settings, source: Callable[[str], str]) -> None:
+    for origin in settings.access.origins:
+        if not _ORIGIN.fullmatch(origin):
+            needed = "an origin such as https://chat.example (without a path), or * for any, is needed"
+            raise SettingsError(f"{source('access.origins')}: access.origins has {shown(origin)}; {needed}")
+
+
+def _check_topic(settings: Settings, source: Callable[[str], str]) -> None:
+    topic = settings.subscriptions.topic
+    if topic.startswith(settings.chats.prefix) or topic in (".", ".."):
+        needed = f"a topic that does not begin with chats.prefix, which is {shown(settings.chats.prefix)}, is needed"
+        raise SettingsError(f"{source('subscriptions.topic')}: subscriptions.topic is {shown(topic)}; {needed}")
+
+
+def _check_pings(settings: Settings, source: Callable[[str], str]) -> None:
+    limits = settings.limits
+    if limits.pong_seconds > limits.ping_seconds:
+        raise SettingsError(
+            f"{source('limits.pong_seconds')}: limits.pong_seconds is {limits.pong_seconds:g}; at most limits.ping_seconds, which is "
+            f"{limits.ping_seconds:g} ({source('limits.ping_seconds')}), is needed"
+        )
+
+
+def _default_chats(settings: Settings, source: Callable[[str], str]) -> tuple[str, ...]:
+    names = ChatNames(settings.chats.prefix)
+    try:
+        return tuple(dict.fromkeys(names.parse(chat, field="chats.default") for chat in settings.chats.default))
+    except RequestError as error:
+        raise SettingsError(f"{source('chats.default')}: {error}") from error

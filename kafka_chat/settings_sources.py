@@ -1,0 +1,294 @@
+"""Where settings come from: a file, then the environment, then flags; what is wrong is one sentence."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+from msgspec import inspect
+
+from .config_file import Entry, Scalar, read_config_file
+from .errors import SettingsError
+from .kafka_properties import MASK, is_secret, nearest_property, property_name, refusal
+from .settings import Settings
+from .settings_checks import checked, refuse_properties, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+DEFAULT_FILE = Path("config.yaml")
+ENVIRONMENT_PREFIX = "KAFKA_CHAT_"
+FLAGS = {
+    "server.host": "--host",
+    "server.port": "--port",
+    "kafka.embedded": "--embedded",
+    "kafka.bootstrap_servers": "--bootstrap",
+}
+
+_PROPERTIES = "kafka.properties"
+_PROPERTY = _PROPERTIES + "."
+_PROPERTY_VARIABLE = ENVIRONMENT_PREFIX + "KAFKA__PROPERTIES__"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """A value that somebody has set.
+
+    Attributes:
+        source: where, as the operator knows it: `config.yaml, line 3`, `KAFKA_CHAT_SERVER__PORT`, `--port`.
+        value: None, a bool, a number, text or a list of texts.
+        is_text: the source has only text, which stands for a value of any type.
+        shown: as it was written, for an error.
+    """
+
+    source: str
+    value: object
+    is_text: bool
+    shown: str
+
+
+def load_settings(
+    *,
+    config_file: Path | None,
+    environ: Mapping[str, str],
+    flags: Mapping[str, object],
+    check_properties: Callable[[Mapping[str, str]], str | None] | None = None,
+) -> Settings:
+    """Return the settings: defaults, changed by the file, then by the environment, then by flags.
+
+    Args:
+        config_file: has to exist; None for `config.yaml` in the working directory, if that is there.
+        environ: only names that begin with `KAFKA_CHAT_` and have a `__` are ours.
+        flags: by key (`server.port`); see `FLAGS`.
+        check_properties: says what librdkafka has against `kafka.properties`, or None.
+
+    Raises:
+        SettingsError: with one sentence: key, value, source, and what is allowed.
+    """
+    given: dict[str, _Given] = {}
+    given.update(_from_file(config_file))
+    given.update(_from_environment(environ))
+    given.update(_from_flags(flags, given))
+
+    def source(key: str) -> str:
+        return given[key].source if key in given else "the default"
+
+    settings = checked(_built(given), source)
+    if check_properties is not None:
+        refuse_properties(settings.kafka.properties, source, check_properties)
+    return settings
+
+
+def with_embedded_broker(settings: Settings) -> Settings:
+    """Return `settings` with the embedded broker, for where no other is named.
+
+    Raises:
+        SettingsError: they are meant for another broker.
+    """
+    embedded = msgspec.structs.replace(settings, kafka=msgspec.structs.replace(settings.kafka, embedded=True))
+    return checked(embedded, lambda _: "no broker is named, so the embedded one is used")
+
+
+def variable(key: str) -> str:
+    """Return the environment variable of a key: `KAFKA_CHAT_SERVER__PORT` for `server.port`."""
+    return ENVIRONMENT_PREFIX + key.replace(".", "__").upper()
+
+
+def keys() -> dict[str, inspect.Type]:
+    """Return every key there is, with its type; `kafka.properties` stands for all of librdkafka's."""
+    return {
+        f"{section.name}.{field.name}": inspect.type_info(field.type)
+        for section in msgspec.structs.fields(Settings)
+        for field in msgspec.structs.fields(section.type)
+    }
+
+
+# Three sources
+
+
+def _from_file(path: Path | None) -> Iterator[tuple[str, _Given]]:
+    if path is None:
+        if not DEFAULT_FILE.exists():
+            return
+        path = DEFAULT_FILE
+    sections = {section.name for section in msgspec.structs.fields(Settings)}
+    for entry in read_config_file(path):
+        source = f"{path}, line {entry.line}"
+        if entry.key in sections or entry.key == _PROPERTIES:
+            if entry.value is None or (isinstance(entry.value, Scalar) and entry.value.value is None):
+                continue  # all that is in it is commented out
+            inside = "librdkafka's properties" if entry.key == _PROPERTIES else f"the keys {_listed(_keys_of(entry.key))}"
+            raise SettingsError(f"{source}: {entry.key} has a value of its own; {inside} are needed under it")
+        yield _known(entry.key, source), _from_entry(entry, source)
+
+
+def _from_entry(entry: Entry, source: str) -> _Given:
+    """Return a value of the file; text where text is wanted, however YAML understood it (a password may be `0123`)."""
+    kind = inspect.StrType() if entry.key.startswith(_PROPERTY) else keys()[entry.key]
+    wants_text = any(isinstance(part, inspect.StrType | inspect.VarTupleType) for part in _parts(kind))
+    if isinstance(entry.value, tuple):
+        return _Given(
+            source=source,
+            value=[_text_or_value(item, wants_text=wants_text) for item in entry.value],
+            is_text=False,
+            shown="[" + ", ".join(item.text for item in entry.value) + "]",
+        )
+    if entry.value is None:
+        return _Given(source=source, value={}, is_text=False, shown="{}")
+    value = _text_or_value(entry.value, wants_text=wants_text)
+    if entry.key.startswith(_PROPERTY) and isinstance(value, bool):
+        value = str(value).lower()
+    return _Given(
+        source=source, value=value, is_text=False, shown=shown(value) if isinstance(value, str) else entry.value.text or "nothing"
+    )
+
+
+def _text_or_value(scalar: Scalar, *, wants_text: bool) -> object:
+    is_number = isinstance(scalar.value, int | float) and not isinstance(scalar.value, bool)
+    return scalar.text if wants_text and is_number else scalar.value
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, _Given]]:
+    by_variable = {variable(key): key for key in keys()}
+    for name in sorted(environ):
+        if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
+            continue
+        text = environ[name]
+        if name.startswith(_PROPERTY_VARIABLE) and name != _PROPERTY_VARIABLE:
+            yield _PROPERTY + property_name(name.removeprefix(_PROPERTY_VARIABLE)), _from_text(text, name)
+        elif by_variable.get(name) == _PROPERTIES:
+            raise SettingsError(f"{name}: each property has a variable of its own, such as {_PROPERTY_VARIABLE}SASL_PASSWORD")
+        elif name in by_variable:
+            yield by_variable[name], _from_text(text, name)
+        else:
+            near = get_close_matches(name, by_variable, n=1, cutoff=0.6)
+            raise SettingsError(f"{name}: there is no such setting; " + (f"did you mean {near[0]}?" if near else f"see {_sections()}"))
+
+
+def _from_flags(flags: Mapping[str, object], lower: Mapping[str, _Given]) -> Iterator[tuple[str, _Given]]:
+    """Yield the flags; the one broker that they name replaces the other kind, which the file or the environment named."""
+    for key, value in flags.items():
+        yield key, _from_text(value, FLAGS[key]) if isinstance(value, str) else _plain(value=value, source=FLAGS[key])
+    if "kafka.bootstrap_servers" in flags and "kafka.embedded" in lower and "kafka.embedded" not in flags:
+        yield "kafka.embedded", _plain(value=False, source=FLAGS["kafka.bootstrap_servers"])
+    if flags.get("kafka.embedded") and "kafka.bootstrap_servers" in lower and "kafka.bootstrap_servers" not in flags:
+        yield "kafka.bootstrap_servers", _plain(value=None, source=FLAGS["kafka.embedded"])
+
+
+def _from_text(text: str, source: str) -> _Given:
+    return _Given(source=source, value=text, is_text=True, shown=shown(text))
+
+
+def _plain(*, value: object, source: str) -> _Given:
+    return _Given(source=source, value=value, is_text=False, shown=json.dumps(value))
+
+
+# From what was given to Settings
+
+
+def _built(given: Mapping[str, _Given]) -> Settings:
+    """Return the settings, each value converted to its type by itself, so that an error has its source."""
+    sections: dict[str, dict[str, object]] = {section.name: {} for section in msgspec.structs.fields(Settings)}
+    properties: dict[str, str] = {}
+    for key, one in given.items():
+        if key.startswith(_PROPERTY):
+            properties[key.removeprefix(_PROPERTY)] = _property(key.removeprefix(_PROPERTY), one)
+        else:
+            section, name = key.split(".")
+            sections[section][name] = _converted(key, one)
+    if properties:
+        sections["kafka"]["properties"] = properties
+    return msgspec.convert(sections, Settings)
+
+
+def _converted(key: str, one: _Given) -> object:
+    """Return a value in its setting's type."""
+    kind = keys()[key]
+    value = one.value
+    if one.is_text:
+        text = cast("str", value).strip()
+        optional = isinstance(kind, inspect.UnionType)
+        value = [item.strip() for item in text.split(",") if text] if isinstance(kind, inspect.VarTupleType) else text
+        if optional and text.lower() in ("", "null"):
+            value = None
+    section, name = key.split(".")
+    wanted = {field.name: field.type for field in msgspec.structs.fields(Settings)}[section]
+    field = next(field for field in msgspec.structs.fields(wanted) if field.name == name)
+    try:
+        return msgspec.convert(value, field.type, strict=not one.is_text)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{one.source}: {key} is {one.shown}; {_allowed(kind, is_text=one.is_text)} is needed") from error
+
+
+def _property(name: str, one: _Given) -> str:
+    """Return the value of one of librdkafka's properties."""
+    if reason := refusal(name):
+        raise SettingsError(f"{one.source}: {_PROPERTIES} does not take {name}: {reason}")
+    if not isinstance(one.value, str) or "\0" in one.value:
+        value = MASK if is_secret(name) else one.shown
+        raise SettingsError(f"{one.source}: {_PROPERTY}{name} is {value}; text, a number, true or false is needed")
+    return one.value
+
+
+def _known(key: str, source: str) -> str:
+    """Return `key` if there is such a setting. What is set to it is not shown: it may be a password in the wrong place."""
+    if key in keys() or (key.startswith(_PROPERTY) and key != _PROPERTY):
+        return key
+    section, _, name = key.rpartition(".")
+    same_name = [known for known in keys() if name and known.endswith("." + name)]
+    if nearest := get_close_matches(key, keys(), n=1, cutoff=0.7) or same_name:
+        raise SettingsError(f"{source}: there is no setting {key}; did you mean {nearest[0]}?")
+    if (near_property := nearest_property(key.removeprefix("kafka."))) is not None:
+        raise SettingsError(f"{source}: there is no setting {key}; did you mean {near_property} under {_PROPERTIES}?")
+    inside = f"{section} has {_listed(_keys_of(section))}" if _keys_of(section) else f"see {_sections()}"
+    raise SettingsError(f"{source}: there is no setting {key}; {inside}")
+
+
+# Words
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _keys_of(section: str) -> list[str]:
+    return [key.removeprefix(section + ".") for key in keys() if section and key.startswith(section + ".")]
+
+
+def _sections() -> str:
+    return "the sections " + _listed(section.name for section in msgspec.structs.fields(Settings))
+
+
+def _parts(kind: inspect.Type) -> tuple[inspect.Type, ...]:
+    """Return the types of a union, or the one that it is."""
+    return kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+
+
+def _allowed(kind: inspect.Type, *, is_text: bool) -> str:
+    """Return in words what a setting of this type may be."""
+    match kind:
+        case inspect.UnionType():
+            rest = next(part for part in kind.types if not isinstance(part, inspect.NoneType))
+            return _allowed(rest, is_text=is_text) + ", or nothing,"
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType(ge=low, le=high):
+            return f"a whole number {_between(low, high)}"
+        case inspect.FloatType(le=high):
+            return f"a number above 0 and at most {high:g}"
+        case inspect.VarTupleType():
+            return "text, or several with commas between them," if is_text else "a list of texts, such as [one, two],"
+        case inspect.StrType(max_length=longest, pattern=pattern) if pattern is not None:
+            return f"a name of 1 to {longest} of the characters A-Z a-z 0-9 . _ -"
+        case _:
+            return "text"
+
+
+def _between(low: int | None, high: int | None) -> str:
+    if low == high:
+        return f"that is {low} (one process; start more of them behind a load balancer)"
+    return f"from {low} to {high}" if high is not None else f"from {low}"
