@@ -74,16 +74,16 @@ def parse_username(raw: bytes) -> str:
     return check_username(name)
 
 
-def check_username(name: str) -> str:
-    """Return `name` in Unicode NFC, if it may be a username; raise `RequestError` otherwise."""
+def check_username(name: str, *, field: str = "username") -> str:
+    """Return `name` in Unicode NFC, if it may be a username; raise `RequestError`, of `field`, otherwise."""
     name = unicodedata.normalize("NFC", name)
     size = len(name.encode("utf-8", "surrogatepass"))
     if not 1 <= size <= USERNAME_BYTES:
-        raise RequestError(f"username has {size} bytes of UTF-8; 1 to {USERNAME_BYTES} are allowed", field="username")
+        raise RequestError(f"{field} has {size} bytes of UTF-8; 1 to {USERNAME_BYTES} are allowed", field=field)
     if "/" in name:
-        raise RequestError("username has a slash, which is not allowed", field="username")
+        raise RequestError(f"{field} has a slash, which is not allowed", field=field)
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
-        raise RequestError("username has a control character, which is not allowed", field="username")
+        raise RequestError(f"{field} has a control character, which is not allowed", field=field)
     return name
 
 
