@@ -55,7 +55,6 @@ class Audience:
 
     Args:
         names: chat <-> topic.
-        chats_of: what a user follows now.
         fanout: is told of logs with news.
         times: resolves the starts of sessions that were accepted while no broker could be asked.
         memory: where the logs count what they hold.
@@ -65,28 +64,39 @@ class Audience:
         self,
         *,
         names: ChatNames,
-        chats_of: Callable[[str], Mapping[str, SubscriptionChange]],
         fanout: FanOut,
         times: TimesResolved,
         memory: Memory,
     ) -> None:
         self._names = names
-        self._chats_of = chats_of
         self._fanout = fanout
         self._times = times
         self._memory = memory
         self._feeds: dict[str, Feed] = {}
         self._by_user: dict[str, dict[Session, set[str]]] = {}  # username -> session -> the topics that it follows
+        self._departure = trio.Event()
         self._tail: Tail
+        self._chats_of: Callable[[str], Mapping[str, SubscriptionChange]]
 
-    def attach(self, tail: Tail) -> None:
-        """Name the Tail, which in turn was made with this as its listener."""
+    def attach(self, tail: Tail, chats_of: Callable[[str], Mapping[str, SubscriptionChange]]) -> None:
+        """Name those that in turn were made with this as their listener.
+
+        Args:
+            tail: is told which topics to follow.
+            chats_of: what a user follows now, the defaults included.
+        """
         self._tail = tail
+        self._chats_of = chats_of
 
     @property
     def sessions(self) -> list[Session]:
         """Everybody who is here now."""
         return [session for sessions in self._by_user.values() for session in sessions]
+
+    @property
+    def topics(self) -> int:
+        """How many topics are followed, absent ones included."""
+        return len(self._feeds)
 
     @property
     def partitions(self) -> int:
@@ -112,6 +122,12 @@ class Audience:
             del sessions[session]
             if not sessions:
                 del self._by_user[session.username]
+            self._departure.set()
+            self._departure = trio.Event()
+
+    async def left(self) -> None:
+        """Wait until a session leaves."""
+        await self._departure.wait()
 
     async def settle(self, session: Session, *, seconds: float) -> None:
         """Wait until it is fixed where `session` begins, at most `seconds`.

@@ -49,7 +49,7 @@ class Session:
     """
 
     __slots__ = (
-        "_awake", "_closing", "_had", "_memory", "_page_reads", "_scope", "_talk", "_telemetry", "bytes_sent", "cursors",
+        "_accepted", "_awake", "_closing", "_had", "_memory", "_page_reads", "_scope", "_talk", "_telemetry", "bytes_sent", "cursors",
         "fell_behind", "messages", "parked", "session_id", "sink", "username",
     )  # fmt: skip
 
@@ -63,6 +63,7 @@ class Session:
         self.messages = 0
         self.bytes_sent = 0
         self.fell_behind = 0
+        self._accepted = False
         self._had: dict[PartitionKey, int] = {}
         self._page_reads = page_reads
         self._memory = memory
@@ -104,6 +105,12 @@ class Session:
         self._closing = self._closing or close
         self._scope.cancel()
 
+    def abort(self) -> None:
+        """End it without a close frame, whatever it waits for."""
+        self._scope.cancel()
+        if self._accepted:
+            self.sink.abort()
+
     # What its own nursery runs.
 
     async def run(self, sink: Sink, inbox: Inbox) -> int:
@@ -117,6 +124,7 @@ class Session:
             The close code: the client's, or ours.
         """
         self.sink = sink
+        self._accepted = True
         code = 1006
         try:
             with self._scope:

@@ -294,12 +294,11 @@ async def open_core(*, memory_bytes: int = 1 << 24, readers: int = 2) -> AsyncIt
     chats: dict[str, set[str]] = {}
 
     def chats_of(username: str) -> Mapping[str, SubscriptionChange]:
-        return {
-            chat: SubscriptionChange(username=username, chat=chat, subscribed=True, starts={}) for chat in sorted(chats.get(username, {"global"}))
-        }
+        followed = sorted(chats.get(username, {"global"}))
+        return {chat: SubscriptionChange(username=username, chat=chat, subscribed=True, starts={}) for chat in followed}
 
-    audience = Audience(names=NAMES, chats_of=chats_of, fanout=fanout, times=times, memory=memory)
-    audience.attach(kafka)
+    audience = Audience(names=NAMES, fanout=fanout, times=times, memory=memory)
+    audience.attach(kafka, chats_of)
     kafka.listener = audience
     async with open_page_reads(kafka, readers=readers, telemetry=telemetry) as reads, trio.open_nursery() as nursery:
         nursery.start_soon(fanout.run)

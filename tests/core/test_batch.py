@@ -1,0 +1,122 @@
+"""A batch gives the same frames, however it is read."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+from wsproto.frame_protocol import FrameProtocol, Opcode
+
+from kafka_chat.chat.message import Reject
+from kafka_chat.delivery.batch import Batch, Chunk, PartitionKey, Record
+from kafka_chat.delivery.frames import text_header, text_payloads
+from kafka_chat.delivery.log import Elsewhere, PartitionLog
+from kafka_chat.delivery.memory import Memory
+from tests.support.fakes import value
+
+KEY = PartitionKey("kafka.chat.x", "id", 0)
+
+
+def batch_of(first: int, *records: Record, next: int | None = None) -> Batch:
+    end = next if next is not None else records[-1].offset + 1
+    return Batch.decode(records, first=first, next=end, chat="x", max_bytes=1000)
+
+
+@given(st.integers(0, 70_000) | st.sampled_from([125, 126, 65_535, 65_536]))
+def test_a_frame_read_by_another_implementation_is_our_payload(size):
+    payload = b"x" * size
+    protocol = FrameProtocol(client=True, extensions=[])
+    protocol.receive_bytes(text_header(size) + payload)
+    frames = list(protocol.received_frames())
+    assert {frame.opcode for frame in frames} == {Opcode.TEXT}
+    assert "".join(frame.payload for frame in frames).encode() == payload
+    assert frames[-1].message_finished
+    assert text_payloads(text_header(size) + payload) == [payload]
+
+
+records = st.lists(st.tuples(st.integers(1, 4), st.text(max_size=300), st.booleans()), max_size=60)
+
+
+@st.composite
+def partitions(draw):
+    """A partition's records, with holes and rejects, cut into batches."""
+    offset, made = 0, []
+    for step, text, good in draw(records):
+        offset += step
+        made.append(Record(offset, value(text) if good else b"no"))
+    end = offset + draw(st.integers(1, 3))
+    cuts = sorted({0, end, *draw(st.lists(st.integers(0, end), max_size=6))})
+    batches = [
+        batch_of(a, *[record for record in made if a <= record.offset < b], next=b) for a, b in zip(cuts, cuts[1:], strict=False)
+    ]
+    return made, batches, end
+
+
+def texts(made, position):
+    return [json.loads(r.value)["text"] for r in made if r.offset >= position and r.value != b"no"]
+
+
+@given(partitions(), st.data())
+def test_a_log_gives_the_same_messages_from_any_position_in_any_pieces(partition, data):
+    made, batches, end = partition
+    log = PartitionLog(KEY, 0, Memory(1 << 30))
+    for batch in batches:
+        log.append(batch)
+    position = data.draw(st.integers(0, end))
+    expected, got = texts(made, position), []
+    while (chunk := log.read(position, data.draw(st.integers(1, 2000)))) is not Elsewhere.AHEAD:
+        assert isinstance(chunk, Chunk)
+        assert chunk.next > position
+        payloads = text_payloads(chunk.data)
+        assert len(payloads) == chunk.messages
+        got += [json.loads(payload)["text"] for payload in payloads]
+        position = chunk.next
+    assert (got, position) == (expected, end)
+
+
+@given(partitions(), st.integers(0, 4000))
+def test_what_memory_forgets_is_never_given_wrong_only_asked_for_as_a_page(partition, limit):
+    made, batches, end = partition
+    memory = Memory(limit)
+    log = PartitionLog(KEY, 0, memory)
+    for batch in batches:
+        log.append(batch)
+        assert memory.held_bytes <= limit
+    for position in range(end):
+        chunk = log.read(position, 1 << 20)
+        if isinstance(chunk, Chunk):
+            assert [json.loads(p)["text"] for p in text_payloads(chunk.data)] == texts(made, position)
+        else:
+            assert chunk is Elsewhere.PAGE
+            first, until = log.page_range(position)
+            log.keep_page(batch_of(first, *[r for r in made if first <= r.offset < until], next=until))
+    log.close()
+    assert memory.held_bytes == 0
+
+
+def test_appending_what_is_there_already_doubles_nothing():
+    log = PartitionLog(KEY, 0, Memory(1 << 20))
+    made = [Record(n, value(f"m{n}")) for n in range(6)]
+    log.append(batch_of(0, *made[:4]))
+    log.append(batch_of(2, *made[2:4]))
+    log.append(batch_of(2, *made[2:6]))
+    chunk = log.read(0, 1 << 20)
+    assert isinstance(chunk, Chunk)
+    assert [json.loads(p)["text"] for p in text_payloads(chunk.data)] == [f"m{n}" for n in range(6)]
+
+
+def test_nothing_is_joined_over_a_hole():
+    log = PartitionLog(KEY, 0, Memory(1 << 20))
+    log.append(batch_of(0, Record(0, value("a")), next=1))
+    log.append(batch_of(5, Record(5, value("b")), next=6))
+    assert log.read(0, 1 << 20) is Elsewhere.PAGE
+    assert log.read(3, 1 << 20) is Elsewhere.PAGE
+    assert isinstance(log.read(5, 1 << 20), Chunk)
+
+
+def test_a_frame_that_grew_past_the_limit_is_a_reject():
+    grown = json.dumps({"sender": "a", "text": "x" * 90}).encode()
+    batch = Batch.decode([Record(0, grown)], first=0, next=1, chat="y" * 200, max_bytes=150)
+    assert [(r.offset, r.reason) for r in batch.rejected] == [(0, Reject.TOO_LARGE)]
+    assert batch.messages == 0

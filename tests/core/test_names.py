@@ -1,0 +1,61 @@
+"""Which names are legal."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kafka_chat.chat.topics import ChatNames, parse_username
+from kafka_chat.errors import RequestError
+
+NAMES = ChatNames("kafka.chat.")
+
+
+@pytest.mark.parametrize(
+    ("text", "chat"),
+    [("room1", "room1"), ("kafka.chat.room1", "room1"), ("kafka.chat.kafka.chat.x", "kafka.chat.x"), ("A-z_0.9", "A-z_0.9"), ("x" * 238, "x" * 238)],
+)
+def test_a_chat_may_be_named_by_itself_or_by_its_topic(text, chat):
+    assert NAMES.parse(text, field="topic") == chat
+    assert NAMES.chat(NAMES.topic(chat)) == chat
+
+
+@pytest.mark.parametrize("text", ["", "kafka.chat.", "x" * 239, "a b", "a/b", "é", "a\n", "a\0", "*"])
+def test_what_no_topic_can_be_called_is_refused_by_the_name_of_the_field(text):
+    with pytest.raises(RequestError, match="topic") as caught:
+        NAMES.parse(text, field="topic")
+    assert caught.value.field == "topic"
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        (b"ann", "ann"),
+        (b"%C3%A4nn", "änn"),
+        (b"a%CC%88nn", "änn"),
+        ("änn".encode(), "änn"),
+        (b"a+b", "a+b"),
+        (b"%20", " "),
+        (b"x" * 255, "x" * 255),
+        (b"100%", "100%"),
+    ],
+)
+def test_a_username_is_percent_decoded_and_brought_to_nfc(raw, name):
+    assert parse_username(raw) == name
+
+
+@pytest.mark.parametrize("raw", [b"", b"%FF", b"%ED%A0%80", b"a%2Fb", b"%00", b"a%0A", b"%C2%85", b"x" * 256, b"%C3%A4" * 128])
+def test_an_illegal_username_is_refused(raw):
+    with pytest.raises(RequestError, match="username") as caught:
+        parse_username(raw)
+    assert caught.value.field == "username"
+
+
+@given(st.binary(max_size=300))
+def test_any_segment_is_a_legal_name_or_a_request_error(raw):
+    try:
+        name = parse_username(raw)
+    except RequestError:
+        return
+    assert 1 <= len(name.encode()) <= 255
