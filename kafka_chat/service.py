@@ -1,0 +1,276 @@
+"""What is started, in which order: the one file that knows both edges of the core.
+
+Whatever runs here runs in a nursery of `open_service`. A task that dies takes the service down, and with it the process:
+a server that is up and delivers nothing is the worst state.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from secrets import token_hex
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+import trio
+
+from .chat.topics import ChatNames
+from .delivery.audience import Audience
+from .delivery.fanout import FanOut
+from .delivery.memory import Memory
+from .delivery.page_reads import PageReads, open_page_reads
+from .delivery.positions import TimesResolved
+from .delivery.sending import Sending
+from .delivery.session import Close, Session
+from .delivery.subscriptions import Subscriptions
+from .errors import Overloaded
+from .kafka.connect import ClientConfig
+from .kafka.embedded import open_embedded_broker
+from .kafka.lookup import open_lookup
+from .kafka.pages import open_pages
+from .kafka.publish import open_publisher
+from .kafka.subscription_log import SubscriptionLog, open_subscription_log
+from .kafka.tail import KafkaTail, open_tail
+from .settings import Settings, connections_limit
+from .telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from .delivery.seams import Inbox, Sink
+
+SETTLE_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same
+RESTART = Close(code=1012, reason="the service restarts; come again")
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """What `/ready` tells.
+
+    Attributes:
+        ready: whether clients should be sent here.
+        problems: why not, a sentence each.
+        notices: what is wrong without making it unready, a sentence each.
+    """
+
+    ready: bool
+    problems: list[str]
+    notices: list[str]
+
+
+class Admission:
+    """A place for one WebSocket; given back when the block ends."""
+
+    def __init__(self, service: Service, username: str) -> None:
+        self.username = username
+        self._service = service
+        service.places_taken += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._service.places_taken -= 1
+
+
+class Service:
+    """What the routes ask for.
+
+    Attributes:
+        settings: all of them.
+        telemetry: its events.
+        names: chat <-> topic.
+        subscriptions: who follows what.
+        sending: writes messages.
+        places: how many WebSockets there may be.
+        places_taken: how many there are.
+        draining: the process ends; nobody new is taken in.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        telemetry: Telemetry,
+        names: ChatNames,
+        subscriptions: Subscriptions,
+        sending: Sending,
+        subscription_log: SubscriptionLog,
+        tail: KafkaTail,
+        audience: Audience,
+        memory: Memory,
+        page_reads: PageReads,
+    ) -> None:
+        self.settings = settings
+        self.telemetry = telemetry
+        self.names = names
+        self.subscriptions = subscriptions
+        self.sending = sending
+        self.places = connections_limit(settings)
+        self.places_taken = 0
+        self.draining = False
+        self._subscription_log = subscription_log
+        self._tail = tail
+        self._audience = audience
+        self._memory = memory
+        self._page_reads = page_reads
+        self._shutdown: Callable[[], Awaitable[None]] | None = None
+        self._shutdown_known = trio.Event()
+
+    def admit(self, username: str) -> Admission:
+        """Take a place for one WebSocket of `username`.
+
+        Raises:
+            Overloaded: all are taken, or the service drains.
+        """
+        if self.draining:
+            raise Overloaded("the service restarts; come again", retry_after_seconds=1)
+        if self.places_taken >= self.places:
+            raise Overloaded(f"all {self.places} places for WebSockets are taken (limits.connections); come again")
+        return Admission(self, username)
+
+    async def run_session(self, admission: Admission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
+        """Fix where it begins, accept, and deliver until the client is gone or the service ends.
+
+        Args:
+            admission: whose session.
+            accept: completes the handshake; called once, when it is fixed from where on messages are delivered.
+            inbox: what the client says.
+            peer: its address, for the operator.
+        """
+        session = Session(
+            session_id=token_hex(4),
+            username=admission.username,
+            page_reads=self._page_reads,
+            memory=self._memory,
+            telemetry=self.telemetry,
+        )
+        with self._audience.joined(session):
+            await self._audience.settle(session, seconds=SETTLE_SECONDS)
+            sink = await accept()
+            self.telemetry.session_opened(session_id=session.session_id, username=session.username, peer=peer)
+            began, code = time.monotonic(), 1006
+            if self.draining:
+                session.end(RESTART)
+            try:
+                code = await session.run(sink, inbox)
+            finally:
+                self.telemetry.session_closed(
+                    session_id=session.session_id,
+                    username=session.username,
+                    seconds=time.monotonic() - began,
+                    messages=session.messages,
+                    bytes_sent=session.bytes_sent,
+                    code=code,
+                    fell_behind=session.fell_behind,
+                )
+
+    def readiness(self) -> Readiness:
+        """Return whether clients should be sent here, and what is wrong."""
+        problems = [problem for problem in (self._tail.problem, self._subscription_log.problem) if problem]
+        if self.draining:
+            problems.append("the service restarts; it takes nobody in any more")
+        leaderless = [
+            f"{topic}/{partition} has no leader; its messages wait"
+            for topic, partitions in sorted(self._tail.leaderless.items())
+            for partition in sorted(partitions)
+        ]
+        return Readiness(ready=not problems, problems=problems, notices=leaderless)
+
+    def watch_shutdown(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Drain once `wait()` returns. Only the first call counts."""
+        if self._shutdown is None:
+            self._shutdown = wait
+            self._shutdown_known.set()
+
+    async def drain(self) -> None:
+        """Close every session with 1012; abort those that are still there after `server.drain_seconds`."""
+        self.draining = True
+        for session in self._audience.sessions:
+            session.end(RESTART)
+        with trio.move_on_after(self.settings.server.drain_seconds):
+            while self._audience.sessions:
+                await self._audience.left()
+        for session in self._audience.sessions:
+            session.abort()
+
+    async def run_drain(self) -> None:
+        """Wait for the server's shutdown, then drain."""
+        await self._shutdown_known.wait()
+        if self._shutdown is not None:
+            await self._shutdown()
+            await self.drain()
+
+
+@asynccontextmanager
+async def _reachable(settings: Settings) -> AsyncIterator[ClientConfig]:
+    """Yield how to reach the brokers: those of the settings, or one of our own."""
+    if not settings.kafka.embedded:
+        yield ClientConfig(settings.kafka)
+        return
+    async with open_embedded_broker() as address:
+        yield ClientConfig(msgspec.structs.replace(settings.kafka, bootstrap_servers=address))
+
+
+@asynccontextmanager
+async def open_service(settings: Settings, *, telemetry: Telemetry | None = None) -> AsyncIterator[Service]:
+    """Start everything but the server; Kafka may still be away.
+
+    Raises:
+        ExceptionGroup: a task of the service died, or the block raised.
+    """
+    telemetry = telemetry or Telemetry()
+    names = ChatNames(settings.chats.prefix)
+    memory = Memory(settings.memory.bytes)
+    fanout = FanOut(telemetry=telemetry)
+    async with _reachable(settings) as config, open_lookup(config) as lookup, open_publisher(config) as publisher:
+        times = TimesResolved(lookup)
+        audience = Audience(names=names, fanout=fanout, times=times, memory=memory)
+        async with (
+            open_subscription_log(
+                config,
+                topic=settings.subscriptions.topic,
+                publisher=publisher,
+                lookup=lookup,
+                listener=audience.user_changed,
+                telemetry=telemetry,
+            ) as subscription_log,
+            open_tail(
+                config,
+                listener=audience,
+                lookup=lookup,
+                names=names,
+                limits=settings.limits,
+                telemetry=telemetry,
+                embedded=settings.kafka.embedded,
+            ) as tail,
+            open_pages(config, readers=settings.pages.readers, names=names, limits=settings.limits, lookup=lookup) as pages,
+            open_page_reads(pages, readers=settings.pages.readers, telemetry=telemetry) as page_reads,
+            trio.open_nursery() as nursery,
+        ):
+            subscriptions = Subscriptions(subscription_log, lookup=lookup, names=names, settings=settings)
+            audience.attach(tail, subscriptions.chats_of)
+            for chat in settings.chats.default:
+                audience.pin(names.topic(chat))
+            service = Service(
+                settings=settings,
+                telemetry=telemetry,
+                names=names,
+                subscriptions=subscriptions,
+                sending=Sending(publisher, lookup=lookup, names=names, settings=settings),
+                subscription_log=subscription_log,
+                tail=tail,
+                audience=audience,
+                memory=memory,
+                page_reads=page_reads,
+            )
+            telemetry.gauge("sockets", lambda: service.places_taken)
+            telemetry.gauge("memory_held_bytes", lambda: memory.held_bytes + memory.owed_bytes)
+            telemetry.gauge("memory_limit_bytes", lambda: memory.limit_bytes)
+            telemetry.gauge("owed_bytes", lambda: memory.owed_bytes)
+            telemetry.gauge("followed_topics", lambda: audience.topics)
+            telemetry.gauge("followed_partitions", lambda: audience.partitions)
+            nursery.start_soon(fanout.run)
+            nursery.start_soon(times.run)
+            nursery.start_soon(service.run_drain)
+            yield service
+            nursery.cancel_scope.cancel()
