@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -198,3 +200,78 @@ class SubscriptionChange:
     subscribed: bool
     topic_id: str = ""
     starts: Mapping[int, int]
+
+
+class KeyedRecord(NamedTuple):
+    """A record to be produced; a value of None is a tombstone."""
+
+    key: bytes | None
+    value: bytes | None
+
+
+class Published(msgspec.Struct, frozen=True):
+    """Where a record was put, as the brokers acknowledged it."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Publisher(Protocol):
+    """Produces records; each is acknowledged by all in-sync replicas, and written once.
+
+    A call that raises has not been heard of by a broker, with one exception that no client of Kafka can rule out: a
+    broker took the record and then did not answer. Either way it is decided before the call ends, or, where the call
+    was cancelled, soon after (`message.timeout.ms`). Neither call ever creates a topic on a real broker.
+    """
+
+    async def publish(self, topic: str, record: KeyedRecord, *, partition: int | None = None) -> Published:
+        """Produce one record; without `partition` its key chooses one.
+
+        Raises:
+            TooLarge: the client or the broker takes no record of that size.
+            BrokerUnreachable: no acknowledgement in time, or too much is waiting for one.
+            BrokerError: the broker refused it, or there is no such topic.
+        """
+
+    async def publish_together(self, topic: str, records: Sequence[KeyedRecord], *, partition: int) -> int:
+        """Produce records as one batch, which a broker appends whole or not at all; return the last one's offset.
+
+        Above 1 MB it takes several batches, and an error may come after the first of them.
+
+        Raises:
+            As `publish` does.
+        """
+
+
+class SubscriptionLog(Protocol):
+    """Who has subscribed to what, on all instances: our own tail of the subscriptions topic."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has been read up to where it ended when we started. Never false again."""
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence for the operator: what keeps it from being read, or written."""
+
+    async def wait_ready(self) -> None:
+        """Wait until `ready`."""
+
+    def chats_of(self, username: str) -> Mapping[str, SubscriptionChange]:
+        """Return chat -> subscription of one user, without what everybody follows; empty where nothing is known."""
+
+    async def write(self, changes: Sequence[SubscriptionChange]) -> int:
+        """Produce changes, all or none; return the last one's offset.
+
+        Raises:
+            BrokerError: it is not ready, has a problem, or was not acknowledged in time. See `Publisher` for what
+                then holds.
+        """
+
+    async def passed(self, offset: int) -> None:
+        """Wait until what was acknowledged at `offset`, and all before it, is in `chats_of`.
+
+        Raises:
+            TopicGone: the topic was made anew meanwhile.
+        """

@@ -1,0 +1,197 @@
+"""What every user follows: the fold of the subscription records, in the order of their log.
+
+A record's key is a pair of user and chat, its value says since when, a tombstone ends it. Each instance folds the same
+log, so parallel changes end the same everywhere, and compaction, which keeps each key's last record, loses nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+
+from ..errors import RequestError
+from .topics import ChatNames, check_username
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+VERSION = 1  # of the values; what has another one is left to the instances that know it
+
+_Number = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Subscription(msgspec.Struct, frozen=True, kw_only=True):
+    """Since when somebody follows a chat.
+
+    Attributes:
+        topic_id: the identity of the chat's topic then; "" where there was none.
+        starts: partition -> its last stable offset then; one that is not named came later, and starts at 0.
+    """
+
+    topic_id: str
+    starts: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a record changed: `username` follows `chat` from now on, or (None) no longer."""
+
+    username: str
+    chat: str
+    subscription: Subscription | None
+
+
+class Skip(enum.StrEnum):
+    """Why a record says nothing to us; the value is the metric's label."""
+
+    BAD_KEY = "bad_key"
+    BAD_VALUE = "bad_value"
+    UNKNOWN_VERSION = "unknown_version"
+
+
+class Following:
+    """User -> chats.
+
+    A user costs some 480 bytes with three chats, for a million of them are in memory: one tuple, and per chat one
+    entry `chat`, space, value; the values are decoded for who asks.
+    """
+
+    __slots__ = ("_entries",)
+
+    def __init__(self) -> None:
+        self._entries: dict[str, tuple[bytes, ...]] = {}
+
+    def __len__(self) -> int:
+        """How many users follow anything."""
+        return len(self._entries)
+
+    def apply(self, key: bytes | None, value: bytes | None) -> Change | Skip | None:
+        """Fold in the next record of the log.
+
+        Returns:
+            What it changed; None where it says what is so already: a second subscription, by an instance that had not
+            seen the first, keeps the first one's `starts`. Or why the record was skipped.
+        """
+        if key is None:
+            return None if value is None else Skip.BAD_KEY  # the embedded broker's topic is made by an empty record
+        pair = _pair(key)
+        if pair is None:
+            return Skip.BAD_KEY
+        username, chat = pair
+        entries = self._entries.get(username, ())
+        name = _name(chat)
+        present = next((entry for entry in entries if entry.startswith(name)), None)
+        if value is None:
+            if present is None:
+                return None
+            self._put(username, tuple(entry for entry in entries if entry is not present))
+            return Change(username=username, chat=chat, subscription=None)
+        subscription = _subscription(value)
+        if isinstance(subscription, Skip):
+            return subscription
+        if present is not None:
+            return None
+        self._put(username, (*entries, name + value))
+        return Change(username=username, chat=chat, subscription=subscription)
+
+    def chats_of(self, username: str) -> dict[str, Subscription]:
+        """Return chat -> since when."""
+        return dict(map(_decoded, self._entries.get(username, ())))
+
+    def changes_from(self, before: Following) -> Iterator[Change]:
+        """Yield what turns `before` into this; neither may change meanwhile."""
+        for username, entries in before._entries.items():
+            if self._entries.get(username) != entries:
+                now = self.chats_of(username)
+                for chat in before.chats_of(username):
+                    if chat not in now:
+                        yield Change(username=username, chat=chat, subscription=None)
+        for username, entries in self._entries.items():
+            if before._entries.get(username) != entries:
+                then = before.chats_of(username)
+                for chat, subscription in self.chats_of(username).items():
+                    if chat not in then:
+                        yield Change(username=username, chat=chat, subscription=subscription)
+
+    def _put(self, username: str, entries: tuple[bytes, ...]) -> None:
+        if entries:
+            self._entries[username] = entries
+        else:
+            del self._entries[username]
+
+
+def record_key(username: str, chat: str) -> bytes:
+    """Return the key of a pair: always the same bytes, since compaction compares them."""
+    return _encode(_Key(username, chat))
+
+
+def record_value(subscription: Subscription) -> bytes:
+    """Return the value that says "subscribed"."""
+    return _encode(_Value(VERSION, subscription.topic_id, dict(subscription.starts)))
+
+
+class _Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    user: str
+    chat: str
+
+
+class _Value(msgspec.Struct, frozen=True):
+    """Further keys are ignored: a later version may add some under the same number."""
+
+    v: int
+    topic_id: str
+    starts: dict[_Number, _Number] = msgspec.field(name="from")
+
+
+class _Version(msgspec.Struct, frozen=True):
+    v: int
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_key = msgspec.json.Decoder(_Key).decode
+_decode_value = msgspec.json.Decoder(_Value).decode
+_decode_version = msgspec.json.Decoder(_Version).decode
+_any_topic = ChatNames("")
+
+
+def _pair(key: bytes) -> tuple[str, str] | None:
+    """Return user and chat of a key exactly as `record_key` writes it.
+
+    In any other writing it would be another key to compaction, which could then bring back what was ended.
+    """
+    try:
+        user, chat = msgspec.structs.astuple(_decode_key(key))
+        legal = check_username(user) == user and _any_topic.parse(chat, field="chat") == chat
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RequestError):
+        return None
+    return (user, chat) if legal and record_key(user, chat) == key else None
+
+
+def _subscription(value: bytes) -> Subscription | Skip:
+    try:
+        decoded = _decode_value(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Skip.UNKNOWN_VERSION if _is_of_another_version(value) else Skip.BAD_VALUE
+    if decoded.v != VERSION:
+        return Skip.UNKNOWN_VERSION
+    return Subscription(topic_id=decoded.topic_id, starts=decoded.starts)
+
+
+def _is_of_another_version(value: bytes) -> bool:
+    try:
+        return _decode_version(value).v != VERSION
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+def _name(chat: str) -> bytes:
+    return chat.encode() + b" "  # no chat's name has a space
+
+
+def _decoded(entry: bytes) -> tuple[str, Subscription]:
+    chat, _, value = entry.partition(b" ")
+    decoded = _decode_value(value)
+    return chat.decode(), Subscription(topic_id=decoded.topic_id, starts=decoded.starts)

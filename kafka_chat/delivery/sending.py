@@ -1,0 +1,95 @@
+"""Messages that clients send, put into their chat's topic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from ..errors import NotFound, RequestError, TooLarge
+from .deadlines import answer_due
+from .seams import KeyedRecord, Lookup, Published, Publisher
+
+if TYPE_CHECKING:
+    from ..chat.topics import ChatNames
+    from ..settings import Limits
+
+EXISTENCE_SECONDS = 3.0  # how long it is believed that a topic exists; the publisher never makes one that is gone by then
+REMEMBERED_TOPICS = 10_000
+
+
+class SentMessage(msgspec.Struct, frozen=True):
+    """A record's value as we write it."""
+
+    sender: str
+    text: str
+    tag: str | None
+    topic: str
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Sending:
+    """Sends for clients.
+
+    Args:
+        publisher: where to.
+        lookup: knows which chats have a topic.
+        names: of chats and topics.
+        limits: how long a message may be.
+        embedded: with the embedded broker a chat's topic is made by the first message.
+    """
+
+    def __init__(self, *, publisher: Publisher, lookup: Lookup, names: ChatNames, limits: Limits, embedded: bool) -> None:
+        self._publisher = publisher
+        self._lookup = lookup
+        self._names = names
+        self._limits = limits
+        self._embedded = embedded
+        self._seen: dict[str, float] = {}  # topic -> when it existed
+
+    async def send(self, chat: str, sender: str, text: str, tag: str | None) -> Published:
+        """Put one message into its chat, and return where it is. A sender's messages stay in order.
+
+        Cancelled, it may still come true, within seconds.
+
+        Args:
+            chat: its name, or its topic's.
+            sender: who sends.
+            text: what.
+            tag: or None.
+
+        Raises:
+            RequestError: no legal chat, or text that is not Unicode (a lone surrogate).
+            NotFound: the chat has no topic.
+            TooLarge: over `limits.message_bytes`.
+            BrokerUnreachable: not acknowledged within 5 s; see `Publisher` for what then holds.
+        """
+        topic = self._names.topic(self._names.parse(chat, field="chat"))
+        record = self._record(SentMessage(sender, text, tag, topic))
+        with answer_due(f"sending to {topic}") as due:
+            if not self._embedded:
+                await self._check_existence(topic)
+            due.check_may_write()
+            return await self._publisher.publish(topic, record)
+
+    def _record(self, message: SentMessage) -> KeyedRecord:
+        try:
+            key, value = message.sender.encode(), _encode(message)
+        except UnicodeEncodeError as error:
+            raise RequestError("sender, text or tag has a lone surrogate, which UTF-8 cannot say", field="text") from error
+        if len(value) > self._limits.message_bytes:
+            sentence = f"text is too long: the message would have {len(value)} bytes; limits.message_bytes is {self._limits.message_bytes}"
+            raise TooLarge(sentence, field="text")
+        return KeyedRecord(key, value)
+
+    async def _check_existence(self, topic: str) -> None:
+        if trio.current_time() - self._seen.get(topic, float("-inf")) < EXISTENCE_SECONDS:
+            return
+        if topic not in await self._lookup.describe([topic]):
+            raise NotFound(f"{self._names.chat(topic)} is no chat: the topic {topic} does not exist", field="chat")
+        if len(self._seen) >= REMEMBERED_TOPICS:
+            self._seen.clear()
+        self._seen[topic] = trio.current_time()

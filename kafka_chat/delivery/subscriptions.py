@@ -1,0 +1,208 @@
+"""Which chats a user follows, asked and changed."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+import msgspec
+import trio
+
+from ..chat.topics import TOPIC_LENGTH, ChatNames
+from ..errors import BrokerUnreachable, Conflict, RequestError
+from .batch import PartitionKey
+from .deadlines import Due, answer_due
+from .seams import Lookup, SubscriptionChange, SubscriptionLog, TopicFacts
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence, Set
+
+    from ..settings import Limits
+
+CHATS_PER_CALL = 100
+
+
+class FollowedChat(msgspec.Struct, frozen=True):
+    """A chat that somebody follows.
+
+    Attributes:
+        chat: its name.
+        topic: its topic's name.
+        exists: whether there is such a topic now; a chat that comes later is followed from its first message.
+        default: whether everybody follows it.
+    """
+
+    chat: str
+    topic: str
+    exists: bool
+    default: bool
+
+
+class Subscriptions:
+    """The subscriptions of all users.
+
+    Calls of one user wait for each other; between instances the order of the log decides. Every call answers within 5 s,
+    with all that the user then follows. All are idempotent.
+
+    Args:
+        log: who has subscribed to what.
+        lookup: which topics exist, and where they end.
+        names: of chats and topics.
+        default: the chats that everybody follows; they are nobody's subscriptions.
+        limits: how many chats a user may subscribe to.
+    """
+
+    def __init__(self, *, log: SubscriptionLog, lookup: Lookup, names: ChatNames, default: Sequence[str], limits: Limits) -> None:
+        self._log = log
+        self._lookup = lookup
+        self._names = names
+        self._default = frozenset(default)
+        self._limits = limits
+        self._busy: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()  # a lock lives as long as a call of its user
+
+    def chats_of(self, username: str) -> dict[str, SubscriptionChange]:
+        """Return chat -> since when, for all that a user follows: what everybody does, too, which has no start.
+
+        It is what our own tail of the log has read: only the defaults before `SubscriptionLog.ready`.
+        """
+        followed = {
+            chat: SubscriptionChange(username=username, chat=chat, subscribed=True, starts={}) for chat in self._default
+        }  # fmt: skip
+        longest = TOPIC_LENGTH - len(self._names.prefix)  # it may have been subscribed to under a shorter prefix
+        for chat, subscription in self._log.chats_of(username).items():
+            if len(chat) <= longest:
+                followed.setdefault(chat, subscription)
+        return followed
+
+    async def following(self, username: str) -> list[FollowedChat]:
+        """Return all that a user follows, sorted by chat.
+
+        Raises:
+            BrokerError: the subscriptions are not read yet, or no broker answers.
+        """
+        with answer_due(f"listing what {username} follows"):
+            self._check_ready()
+            return await self._answer(username, set(), {})
+
+    async def subscribe(self, username: str, chats: Sequence[str]) -> list[FollowedChat]:
+        """Subscribe a user to all of `chats`, or to none; return as `following` does.
+
+        A message that is acknowledged after this has returned is delivered to the user's live sessions, on every
+        instance. Cancelled, it may still come true, within seconds.
+
+        Args:
+            username: legal and normalised.
+            chats: 1 to 100 names of chats or of their topics; what is followed already is left as it is.
+
+        Raises:
+            RequestError: too many chats for one call, none, or one that is not legal.
+            Conflict: over `limits.chats_per_user`.
+            BrokerError: it could not be written; see `Publisher` for what then holds.
+        """
+        wanted = self._parse(chats)
+        with answer_due(f"subscribing {username}") as due:
+            self._check_ready()
+            topics = {self._names.topic(chat) for chat in (*wanted, *self.chats_of(username))}
+            facts = await self._lookup.describe(topics)  # identities before offsets
+            keys = {chat: self._keys(chat, facts) for chat in wanted if chat not in self._default}
+            offsets = await self._lookup.last_stable_offsets([key for of_chat in keys.values() for key in of_chat])
+            async with self._alone(username):
+                subscribed = self._log.chats_of(username).keys() - self._default
+                new = [chat for chat in keys if chat not in subscribed]
+                self._check_number(username, len(subscribed), len(new))
+                await self._write([_beginning(username, chat, keys[chat], offsets) for chat in new], due)
+            return await self._answer(username, topics, facts)
+
+    async def unsubscribe(self, username: str, chats: Sequence[str] | None) -> list[FollowedChat]:
+        """Unsubscribe a user from all of `chats`, or from none; return as `following` does.
+
+        Cancelled, it may still come true, within seconds.
+
+        Args:
+            username: legal and normalised.
+            chats: as for `subscribe`; what is not followed is left as it is. None: all but what everybody follows.
+
+        Raises:
+            RequestError: too many chats for one call, none, or one that is not legal.
+            Conflict: everybody follows one of them.
+            BrokerError: it could not be written; see `Publisher` for what then holds.
+        """
+        unwanted = None if chats is None else self._parse(chats)
+        for chat in unwanted or ():
+            if chat in self._default:
+                raise Conflict(f"everybody follows {chat} (chats.default); nobody can be unsubscribed from it", field="topic")
+        with answer_due(f"unsubscribing {username}") as due:
+            self._check_ready()
+            # Asked before anything is written: a broker that does not answer is found here.
+            topics = {self._names.topic(chat) for chat in self.chats_of(username)}
+            facts = await self._lookup.describe(topics)
+            async with self._alone(username):
+                subscribed = self._log.chats_of(username)
+                ended = [chat for chat in (subscribed if unwanted is None else unwanted) if chat in subscribed]
+                changes = [SubscriptionChange(username=username, chat=chat, subscribed=False, starts={}) for chat in ended]
+                await self._write(changes, due)
+            return await self._answer(username, topics, facts)
+
+    def _parse(self, chats: Sequence[str]) -> list[str]:
+        """Return the chats that are named, each once; all of them are legal."""
+        if not chats:
+            raise RequestError("topic is missing; it names a chat, and may be given several times", field="topic")
+        if len(chats) > CHATS_PER_CALL:
+            raise RequestError(f"topic is given {len(chats)} times; {CHATS_PER_CALL} at most are taken in one call", field="topic")
+        return list(dict.fromkeys(self._names.parse(chat, field="topic") for chat in chats))
+
+    def _check_ready(self) -> None:
+        if not self._log.ready:
+            raise BrokerUnreachable(self._log.problem or "the subscriptions have not been read yet; come again")
+
+    def _check_number(self, username: str, subscribed: int, new: int) -> None:
+        limit = self._limits.chats_per_user
+        if new and subscribed + new > limit:
+            raise Conflict(f"{username} follows {subscribed} chats; {new} more would be over limits.chats_per_user, {limit}", field="topic")
+
+    def _keys(self, chat: str, facts: Mapping[str, TopicFacts]) -> list[PartitionKey]:
+        topic = self._names.topic(chat)
+        if topic not in facts:
+            return []
+        return [PartitionKey(topic, facts[topic].topic_id, partition) for partition in sorted(facts[topic].partitions)]
+
+    async def _write(self, changes: Sequence[SubscriptionChange], due: Due) -> None:
+        """Write, and wait until we have read it ourselves."""
+        if changes:
+            due.check_may_write()
+            await self._log.passed(await self._log.write(changes))
+
+    async def _answer(self, username: str, asked: Set[str], facts: Mapping[str, TopicFacts]) -> list[FollowedChat]:
+        """Return what is followed now.
+
+        Args:
+            username: by whom.
+            asked: topics that need not be looked up again.
+            facts: of those of them that exist.
+        """
+        topics = {chat: self._names.topic(chat) for chat in sorted(self.chats_of(username))}
+        further = await self._lookup.describe(set(topics.values()) - asked)  # all of them, or what another instance has added
+        return [
+            FollowedChat(chat=chat, topic=topic, exists=topic in facts or topic in further, default=chat in self._default)
+            for chat, topic in topics.items()
+        ]
+
+    @asynccontextmanager
+    async def _alone(self, username: str) -> AsyncIterator[None]:
+        """Run the block while no other call of this user is in its own."""
+        lock = self._busy.setdefault(username, trio.Lock())
+        async with lock:
+            yield
+
+
+def _beginning(username: str, chat: str, keys: Sequence[PartitionKey], offsets: Mapping[PartitionKey, int]) -> SubscriptionChange:
+    """Return the subscription to a chat that begins at `offsets`, from its partitions `keys`; none: it has no topic."""
+    for key in keys:
+        if key not in offsets:
+            # Left out of the record, it would be followed from 0.
+            raise BrokerUnreachable(f"the end of {key} cannot be told; it has no leader now", topic=key.topic, partition=key.partition)
+    topic_id = keys[0].topic_id if keys else ""
+    return SubscriptionChange(
+        username=username, chat=chat, subscribed=True, topic_id=topic_id, starts={key.partition: offsets[key] for key in keys}
+    )
