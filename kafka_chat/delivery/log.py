@@ -57,11 +57,14 @@ class PartitionLog:
         head: the next offset that the Tail will append.
         offered: up to where the fan-out has offered the head to the followers.
         followers: the cursors in it; kept by the `Audience`.
+        closed: nobody follows it any more; it keeps nothing.
         low: below it nothing is left, as far as is known.
         coarse: its records are so large that a page from the grid's line on falls short of the position in it.
     """
 
-    __slots__ = ("_batches", "_firsts", "_gone", "_memory", "_pages", "coarse", "followers", "head", "key", "low", "offered")
+    __slots__ = (
+        "_batches", "_firsts", "_gone", "_memory", "_pages", "closed", "coarse", "followers", "head", "key", "low", "offered",
+    )  # fmt: skip
 
     def __init__(self, key: PartitionKey, start: int, memory: Memory) -> None:
         self.key = key
@@ -69,6 +72,7 @@ class PartitionLog:
         self.offered = start
         self.low = 0
         self.coarse = False
+        self.closed = False
         self.followers: dict[Cursor, None] = {}
         self._memory = memory
         self._batches: list[Batch] = []  # contiguous up to the head; the first `_gone` of them are forgotten
@@ -117,7 +121,9 @@ class PartitionLog:
         return (position if self.coarse else max(line, min(self.low, position))), min(line + PAGE_OFFSETS, self.head)
 
     def keep_page(self, page: Batch) -> None:
-        """Keep a page that was read, in place of those that it covers."""
+        """Keep a page that was read, in place of those that it covers; a log that was closed meanwhile keeps nothing."""
+        if self.closed:
+            return
         for inside in [other for other in self._pages if page.first <= other.first and other.next <= page.next]:
             self._memory.release(inside)
             self._pages.remove(inside)
@@ -127,6 +133,7 @@ class PartitionLog:
 
     def close(self) -> None:
         """Let go of everything; nobody reads it any more."""
+        self.closed = True
         self._drop_head()
         for page in self._pages:
             self._memory.release(page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 from hypothesis import given
@@ -48,7 +49,7 @@ def partitions(draw):
     end = offset + draw(st.integers(1, 3))
     cuts = sorted({0, end, *draw(st.lists(st.integers(0, end), max_size=6))})
     batches = [
-        batch_of(a, *[record for record in made if a <= record.offset < b], next=b) for a, b in zip(cuts, cuts[1:], strict=False)
+        batch_of(a, *[record for record in made if a <= record.offset < b], next=b) for a, b in itertools.pairwise(cuts)
     ]
     return made, batches, end
 

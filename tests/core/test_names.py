@@ -14,7 +14,13 @@ NAMES = ChatNames("kafka.chat.")
 
 @pytest.mark.parametrize(
     ("text", "chat"),
-    [("room1", "room1"), ("kafka.chat.room1", "room1"), ("kafka.chat.kafka.chat.x", "kafka.chat.x"), ("A-z_0.9", "A-z_0.9"), ("x" * 238, "x" * 238)],
+    [
+        ("room1", "room1"),
+        ("kafka.chat.room1", "room1"),
+        ("kafka.chat.kafka.chat.x", "kafka.chat.x"),
+        ("A-z_0.9", "A-z_0.9"),
+        ("x" * 238, "x" * 238),
+    ],
 )
 def test_a_chat_may_be_named_by_itself_or_by_its_topic(text, chat):
     assert NAMES.parse(text, field="topic") == chat
