@@ -7,10 +7,8 @@ a server that is up and delivers nothing is the worst state.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from secrets import token_hex
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -31,13 +29,16 @@ from .kafka.embedded import open_embedded_broker
 from .kafka.lookup import open_lookup
 from .kafka.pages import open_pages
 from .kafka.publish import open_publisher
-from .kafka.subscription_log import SubscriptionLog, open_subscription_log
+from .kafka.subscription_log import open_subscription_log
 from .kafka.tail import KafkaTail, open_tail
 from .settings import Settings, connections_limit
 from .telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from .delivery.seams import Inbox, Sink
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from types import TracebackType
+
+    from .delivery.seams import Inbox, Sink, SubscriptionLog
 
 SETTLE_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same
 RESTART = Close(code=1012, reason="the service restarts; come again")
@@ -144,7 +145,9 @@ class Service:
             memory=self._memory,
             telemetry=self.telemetry,
         )
-        with self._audience.joined(session):
+        with trio.move_on_after(SETTLE_SECONDS):
+            await self._subscription_log.wait_ready()
+        with self._audience.joined(session, known=self._subscription_log.ready):
             await self._audience.settle(session, seconds=SETTLE_SECONDS)
             sink = await accept()
             self.telemetry.session_opened(session_id=session.session_id, username=session.username, peer=peer)
@@ -167,6 +170,8 @@ class Service:
     def readiness(self) -> Readiness:
         """Return whether clients should be sent here, and what is wrong."""
         problems = [problem for problem in (self._tail.problem, self._subscription_log.problem) if problem]
+        if not self._subscription_log.ready and not problems:
+            problems.append("the subscriptions are not read yet")
         if self.draining:
             problems.append("the service restarts; it takes nobody in any more")
         leaderless = [
@@ -192,6 +197,11 @@ class Service:
                 await self._audience.left()
         for session in self._audience.sessions:
             session.abort()
+
+    async def run_until_read(self) -> None:
+        """Tell those who came first, once the subscriptions are read."""
+        await self._subscription_log.wait_ready()
+        self._audience.subscriptions_read()
 
     async def run_drain(self) -> None:
         """Wait for the server's shutdown, then drain."""
@@ -247,7 +257,9 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
             open_page_reads(pages, readers=settings.pages.readers, telemetry=telemetry) as page_reads,
             trio.open_nursery() as nursery,
         ):
-            subscriptions = Subscriptions(subscription_log, lookup=lookup, names=names, settings=settings)
+            subscriptions = Subscriptions(
+                log=subscription_log, lookup=lookup, names=names, default=settings.chats.default, limits=settings.limits
+            )
             audience.attach(tail, subscriptions.chats_of)
             for chat in settings.chats.default:
                 audience.pin(names.topic(chat))
@@ -271,6 +283,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
             telemetry.gauge("followed_partitions", lambda: audience.partitions)
             nursery.start_soon(fanout.run)
             nursery.start_soon(times.run)
+            nursery.start_soon(service.run_until_read)
             nursery.start_soon(service.run_drain)
             yield service
             nursery.cancel_scope.cancel()

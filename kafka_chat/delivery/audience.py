@@ -74,6 +74,7 @@ class Audience:
         self._memory = memory
         self._feeds: dict[str, Feed] = {}
         self._by_user: dict[str, dict[Session, set[str]]] = {}  # username -> session -> the topics that it follows
+        self._early: dict[Session, Since] = {}
         self._departure = trio.Event()
         self._tail: Tail
         self._chats_of: Callable[[str], Mapping[str, SubscriptionChange]]
@@ -108,10 +109,17 @@ class Audience:
         self._feed(topic).pinned = True
 
     @contextmanager
-    def joined(self, session: Session) -> Iterator[None]:
-        """Have `session` follow what its user follows, for as long as the block lasts."""
+    def joined(self, session: Session, *, known: bool) -> Iterator[None]:
+        """Have `session` follow what its user follows, for as long as the block lasts.
+
+        Args:
+            session: who comes.
+            known: what users follow has been read; otherwise `subscriptions_read` will tell.
+        """
         sessions = self._by_user.setdefault(session.username, {})
         sessions[session] = set()
+        if not known:
+            self._early[session] = _some_seconds_ago()
         try:
             for chat in self._chats_of(session.username):
                 self._follow(session, self._names.topic(chat), LATEST)
@@ -119,11 +127,13 @@ class Audience:
         finally:
             for topic in tuple(sessions[session]):
                 self._unfollow(session, topic)
+            self._early.pop(session, None)
             del sessions[session]
             if not sessions:
                 del self._by_user[session.username]
             self._departure.set()
-            self._departure = trio.Event()
+            self._early: dict[Session, Since] = {}
+        self._departure = trio.Event()
 
     async def left(self) -> None:
         """Wait until a session leaves."""
@@ -138,10 +148,17 @@ class Audience:
         with trio.move_on_after(seconds):
             for feed in feeds:
                 await feed.looked.wait()
-        now = Since(time.time_ns() // 1_000_000 - EARLIER_MS)
+        now = _some_seconds_ago()
         for feed in feeds:
             if isinstance(feed.followers.get(session), Latest):
                 feed.followers[session] = now
+
+    def subscriptions_read(self) -> None:
+        """Have those who came before the subscriptions were read follow theirs, from some seconds before they came."""
+        early, self._early = self._early, {}
+        for session, since in early.items():
+            for chat in self._chats_of(session.username):
+                self._follow(session, self._names.topic(chat), since)
 
     def user_changed(self, change: SubscriptionChange) -> None:
         """Have the live sessions of a user follow what was subscribed, from where it was, and leave what was not."""
@@ -247,3 +264,7 @@ class Audience:
         self._fanout.forget(log)
         self._times.forget(log.key)
         log.close()
+
+
+def _some_seconds_ago() -> Since:
+    return Since(time.time_ns() // 1_000_000 - EARLIER_MS)

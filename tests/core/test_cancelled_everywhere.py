@@ -56,7 +56,7 @@ async def _scenario(cancel: CancelAt, ending: str) -> bool:
             cancel.task = trio.lowlevel.current_task()
             trio.lowlevel.add_instrument(cancel)
             try:
-                with cancel.scope, core.audience.joined(session):
+                with cancel.scope, core.audience.joined(session, known=True):
                     await core.audience.settle(session, seconds=2)
                     await session.run(client, client)
             finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -84,7 +86,7 @@ async def test_clients_near_the_same_place_share_the_pages(autojump_clock):
 
 
 async def _run_from(core, session, client, offset):
-    with core.audience.joined(session):
+    with core.audience.joined(session, known=True):
         await core.audience.settle(session, seconds=2)
         log = next(iter(session.cursors.values())).log
         session.unfollow(log)
@@ -262,13 +264,11 @@ async def test_following_again_never_goes_before_what_the_connection_has_had(aut
         assert client.texts == ["a", "b"]
 
 
-async def test_a_session_accepted_while_no_broker_answers_begins_ten_seconds_before(autojump_clock, monkeypatch):
+async def test_a_session_accepted_while_no_broker_answers_begins_ten_seconds_before(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
         core.kafka.away = True
         client = FakeClient()
-        import time
-
         now = time.time_ns() // 1_000_000
         began = trio.current_time()
         async with core.connected(client):
@@ -280,11 +280,29 @@ async def test_a_session_accepted_while_no_broker_answers_begins_ten_seconds_bef
         assert client.texts == ["while away"]
 
 
+async def test_a_session_that_came_before_the_subscriptions_were_read_follows_its_own_later(autojump_clock):
+    async with open_core() as core:
+        core.chats["ann"] = set()
+        core.kafka.create("kafka.chat.room")
+        client, session = FakeClient(), core.session()
+        now = time.time_ns() // 1_000_000
+        with core.audience.joined(session, known=False):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session.run, client, client)
+                core.kafka.produce("kafka.chat.room", value("long ago"), time_ms=now - 60_000)
+                core.kafka.produce("kafka.chat.room", value("since"), time_ms=now)
+                core.chats["ann"] = {"room"}
+                core.audience.subscriptions_read()
+                await trio.sleep(1)
+                nursery.cancel_scope.cancel()
+        assert client.texts == ["since"]
+
+
 async def test_a_client_that_leaves_ends_its_session_and_leaves_nothing(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
         client, session = FakeClient(), core.session()
-        with trio.fail_after(5), core.audience.joined(session):
+        with trio.fail_after(5), core.audience.joined(session, known=True):
             await core.audience.settle(session, seconds=2)
             client.leave(1001)
             assert await session.run(client, client) == 1001
@@ -301,7 +319,7 @@ async def test_an_end_from_outside_writes_what_is_owed_and_then_the_close_frame(
         async def run():
             codes.append(await session.run(client, client))
 
-        with core.audience.joined(session):
+        with core.audience.joined(session, known=True):
             await core.audience.settle(session, seconds=2)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(run)
@@ -324,7 +342,7 @@ async def test_a_bug_in_one_session_closes_that_one_with_1011(autojump_clock):
         core.kafka.create(GLOBAL)
         good, bad = FakeClient(), Broken()
         session = core.session("bad")
-        with core.audience.joined(session):
+        with core.audience.joined(session, known=True):
             await core.audience.settle(session, seconds=2)
             log = next(iter(session.cursors.values())).log
             core.kafka.produce(GLOBAL, value("a"))
@@ -346,7 +364,7 @@ async def test_a_client_that_talks_too_much_is_closed_with_1008(autojump_clock):
         client, session = FakeClient(), core.session()
         for _ in range(1001):
             client.say("x")
-        with trio.fail_after(5), core.audience.joined(session):
+        with trio.fail_after(5), core.audience.joined(session, known=True):
             assert await session.run(client, client) == 1008
         assert client.closed is not None
         assert "1000 messages" in client.closed[1]
@@ -370,7 +388,7 @@ async def test_a_socket_that_is_closed_under_a_session_ends_it(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
         client, session = FakeClient(room=0), core.session()
-        with trio.fail_after(5), core.audience.joined(session):
+        with trio.fail_after(5), core.audience.joined(session, known=True):
             await core.audience.settle(session, seconds=2)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session.run, client, client)

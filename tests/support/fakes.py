@@ -279,7 +279,7 @@ class Core:
     async def connected(self, client: FakeClient, username: str = "ann") -> AsyncIterator[Session]:
         """A session that runs for as long as the block lasts, its start fixed."""
         session = self.session(username)
-        with self.audience.joined(session):
+        with self.audience.joined(session, known=True):
             await self.audience.settle(session, seconds=2)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session.run, client, client)
