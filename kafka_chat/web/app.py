@@ -1,0 +1,75 @@
+"""The web application: routes, error answers, documents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from quart import request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import BadRequest, HTTPException
+
+from .errors import answer_errors
+from .openapi import document
+from .raw_path import RestConverter
+from .routes.health import health
+from .routes.metrics import metrics
+from .routes.receive import receive
+from .routes.sending import sending
+from .routes.subscribing import subscribing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from quart.wrappers.base import BaseRequestWebsocket
+    from werkzeug.routing import MapAdapter
+
+    from ..settings import Settings
+    from .seams import Service
+
+
+class ChatApp(QuartTrio):
+    """The application.
+
+    Attributes:
+        service: what the routes show, while the lifespan lasts.
+        open_service: opens it; set by whoever puts the two together.
+    """
+
+    service: Service | None = None
+    open_service: Callable[[], AbstractAsyncContextManager[Service]]
+
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
+        """Return what matches a request to a route; a request that cannot be matched is answered as a wrong one."""
+        try:
+            return super().create_url_adapter(request)
+        except (HTTPException, UnicodeError):
+            if request is None:
+                raise
+            request.routing_exception = BadRequest("the Host header, or the address, cannot be understood")
+            return None
+
+    async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI's own types are as wide
+        """Serve one connection."""
+        if scope.get("path") == "":  # `GET ?x HTTP/1.1`; Quart looks at the first character
+            scope = {**scope, "path": "/", "raw_path": b"/"}
+        await super().asgi_app(scope, receive, send)
+
+
+def create_app(settings: Settings) -> ChatApp:
+    """Return the application; it has no service yet."""
+    app = ChatApp("kafka_chat", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.limits.client_message_bytes
+    app.url_map.converters["rest"] = RestConverter
+    app.url_map.merge_slashes = False  # an empty name is answered as one, by no redirect
+    app.before_request(_read_whole_body)
+    for blueprint in (receive, subscribing, sending, health, metrics):
+        app.register_blueprint(blueprint)
+    answer_errors(app)
+    document(app)
+    return app
+
+
+async def _read_whole_body() -> None:
+    """Answer 413 to a body that is too large, also where no body is wanted."""
+    await request.get_data()

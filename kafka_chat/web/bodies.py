@@ -1,0 +1,81 @@
+"""JSON bodies, strict both ways."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TypeVar
+
+import msgspec
+from quart import Response, current_app, request
+from werkzeug.exceptions import UnsupportedMediaType
+
+from ..errors import RequestError
+
+Model = TypeVar("Model", bound=msgspec.Struct)
+
+
+def json_answer(body: msgspec.Struct, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return a response whose body is `body`."""
+    return current_app.response_class(msgspec.json.encode(body), status, headers, content_type="application/json")
+
+
+async def read_body(model: type[Model]) -> Model:
+    """Return the body of the current request.
+
+    Quart's own reading takes NaN and lone surrogates, which no strict JSON has, and reads a body without a content
+    type as null.
+
+    Raises:
+        UnsupportedMediaType: it is not declared to be JSON.
+        RequestError: it is no JSON, or does not fit `model`.
+        RequestEntityTooLarge: it is over `limits.client_message_bytes`.
+    """
+    if not request.is_json:
+        declared = f"is {request.mimetype[:60]!a}" if request.mimetype else "is missing"
+        raise UnsupportedMediaType(f"the header Content-Type {declared}; the body needs Content-Type: application/json")
+    data = await request.get_data(cache=True, as_text=False, parse_form_data=False)
+    try:
+        data.decode()  # msgspec does not look into the values that it skips
+        return msgspec.json.decode(data, type=model)
+    except UnicodeDecodeError as error:
+        raise RequestError(f"the body is not UTF-8 from byte {error.start} on") from error
+    except msgspec.ValidationError as error:
+        raise shape_error(error) from error
+    except msgspec.DecodeError as error:
+        raise _not_json(data, error) from error
+    except RecursionError as error:
+        raise RequestError("the body is nested too deeply") from error
+
+
+def shape_error(error: msgspec.ValidationError) -> RequestError:
+    """Return what msgspec says of a body as a sentence that names the field."""
+    text = str(error)
+    named = re.search(r" - at `\$\.(\w+)|field `(.*)`", text, re.DOTALL)
+    return RequestError(f"the body does not fit: {text[:300]}", field=(named[1] or named[2])[:100] if named else None)
+
+
+def _not_json(data: bytes, error: msgspec.DecodeError) -> RequestError:
+    """Return why `data` is no strict JSON, with the field if Python's forgiving decoder finds one to blame."""
+    try:
+        found = json.loads(data, parse_constant=_Constant)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        for field, value in found.items():
+            name = field[:100]
+            if isinstance(value, _Constant):
+                return RequestError(f"{name} is {value}, which JSON does not have; a string is needed", field=name)
+            if not _is_unicode(field) or (isinstance(value, str) and not _is_unicode(value)):
+                return RequestError(f"{name} has half of a surrogate pair, which is no character", field=name)
+    return RequestError(f"the body is not JSON: {error}")
+
+
+class _Constant(str):
+    """NaN, Infinity or -Infinity."""
+
+    __slots__ = ()
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)

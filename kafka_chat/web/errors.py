@@ -1,0 +1,104 @@
+"""Every error answer: `{"error": sentence, "field": name or null}`, over HTTP and before the accept of a WebSocket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, cast
+
+import msgspec
+from quart import current_app, has_websocket_context, request, websocket
+from quart_schema import RequestSchemaValidationError
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing.exceptions import WebsocketMismatch
+
+from ..errors import BrokerError, RequestError
+from .bodies import json_answer, shape_error
+
+if TYPE_CHECKING:
+    from quart import Quart, Request, Response, Websocket
+
+    from .seams import Serving
+
+BROKER_RETRY_SECONDS = 5
+
+_SENTENCES = {
+    400: "the request cannot be understood",
+    404: "there is nothing at this address; /docs lists what there is",
+    408: "the body took too long to come; send it again",
+}
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """What went wrong, for the person who has to act."""
+
+    error: Annotated[str, msgspec.Meta(description="a sentence: what was asked, and what is allowed")]
+    field: Annotated[str | None, msgspec.Meta(description="the parameter or body field that is wrong, if it is one")]
+
+
+def answer_errors(app: Quart) -> None:
+    """Let `app` answer whatever is raised in a request by an `ErrorBody`."""
+    app.register_error_handler(RequestError, _request_error)
+    app.register_error_handler(BrokerError, _broker_error)
+    app.register_error_handler(RequestSchemaValidationError, _schema_error)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _bug)
+
+
+def _request_error(error: RequestError) -> Response:
+    return _answer(error.status, str(error), error.field, error.headers)
+
+
+def _broker_error(error: BrokerError) -> Response:
+    return _answer(503, str(error), None, {"Retry-After": str(BROKER_RETRY_SECONDS)})
+
+
+def _schema_error(error: RequestSchemaValidationError) -> Response:
+    cause = error.validation_error
+    return _request_error(shape_error(cause) if isinstance(cause, msgspec.ValidationError) else RequestError(str(cause)))
+
+
+def _http_error(error: HTTPException) -> Response:
+    """Answer what Quart and werkzeug raise: no such route, no such method, too large."""
+    status = error.code or 500
+    if status >= 500:
+        return _bug(error)
+    headers = {name: value for name, value in error.get_headers() if name.lower() not in ("content-type", "content-length")}
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return _answer(status, _sentence(error, status, headers), None, headers)
+
+
+def _sentence(error: HTTPException, status: int, headers: dict[str, str]) -> str:
+    if error.description and error.description != type(error).description:
+        return error.description  # ours
+    if isinstance(error, WebsocketMismatch):
+        return "this address speaks plain HTTP; a WebSocket goes to /receive-message/client/{username}"
+    if status == 405:
+        return f"{_asked().method} is not possible here; allowed is {headers.get('Allow', 'nothing')}"
+    if status == 413:
+        return f"the body has more than {current_app.config['MAX_CONTENT_LENGTH']} bytes (limits.client_message_bytes)"
+    return _SENTENCES.get(status) or error.description or error.name
+
+
+def _bug(error: Exception) -> Response:
+    """Answer 500 with a sentence that says nothing of the inside; the log has the traceback."""
+    asked = _asked()
+    if (service := cast("Serving", current_app).service) is not None:
+        service.telemetry.request_failed(method=asked.method, path=asked.path, error=error)
+    else:
+        current_app.logger.error("%s %s failed before the service was open", asked.method, ascii(asked.path), exc_info=error)
+    return _answer(500, "something is broken here, and was logged; it is no fault of the request", None, {})
+
+
+def _answer(status: int, sentence: str, field: str | None, headers: dict[str, str]) -> Response:
+    if (service := cast("Serving", current_app).service) is not None:
+        service.telemetry.request_refused(status=status)
+    return json_answer(ErrorBody(_clean(sentence), None if field is None else _clean(field)), status, headers)
+
+
+def _clean(text: str) -> str:
+    """Return `text` without lone surrogates, which no strict JSON can have."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _asked() -> Request | Websocket:
+    return websocket if has_websocket_context() else request

@@ -1,0 +1,243 @@
+"""The OpenAPI document of all routes, WebSockets included, with pages that show it without another host."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import inspect
+import re
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec.json import schema_components
+from quart import Blueprint, abort, request, send_from_directory
+from quart_schema import Info, OpenAPIProvider, QuartSchema, Tag, document_response, hide
+
+from .errors import ErrorBody
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from quart import Quart, Response
+    from werkzeug.routing import Rule
+    from werkzeug.routing.converters import BaseConverter
+
+Route = TypeVar("Route", bound=Callable[..., Any])
+Fragment = dict[str, Any]  # a piece of an OpenAPI document
+
+SWAGGER_UI = "swagger-ui-5.33.1"
+REDOC = "redoc-2.5.4"
+ASSETS = {  # path below assets/ -> content type; nothing else there is served
+    f"{SWAGGER_UI}/swagger-ui-bundle.js": "text/javascript; charset=utf-8",
+    f"{SWAGGER_UI}/swagger-ui.css": "text/css; charset=utf-8",
+    f"{SWAGGER_UI}/LICENSE": "text/plain; charset=utf-8",
+    f"{REDOC}/redoc.standalone.js": "text/javascript; charset=utf-8",
+    f"{REDOC}/redoc.standalone.js.LICENSE.txt": "text/plain; charset=utf-8",
+    f"{REDOC}/LICENSE": "text/plain; charset=utf-8",
+}
+ASSET_SECONDS = 365 * 24 * 3600  # a directory's name has the version, so its files never change
+
+_ABOUT = """\
+Chats live in Kafka, a topic each; this service brings them to screens.
+
+1. `POST /subscribing/ada?topic=room1` makes the user `ada` follow the chat `room1`, which is the Kafka topic
+   `kafka.chat.room1`. Everybody follows the default chats (`global`) without asking.
+2. A WebSocket to `/receive-message/client/ada` gets every message of those chats, from the moment it is open, as one
+   text frame of JSON each.
+3. Messages are written by whoever writes to Kafka; where `sending.enabled` is on, also by
+   `POST /send-message/chat/room1`.
+
+Every error is answered by `{"error": "<sentence>", "field": "<name>" or null}`, before a WebSocket is accepted, too.
+"""
+
+_TAGS = [
+    Tag("Messages", description="What people read and write."),
+    Tag("Subscriptions", description="Who follows which chats."),
+    Tag("Operation", description="For whoever runs the service."),
+]
+
+_PARAMETERS: dict[str, Fragment] = {
+    "username": {
+        "description": "Whose chats: 1 to 255 bytes of UTF-8, percent-encoded, brought to Unicode NFC; "
+        "no control characters and no slash, percent-encoded ones neither.",
+        "example": "ada",
+    },
+    "chat": {
+        "description": "A chat (`room1`) or its topic (`kafka.chat.room1`): `A-Z a-z 0-9 . _ -`.",
+        "example": "room1",
+    },
+}
+
+_REFUSALS: dict[int, tuple[str, ErrorBody]] = {
+    400: (
+        "A parameter, or a field of the body, is wrong; `field` names it.",
+        ErrorBody("username has 300 bytes of UTF-8; 1 to 255 are allowed", "username"),
+    ),
+    403: ("Sending is switched off here.", ErrorBody("sending is off here; the setting sending.enabled switches it on", None)),
+    404: ("The chat has no topic in Kafka.", ErrorBody("chat room1 has no topic kafka.chat.room1", "chat")),
+    405: ("This is no way to subscribe.", ErrorBody("GET lists; POST or DELETE with ?topic= changes", None)),
+    409: (
+        "Everybody follows a default chat, so it cannot be left; or the user follows as many chats as are allowed.",
+        ErrorBody("everybody follows global", "topic"),
+    ),
+    413: ("The body, or the message, is too large.", ErrorBody("the body has more than 65536 bytes (limits.client_message_bytes)", None)),
+    415: ("The body is not declared to be JSON.", ErrorBody("the header Content-Type: application/json is missing", None)),
+    426: ("Not a WebSocket handshake.", ErrorBody("this address speaks WebSocket", None)),
+    500: ("A bug here, which was logged.", ErrorBody("something is broken here, and was logged; it is no fault of the request", None)),
+    503: ("Kafka does not answer, or there is no place now. Come again.", ErrorBody("no broker answered within 5 s", None)),
+}
+
+_HEADERS: dict[int, Fragment] = {
+    405: {"Allow": {"description": "The methods that are possible.", "schema": {"type": "string"}, "example": "POST, DELETE"}},
+    426: {"Upgrade": {"description": "What to upgrade to.", "schema": {"type": "string", "const": "websocket"}}},
+    503: {"Retry-After": {"description": "After how many seconds.", "schema": {"type": "integer"}, "example": 5}},
+}
+
+_FRAGMENT = "_kafka_chat_operation"
+
+
+def refuses(*statuses: int) -> Callable[[Route], Route]:
+    """Document that a route may answer an `ErrorBody` with these statuses; 500 is one for all."""
+
+    def decorate(route: Route) -> Route:
+        for status in (*statuses, 500):
+            route = document_response(ErrorBody, status)(route)
+        return route
+
+    return decorate
+
+
+def add_to_operation(**fragment: Any) -> Callable[[Route], Route]:  # noqa: ANN401 - whatever OpenAPI has there
+    """Add to a route's Operation Object; lists are appended to, objects joined."""
+
+    def decorate(route: Route) -> Route:
+        setattr(route, _FRAGMENT, fragment)
+        return route
+
+    return decorate
+
+
+def document(app: Quart) -> None:
+    """Serve `/openapi.json`, `/docs` and `/redoc`, of all routes that `app` has by then or gets later."""
+    app.config["QUART_SCHEMA_SWAGGER_JS_URL"] = f"assets/{SWAGGER_UI}/swagger-ui-bundle.js"  # relative: right behind any proxy
+    app.config["QUART_SCHEMA_SWAGGER_CSS_URL"] = f"assets/{SWAGGER_UI}/swagger-ui.css"
+    app.config["QUART_SCHEMA_REDOC_JS_URL"] = f"assets/{REDOC}/redoc.standalone.js"
+    QuartSchema(
+        app,
+        info=Info(title="kafka_chat", version=version("kafka-chat"), summary="Kafka chats on WebSockets", description=_ABOUT),
+        tags=list(_TAGS),
+        redoc_ui_path="/redoc",
+        scalar_ui_path=None,
+        conversion_preference="msgspec",
+        openapi_provider_class=Provider,
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # quart-schema's provider has it; fields stay in their order
+    app.register_blueprint(_assets)
+    app.after_request(_keep_to_ourselves)
+
+
+class Provider(OpenAPIProvider):
+    """quart-schema's document, with WebSocket routes, examples, and models that refer to models."""
+
+    def schema(self) -> Fragment:
+        """Return the OpenAPI document."""
+        document = super().schema()
+        document["info"]["license"] = {"name": "MIT", "identifier": "MIT"}
+        return document
+
+    def generate_rules(self) -> Iterable[Rule]:
+        """Yield what is not hidden, WebSockets included."""
+        rules = [rule for rule in self._app.url_map.iter_rules() if not _is_hidden(self._app.view_functions[rule.endpoint])]
+        return sorted(rules, key=lambda rule: rule.rule)
+
+    def build_paths(self, rule: Rule) -> tuple[Fragment, Fragment]:
+        """Return the Path Item of a rule, and the models that it refers to."""
+        paths, components = super().build_paths(rule)
+        added = getattr(self._app.view_functions[rule.endpoint], _FRAGMENT, {})
+        for path in paths.values():
+            for operation in path.values():
+                operation["description"] = operation["description"].strip()
+                operation["responses"] = _responses(operation["responses"])
+                _join(operation, added)
+                operation["responses"] = dict(sorted(operation["responses"].items()))
+        return paths, components
+
+    def operation_id(self, method: str, path: str, func: Callable[..., Any]) -> str:
+        """Return the route's name: each has one method."""
+        return func.__name__
+
+    def build_path_parameter(self, name: str, converter: BaseConverter) -> Fragment:
+        """Return the Parameter Object of a piece of the path."""
+        return {**super().build_path_parameter(name, converter), **_PARAMETERS[name]}
+
+    def build_request_body(self, model: type[Any], source: object) -> tuple[Fragment, Fragment]:
+        """Return the Request Body Object."""
+        schema, components = _schema(model)
+        return {"required": True, "content": {"application/json": {"schema": schema}}}, components
+
+    def build_response_object(self, model: type[Any], headers_model: type[Any] | None) -> tuple[Fragment, Fragment]:
+        """Return the Response Object."""
+        schema, components = _schema(model)
+        return {"description": inspect.getdoc(model) or "", "content": {"application/json": {"schema": schema}}}, components
+
+
+def _is_hidden(route: Callable[..., Any]) -> bool:
+    return getattr(route, "_quart_schema_hidden", False)
+
+
+def _schema(model: type[Any]) -> tuple[Fragment, Fragment]:
+    # quart-schema takes the first component and drops those that it refers to.
+    (schema,), components = schema_components([model], ref_template="#/components/schemas/{name}")
+    return schema, components
+
+
+def _responses(responses: dict[int, Fragment]) -> Fragment:
+    """Return them by status as a string, with what all refusals of a status have in common."""
+    found: Fragment = {}
+    for status, response in responses.items():
+        found[str(status)] = response
+        content = response["content"]["application/json"]
+        if content["schema"] == _schema(ErrorBody)[0]:
+            response["description"], example = _REFUSALS[status]
+            content["example"] = {"error": example.error, "field": example.field}
+        if status in _HEADERS:
+            response["headers"] = _HEADERS[status]
+    return found
+
+
+def _join(into: Fragment, added: Fragment) -> None:
+    for key, value in added.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _join(into[key], value)
+        elif isinstance(value, list) and isinstance(into.get(key), list):
+            into[key] = [*into[key], *value]
+        else:
+            into[key] = value
+
+
+_assets = Blueprint("assets", __name__)
+
+
+@_assets.get("/assets/<path:name>")
+@hide
+async def _asset(name: str) -> Response:
+    if name not in ASSETS:
+        abort(404)
+    response = await send_from_directory(Path(__file__).with_name("assets"), name, mimetype=ASSETS[name], cache_timeout=ASSET_SECONDS)
+    response.headers["Cache-Control"] = f"public, max-age={ASSET_SECONDS}, immutable"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+async def _keep_to_ourselves(response: Response) -> Response:
+    """Forbid browsers to ask any other host, for the scripts know some: a validator, a logo."""
+    if request.endpoint in ("swagger_ui", "redoc_ui"):
+        scripts = re.findall(r"<script>(.*?)</script>", await response.get_data(as_text=True), re.DOTALL)
+        hashes = "".join(f" 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
+        response.headers["Content-Security-Policy"] = (
+            f"default-src 'none'; script-src 'self'{hashes}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+            "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; base-uri 'none'; form-action 'none'"
+        )
+    return response

@@ -1,0 +1,55 @@
+"""The name at the end of a path, as it came over the wire.
+
+Quart routes on the decoded path, in which `%2F` is a slash like any other and bytes that are no UTF-8 are lost. So a
+route that takes a name ends with `<rest:…>`, which matches anything, and reads the name itself from here.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote_to_bytes
+
+from quart import has_websocket_context, request, websocket
+from werkzeug.exceptions import NotFound
+from werkzeug.routing import BaseConverter
+
+from ..errors import RequestError
+
+
+class RestConverter(BaseConverter):
+    """`<rest:name>`: whatever is left of the path: also nothing, slashes, line ends."""
+
+    part_isolating = False
+    regex = r"[\s\S]*"
+
+
+def rest_of_path(before: str) -> bytes:
+    """Return what stands behind `before` in the path of the current request, still percent-encoded.
+
+    Args:
+        before: the decoded path up to there, for example `/subscribing/`.
+
+    Raises:
+        NotFound: a slash in `before` was percent-encoded, so it is another path.
+    """
+    scope = websocket.scope if has_websocket_context() else request.scope
+    raw = scope["raw_path"]
+    if not raw.startswith(b"/"):  # a whole URL, as a proxy is sent
+        raw = b"/" + raw.partition(b"://")[2].partition(b"/")[2]
+    before = scope.get("root_path", "") + before
+    *pieces, rest = raw.split(b"/", before.count("/"))
+    if unquote_to_bytes(b"/".join([*pieces, b""])) != before.encode():
+        raise NotFound
+    return rest
+
+
+def name_in_path(before: str, *, field: str) -> str:
+    """Return what stands behind `before` in the path of the current request, decoded.
+
+    Raises:
+        NotFound: as `rest_of_path`.
+        RequestError: it is not UTF-8.
+    """
+    try:
+        return unquote_to_bytes(rest_of_path(before)).decode()
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{field} is not UTF-8; percent-encode its UTF-8 bytes", field=field) from error

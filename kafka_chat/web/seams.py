@@ -1,0 +1,100 @@
+"""What the web edge asks of the service that it shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, cast
+
+from quart import current_app
+
+from ..errors import Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from ..chat.topics import ChatNames
+    from ..delivery.seams import Inbox, Sink
+    from ..delivery.sending import Sending
+    from ..delivery.subscriptions import Subscriptions
+    from ..settings import Settings
+    from ..telemetry import Telemetry
+
+ADMISSION = "kafka_chat.admission"  # the key in a WebSocket's scope: a route puts it there, the connection runs the session
+
+
+class Admission(Protocol):
+    """A place for one WebSocket; `with admission:` gives it back at the end."""
+
+    @property
+    def username(self) -> str:
+        """Whose it is."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *exc_info: object) -> bool | None: ...
+
+
+class Readiness(Protocol):
+    """Whether clients should be sent here now."""
+
+    @property
+    def ready(self) -> bool:
+        """False where `problems` has any."""
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """What keeps it from serving, a sentence each."""
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """What the operator should know, though it serves."""
+
+
+class Service(Protocol):
+    """The service, as routes and connections see it."""
+
+    @property
+    def settings(self) -> Settings:
+        """What it was opened with."""
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """Its events and metrics."""
+
+    @property
+    def names(self) -> ChatNames:
+        """Chat names and topic names."""
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """Who follows what."""
+
+    @property
+    def sending(self) -> Sending:
+        """How a message is written."""
+
+    def admit(self, username: str) -> Admission:
+        """Give a place to one more WebSocket, or raise `Overloaded`."""
+
+    async def run_session(self, admission: Admission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
+        """Deliver until the client is gone or we close. Never raises for what a client does, or a bug in a session."""
+
+    def readiness(self) -> Readiness:
+        """Say whether clients should be sent here now."""
+
+
+class Serving(Protocol):
+    """An app that has a service while its lifespan lasts."""
+
+    service: Service | None
+
+
+def service() -> Service:
+    """Return the service of the app that answers this request.
+
+    Raises:
+        Overloaded: it is not open (yet, or any more).
+    """
+    found = cast("Serving", current_app).service
+    if found is None:
+        raise Overloaded("the service is not running; come again")
+    return found
