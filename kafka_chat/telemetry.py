@@ -28,6 +28,8 @@ from .delivery.seams import Lost
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .chat.following import Skip
+
 METRICS_CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 LINES_A_SECOND = 10  # of one event for one reason; the rest is counted and told in one line
 
@@ -106,6 +108,22 @@ BROKERS_AWAY = Event(
     meaning="No broker answers. Clients stay, and get what they missed once one is back.",
 )
 BROKERS_BACK = Event(name="brokers.back", level=logging.WARNING, metric="kafka_chat_brokers_reachable", meaning="A broker answers again.")
+SUBSCRIPTIONS_READ = Event(
+    name="subscriptions.read",
+    level=logging.INFO,
+    meaning="The subscriptions topic has been read to its end: how many users follow something, how many records that took.",
+)
+SUBSCRIPTIONS_PROBLEM = Event(
+    name="subscriptions.problem",
+    level=logging.WARNING,
+    meaning="The subscriptions topic cannot be used as it is; the reason says what to do. Default chats are served meanwhile.",
+)
+SUBSCRIPTION_SKIPPED = Event(
+    name="subscription.skipped",
+    level=logging.WARNING,
+    metric="kafka_chat_subscription_records_skipped_total",
+    meaning="A record in the subscriptions topic makes no sense to this version and was skipped. Who writes there, besides us?",
+)
 REQUEST_FAILED = Event(
     name="request.failed",
     level=logging.ERROR,
@@ -129,6 +147,9 @@ EVENTS = (
     CONNECTION_ABORTED,
     BROKERS_AWAY,
     BROKERS_BACK,
+    SUBSCRIPTIONS_READ,
+    SUBSCRIPTIONS_PROBLEM,
+    SUBSCRIPTION_SKIPPED,
     REQUEST_FAILED,
     LINES_LEFT_OUT,
 )
@@ -188,6 +209,7 @@ class Telemetry:
         self._aborted = counter("connections_aborted", "Connections that we cut, by reason.", "reason")
         self._brokers = Gauge("brokers_reachable", "0 while no broker answers, else 1.", namespace="kafka_chat", registry=registry)
         self._brokers.set(1)
+        self._skipped = counter("subscription_records_skipped", "Records of the subscriptions topic that make no sense.", "reason")
         self._refused = counter("requests_refused", "Requests and handshakes answered with an error, by HTTP status.", "status")
         self._requests_failed = counter("requests_failed", "Requests that a bug ended (500).")
 
@@ -278,6 +300,19 @@ class Telemetry:
             self._brokers_answer = True
             self._brokers.set(1)
             _write(BROKERS_BACK, {})
+
+    def subscriptions_read(self, *, users: int, records: int, seconds: float) -> None:
+        """The subscriptions topic has been read to its end, at the start or anew."""
+        _write(SUBSCRIPTIONS_READ, {"users": users, "records": records, "seconds": round(seconds, 3)})
+
+    def subscriptions_problem(self, *, reason: str) -> None:
+        """The subscriptions topic cannot be used as it is."""
+        self._write_limited(SUBSCRIPTIONS_PROBLEM, "", {"reason": reason})
+
+    def subscription_skipped(self, *, topic: str, offset: int, reason: Skip) -> None:
+        """A record of the subscriptions topic makes no sense."""
+        self._skipped.labels(reason.value).inc()
+        self._write_limited(SUBSCRIPTION_SKIPPED, reason, {"reason": reason, "topic": topic, "offset": offset})
 
     def request_refused(self, *, status: int) -> None:
         """A request, or a handshake, was answered with an error: the client's, or come again."""

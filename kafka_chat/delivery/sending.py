@@ -13,7 +13,7 @@ from .seams import KeyedRecord, Lookup, Published, Publisher
 
 if TYPE_CHECKING:
     from ..chat.topics import ChatNames
-    from ..settings import Limits
+    from ..settings import Settings
 
 EXISTENCE_SECONDS = 3.0  # how long it is believed that a topic exists; the publisher never makes one that is gone by then
 REMEMBERED_TOPICS = 10_000
@@ -38,16 +38,15 @@ class Sending:
         publisher: where to.
         lookup: knows which chats have a topic.
         names: of chats and topics.
-        limits: how long a message may be.
-        embedded: with the embedded broker a chat's topic is made by the first message.
+        settings: how long a message may be; and with the embedded broker a chat's topic is made by the first message.
     """
 
-    def __init__(self, *, publisher: Publisher, lookup: Lookup, names: ChatNames, limits: Limits, embedded: bool) -> None:
+    def __init__(self, publisher: Publisher, *, lookup: Lookup, names: ChatNames, settings: Settings) -> None:
         self._publisher = publisher
         self._lookup = lookup
         self._names = names
-        self._limits = limits
-        self._embedded = embedded
+        self._limits = settings.limits
+        self._embedded = settings.kafka.embedded
         self._seen: dict[str, float] = {}  # topic -> when it existed
 
     async def send(self, chat: str, sender: str, text: str, tag: str | None) -> Published:
@@ -56,18 +55,18 @@ class Sending:
         Cancelled, it may still come true, within seconds.
 
         Args:
-            chat: its name, or its topic's.
+            chat: a legal name.
             sender: who sends.
             text: what.
             tag: or None.
 
         Raises:
-            RequestError: no legal chat, or text that is not Unicode (a lone surrogate).
+            RequestError: text that is not Unicode (a lone surrogate).
             NotFound: the chat has no topic.
             TooLarge: over `limits.message_bytes`.
             BrokerUnreachable: not acknowledged within 5 s; see `Publisher` for what then holds.
         """
-        topic = self._names.topic(self._names.parse(chat, field="chat"))
+        topic = self._names.topic(chat)
         record = self._record(SentMessage(sender, text, tag, topic))
         with answer_due(f"sending to {topic}") as due:
             if not self._embedded:

@@ -18,7 +18,7 @@ from .seams import Lookup, SubscriptionChange, SubscriptionLog, TopicFacts
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence, Set
 
-    from ..settings import Limits
+    from ..settings import Settings
 
 CHATS_PER_CALL = 100
 
@@ -49,16 +49,15 @@ class Subscriptions:
         log: who has subscribed to what.
         lookup: which topics exist, and where they end.
         names: of chats and topics.
-        default: the chats that everybody follows; they are nobody's subscriptions.
-        limits: how many chats a user may subscribe to.
+        settings: which chats everybody follows (they are nobody's subscriptions), and how many a user may subscribe to.
     """
 
-    def __init__(self, *, log: SubscriptionLog, lookup: Lookup, names: ChatNames, default: Sequence[str], limits: Limits) -> None:
+    def __init__(self, log: SubscriptionLog, *, lookup: Lookup, names: ChatNames, settings: Settings) -> None:
         self._log = log
         self._lookup = lookup
         self._names = names
-        self._default = frozenset(default)
-        self._limits = limits
+        self._default = frozenset(settings.chats.default)
+        self._limits = settings.limits
         self._busy: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()  # a lock lives as long as a call of its user
 
     def chats_of(self, username: str) -> dict[str, SubscriptionChange]:
@@ -66,9 +65,7 @@ class Subscriptions:
 
         It is what our own tail of the log has read: only the defaults before `SubscriptionLog.ready`.
         """
-        followed = {
-            chat: SubscriptionChange(username=username, chat=chat, subscribed=True, starts={}) for chat in self._default
-        }  # fmt: skip
+        followed = {chat: SubscriptionChange(username=username, chat=chat, subscribed=True, starts={}) for chat in self._default}
         longest = TOPIC_LENGTH - len(self._names.prefix)  # it may have been subscribed to under a shorter prefix
         for chat, subscription in self._log.chats_of(username).items():
             if len(chat) <= longest:

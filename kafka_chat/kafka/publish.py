@@ -1,0 +1,179 @@
+"""The one producer: records are in the log on all in-sync replicas, or refused in time.
+
+The producer belongs to librdkafka's threads and to one of ours, which polls it for acknowledgements. It gives a record
+up after `GIVE_UP_MS`, before the request that waits for it does, so it never writes a record whose request was refused
+already. What remains is a broker that has taken a record and then does not answer: nobody can tell from here whether
+it is written, neither with transactions, whose commit can go unanswered just so.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from ..delivery.seams import KeyedRecord, Published
+from ..errors import BrokerError, BrokerUnreachable, SettingsError, TooLarge
+from .connect import broker_error
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from confluent_kafka import Message
+
+    from .connect import ClientConfig, Property
+
+GIVE_UP_MS = 2_500  # librdkafka looks once a second for what has waited too long: so 3.5 s at most, measured 3.0
+LINGER_MS = 5  # a hundred records are handed over in 0.3 ms; so those of one call are one batch, and a send waits little
+POLL_SECONDS = 0.1  # an acknowledgement ends a poll at once; this is how long closing waits
+FLUSH_SECONDS = 0.3  # what is on its way when we close, and nobody waits for any more
+RECORD_BYTES = (64 << 20) + 65_536  # above any `limits.message_bytes`, so that the broker's own limit decides
+ANY_PARTITION = -1
+
+
+class KafkaPublisher:
+    """Answers the seam `Publisher` by one idempotent producer.
+
+    May be called in the trio thread only.
+    """
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._properties: dict[str, Property] = config.producer(
+            **{
+                "acks": "all",
+                "enable.idempotence": True,
+                "message.timeout.ms": GIVE_UP_MS,
+                "linger.ms": LINGER_MS,
+                "message.max.bytes": RECORD_BYTES,
+                "allow.auto.create.topics": config.embedded,
+                "error_cb": self._failed,
+            }
+        )
+        self._spent = False
+        self._closing = False
+        try:
+            self._producer = Producer(self._properties)
+        except KafkaException as error:
+            raise SettingsError(f"kafka.properties cannot be used: {error.args[0].str()}") from error
+
+    async def publish(self, topic: str, record: KeyedRecord, *, partition: int | None = None) -> Published:
+        """Produce one record; see `Publisher`."""
+        return await self._acknowledged(topic, [record], ANY_PARTITION if partition is None else partition)
+
+    async def publish_together(self, topic: str, records: Sequence[KeyedRecord], *, partition: int) -> int:
+        """Produce records as one batch; see `Publisher`."""
+        return (await self._acknowledged(topic, records, partition)).offset
+
+    async def run(self) -> None:
+        """Have acknowledgements told until `close` is called. Cancelling does not end it earlier."""
+        await trio.to_thread.run_sync(self._poll, limiter=trio.CapacityLimiter(1))
+
+    def close(self) -> None:
+        """Have `run` end, within a second."""
+        self._closing = True
+
+    async def _acknowledged(self, topic: str, records: Sequence[KeyedRecord], partition: int) -> Published:
+        """Hand records over in one step, wait until all are acknowledged or refused, and return the last one's place."""
+        waiting = _Waiting(len(records))
+        doing = f"writing to {topic}"
+
+        def acknowledged(error: KafkaError | None, message: Message) -> None:
+            # In the polling thread; nothing may be raised here.
+            self._token.run_sync_soon(waiting.one_less, error, message.partition() or 0, message.offset() or 0)
+
+        handed = [{"key": key, "value": value, "callback": acknowledged} for key, value in records]
+        try:
+            # librdkafka takes them one by one, but within the time that it lingers. What it does not take says so itself.
+            self._producer.produce_batch(topic, handed, partition=partition)
+        except KafkaException as error:
+            raise broker_error(error.args[0], doing, topic=topic) from error
+        for record in handed:
+            refusal = record.get("_error")
+            if isinstance(refusal, KafkaError):
+                waiting.one_less(refusal, partition, -1)
+        await waiting.over.wait()
+        if waiting.error is not None:
+            raise _ours(waiting.error, doing, topic)
+        return Published(topic, waiting.partition, waiting.offset)
+
+    def _poll(self) -> None:
+        """Poll until closing; then leave nothing behind."""
+        while not self._closing:
+            self._producer.poll(POLL_SECONDS)
+            if self._spent:
+                self._replace()
+        _end(self._producer)
+
+    def _failed(self, error: KafkaError) -> None:
+        """Be told by librdkafka, in the polling thread, that brokers are away, which others tell; or that it is spent."""
+        if error.fatal():
+            self._spent = True
+
+    def _replace(self) -> None:
+        """Begin with a new producer: after a fatal error (lost sequence numbers, say) the old one takes nothing more."""
+        old, self._producer = self._producer, Producer(self._properties)
+        self._spent = False
+        _end(old)
+
+
+class _Waiting:
+    """The acknowledgements that one call waits for.
+
+    Attributes:
+        over: set when all are there.
+        error: the first one.
+        partition: of the last record.
+        offset: the highest.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.over = trio.Event()
+        self.error: KafkaError | None = None
+        self.partition = -1
+        self.offset = -1
+        self._number = number
+
+    def one_less(self, error: KafkaError | None, partition: int, offset: int) -> None:
+        """Take one acknowledgement, or refusal."""
+        if error is None:
+            self.partition, self.offset = partition, max(self.offset, offset)
+        elif self.error is None:
+            self.error = error
+        self._number -= 1
+        if self._number == 0:
+            self.over.set()
+
+
+def _end(producer: Producer) -> None:
+    """Let go of a producer, within half a second; who still waits for it is told."""
+    producer.flush(FLUSH_SECONDS)
+    producer.purge()
+    producer.poll(0)
+    producer.close()
+
+
+def _ours(error: KafkaError, doing: str, topic: str) -> BrokerError | TooLarge:
+    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        return TooLarge(f"{doing} failed: the topic takes no record of that size (max.message.bytes)")
+    if error.code() in (KafkaError._QUEUE_FULL, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
+        return BrokerUnreachable(f"{doing} failed: {error.str()}; come again", topic=topic)
+    return broker_error(error, doing, topic=topic)
+
+
+@asynccontextmanager
+async def open_publisher(config: ClientConfig) -> AsyncIterator[KafkaPublisher]:
+    """Publish for as long as the block lasts; the brokers may be away.
+
+    Raises:
+        SettingsError: librdkafka does not take `kafka.properties` as they are.
+    """
+    publisher = KafkaPublisher(config)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publisher.run)
+        try:
+            yield publisher
+        finally:
+            publisher.close()

@@ -1,0 +1,358 @@
+"""Our own tail of the subscriptions topic.
+
+Its first partition is read from the beginning, by one consumer in one thread at a time, and folded in the trio thread.
+The fold is that of one topic identity: made anew, or with our place in it gone, the topic is read again from its
+beginning beside the fold of before, and the difference is told. So a live session ends up right, however it came about.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from ..chat.following import Change, Following, Skip, Subscription, record_key, record_value
+from ..delivery.batch import PartitionKey
+from ..delivery.seams import KeyedRecord, SubscriptionChange
+from ..errors import BrokerError, BrokerUnreachable, TopicGone
+from .connect import broker_error
+from .subscriptions_topic import SubscriptionsTopic
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from ..delivery.seams import Lookup, Publisher
+    from ..telemetry import Telemetry
+    from .connect import ClientConfig
+
+PARTITION = 0
+POLL_SECONDS = 0.1  # a record ends a poll at once; this is how long a cancel waits
+RECORDS_A_POLL = 300  # folded in 3 ms; nothing else runs meanwhile
+FIRST_PAUSE_SECONDS = 0.1
+LAST_PAUSE_SECONDS = 3.0
+LOOK_SECONDS = 2.0  # how soon a topic made anew is noticed
+LOOK_CLOSER_SECONDS = 30.0  # how soon one that is compacted no longer is
+CHANGES_A_STEP = 500
+
+
+class SubscriptionLog:
+    """Answers the seam of the same name.
+
+    Args:
+        config: how to reach the brokers.
+        topic: cared for elsewhere.
+        publisher: writes to it.
+        lookup: tells where it begins and ends.
+        listener: is told of every change that comes after the first reading, in the trio thread, after `chats_of` has it;
+            of a change that it knows already, too, where the topic was read anew.
+        telemetry: is told of records that make no sense.
+    """
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        topic: SubscriptionsTopic,
+        *,
+        publisher: Publisher,
+        lookup: Lookup,
+        listener: Callable[[SubscriptionChange], None],
+        telemetry: Telemetry,
+    ) -> None:
+        self._config = config
+        self._topic = topic
+        self._publisher = publisher
+        self._lookup = lookup
+        self._listener = listener
+        self._telemetry = telemetry
+        self._following = Following()
+        self._topic_id: str | None = None  # whose fold that is
+        self._untold: Following | None = None  # the fold before, until the difference is told
+        self._position = 0  # the next offset to be folded
+        self._moved = trio.Event()
+        self._read = trio.Event()
+        self._unfit: str | None = None  # what keeps us from using the topic; told until it is mended
+        self._away: str | None = None  # what keeps us from reading it now
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has been read up to where it ended when we started."""
+        return self._read.is_set()
+
+    @property
+    def problem(self) -> str | None:
+        """A sentence for the operator: what keeps it from being read, or written."""
+        reading = None if self.ready else f"the subscriptions topic {self._topic.name} is still being read"
+        return self._unfit or self._away or reading
+
+    async def wait_ready(self) -> None:
+        """Wait until `ready`."""
+        await self._read.wait()
+
+    def chats_of(self, username: str) -> Mapping[str, SubscriptionChange]:
+        """Return chat -> subscription of one user; see the seam."""
+        chats = self._following.chats_of(username)
+        return {chat: _told(username, chat, subscription) for chat, subscription in chats.items()}
+
+    async def write(self, changes: Sequence[SubscriptionChange]) -> int:
+        """Produce changes, and return the last one's offset; see the seam."""
+        if self._unfit or not self.ready:
+            raise BrokerError(self.problem or "", topic=self._topic.name)
+        before = self._position
+        records = [KeyedRecord(record_key(change.username, change.chat), _value(change)) for change in changes]
+        offset = await self._publisher.publish_together(self._topic.name, records, partition=PARTITION)
+        if offset < before:
+            raise self._made_anew()  # which we have not noticed yet
+        return offset
+
+    async def passed(self, offset: int) -> None:
+        """Wait until what was acknowledged at `offset` is folded; see the seam."""
+        topic_id = self._topic_id
+        while self._position <= offset:
+            await self._moved.wait()
+            if self._topic_id != topic_id:
+                raise self._made_anew()
+
+    async def run(self) -> None:
+        """Read, whatever brokers and operators do. Ends only when cancelled, within a second."""
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            began = trio.current_time()
+            try:
+                facts = await self._topic.ensure()
+                self._tell_unfit(None)
+                start, end = await self._range(facts.topic_id)
+                self._away = None
+                self._away = await self._follow(facts.topic_id, start, end)
+            except BrokerUnreachable as error:
+                self._away = str(error)
+            except BrokerError as error:
+                self._tell_unfit(str(error))
+            if trio.current_time() - began > LAST_PAUSE_SECONDS:
+                pause = FIRST_PAUSE_SECONDS  # it did work
+            await trio.sleep(pause)
+            pause = min(2 * pause, LAST_PAUSE_SECONDS)
+
+    def _tell_unfit(self, problem: str | None) -> None:
+        if problem is not None and problem != self._unfit:
+            self._telemetry.subscriptions_problem(reason=problem)
+        self._unfit = problem
+
+    async def _range(self, topic_id: str) -> tuple[int, int]:
+        """Return from where to read, and up to where the fold is not whole."""
+        key = PartitionKey(self._topic.name, topic_id, PARTITION)
+        end = (await self._lookup.last_stable_offsets([key])).get(key)
+        start = self._position if topic_id == self._topic_id else (await self._lookup.first_offsets([key])).get(key)
+        if start is None or end is None:
+            raise BrokerUnreachable(f"{key} has no leader now", topic=key.topic, partition=PARTITION)
+        return start, end
+
+    async def _follow(self, topic_id: str, start: int, end: int) -> str | None:
+        """Read from `start` on, until the topic is another one, or our place in it is gone; or return a problem."""
+        problem = None
+        async with _open_reader(self._config, self._topic.name, start) as reader, trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, topic_id, nursery.cancel_scope)
+            if topic_id == self._topic_id:
+                problem = await self._read_on(reader)
+            else:
+                problem = await self._read_anew(reader, topic_id, end)
+            nursery.cancel_scope.cancel()
+        return problem
+
+    async def _read_anew(self, reader: _Reader, topic_id: str, end: int) -> str | None:
+        """Make a new fold, put it in the old one's place once it is whole, then go on."""
+        began, records = trio.current_time(), 0
+        following, position = Following(), reader.start
+        while position < end:
+            piece = await reader.read()
+            if piece.lost or piece.problem:
+                return piece.problem
+            self._fold(following, piece)
+            position, records = piece.next, records + len(piece.records)
+        if self.ready and self._untold is None:
+            self._untold = self._following
+        self._following, self._topic_id, self._position = following, topic_id, position
+        self._telemetry.subscriptions_read(users=len(following), records=records, seconds=trio.current_time() - began)
+        self._read.set()
+        self._has_moved()
+        return await self._read_on(reader)
+
+    async def _read_on(self, reader: _Reader) -> str | None:
+        await self._tell_difference()
+        while True:
+            piece = await reader.read()
+            if piece.lost:
+                self._topic_id = None
+                return None
+            if piece.problem:
+                return piece.problem
+            changes = self._fold(self._following, piece)
+            if piece.next > self._position:
+                self._position = piece.next
+                for change in changes:
+                    self._listener(_told(change.username, change.chat, change.subscription))
+                self._has_moved()
+
+    def _fold(self, following: Following, piece: _Piece) -> list[Change]:
+        changes = []
+        for offset, key, value in piece.records:
+            outcome = following.apply(key, value)
+            if isinstance(outcome, Skip):
+                self._telemetry.subscription_skipped(topic=self._topic.name, offset=offset, reason=outcome)
+            elif outcome is not None:
+                changes.append(outcome)
+        return changes
+
+    async def _tell_difference(self) -> None:
+        """Tell what is different from the fold before; again from its start if that was cut short."""
+        if self._untold is not None:
+            for number, change in enumerate(self._following.changes_from(self._untold), start=1):
+                self._listener(_told(change.username, change.chat, change.subscription))
+                if number % CHANGES_A_STEP == 0:
+                    await trio.lowlevel.checkpoint()
+            self._untold = None
+
+    def _has_moved(self) -> None:
+        self._moved.set()
+        self._moved = trio.Event()
+
+    async def _watch(self, topic_id: str, reading: trio.CancelScope) -> None:
+        """End `reading` when the topic is gone, or another one; tell when it is no longer as it has to be."""
+        look_closer = trio.current_time() + LOOK_CLOSER_SECONDS
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            try:
+                facts = await self._topic.look()
+                self._away = None
+                if facts is None or facts.topic_id != topic_id:
+                    reading.cancel()
+                    return
+                if self._unfit or trio.current_time() >= look_closer:
+                    look_closer = trio.current_time() + LOOK_CLOSER_SECONDS
+                    self._tell_unfit(await self._topic.problem(facts))
+            except BrokerUnreachable as error:
+                self._away = str(error)
+            except BrokerError as error:
+                self._tell_unfit(str(error))
+
+    def _made_anew(self) -> TopicGone:
+        return TopicGone(f"the subscriptions topic {self._topic.name} was made anew; it is read again", topic=self._topic.name)
+
+
+class _Keyed(NamedTuple):
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Piece:
+    """What one poll has brought.
+
+    Attributes:
+        records: in order.
+        next: the position after them, and after what is no record.
+        lost: our position is out of range; nothing more comes.
+        problem: what the broker refused us for.
+    """
+
+    records: Sequence[_Keyed]
+    next: int
+    lost: bool
+    problem: str | None
+
+
+class _Reader:
+    """A consumer of one partition. It is polled in a thread, by one call at a time."""
+
+    def __init__(self, config: ClientConfig, topic: str, start: int) -> None:
+        self.start = start
+        self._next = start
+        self._place = TopicPartition(topic, PARTITION, start)
+        self._consumer = Consumer(
+            {
+                **config.consumer(),
+                "enable.partition.eof": True,
+                "queued.max.messages.kbytes": 4096,
+                "fetch.queue.backoff.ms": 10,  # a full queue makes librdkafka sleep a second otherwise
+                "error_cb": _ignore,
+            }
+        )
+        self._consumer.assign([self._place])
+        self._thread = trio.CapacityLimiter(1)
+
+    async def read(self) -> _Piece:
+        """Return what has come; waits at most `POLL_SECONDS`, cancelled or not."""
+        return await trio.to_thread.run_sync(self._poll, limiter=self._thread)
+
+    def close(self) -> None:
+        """Let go of the connection; milliseconds."""
+        self._consumer.close()
+
+    def _poll(self) -> _Piece:
+        first = self._consumer.poll(POLL_SECONDS)
+        records: list[_Keyed] = []
+        lost, problem = False, None
+        # poll() and then consume(), for consume() waits until it has all that it was asked for.
+        for message in [] if first is None else [first, *self._consumer.consume(RECORDS_A_POLL, 0)]:
+            error, offset = message.error(), message.offset()
+            if error is None and offset is not None:
+                records.append(_Keyed(offset, _bytes(message.key()), _bytes(message.value())))
+                self._next = offset + 1
+            elif error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
+                lost = True
+            elif error is not None and error.code() != KafkaError._PARTITION_EOF:
+                doing = f"reading the subscriptions topic {self._place.topic}"
+                refusal = broker_error(error, doing)
+                problem = problem if isinstance(refusal, BrokerUnreachable) else str(refusal)  # a broker that is away comes back
+        # It is past transaction markers and what compaction has taken, too.
+        self._next = max(self._next, self._consumer.position([self._place])[0].offset)
+        return _Piece(records=records, next=self._next, lost=lost, problem=problem)
+
+
+@asynccontextmanager
+async def _open_reader(config: ClientConfig, topic: str, start: int) -> AsyncIterator[_Reader]:
+    reader = _Reader(config, topic, start)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def _ignore(error: KafkaError) -> None:
+    """Leave it to the lookups to tell that brokers are away; without a callback librdkafka logs every error."""
+
+
+def _bytes(content: str | bytes | None) -> bytes | None:
+    return content.encode() if isinstance(content, str) else content
+
+
+def _told(username: str, chat: str, subscription: Subscription | None) -> SubscriptionChange:
+    if subscription is None:
+        return SubscriptionChange(username=username, chat=chat, subscribed=False, starts={})
+    return SubscriptionChange(username=username, chat=chat, subscribed=True, topic_id=subscription.topic_id, starts=subscription.starts)
+
+
+def _value(change: SubscriptionChange) -> bytes | None:
+    return record_value(Subscription(topic_id=change.topic_id, starts=change.starts)) if change.subscribed else None
+
+
+@asynccontextmanager
+async def open_subscription_log(
+    config: ClientConfig,
+    *,
+    topic: str,
+    publisher: Publisher,
+    lookup: Lookup,
+    listener: Callable[[SubscriptionChange], None],
+    telemetry: Telemetry,
+) -> AsyncIterator[SubscriptionLog]:
+    """Follow the subscriptions for as long as the block lasts; the brokers may be away."""
+    care = SubscriptionsTopic(config, topic, lookup=lookup, publisher=publisher)
+    log = SubscriptionLog(config, care, publisher=publisher, lookup=lookup, listener=listener, telemetry=telemetry)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.run)
+        yield log
+        nursery.cancel_scope.cancel()

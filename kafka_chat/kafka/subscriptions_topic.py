@@ -1,0 +1,107 @@
+"""The subscriptions topic itself: made if it is missing, and looked at, for only a compacted one keeps what it is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+from confluent_kafka import KafkaError
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+from confluent_kafka.cimpl import NewTopic
+
+from ..delivery.seams import KeyedRecord
+from ..errors import BrokerError, BrokerUnreachable
+from .connect import admin_future, admin_futures, broker_error
+
+if TYPE_CHECKING:
+    from ..delivery.seams import Lookup, Publisher, TopicFacts
+    from .connect import ClientConfig
+
+ANSWER_SECONDS = 3.0
+APPEARS_SECONDS = 3.0  # how long a new topic may take to be known everywhere
+BROKERS_DEFAULT = -1
+COMPACT = "compact"
+
+
+class SubscriptionsTopic:
+    """Cares for the topic by an AdminClient.
+
+    Args:
+        config: how to reach the brokers.
+        topic: its name.
+        lookup: tells what there is.
+        publisher: makes it on the embedded broker, which does not know how to create topics, or compact them.
+    """
+
+    def __init__(self, config: ClientConfig, topic: str, *, lookup: Lookup, publisher: Publisher) -> None:
+        self.name = topic
+        self._embedded = config.embedded
+        self._lookup = lookup
+        self._publisher = publisher
+        self._admin = AdminClient(config.admin())
+
+    async def ensure(self) -> TopicFacts:
+        """Return the facts of the topic, made now if it was missing.
+
+        Raises:
+            BrokerUnreachable: no broker answers.
+            BrokerError: making it was refused, or it is not as it has to be; says what to do.
+        """
+        facts = await self.look()
+        if facts is None:
+            await self._make()
+            facts = await self._appeared()
+        problem = await self.problem(facts)
+        if problem:
+            raise BrokerError(problem, topic=self.name)
+        return facts
+
+    async def look(self) -> TopicFacts | None:
+        """Return what there is; raise `BrokerUnreachable` if no broker answers."""
+        self._admin.poll(0)  # else its log lines pile up
+        return (await self._lookup.describe([self.name])).get(self.name)
+
+    async def problem(self, facts: TopicFacts) -> str | None:
+        """Return a sentence that says how the topic is not as it has to be.
+
+        Raises:
+            BrokerUnreachable: no broker answers.
+            BrokerError: how it is may not be asked.
+        """
+        if self._embedded:
+            return None
+        if len(facts.partitions) != 1:
+            return f"the subscriptions topic {self.name} has {len(facts.partitions)} partitions; exactly one is needed"
+        policy = await self._cleanup_policy()
+        if policy != COMPACT:
+            return f"the subscriptions topic {self.name} would lose subscriptions: its cleanup.policy is {policy}; compact is needed"
+        return None
+
+    async def _cleanup_policy(self) -> str:
+        resource = ConfigResource(ResourceType.TOPIC, self.name)
+        future = self._admin.describe_configs([resource], request_timeout=ANSWER_SECONDS)[resource]
+        doing = f"asking how the subscriptions topic {self.name} is configured"
+        entries: dict[str, ConfigEntry] = await admin_future(future, doing=doing, timeout_seconds=ANSWER_SECONDS)
+        return str(entries["cleanup.policy"].value)
+
+    async def _make(self) -> None:
+        doing = f"creating the subscriptions topic {self.name} (one partition, compacted)"
+        if self._embedded:
+            await self._publisher.publish(self.name, KeyedRecord(None, None), partition=0)
+            return
+        wanted = NewTopic(self.name, num_partitions=1, replication_factor=BROKERS_DEFAULT, config={"cleanup.policy": COMPACT})
+        futures = self._admin.create_topics([wanted], request_timeout=ANSWER_SECONDS)
+        answer = (await admin_futures(futures, doing=doing, timeout_seconds=ANSWER_SECONDS))[self.name]
+        if isinstance(answer, KafkaError) and answer.code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another instance was faster
+            raise broker_error(answer, doing, topic=self.name)
+
+    async def _appeared(self) -> TopicFacts:
+        with trio.move_on_after(APPEARS_SECONDS):
+            while True:
+                facts = await self.look()
+                if facts is not None:
+                    return facts
+                await trio.sleep(0.05)
+        raise BrokerUnreachable(f"the subscriptions topic {self.name} was made, but is not there after {APPEARS_SECONDS:g} s")
