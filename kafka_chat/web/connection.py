@@ -1,0 +1,117 @@
+"""A WebSocket of the app: Quart decides, then the session runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, cast
+
+import trio
+from quart.asgi import ASGIWebsocketConnection
+from quart_trio.asgi import TrioASGIWebsocketConnection
+
+from ..delivery.seams import Disconnect, Sink
+from .hypercorn_server import ChatTCPServer
+from .seams import ADMISSION, Admission, Service, Serving
+from .sinks import open_sink
+from .terms import CONNECTION
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, WebsocketScope
+    from quart_trio import QuartTrio
+
+
+class DrainingService(Service, Protocol):
+    """A service that closes its sessions when the server goes down."""
+
+    def watch_shutdown(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Drain once `wait` returns. The first call counts; further ones do nothing."""
+
+
+class ChatWebsocketConnection(TrioASGIWebsocketConnection):
+    """Lets a route decide, and then runs the session that it admitted, with nothing of the request left in memory.
+
+    A route either answers with a response, which refuses the handshake, or leaves an `Admission` in the scope and returns
+    nothing. It cannot receive: what the client says is the session's.
+    """
+
+    def __init__(self, app: QuartTrio, scope: WebsocketScope) -> None:
+        # Not super's: that opens a channel of ten messages, which nobody would read.
+        self.app = app
+        self.scope = scope
+        self._accepted = False
+        self._closed = False
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Serve one WebSocket, from its handshake to its end."""
+        await receive()  # websocket.connect
+        admission = await self._decide(send)
+        if admission is not None:
+            with admission:
+                await self._run_session(admission, receive, send)
+
+    async def _decide(self, send: ASGISendCallable) -> Admission | None:
+        """Let Quart answer; returns None where it has refused."""
+        answered = False
+
+        async def answer(message: ASGISendEvent) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        try:
+            await ASGIWebsocketConnection.handle_websocket(self, self._create_websocket_from_scope(answer), answer)
+        except BaseException:
+            self._give_back()
+            raise
+        if answered:
+            self._give_back()
+            return None
+        return cast("Admission | None", self._scope_dict().pop(ADMISSION, None))
+
+    def _give_back(self) -> None:
+        """Let go of an admission that leads to no session: something failed after the route."""
+        admission = cast("Admission | None", self._scope_dict().pop(ADMISSION, None))
+        if admission is not None:
+            with admission:
+                pass
+
+    async def _run_session(self, admission: Admission, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        service = cast("DrainingService", cast("Serving", self.app).service)
+        connection = self.scope.get("state", {}).get(CONNECTION)
+        if isinstance(connection, ChatTCPServer):
+            service.watch_shutdown(connection.wait_terminated)
+        with trio.CancelScope() as scope:
+
+            async def accept() -> Sink:
+                await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+                return open_sink(self.scope, send, abort=scope.cancel)
+
+            await service.run_session(admission, accept=accept, inbox=AsgiInbox(receive), peer=_peer(self.scope))
+
+    def _scope_dict(self) -> dict[str, object]:
+        return cast("dict[str, object]", self.scope)
+
+
+class AsgiInbox:
+    """What one client says. See `seams.Inbox`."""
+
+    __slots__ = ("_receive",)
+
+    def __init__(self, receive: ASGIReceiveCallable) -> None:
+        self._receive = receive
+
+    async def receive(self) -> str | bytes | Disconnect:
+        """See `Inbox`."""
+        event = await self._receive()
+        if event["type"] == "websocket.receive":
+            text = event.get("text")
+            return text if text is not None else event.get("bytes") or b""
+        if event["type"] == "websocket.disconnect":
+            return Disconnect(code=event.get("code", 1005))
+        raise AssertionError(f"a WebSocket got {event['type']}")
+
+
+def _peer(scope: WebsocketScope) -> str:
+    client = scope.get("client")
+    return f"{client[0]}:{client[1]}" if client else "local"

@@ -1,0 +1,147 @@
+"""hypercorn's WebSocket over one stream, with bounds on what a client may send, and a close frame that says why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+from hypercorn.protocol.events import Body, Data, EndBody, Event, Request, Response, StreamClosed
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, FrameTooLargeError, WebsocketBuffer, WSStream
+from wsproto.connection import ConnectionState
+from wsproto.events import CloseConnection, Message, Ping
+from wsproto.frame_protocol import CloseReason
+
+from .terms import CONNECTION, terms_in
+
+if TYPE_CHECKING:
+    from hypercorn.typing import WebsocketAcceptEvent
+    from wsproto.events import Event as WSProtoEvent
+
+    from .hypercorn_server import ChatTCPServer
+
+EVENTS_A_TURN = 32  # 64 KiB of tiny frames are 10,000 events and a fifth of a second; others run in between
+FAILED_SECONDS = 0.5  # for a client that broke the rules to read why
+
+
+class ChatWSStream(WSStream):
+    """A WebSocket, over HTTP/1.1 or as one stream of HTTP/2."""
+
+    tcp: ChatTCPServer | None = None  # what carries it, if that is ours
+    close_code = CloseReason.ABNORMAL_CLOSURE.value  # what the app is told; hypercorn forgets what the client said
+
+    async def handle(self, event: Event) -> None:
+        """Take what the client's side of the connection brings."""
+        if self.closed:
+            return
+        if isinstance(event, Request):
+            self.tcp = event.state.get(CONNECTION)
+            self.buffer = MessageBuffer(terms_in(event.state).limits.client_message_bytes)
+            try:
+                await super().handle(event)
+            except UnicodeDecodeError:  # in a header that names protocols or extensions, or in the path
+                await self._refuse()
+        elif isinstance(event, StreamClosed):
+            self.closed = True
+            await self._tell_disconnect()
+        elif isinstance(event, (Body, Data)) and not self.handshake.accepted:
+            await self._refuse()  # a frame ahead of our answer
+        else:
+            await super().handle(event)
+
+    async def _refuse(self) -> None:
+        """Answer 400 to a handshake that can't be understood."""
+        self.closed = True  # first: the app may be about to accept
+        await self._tell_disconnect()
+        headers = [(b"content-length", b"0"), (b"connection", b"close")]
+        await self.send(Response(stream_id=self.stream_id, status_code=400, headers=headers))
+        await self.send(EndBody(stream_id=self.stream_id))
+        await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def _tell_disconnect(self) -> None:
+        if self.app_put is not None:
+            await self.app_put({"type": "websocket.disconnect", "code": self.close_code})
+
+    async def _accept(self, message: WebsocketAcceptEvent) -> None:
+        # Deflate costs 90 KiB a socket, and frames that are rendered once for all can't use it.
+        self.handshake.extensions = None
+        await super()._accept(message)
+        if self.tcp is not None:
+            self.tcp.became_websocket()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages may be sent: accepted, and neither side has begun to close."""
+        accepted = self.state is ASGIWebsocketState.CONNECTED
+        return accepted and not self.closed and self.connection.state is ConnectionState.OPEN
+
+    async def _handle_events(self) -> None:
+        """Like hypercorn's, with three differences.
+
+        What the client's close frame said is kept; too large a message, bad UTF-8 and broken frames are answered by a close
+        frame, and nothing is read behind them; many small frames do not keep others waiting.
+        """
+        for count, event in enumerate(self.connection.events(), 1):
+            if isinstance(event, Message):
+                try:
+                    self.buffer.extend(event)
+                except FrameTooLargeError:
+                    reason = f"a message may have {self.buffer.max_length} bytes"
+                    await self._fail(CloseReason.MESSAGE_TOO_BIG, reason)
+                    return
+                if event.message_finished and self.app_put is not None:
+                    await self.app_put(self.buffer.to_message())
+                    self.buffer.clear()
+            elif isinstance(event, Ping):
+                await self._send_wsproto_event(event.response())
+            elif isinstance(event, CloseConnection):
+                if self.connection.state is ConnectionState.OPEN:  # wsproto's way to say: this is no WebSocket frame
+                    await self._fail(event.code, event.reason)
+                    return
+                self.close_code = int(event.code)
+                if self.connection.state is ConnectionState.REMOTE_CLOSING:
+                    await self._send_wsproto_event(event.response())
+                await self.send(StreamClosed(stream_id=self.stream_id))
+                return
+            if count % EVENTS_A_TURN == 0:
+                await trio.lowlevel.checkpoint()
+
+    async def _fail(self, code: int, reason: str | None) -> None:
+        """Say why, and be over soon, whether or not the client reads or the app listens."""
+        self.close_code = int(code)
+        if self.tcp is not None:
+            self.tcp.over_within(FAILED_SECONDS)
+            name = "too_large" if code == CloseReason.MESSAGE_TOO_BIG else "protocol_error"
+            self.tcp.terms.telemetry.connection_aborted(peer=self.tcp.peer, reason=name)
+        await self._send_wsproto_event(CloseConnection(code=code, reason=reason))
+        await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def _send_wsproto_event(self, event: WSProtoEvent) -> None:
+        if isinstance(event, CloseConnection) and self.tcp is not None:
+            self.tcp.stop_taking()  # in the step that appends the close frame
+        await super()._send_wsproto_event(event)
+
+
+class MessageBuffer(WebsocketBuffer):
+    """A message as it comes in; counts bytes where hypercorn counts characters, and stores nothing beyond the limit."""
+
+    def __init__(self, max_length: int) -> None:
+        super().__init__(max_length)
+        self._size = 0
+
+    def extend(self, event: Message[str]) -> None:
+        """Take a piece of a message, text or binary.
+
+        Raises:
+            FrameTooLargeError: the message has more bytes than allowed.
+        """
+        data: str | bytes = event.data
+        self._size += len(data.encode()) if isinstance(data, str) and not data.isascii() else len(data)
+        if self._size > self.max_length:
+            self.value = None
+            raise FrameTooLargeError
+        super().extend(event)
+
+    def clear(self) -> None:
+        """Make ready for the next message."""
+        super().clear()
+        self._size = 0

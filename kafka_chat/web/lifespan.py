@@ -1,0 +1,77 @@
+"""The app's life: the service runs for as long as the server serves."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Protocol, cast
+
+import trio
+from hypercorn.utils import LifespanFailureError
+from quart_trio.asgi import TrioASGILifespan
+
+from .terms import TERMS, Terms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, LifespanScope
+    from quart_trio import QuartTrio
+
+    from .seams import Service
+
+_log = logging.getLogger("kafka_chat")
+
+
+class Opening(Protocol):
+    """An app that knows how its service is opened."""
+
+    service: Service | None
+    open_service: Callable[[], AbstractAsyncContextManager[Service]]
+
+
+class ServiceLifespan(TrioASGILifespan):
+    """Opens the service before the port is bound, and ends the process if it fails later on.
+
+    The server ends for one kind of exception only; for any other it would go on, with nothing behind it.
+    """
+
+    def __init__(self, app: QuartTrio, scope: LifespanScope) -> None:
+        super().__init__(app, scope)
+        self._state = scope.get("state", {})
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Open, serve until told to stop, close.
+
+        Raises:
+            LifespanFailureError: the service could not be opened, or has failed.
+        """
+        stage = "startup"
+        opening = cast("Opening", self.app)
+        await receive()  # lifespan.startup
+        try:
+            async with opening.open_service() as service, trio.open_nursery() as nursery:
+                terms = self._state[TERMS] = Terms(service.settings.limits, service.telemetry)
+                nursery.start_soon(terms.pulse.run)
+                self.app.nursery = nursery
+                opening.service = service
+                await self.app.startup()
+                await send({"type": "lifespan.startup.complete"})
+                stage = "serving"
+                await receive()  # lifespan.shutdown
+                stage = "shutdown"
+                await self.app.shutdown()
+                nursery.cancel_scope.cancel()
+        except Exception as error:
+            _log.critical("the service failed during %s", stage, exc_info=error)
+            raise LifespanFailureError(stage, str(_first(error))) from error
+        finally:
+            opening.service = None
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the first of those that a group holds."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,62 @@
+"""Serves an app by hypercorn, set up as this project needs it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import hypercorn.trio
+import trio
+from hypercorn.config import Config
+
+from .hypercorn_server import install
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from hypercorn.typing import Framework
+
+    from ..settings import Settings
+
+BACKLOG = 2048  # connections that wait to be accepted: all clients come back at once after a restart
+
+
+def server_config(settings: Settings) -> Config:
+    """Return hypercorn's configuration for these settings.
+
+    Connections have limits of their own (`web/terms.py`), whatever configuration hypercorn is started with; this is what
+    concerns the process.
+    """
+    config = Config()
+    host = settings.server.host
+    config.bind = [f"[{host}]:{settings.server.port}" if ":" in host else f"{host}:{settings.server.port}"]
+    config.backlog = BACKLOG
+    config.alpn_protocols = ["http/1.1"]
+    config.graceful_timeout = settings.server.drain_seconds + 1  # sessions end by themselves before
+    config.include_server_header = False
+    config.accesslog = None  # a line when a session begins, one when it ends: telemetry writes them
+    config.errorlog = logging.getLogger("kafka_chat.server")
+    config.errorlog.setLevel(logging.WARNING)  # below that it says what we say ourselves
+    return config
+
+
+async def serve(
+    app: Framework,
+    settings: Settings,
+    *,
+    shutdown_trigger: Callable[[], Awaitable[None]],
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `app` until `shutdown_trigger` returns, and drain.
+
+    Args:
+        app: an ASGI app.
+        settings: where to listen, how long to drain.
+        shutdown_trigger: returns when it is time to go down.
+        task_status: is told the URLs once the port is bound, with the real port.
+
+    Raises:
+        LifespanFailureError: the app could not start, or its service has failed.
+    """
+    install()
+    await hypercorn.trio.serve(app, server_config(settings), shutdown_trigger=shutdown_trigger, task_status=task_status)

@@ -1,0 +1,169 @@
+"""How bytes reach a client: through its connection, where that is ours alone; else through the server."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..delivery.frames import text_header, text_payloads
+from .hypercorn_server import ChatTCPServer
+from .hypercorn_websocket import ChatWSStream
+from .terms import CONNECTION, terms_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hypercorn.typing import ASGISendCallable, ASGISendEvent, WebsocketScope
+
+    from ..delivery.seams import Sink
+
+REASON_BYTES = 123  # a control frame's payload has 125, two are the code: RFC 6455 section 5.5
+
+
+class ConnectionSink:
+    """Writes frames to the socket itself: HTTP/1.1 on our own server, plain or TLS. See `seams.Sink`."""
+
+    __slots__ = ("_connection", "_send", "offer")
+
+    def __init__(self, connection: ChatTCPServer, send: ASGISendCallable, *, is_open: bool) -> None:
+        """Begin to take offers.
+
+        Args:
+            connection: whose handshake is answered, all of it written.
+            send: the ASGI callable of the WebSocket, for its close frame.
+            is_open: False where the client has left already, while it was being accepted.
+        """
+        self._connection = connection
+        self._send = send
+        self.offer = connection.offer  # a million calls a second go here: without a step in between
+        if is_open:
+            connection.start_taking()
+
+    async def flush(self) -> bool:
+        """See `Sink`."""
+        connection = self._connection
+        if not connection.owed:
+            await trio.lowlevel.checkpoint()
+        while connection.owed:
+            await connection.drain()
+        return connection.taking
+
+    async def close(self, code: int, reason: str) -> None:
+        """See `Sink`."""
+        connection = self._connection
+        if not connection.taking:
+            await trio.lowlevel.checkpoint()
+            return
+        connection.stop_taking()
+        with trio.move_on_after(connection.terms.limits.write_seconds) as scope:
+            # It is appended to what is owed, and all of that is written.
+            await self._send({"type": "websocket.close", "code": code, "reason": cut_reason(reason)})
+        if scope.cancelled_caught:
+            connection.abort("write_seconds")
+        else:
+            connection.end()
+
+    def abort(self) -> None:
+        """See `Sink`."""
+        self._connection.abort()
+
+    @property
+    def owed(self) -> int:
+        """See `Sink`."""
+        return self._connection.owed
+
+
+class AsgiSink:
+    """Hands messages to the server one by one: HTTP/2, or a server that is not ours. See `seams.Sink`."""
+
+    __slots__ = ("_abort", "_messages", "_open", "_owed", "_send", "_write_seconds")
+
+    def __init__(self, send: ASGISendCallable, *, abort: Callable[[], None], write_seconds: float) -> None:
+        """Begin to take offers.
+
+        Args:
+            send: the ASGI callable of a WebSocket that is accepted.
+            abort: ends the WebSocket at once.
+            write_seconds: for a single message.
+        """
+        self._send = send
+        self._abort = abort
+        self._write_seconds = write_seconds
+        self._messages: deque[bytes] = deque()
+        self._owed = 0
+        self._open = True
+
+    def offer(self, frames: bytes) -> bool:
+        """See `Sink`: nothing goes without waiting here, so all of it is owed."""
+        if self._open:
+            self._messages.extend(text_payloads(frames))
+            self._owed += len(frames)
+        return False
+
+    async def flush(self) -> bool:
+        """See `Sink`.
+
+        A message that is handed over is the server's: hypercorn sends it also where we are cancelled meanwhile.
+        """
+        await trio.lowlevel.checkpoint()
+        while self._messages:
+            payload = self._messages.popleft()
+            self._owed -= len(payload) + len(text_header(len(payload)))
+            await self._hand_over({"type": "websocket.send", "bytes": None, "text": payload.decode()})
+        return self._open
+
+    async def close(self, code: int, reason: str) -> None:
+        """See `Sink`."""
+        if not self._open:
+            await trio.lowlevel.checkpoint()
+            return
+        self._open = False
+        with trio.move_on_after(self._write_seconds) as scope:
+            await self.flush()
+            await self._hand_over({"type": "websocket.close", "code": code, "reason": cut_reason(reason)})
+        if scope.cancelled_caught:
+            self.abort()
+
+    def abort(self) -> None:
+        """See `Sink`."""
+        self._open = False
+        self._messages.clear()
+        self._owed = 0
+        self._abort()
+
+    @property
+    def owed(self) -> int:
+        """See `Sink`."""
+        return self._owed
+
+    async def _hand_over(self, message: ASGISendEvent) -> None:
+        with trio.move_on_after(self._write_seconds) as scope:
+            await self._send(message)
+        if scope.cancelled_caught:
+            self.abort()
+
+
+def open_sink(scope: WebsocketScope, send: ASGISendCallable, *, abort: Callable[[], None]) -> Sink:
+    """Return how bytes reach the client of a WebSocket whose accept has just been sent.
+
+    Args:
+        scope: of the WebSocket.
+        send: its ASGI callable, as the app got it.
+        abort: ends the WebSocket at once, where the connection is not ours.
+    """
+    state = scope.get("state", {})
+    connection = state.get(CONNECTION)
+    stream = getattr(send, "__self__", None)
+    if not isinstance(connection, ChatTCPServer) or not isinstance(stream, ChatWSStream):
+        return AsgiSink(send, abort=abort, write_seconds=terms_in(state).limits.write_seconds)
+    if connection.http11 is None:
+        # Streams of one client share the connection: where one is stuck, all are.
+        return AsgiSink(send, abort=connection.abort, write_seconds=connection.terms.limits.write_seconds)
+    return ConnectionSink(connection, send, is_open=stream.is_open)
+
+
+def cut_reason(reason: str) -> str:
+    """Return as much of `reason` as fits in a close frame, in whole characters."""
+    return reason.encode("utf-8", "replace")[:REASON_BYTES].decode("utf-8", "ignore")

@@ -1,0 +1,39 @@
+"""The transport under a TLS stream: it takes all it is given at once, so that encrypting never waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class OwedTransport(trio.abc.Stream):
+    """Reads from a socket; hands what it is to send to the connection, which owes it from then on.
+
+    A `trio.SSLStream` over a socket encrypts and waits for the client in the same call; a cancel in there leaves it
+    unusable, and half a message on the wire. Over this transport the call only encrypts.
+    """
+
+    def __init__(self, stream: trio.SocketStream, take: Callable[[bytes], None]) -> None:
+        self._stream = stream
+        self._take = take
+        self.socket = stream.socket
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Hand it on; no checkpoint, for the stream above has its own."""
+        self._take(bytes(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Return at once: nothing blocks."""
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Read from the socket."""
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        """Close the socket."""
+        await self._stream.aclose()
