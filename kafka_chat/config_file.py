@@ -132,5 +132,7 @@ def _problem(error: yaml.MarkedYAMLError, text: str) -> str:
     mark = error.problem_mark
     if mark is not None and text[mark.index : mark.index + 1] == "\t":
         return "a tab, where YAML needs spaces"
-    problem = re.sub(r"\s*(['\"]).*\1", "", error.problem or "it makes no sense", flags=re.DOTALL)
+    problem = re.sub(r"\s*(['\"]).*\1", "", error.problem or "", flags=re.DOTALL)
+    if problem in ("", "expected"):  # what it expected was quoted
+        problem = "something is missing before this"
     return f"this is not YAML ({problem}); text with special characters needs quotes"

@@ -68,8 +68,9 @@ def refuse_properties(
         hint = f"did you mean {near}?" if near else "its configuration reference lists them"
         raise SettingsError(f"{source(key)}: there is no property {named} in librdkafka; {hint}")
     value = MASK if is_secret(named) else shown(properties[named])
-    needed = f"; {allowed_values(named)} is needed" if allowed_values(named) else ""
-    raise SettingsError(f"{source(key)}: {key} is {value}; librdkafka says: {problem}{needed}")
+    allowed = allowed_values(named)
+    needed = f"{allowed} is needed" if allowed else f"librdkafka says: {problem}"
+    raise SettingsError(f"{source(key)}: {key} is {value}; {needed}")
 
 
 def shown(text: str) -> str:
@@ -129,10 +130,14 @@ def _check_origins(settings: Settings, source: Callable[[str], str]) -> None:
 
 
 def _check_topic(settings: Settings, source: Callable[[str], str]) -> None:
-    topic = settings.subscriptions.topic
-    if topic.startswith(settings.chats.prefix) or topic in (".", ".."):
-        needed = f"a topic that does not begin with chats.prefix, which is {shown(settings.chats.prefix)}, is needed"
-        raise SettingsError(f"{source('subscriptions.topic')}: subscriptions.topic is {shown(topic)}; {needed}")
+    topic, prefix = settings.subscriptions.topic, settings.chats.prefix
+    if topic in (".", ".."):
+        raise SettingsError(f"{source('subscriptions.topic')}: subscriptions.topic is {shown(topic)}; a name that Kafka allows is needed")
+    if topic.startswith(prefix):
+        raise SettingsError(
+            f"{source('subscriptions.topic')}: subscriptions.topic is {shown(topic)}, which begins with chats.prefix, "
+            f"{shown(prefix)} ({source('chats.prefix')}); a topic that is no chat is needed"
+        )
 
 
 def _check_pings(settings: Settings, source: Callable[[str], str]) -> None:

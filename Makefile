@@ -1,0 +1,50 @@
+# What a developer does here. CONTRIBUTING.md says which of these to use when.
+
+PYTHON ?= python3
+PORT ?= 8001
+
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: help setup run quick test lint lock clean
+
+help:  ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
+
+setup: $(READY)  ## make .venv with everything in it, from requirements.lock
+
+run: setup  ## run the service on http://127.0.0.1:8001 (PORT=9000 for another port)
+	@exec $(BIN)/kafka-chat serve --port $(PORT)
+
+quick: setup lint  ## lint, and the tests that need neither a broker nor a socket
+	$(BIN)/pytest tests/core
+
+test: setup lint  ## lint, and all tests, real Kafka included
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/flake8-async kafka_chat tests
+
+lock: setup  ## resolve pyproject.toml anew into requirements.lock
+	$(PYTHON) -m venv .cache/lock
+	.cache/lock/bin/pip install --quiet uv
+	.cache/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --no-emit-find-links --group test --group lint --group build pyproject.toml --output-file requirements.lock
+
+clean:  ## remove what these commands have made
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or later is needed, as $(PYTHON): apt-get install python3, or make PYTHON=python3.12 and so on" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+		echo "Python's venv is needed: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	@echo "installing what requirements.lock names into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@

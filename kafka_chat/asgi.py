@@ -1,0 +1,38 @@
+"""`app`, for hypercorn's own command: `hypercorn -k trio --bind 0.0.0.0:8001 kafka_chat.asgi:app`.
+
+Importing this loads the settings (`config.yaml`, environment) and ends the process with exit code 2 where they are
+wrong: hypercorn looks `app` up in the module's dictionary, so it has to be there once the module is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from .application import create
+from .errors import SettingsError
+from .kafka.check import properties_problem
+from .logs import log_to_stderr
+from .settings_sources import load_settings, variable
+
+if TYPE_CHECKING:
+    from quart_trio import QuartTrio
+
+
+def _app() -> QuartTrio:
+    settings = load_settings(config_file=None, environ=os.environ, flags={}, check_properties=properties_problem)
+    if settings.kafka.bootstrap_servers is None and not settings.kafka.embedded:
+        raise SettingsError(
+            f"no broker: set {variable('kafka.bootstrap_servers')} to HOST:PORT, or {variable('kafka.embedded')} to true for the "
+            "embedded broker (or set them in config.yaml)"
+        )
+    return create(settings)
+
+
+log_to_stderr()
+try:
+    app = _app()
+except SettingsError as error:
+    sys.stderr.write(f"kafka_chat: {error}\n")
+    sys.exit(2)

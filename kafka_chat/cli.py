@@ -1,0 +1,179 @@
+"""The command line: `kafka-chat serve`."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import socket
+import sys
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from .errors import SettingsError
+from .logs import log_to_stderr
+from .settings_sources import FLAGS, load_settings, with_embedded_broker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Iterator, Sequence
+
+    from quart_trio import QuartTrio
+
+    from .settings import Settings
+
+OK = 0
+FAILED = 1
+WRONG_SETTINGS = 2  # argparse's, too
+INTERRUPTED = 128 + signal.SIGINT
+
+
+class _CannotListen(Exception):
+    """The address that was asked for is not to be had: a sentence."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    Args:
+        arguments: without the command's own name; None for those of the process.
+
+    Returns:
+        0; 1 where it cannot listen or the service crashed; 2 for wrong settings or flags; 130 for a second Ctrl-C.
+    """
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.run is None:
+        parser.print_help(sys.stderr)
+        return WRONG_SETTINGS
+    try:
+        parsed.run(parsed)
+    except SettingsError as error:
+        _say(str(error))
+        return WRONG_SETTINGS
+    except _CannotListen as error:
+        _say(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kafka-chat", description="Kafka chat topics on people's screens.")
+    parser.add_argument("--version", action="version", version=f"kafka-chat {version('kafka-chat')}")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="serve the chats of a Kafka on WebSockets",
+        description="Serve the chats of a Kafka on WebSockets until SIGTERM or Ctrl-C. "
+        "Settings come from config.yaml, then the environment (KAFKA_CHAT_SERVER__PORT), then these flags.",
+    )
+    serve.add_argument("--config", type=Path, metavar="FILE", help="read this file instead of ./config.yaml")
+    serve.add_argument(FLAGS["server.host"], dest="server.host", metavar="H", help="listen on this address (127.0.0.1)")
+    serve.add_argument(FLAGS["server.port"], dest="server.port", metavar="N", help="listen on this port (8001); 0 for any that is free")
+    broker = serve.add_mutually_exclusive_group()
+    broker.add_argument(
+        FLAGS["kafka.embedded"],
+        dest="kafka.embedded",
+        action="store_true",
+        default=None,
+        help="use a broker in this process, in memory, to try things out; so it is where no broker is named",
+    )
+    broker.add_argument(
+        FLAGS["kafka.bootstrap_servers"], dest="kafka.bootstrap_servers", metavar="HOST:PORT[,...]", help="use these Kafka brokers"
+    )
+    serve.set_defaults(run=_serve)
+    return parser
+
+
+def _serve(parsed: argparse.Namespace) -> None:
+    """Run `kafka-chat serve` until it is told to stop."""
+    # Imported late, so that `--help` need not wait for Kafka's client, nor a wrong setting for the web framework.
+    from .kafka.check import properties_problem
+
+    flags = {key: value for key in FLAGS if (value := getattr(parsed, key)) is not None}
+    settings = load_settings(config_file=parsed.config, environ=os.environ, flags=flags, check_properties=properties_problem)
+    if settings.kafka.bootstrap_servers is None and not settings.kafka.embedded:
+        settings = with_embedded_broker(settings)
+        _say("no broker is named, so the embedded one is used: all messages and subscriptions are gone when this process ends")
+    from .application import create
+
+    log_to_stderr()
+    trio.run(_serve_until_signalled, create(settings), settings)
+
+
+async def _serve_until_signalled(app: QuartTrio, settings: Settings) -> None:
+    """Serve; SIGTERM or SIGINT starts the drain.
+
+    Raises:
+        _CannotListen: the address is not to be had.
+        BaseExceptionGroup: the service crashed.
+    """
+    from .web.server import serve
+
+    stop = trio.Event()
+    listening = False
+    try:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as watching:
+                watching.start_soon(_watch_signals, signals, stop)
+                async with trio.open_nursery() as serving:
+                    urls: list[str] = await serving.start(partial(serve, app, settings, shutdown_trigger=stop.wait))
+                    listening = True
+                    _announce(urls, settings)
+                watching.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        reasons = [_why_not_listening(error, settings) for error in _leaves(group) if isinstance(error, OSError)]
+        if listening or not reasons or reasons[0] is None:
+            raise
+        raise _CannotListen(reasons[0]) from group
+
+
+async def _watch_signals(signals: AsyncIterable[int], stop: trio.Event) -> None:
+    """Ask for the drain at the first signal; end the process at a Ctrl-C that comes after it."""
+    async for number in signals:
+        if stop.is_set() and number == signal.SIGINT:
+            os._exit(INTERRUPTED)  # at once: nothing here is worth more than the patience of who pressed it twice
+        stop.set()
+
+
+def _announce(urls: Sequence[str], settings: Settings) -> None:
+    """Say on stdout that it serves, where, and with which brokers."""
+    broker = "the embedded broker" if settings.kafka.embedded else f"the brokers {settings.kafka.bootstrap_servers}"
+    try:
+        sys.stdout.write(f"listening on {', '.join(urls)} with {broker}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # who started us does not want to know; then stdout must not be flushed at exit, either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions in a group, and in the groups in it."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _why_not_listening(error: OSError, settings: Settings) -> str | None:
+    """Return a sentence for what an operator can do about it, or None for another error."""
+    host, port = settings.server.host, settings.server.port
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use; choose another with --port"
+    if error.errno == errno.EACCES:
+        return f"port {port} on {host} is not for this user; choose one above 1023 with --port"
+    if isinstance(error, socket.gaierror) or error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return f"{host} is no address of this machine; choose another with --host"
+    return None
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"kafka-chat: {sentence}\n")
+    sys.stderr.flush()
