@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from .processes import end_process, last_lines, start_process
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .kafka_distribution import KafkaDistribution
+
+Properties: TypeAlias = "Mapping[str, str | int | float | bool]"
 
 START_SECONDS = 60.0  # a broker is up in 2 s; a shared machine with two cores takes its time
 _FIRST_PORT, _LAST_PORT = 20000, 32000  # below the ephemeral ports, so nobody's outgoing connection sits on one after a kill
@@ -39,7 +41,7 @@ class KafkaNode:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def format(self, cluster_id: str, properties: Mapping[str, str | int | float | bool]) -> None:
+    def format(self, cluster_id: str, properties: Properties) -> None:
         """Write its configuration and prepare its folder."""
         self.folder.mkdir()
         (self.folder / "log4j2.properties").write_text(_LOG4J)
@@ -91,7 +93,7 @@ rootLogger.appenderRef.stdout.ref = stdout
 """
 
 
-def broker_properties(node: KafkaNode, nodes: Mapping[int, KafkaNode], more: Mapping[str, str | int | float | bool]) -> dict[str, str | int | float | bool]:
+def broker_properties(node: KafkaNode, nodes: Mapping[int, KafkaNode], more: Properties) -> dict[str, str | int | float | bool]:
     replicas = min(3, len(nodes))
     in_sync = 2 if replicas == 3 else 1
     return {

@@ -1,0 +1,286 @@
+"""WebSocket clients as users have them, that check each frame they get."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+from urllib.parse import quote
+
+import trio
+import websockets.exceptions
+import websockets.trio.client
+from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, open_websocket_url
+
+from .http_client import Answer, http
+from .raw_client import BrokenStream, Frame, Opcode, RawClient, Response, client_frame, close_code, handshake_request, open_raw
+
+__all__ = [
+    "Answer",
+    "BrokenStream",
+    "ChatClient",
+    "Closed",
+    "Delivery",
+    "Frame",
+    "Opcode",
+    "RawClient",
+    "Response",
+    "WebsocketsClient",
+    "client_frame",
+    "close_code",
+    "handshake_request",
+    "http",
+    "open_chat",
+    "open_raw",
+    "open_websockets",
+    "receive_path",
+    "refusal",
+]
+
+ANSWER_SECONDS = 10.0
+
+
+class Delivery(NamedTuple):
+    """What one frame says."""
+
+    sender: str
+    text: str
+    tag: str | None
+    chat: str
+
+
+class Closed(NamedTuple):
+    """How a connection ended; 1006 and no reason where no close frame came."""
+
+    code: int
+    reason: str
+
+
+class WrongFrame(AssertionError):
+    """A frame that is not exactly a delivery."""
+
+
+def receive_path(username: str) -> str:
+    """Return the path where a user's messages come."""
+    return "/receive-message/client/" + quote(username, safe="")
+
+
+def parse_delivery(frame: str | bytes) -> Delivery:
+    """Return what a frame says.
+
+    Raises:
+        WrongFrame: it is not text, not strict JSON, or does not have exactly the keys sender, text, tag, chat in this order.
+    """
+    if not isinstance(frame, str):
+        raise WrongFrame(f"a binary frame: {frame[:100]!r}")
+    try:
+        pairs = json.loads(frame, object_pairs_hook=list, parse_constant=_no_constant)
+        frame.encode()  # json takes lone surrogates
+    except ValueError as error:
+        raise WrongFrame(f"no strict JSON in UTF-8 ({error}): {frame[:200]!r}") from error
+    if not isinstance(pairs, list) or [pair[0] for pair in pairs if isinstance(pair, tuple)] != ["sender", "text", "tag", "chat"]:
+        raise WrongFrame(f"not an object of sender, text, tag, chat in this order: {frame[:200]!r}")
+    sender, text, tag, chat = (value for _, value in pairs)
+    if not all(isinstance(value, str) for value in (sender, text, chat)) or not (tag is None or isinstance(tag, str)):
+        raise WrongFrame(f"values of other types: {frame[:200]!r}")
+    return Delivery(sender, text, tag, chat)
+
+
+class ChatClient:
+    """A well-behaved client that takes what comes at once, so it is never why something is late.
+
+    Attributes:
+        received: everything so far, in order, also what `next` has returned.
+    """
+
+    def __init__(self, connection: WebSocketConnection) -> None:
+        self.received: list[Delivery] = []
+        self._connection = connection
+        self._arrived = trio.Condition()
+        self._returned = 0
+        self._wrong: Exception | None = None
+        self._closed: Closed | None = None
+
+    async def next(self, *, seconds: float = ANSWER_SECONDS) -> Delivery:
+        """Return the next message, in order of arrival.
+
+        Raises:
+            WrongFrame: what came is none.
+            trio.TooSlowError: nothing came in time.
+            AssertionError: the connection was closed instead.
+        """
+        return (await self.take(1, seconds=seconds))[0]
+
+    async def take(self, count: int, *, seconds: float = ANSWER_SECONDS) -> list[Delivery]:
+        """Return the next `count` messages, which have `seconds` for all of them."""
+        last = self._returned + count
+        with trio.move_on_after(seconds):
+            async with self._arrived:
+                while len(self.received) < last:
+                    self._raise_wrong()
+                    if self._closed is not None:
+                        raise AssertionError(f"the connection was closed ({self._closed}) after {len(self.received)} of {last} messages")
+                    await self._arrived.wait()
+        if len(self.received) < last:
+            raise trio.TooSlowError(f"{len(self.received)} of {last} messages came within {seconds:g} s; the last: {self.received[-1:]}")
+        self._returned, first = last, self._returned
+        return self.received[first:last]
+
+    async def texts(self, count: int, *, seconds: float = ANSWER_SECONDS) -> list[str]:
+        """Return the texts of the next `count` messages."""
+        return [delivery.text for delivery in await self.take(count, seconds=seconds)]
+
+    async def take_until(self, text: str, *, seconds: float = ANSWER_SECONDS) -> list[Delivery]:
+        """Return the messages up to the one with this text, which is the last of them: a marker shows that no others came."""
+        taken: list[Delivery] = []
+        with trio.fail_after(seconds):
+            while not taken or taken[-1].text != text:
+                taken.append(await self.next(seconds=seconds))
+        return taken
+
+    async def closed(self, *, seconds: float = ANSWER_SECONDS) -> Closed:
+        """Wait until the server has closed the connection, and return how."""
+        with trio.fail_after(seconds):
+            async with self._arrived:
+                while self._closed is None:
+                    await self._arrived.wait()
+        self._raise_wrong()
+        return self._closed
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the server has not closed it, as far as we have read."""
+        return self._closed is None
+
+    async def send(self, text: str | bytes) -> None:
+        """Send a message."""
+        await self._connection.send_message(text)
+
+    async def ping(self, payload: bytes | None = None, *, seconds: float = ANSWER_SECONDS) -> None:
+        """Ping, and wait for the pong."""
+        with trio.fail_after(seconds):
+            await self._connection.ping(payload)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Say goodbye, and wait for the server's answer."""
+        await self._connection.aclose(code, reason)
+
+    async def _collect(self) -> None:
+        closed = Closed(1006, "")
+        try:
+            while True:
+                delivery = parse_delivery(await self._connection.get_message())
+                async with self._arrived:
+                    self.received.append(delivery)
+                    self._arrived.notify_all()
+        except ConnectionClosed as error:
+            if error.reason is not None:
+                closed = Closed(int(error.reason.code), error.reason.reason or "")
+        except WrongFrame as error:
+            self._wrong = error
+        async with self._arrived:
+            self._closed = closed
+            self._arrived.notify_all()
+
+    def _raise_wrong(self) -> None:
+        if self._wrong is not None:
+            raise self._wrong
+
+
+@asynccontextmanager
+async def open_chat(
+    url: str, username: str, *, path: str | None = None, headers: Mapping[str, str] | None = None
+) -> AsyncIterator[ChatClient]:
+    """Be connected as a user for as long as the block lasts. Once it has begun, the server has accepted.
+
+    Args:
+        url: the server, `http://host:port`.
+        username: who.
+        path: another one than that of the user, percent-encoded.
+        headers: further ones of the handshake.
+
+    Raises:
+        trio_websocket.ConnectionRejected: the server refused; `refusal` is for tests that want that.
+        WrongFrame: at the end of the block, where a frame came that is no delivery.
+    """
+    address = "ws" + url.removeprefix("http") + (path or receive_path(username))
+    extra = [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+    opening = open_websocket_url(
+        address, extra_headers=extra, max_message_size=64 << 20, connect_timeout=ANSWER_SECONDS, disconnect_timeout=ANSWER_SECONDS
+    )
+    client: ChatClient | None = None
+    failure: BaseException | None = None
+    try:
+        async with opening as connection, trio.open_nursery() as nursery:
+            client = ChatClient(connection)
+            nursery.start_soon(client._collect)
+            try:
+                yield client
+            except BaseException as error:
+                failure = error
+                raise
+            finally:
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # The nurseries have wrapped what the block raised; tests catch by type.
+        if failure is None or isinstance(failure, trio.Cancelled) or not _holds_only(group, failure):
+            raise
+        raise failure from None
+    client._raise_wrong()
+
+
+async def refusal(url: str, path: str, *, headers: Mapping[str, str] | None = None) -> Answer:
+    """Ask for a WebSocket and return how it was refused, as an HTTP response."""
+    address = "ws" + url.removeprefix("http") + path
+    extra = [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+    try:
+        async with open_websocket_url(address, extra_headers=extra, connect_timeout=ANSWER_SECONDS, disconnect_timeout=ANSWER_SECONDS):
+            pass
+    except* ConnectionRejected as group:
+        rejected = group.exceptions[0]
+        while isinstance(rejected, BaseExceptionGroup):
+            rejected = rejected.exceptions[0]
+    else:
+        raise AssertionError(f"{path} was accepted")
+    assert isinstance(rejected, ConnectionRejected)
+    names = {name.decode().lower(): value.decode("latin-1") for name, value in rejected.headers}
+    return Answer(status=rejected.status_code, headers=names, body=rejected.body or b"")
+
+
+class WebsocketsClient:
+    """The client of the library `websockets`, which shares no code with us or our server."""
+
+    def __init__(self, connection: websockets.trio.client.ClientConnection) -> None:
+        self._connection = connection
+
+    async def next(self, *, seconds: float = ANSWER_SECONDS) -> Delivery:
+        """Return the next message."""
+        with trio.fail_after(seconds):
+            return parse_delivery(await self._connection.recv())
+
+    async def closed(self, *, seconds: float = ANSWER_SECONDS) -> Closed:
+        """Wait until the connection is closed, and return how; messages that come before are an error."""
+        with trio.fail_after(seconds):
+            try:
+                frame = await self._connection.recv()
+            except websockets.exceptions.ConnectionClosed:
+                return Closed(self._connection.close_code or 1006, self._connection.close_reason or "")
+        raise AssertionError(f"a message came instead: {frame!r}")
+
+
+@asynccontextmanager
+async def open_websockets(url: str, username: str) -> AsyncIterator[WebsocketsClient]:
+    """Be connected as a user, with the library `websockets` as its documentation has it."""
+    async with websockets.trio.client.connect("ws" + url.removeprefix("http") + receive_path(username)) as connection:
+        yield WebsocketsClient(connection)
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _holds_only(group: BaseExceptionGroup[BaseException], error: BaseException) -> bool:
+    return len(group.exceptions) == 1 and (
+        group.exceptions[0] is error or (isinstance(group.exceptions[0], BaseExceptionGroup) and _holds_only(group.exceptions[0], error))
+    )
