@@ -6,15 +6,18 @@ import logging
 import threading
 import time
 from collections.abc import Hashable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 from confluent_kafka import KafkaError, KafkaException
 
 from ..errors import BrokerError, BrokerUnreachable, TopicGone
-from ..settings import KafkaSettings
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from ..settings import KafkaSettings
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -22,6 +25,7 @@ K = TypeVar("K", bound=Hashable)
 Property = Any  # a string, a number, a flag, a function for a callback, or a logger, as confluent_kafka types it
 
 SAME_LINE_SECONDS = 60.0  # a broker that is away makes a dozen lines a second and client; one of them a minute says it
+KINDS_OF_LINES = 1_000
 
 # What may be set otherwise by `kafka.properties`.
 _DEFAULTS: dict[str, Property] = {
@@ -86,11 +90,12 @@ class ClientConfig:
             raise ValueError("no bootstrap_servers; the embedded broker has some, too, once it is open")
         self.embedded = settings.embedded
         self.bootstrap_servers = settings.bootstrap_servers
+        self.logger = SparingLogger(logging.getLogger("kafka_chat.kafka"))
         self._common: dict[str, Property] = {
             **_DEFAULTS,
             **settings.properties,
             "bootstrap.servers": settings.bootstrap_servers,
-            "logger": _SparingLogger(logging.getLogger("kafka_chat.kafka")),
+            "logger": self.logger,
         }
 
     def consumer(self, *, fetch_wait_ms: int = 100, **extra: Property) -> dict[str, Property]:
@@ -112,23 +117,22 @@ class ClientConfig:
         return {**self._common, **extra}
 
 
-class _SparingLogger:
-    """Hands on librdkafka's log lines, of the same kind one a minute.
-
-    librdkafka calls it in the thread that polls.
-    """
+class SparingLogger:
+    """Hands on log lines, of the same kind one a minute: librdkafka's, which calls it in the thread that polls, and ours."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._last: dict[object, float] = {}
 
     def log(self, level: int, template: str, *args: object) -> None:
-        """Log, unless the same facility (`FAIL`, `SSL`, …) had its line within a minute."""
+        """Log, unless a line with the same template and first argument (librdkafka's facility) was within a minute."""
         now = time.monotonic()
-        facility = args[0] if args else template
-        if now - self._last.get(facility, -SAME_LINE_SECONDS) < SAME_LINE_SECONDS:
+        kind = (template, args[0] if args else None)
+        if now - self._last.get(kind, -SAME_LINE_SECONDS) < SAME_LINE_SECONDS:
             return
-        self._last[facility] = now
+        if len(self._last) >= KINDS_OF_LINES:
+            self._last.clear()
+        self._last[kind] = now
         self._logger.log(min(level, logging.WARNING), template, *args)
 
 

@@ -7,13 +7,16 @@ compaction; no offsets by time; records of an open transaction are visible at on
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import trio
 from confluent_kafka import Consumer
 
 from .connect import broker_errors
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 START_SECONDS = 10.0  # it takes 60 ms
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Hashable, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
-from ..delivery.batch import PartitionKey
 from ..delivery.seams import TopicFacts
 from ..errors import BrokerUnreachable, SettingsError
 from .connect import ClientConfig, admin_future, admin_futures, broker_error, broker_errors
+
+if TYPE_CHECKING:
+    from ..delivery.batch import PartitionKey
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")

@@ -1,0 +1,257 @@
+"""The one thread that owns the Tail's Consumer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from ..delivery.batch import BATCH_BYTES, Batch, PartitionKey, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from .connect import ClientConfig
+
+# How long a poll waits for the first record. It ends at once when one comes, so this is no delay of delivery; but wishes
+# and cancellation wait for it. 1% of a core at 20 ms.
+POLL_SECONDS = 0.02
+FETCH_WAIT_MS = 20  # a new partition waits for the fetch that is open; 0.2% of a core at 50, 0.5% at 10
+
+RECORDS_A_ROUND = 1000  # the trio loop is held up for 0.5 ms while so many are made; 1.7 ms for 5000
+CHANGES_A_ROUND = 200  # assigning so many takes 5 ms
+
+PROBE_SECONDS = 1.0  # how often a position is looked at that may have moved over transaction markers alone
+
+METADATA_SECONDS = 0.1  # a topic that this client does not know is otherwise noticed half a second late
+METADATA_KNOWN_SECONDS = 300.0  # shorter than `metadata.max.age.ms`
+
+# What librdkafka may hold ahead of us. With a small queue the backoff has to be small, too: at its default it naps for a
+# second whenever the queue was full.
+_QUEUE = {"queued.max.messages.kbytes": 16_384, "fetch.queue.backoff.ms": 10}
+
+_log = logging.getLogger("kafka_chat.kafka")
+
+Place = tuple[str, int]  # topic and partition, as librdkafka knows them: it does not tell identities apart
+
+
+@dataclass(eq=False, slots=True)
+class Assignment:
+    """One partition, followed from one offset on. Another offset is another assignment.
+
+    Attributes:
+        key: which partition.
+        chat: what its frames say as `chat`.
+        start: the first offset.
+        position: the offset after what was taken from the Consumer; the thread's own.
+        delivered: the offset after what was handed over; the trio thread's own.
+    """
+
+    key: PartitionKey
+    chat: str
+    start: int
+    position: int = field(init=False)
+    delivered: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.position = self.delivered = self.start
+
+    @property
+    def place(self) -> Place:
+        """Topic and partition."""
+        return self.key.topic, self.key.partition
+
+
+@dataclass(slots=True)
+class Round:
+    """What one poll brought.
+
+    Attributes:
+        appended: per partition batches that follow each other without a hole.
+        broken: partitions that librdkafka reads no further until they are assigned again.
+    """
+
+    appended: list[tuple[Assignment, list[Batch]]] = field(default_factory=list)
+    broken: list[tuple[Assignment, KafkaError]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.appended or self.broken)
+
+
+class Poller:
+    """Reads what is assigned, and hands over what comes, a round at a time.
+
+    `assign` and `unassign` are called in the trio thread and change what is *wanted*; the thread brings its Consumer in line
+    between two polls. It waits while a round is taken, so it never runs ahead of the trio thread by more than one; what it
+    hands over may belong to an assignment that is no longer wanted, which `wants` tells.
+
+    Args:
+        config: of the Consumer.
+        deliver: takes a round, in the trio thread.
+        trouble: is called, in the trio thread, with what librdkafka says of brokers that are away.
+        message_bytes: `limits.message_bytes`.
+    """
+
+    def __init__(
+        self, config: ClientConfig, *, deliver: Callable[[Round], None], trouble: Callable[[str], None], message_bytes: int
+    ) -> None:
+        self._config = config
+        self._deliver = deliver
+        self._trouble = trouble
+        self._message_bytes = message_bytes
+        self._wanted: dict[Place, Assignment] = {}  # changed by the trio thread, read by ours
+        self._changed: deque[Place] = deque()
+        self._assigned: dict[Place, Assignment] = {}  # ours from here on
+        self._known: dict[tuple[str, str], float] = {}  # topic and id -> when the Consumer was made to look it up
+        self._probed = 0.0
+        self.rounds = 0  # how often it has been round
+
+    def assign(self, assignment: Assignment) -> None:
+        """Want this partition read from its `start` on, in place of any other assignment of it."""
+        self._wanted[assignment.place] = assignment
+        self._changed.append(assignment.place)
+
+    def unassign(self, assignment: Assignment) -> None:
+        """No longer want it."""
+        if self.wants(assignment):
+            del self._wanted[assignment.place]
+            self._changed.append(assignment.place)
+
+    def wants(self, assignment: Assignment) -> bool:
+        """Return whether this very assignment is wanted."""
+        return self._wanted.get(assignment.place) is assignment
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Poll until cancelled, which takes effect after `POLL_SECONDS`; started once the Consumer exists.
+
+        The thread is never abandoned: it would go on using a Consumer that is closed.
+        """
+        token = trio.lowlevel.current_trio_token()
+
+        def trouble(error: KafkaError) -> None:
+            # It runs inside poll, where an exception would come out garbled.
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(self._trouble, error.str())
+
+        def poll() -> None:
+            consumer = Consumer(self._config.consumer(fetch_wait_ms=FETCH_WAIT_MS, error_cb=trouble, **_QUEUE))
+            try:
+                trio.from_thread.run_sync(task_status.started)
+                while True:
+                    trio.from_thread.check_cancelled()
+                    self._reconcile(consumer)
+                    self._poll(consumer)
+                    self.rounds += 1
+            finally:
+                consumer.close()
+
+        await trio.to_thread.run_sync(poll, limiter=trio.CapacityLimiter(1), thread_name="kafka_chat tail")
+
+    # Everything below runs in the thread.
+
+    def _poll(self, consumer: Consumer) -> None:
+        first = consumer.poll(POLL_SECONDS)
+        if first is not None:
+            # It waits its whole timeout for so many records, so it has none: it takes what is there.
+            taken = self._take(consumer, [first, *consumer.consume(RECORDS_A_ROUND, 0)])
+        elif time.monotonic() - self._probed >= PROBE_SECONDS:
+            self._probed = time.monotonic()
+            taken = self._probe(consumer)
+        else:
+            return
+        if taken:
+            trio.from_thread.run_sync(self._deliver, taken)
+
+    def _take(self, consumer: Consumer, messages: Sequence[Message]) -> Round:
+        taken = Round()
+        records: dict[Place, list[Record]] = {}
+        for message in messages:
+            error = message.error()
+            assignment = self._assigned.get((message.topic(), message.partition()))  # type: ignore[arg-type]  # of an error without
+            if error is None and assignment is not None:
+                records.setdefault(assignment.place, []).append(Record(message.offset(), message.value()))  # type: ignore[arg-type]
+            elif error is not None and assignment is not None:
+                taken.broken.append((assignment, error))
+            elif error is not None:
+                _log.warning("the tail's consumer says: %s", error.str())
+        for place, position in _positions(consumer, records):
+            assignment = self._assigned[place]
+            taken.appended.append((assignment, list(self._batches(assignment, records[place], position))))
+        return taken
+
+    def _probe(self, consumer: Consumer) -> Round:
+        """Move over transaction markers behind which no record came.
+
+        A position is that of what was taken from the Consumer, and right after an assign there is none; so it never runs
+        ahead of a record.
+        """
+        taken = Round()
+        for place, position in _positions(consumer, self._assigned):
+            assignment = self._assigned[place]
+            if position > assignment.position:
+                taken.appended.append((assignment, list(self._batches(assignment, (), position))))
+        return taken
+
+    def _batches(self, assignment: Assignment, records: Iterable[Record], position: int) -> Iterator[Batch]:
+        """Cut records into batches of at most `BATCH_BYTES`; the last one reaches to `position`."""
+        piece: list[Record] = []
+        size = 0
+        for record in records:
+            length = len(record.value or b"")
+            if piece and size + length > BATCH_BYTES:
+                yield self._batch(assignment, piece, piece[-1].offset + 1)
+                piece, size = [], 0
+            piece.append(record)
+            size += length
+        yield self._batch(assignment, piece, max(position, piece[-1].offset + 1) if piece else position)
+
+    def _batch(self, assignment: Assignment, records: Sequence[Record], position: int) -> Batch:
+        first, assignment.position = assignment.position, position
+        return Batch.decode(records, first=first, next=position, chat=assignment.chat, max_bytes=self._message_bytes)
+
+    def _reconcile(self, consumer: Consumer) -> None:
+        """Bring the Consumer's assignment a step nearer to what is wanted."""
+        places: set[Place] = set()
+        while self._changed and len(places) < CHANGES_A_ROUND:
+            places.add(self._changed.popleft())
+        changes = [(place, self._assigned.get(place), self._wanted.get(place)) for place in places]
+        changes = [(place, old, new) for place, old, new in changes if old is not new]
+        removed = [TopicPartition(*place) for place, old, _ in changes if old is not None]
+        added = [TopicPartition(*place, new.start) for place, _, new in changes if new is not None]
+        if removed:
+            consumer.incremental_unassign(removed)
+        if added:
+            consumer.incremental_assign(added)
+        for place, _, new in changes:
+            if new is None:
+                del self._assigned[place]
+            else:
+                self._assigned[place] = new
+        self._look_up(consumer, {(new.key.topic, new.key.topic_id) for _, _, new in changes if new is not None})
+
+    def _look_up(self, consumer: Consumer, topics: set[tuple[str, str]]) -> None:
+        """Have the Consumer learn at once where these topics are; left alone it would ask some time later."""
+        now = time.monotonic()
+        unknown = [topic for topic in topics if now - self._known.get(topic, -METADATA_KNOWN_SECONDS) >= METADATA_KNOWN_SECONDS]
+        if not unknown:
+            return
+        if len(self._known) > 10 * CHANGES_A_ROUND:
+            self._known.clear()
+        self._known.update(dict.fromkeys(unknown, now))
+        with suppress(KafkaException):  # a broker that is away: it is told elsewhere, and the Consumer asks again by itself
+            if len(unknown) == 1:
+                consumer.list_topics(unknown[0][0], timeout=METADATA_SECONDS)
+            else:
+                consumer.list_topics(timeout=METADATA_SECONDS)
+
+
+def _positions(consumer: Consumer, places: Iterable[Place]) -> Iterator[tuple[Place, int]]:
+    """Yield the Consumer's positions; negative where there is none yet."""
+    for found in consumer.position([TopicPartition(*place) for place in places]):
+        yield (found.topic, found.partition), found.offset

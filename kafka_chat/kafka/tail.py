@@ -1,0 +1,408 @@
+"""Follows topics at their live end, and tells what becomes of them.
+
+Three run beside each other: the Poller's thread, which reads; a task that looks up what was wished a moment ago; and a
+task that looks once a second at everything else that is followed. The two tasks never have the same topic in hand, change
+what they know only between two checkpoints, and after each await ask anew whether the topic is still wished.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+from confluent_kafka import KafkaError
+
+from ..delivery.batch import PartitionKey
+from ..delivery.seams import Lost
+from ..errors import BrokerError
+from .poller import Assignment, Poller, Round
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+
+    from ..chat.topics import ChatNames
+    from ..delivery.batch import Batch
+    from ..delivery.seams import TailListener, TopicFacts
+    from ..settings import Limits
+    from ..telemetry import Telemetry
+    from .connect import ClientConfig
+    from .lookup import KafkaLookup
+
+WATCH_SECONDS = 1.0  # how often everything is looked at
+CALLED_SECONDS = 0.25  # how soon again, at the earliest, where something calls for it
+AGAIN_SECONDS = 0.05  # how soon a new wish is looked up again that is not settled yet
+TOPICS_A_LOOK = 500  # describing so many takes 13 ms; where more are followed they take turns
+LEADER_SECONDS = 1.0  # how long a topic that was made a moment ago may lack leaders before it is opened without them
+ABSENT_SECONDS = 1.0  # how far two listings that lack a topic are apart before it is taken for absent
+BEYOND_SECONDS = 5.0  # how long a position lies beyond the end before the log is taken for truncated
+STALL_SECONDS = 10.0  # how long a partition that has more may bring nothing before it is assigned anew
+STUCK_SECONDS = 5.0  # how long the thread may take for a round
+
+
+@dataclass(eq=False, slots=True)
+class _Followed:
+    """One wish, and what is known of its topic; a topic wished again is another one.
+
+    Attributes:
+        topic: as wished.
+        wished: when; `trio.current_time()`, like all times here.
+        looked: when it was last looked at.
+        settled: whether the watch looks after it; until then the task for new wishes does.
+        topic_id: of the topic that was found; "" while there is none.
+        former: the ids of those that had the name before. A broker that lags behind may still name them.
+        resumable: the ids of those that were absent, and the positions in them, should they come back.
+        known: its partitions, as they were when it was found, and those that were opened since.
+        leaderless: those of them that have no leader now.
+        assignments: those that are opened.
+        opened: whether the listener was told of it.
+        missing: whether the listener was told that it is missing.
+        absent_since: when the first of the listings in a row was asked for that lack it.
+        absent: whether it is known for certain that there was none, so that one that comes is a new one.
+    """
+
+    topic: str
+    wished: float
+    looked: float = float("-inf")
+    settled: bool = False
+    topic_id: str = ""
+    former: set[str] = field(default_factory=set)
+    resumable: dict[str, dict[int, int]] = field(default_factory=dict)
+    known: frozenset[int] = frozenset()
+    leaderless: frozenset[int] = frozenset()
+    assignments: dict[int, Assignment] = field(default_factory=dict)
+    opened: bool = False
+    missing: bool = False
+    absent_since: float | None = None
+    absent: bool = False
+
+
+class KafkaTail:
+    """Answers the seam `Tail`.
+
+    Attributes:
+        last_round: when all was last well: a broker answered, and the thread went round; `trio.current_time()`.
+    """
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        *,
+        listener: TailListener,
+        lookup: KafkaLookup,
+        names: ChatNames,
+        limits: Limits,
+        telemetry: Telemetry,
+        embedded: bool,
+    ) -> None:
+        self._listener = listener
+        self._lookup = lookup
+        self._names = names
+        self._telemetry = telemetry
+        self._log = config.logger
+        # The embedded broker is one, and knows what it has; of several, one may not have heard of a topic yet.
+        self._absent_seconds = 0.0 if embedded else ABSENT_SECONDS
+        self._poller = Poller(config, deliver=self._deliver, trouble=self._trouble, message_bytes=limits.message_bytes)
+        self._followed: dict[str, _Followed] = {}
+        self._wished = trio.Event()
+        self._called = trio.Event()  # the watch is called before its time
+        self._broken: dict[Assignment, float] = {}  # dead until assigned again -> since when
+        self._ends: dict[Assignment, tuple[int, int]] = {}  # -> its position at the last look for stalled ones, and its end
+        self._ends_asked = trio.current_time()
+        self._away: str | None = None
+        self._rounds = 0
+        self._went_round = self.last_round = trio.current_time()
+
+    async def run_thread(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Read what is followed, until cancelled; started once the thread is up."""
+        await self._poller.run(task_status=task_status)
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong, as a sentence, while no broker answers or the thread is stuck; else None."""
+        if self._away:
+            return self._away
+        stuck = trio.current_time() - self._went_round
+        return f"the tail has made no progress for {stuck:.0f} s" if stuck > STUCK_SECONDS else None
+
+    @property
+    def leaderless(self) -> Mapping[str, frozenset[int]]:
+        """Topic -> partitions that have no leader now; topics without any are left out."""
+        return {followed.topic: followed.leaderless for followed in self._followed.values() if followed.leaderless}
+
+    def follow(self, topic: str) -> None:
+        """Want a topic followed; see `Tail`."""
+        if topic not in self._followed:
+            self._followed[topic] = _Followed(topic, trio.current_time())
+            self._wished.set()
+
+    def unfollow(self, topic: str) -> None:
+        """No longer want it; see `Tail`."""
+        followed = self._followed.pop(topic, None)
+        if followed is not None:
+            self._unassign(followed)
+
+    # What the thread hands over
+
+    def _deliver(self, taken: Round) -> None:
+        for assignment, batches in taken.appended:
+            if self._poller.wants(assignment):
+                assignment.delivered = batches[-1].next
+                self._listener.append(assignment.key, batches)
+                self._count_rejected(assignment.key, batches)
+        for assignment, error in taken.broken:
+            if self._poller.wants(assignment):
+                self._broken.setdefault(assignment, trio.current_time())
+                self._called.set()
+                if error.code() not in (KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART):  # those are told by `_repair`
+                    self._log.log(logging.WARNING, "%s cannot be read: %s", str(assignment.key), error.str())
+
+    def _count_rejected(self, key: PartitionKey, batches: Iterable[Batch]) -> None:
+        for batch in batches:
+            for rejected in batch.rejected:
+                self._telemetry.record_rejected(topic=key.topic, partition=key.partition, offset=rejected.offset, reason=rejected.reason)
+
+    def _trouble(self, reason: str) -> None:
+        self._called.set()
+
+    # The two tasks
+
+    async def run_wishes(self) -> None:
+        """Look up what was wished a moment ago, until cancelled."""
+        while True:
+            await self._wished.wait()
+            self._wished = trio.Event()
+            fresh = [followed for followed in self._followed.values() if not followed.settled]
+            try:
+                await self._look(fresh)
+            except BrokerError:
+                self._called.set()  # the watch tells of it
+            if not all(followed.settled for followed in fresh if self._follows(followed)):
+                await trio.sleep(AGAIN_SECONDS)
+                self._wished.set()
+
+    async def run_watch(self) -> None:
+        """Look at everything else once a second, until cancelled."""
+        while True:
+            try:
+                await self._watch()
+            except BrokerError as error:
+                self._tell_away(str(error))
+            else:
+                self._tell_away(None)
+            self._note_progress()
+            await trio.sleep(CALLED_SECONDS)
+            with trio.move_on_after(WATCH_SECONDS - CALLED_SECONDS):
+                await self._called.wait()
+            self._called = trio.Event()
+
+    async def _watch(self) -> None:
+        settled = [followed for followed in self._followed.values() if followed.settled]
+        turn = {
+            *heapq.nsmallest(TOPICS_A_LOOK, (followed for followed in settled if followed.opened), key=_looked),
+            *heapq.nsmallest(TOPICS_A_LOOK, (followed for followed in settled if not followed.opened), key=_looked),
+            *(self._followed[assignment.key.topic] for assignment in self._broken if self._poller.wants(assignment)),
+        }
+        if not turn:
+            await self._lookup.ping()
+            return
+        await self._look(turn)
+        if self._broken:
+            await self._repair()
+        if trio.current_time() - self._ends_asked >= STALL_SECONDS:
+            self._ends_asked = trio.current_time()
+            await self._restart_stalled(turn)
+
+    def _tell_away(self, reason: str | None) -> None:
+        if reason and not self._away:
+            self._telemetry.brokers_away(reason=reason)
+        elif self._away and not reason:
+            self._telemetry.brokers_back()
+        self._away = reason
+
+    def _note_progress(self) -> None:
+        if self._poller.rounds != self._rounds:
+            self._rounds = self._poller.rounds
+            self._went_round = trio.current_time()
+            if not self._away:
+                self.last_round = self._went_round
+
+    # What the lookups find
+
+    async def _look(self, turn: Collection[_Followed]) -> None:
+        """Ask what has become of these topics, and tell.
+
+        The identity is asked for before the offset: an offset of a later topic under an earlier one's id is then found out
+        at the next look, as any other topic that was made anew.
+        """
+        asked = trio.current_time()
+        facts = await self._lookup.describe([followed.topic for followed in turn])
+        unplaced: dict[_Followed, list[PartitionKey]] = {}
+        for followed in turn:
+            followed.looked = asked
+            if self._follows(followed):
+                unplaced[followed] = self._found(followed, facts.get(followed.topic), asked)
+        ends = await self._lookup.last_stable_offsets([key for keys in unplaced.values() for key in keys])
+        for followed, keys in unplaced.items():
+            if keys and self._follows(followed):
+                self._place(followed, keys, ends, asked)
+
+    def _found(self, followed: _Followed, facts: TopicFacts | None, asked: float) -> list[PartitionKey]:
+        """Take note of what a broker says of a topic; return the partitions that are to begin at their end."""
+        if facts is None:
+            self._not_found(followed, asked)
+            return []
+        if facts.topic_id in followed.former:
+            return []
+        if followed.topic_id not in ("", facts.topic_id):
+            followed.former.add(followed.topic_id)
+            self._lose(followed, Lost.RECREATED)
+        positions = followed.resumable.pop(facts.topic_id, None)
+        added = facts.partitions - followed.known if followed.topic_id or followed.absent else frozenset()
+        followed.topic_id = facts.topic_id
+        followed.known |= facts.partitions
+        followed.leaderless = facts.leaderless
+        followed.absent = False
+        followed.absent_since = None
+        if positions is not None:
+            self._open(followed, positions, created=False)
+        elif added:
+            self._open(followed, dict.fromkeys(sorted(added), 0), created=True)
+        return [PartitionKey(followed.topic, facts.topic_id, number) for number in sorted(facts.partitions - followed.assignments.keys())]
+
+    def _not_found(self, followed: _Followed, asked: float) -> None:
+        if followed.absent_since is None:
+            followed.absent_since = asked
+        certain = asked - followed.absent_since >= self._absent_seconds
+        if followed.topic_id:
+            if certain:
+                followed.resumable[followed.topic_id] = {number: taken.delivered for number, taken in followed.assignments.items()}
+                self._lose(followed, None)
+            return
+        followed.settled = True
+        followed.absent = followed.absent or certain
+        if not followed.missing:
+            followed.missing = True
+            self._listener.topic_missing(followed.topic)
+
+    def _place(self, followed: _Followed, keys: Collection[PartitionKey], ends: Mapping[PartitionKey, int], asked: float) -> None:
+        """Open what has a leader; a topic that was made a moment ago is given the time to have them all."""
+        starts = {key.partition: ends[key] for key in keys if key in ends}
+        late = asked - followed.wished >= LEADER_SECONDS
+        if starts and (followed.opened or late or len(starts) == len(keys)):
+            self._open(followed, starts, created=False)
+        elif late:
+            followed.settled = True
+
+    def _open(self, followed: _Followed, starts: Mapping[int, int], *, created: bool) -> None:
+        """Tell the listener first, then have it read."""
+        followed.settled = followed.opened = True
+        followed.missing = False
+        self._listener.topic_opened(followed.topic, followed.topic_id, starts, created=created)
+        if self._follows(followed):
+            for number, start in starts.items():
+                self._assign(followed, PartitionKey(followed.topic, followed.topic_id, number), start)
+
+    def _lose(self, followed: _Followed, cause: Lost | None) -> None:
+        """End reading a topic that is no more; what comes under its name is a new one."""
+        topic_id, opened = followed.topic_id, followed.opened
+        self._unassign(followed)
+        followed.topic_id = ""
+        followed.known = followed.leaderless = frozenset()
+        followed.opened = False
+        followed.missing = followed.absent = True
+        if opened:
+            self._listener.topic_lost(followed.topic, topic_id, cause)
+
+    def _follows(self, followed: _Followed) -> bool:
+        return self._followed.get(followed.topic) is followed
+
+    def _assign(self, followed: _Followed, key: PartitionKey, start: int) -> None:
+        assignment = Assignment(key, self._names.chat(key.topic), start)
+        followed.assignments[key.partition] = assignment
+        self._poller.assign(assignment)
+
+    def _unassign(self, followed: _Followed) -> None:
+        for assignment in followed.assignments.values():
+            self._poller.unassign(assignment)
+        followed.assignments = {}
+
+    # What keeps single partitions going
+
+    async def _repair(self) -> None:
+        """Find out why partitions broke, tell, and have them read again where they can be.
+
+        Whether the topic is still the same one was looked up just before. What has no leader now is left for the next time.
+        """
+        keys = [assignment.key for assignment in self._broken if self._poller.wants(assignment)]
+        firsts = await self._lookup.first_offsets(keys)
+        ends = await self._lookup.last_stable_offsets(keys)
+        for assignment, since in list(self._broken.items()):
+            if not self._poller.wants(assignment):
+                del self._broken[assignment]
+            elif assignment.key in firsts and assignment.key in ends:
+                self._repair_one(assignment, since, firsts[assignment.key], ends[assignment.key])
+
+    def _repair_one(self, assignment: Assignment, since: float, first: int, end: int) -> None:
+        position = assignment.delivered
+        if position < first:
+            self._lose_position(assignment, first, Lost.RETENTION)
+        elif position <= end:
+            self._restart(assignment, position)
+        elif trio.current_time() - since >= BEYOND_SECONDS:  # a new leader may be a moment behind what consumers saw
+            self._lose_position(assignment, end, Lost.TRUNCATED)
+
+    def _lose_position(self, assignment: Assignment, first_left: int, cause: Lost) -> None:
+        key, asked = assignment.key, assignment.delivered
+        self._telemetry.position_lost(topic=key.topic, partition=key.partition, asked=asked, first_left=first_left, cause=cause)
+        self._listener.position_lost(key, asked, first_left, cause)
+        if self._poller.wants(assignment):
+            self._restart(assignment, first_left)
+
+    def _restart(self, assignment: Assignment, start: int) -> None:
+        self._broken.pop(assignment, None)
+        self._assign(self._followed[assignment.key.topic], assignment.key, start)
+
+    async def _restart_stalled(self, turn: Iterable[_Followed]) -> None:
+        """Assign anew what has brought nothing since the last look, though there was more by then."""
+        for assignment, (position, end) in self._ends.items():
+            if self._poller.wants(assignment) and assignment not in self._broken and position == assignment.delivered < end:
+                self._log.log(logging.WARNING, "%s stood still at offset %d of %d; it is read anew", str(assignment.key), position, end)
+                self._restart(assignment, position)
+        asked = {assignment.key: assignment for followed in turn for assignment in followed.assignments.values()}
+        ends = await self._lookup.last_stable_offsets(asked)
+        self._ends = {asked[key]: (asked[key].delivered, end) for key, end in ends.items()}
+
+
+def _looked(followed: _Followed) -> float:
+    return followed.looked
+
+
+@asynccontextmanager
+async def open_tail(
+    config: ClientConfig,
+    *,
+    listener: TailListener,
+    lookup: KafkaLookup,
+    names: ChatNames,
+    limits: Limits,
+    telemetry: Telemetry,
+    embedded: bool,
+) -> AsyncIterator[KafkaTail]:
+    """Follow topics at their live end for as long as the block lasts; Kafka may be away.
+
+    Raises:
+        ExceptionGroup: a bug in here; a broker that is away is none.
+    """
+    tail = KafkaTail(
+        config, listener=listener, lookup=lookup, names=names, limits=limits, telemetry=telemetry, embedded=embedded
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(tail.run_thread)
+        nursery.start_soon(tail.run_wishes)
+        nursery.start_soon(tail.run_watch)
+        yield tail
+        nursery.cancel_scope.cancel()
