@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
 import msgspec
-import trio
 
 from ..chat.topics import TOPIC_LENGTH, ChatNames
 from ..errors import BrokerUnreachable, Conflict, RequestError
 from .batch import PartitionKey
 from .deadlines import Due, answer_due
+from .pairs import Pairs
 from .seams import Lookup, SubscriptionChange, SubscriptionLog, TopicFacts
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence, Set
+    from collections.abc import Mapping, Sequence, Set
 
     from ..settings import Settings
 
@@ -42,8 +40,8 @@ class FollowedChat(msgspec.Struct, frozen=True):
 class Subscriptions:
     """The subscriptions of all users.
 
-    Calls of one user wait for each other; between instances the order of the log decides. Every call answers within 5 s,
-    with all that the user then follows. All are idempotent.
+    Calls on one pair of user and chat wait for each other; between instances the order of the log decides. Every call
+    answers within 5 s, with all that the user then follows. All are idempotent.
 
     Args:
         log: who has subscribed to what.
@@ -58,7 +56,7 @@ class Subscriptions:
         self._names = names
         self._default = frozenset(settings.chats.default)
         self._limits = settings.limits
-        self._busy: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()  # a lock lives as long as a call of its user
+        self._pairs = Pairs()
 
     def chats_of(self, username: str) -> dict[str, SubscriptionChange]:
         """Return chat -> since when, for all that a user follows: what everybody does, too, which has no start.
@@ -104,11 +102,12 @@ class Subscriptions:
             facts = await self._lookup.describe(topics)  # identities before offsets
             keys = {chat: self._keys(chat, facts) for chat in wanted if chat not in self._default}
             offsets = await self._lookup.last_stable_offsets([key for of_chat in keys.values() for key in of_chat])
-            async with self._alone(username):
-                subscribed = self._log.chats_of(username).keys() - self._default
-                new = [chat for chat in keys if chat not in subscribed]
-                self._check_number(username, len(subscribed), len(new))
-                await self._write([_beginning(username, chat, keys[chat], offsets) for chat in new], due)
+            await self._pairs.free(username, keys)
+            subscribed = self._log.chats_of(username).keys() - self._default
+            new = [chat for chat in keys if chat not in subscribed]
+            self._check_number(username, subscribed | self._pairs.being_written(username), new)
+            written = [*new, *self._pairs.doubtful(username, keys.keys() & subscribed)]
+            await self._write([_beginning(username, chat, keys[chat], offsets) for chat in written], due)
             return await self._answer(username, topics, facts)
 
     async def unsubscribe(self, username: str, chats: Sequence[str] | None) -> list[FollowedChat]:
@@ -134,11 +133,14 @@ class Subscriptions:
             # Asked before anything is written: a broker that does not answer is found here.
             topics = {self._names.topic(chat) for chat in self.chats_of(username)}
             facts = await self._lookup.describe(topics)
-            async with self._alone(username):
-                subscribed = self._log.chats_of(username)
-                ended = [chat for chat in (subscribed if unwanted is None else unwanted) if chat in subscribed]
-                changes = [SubscriptionChange(username=username, chat=chat, subscribed=False, starts={}) for chat in ended]
-                await self._write(changes, due)
+            await self._pairs.free(username, unwanted)
+            subscribed = self._log.chats_of(username).keys() - self._default
+            if unwanted is None:
+                ended = subscribed.union(self._pairs.all_doubtful(username))
+            else:
+                ended = subscribed.intersection(unwanted).union(self._pairs.doubtful(username, unwanted))
+            changes = [SubscriptionChange(username=username, chat=chat, subscribed=False, starts={}) for chat in sorted(ended)]
+            await self._write(changes, due)
             return await self._answer(username, topics, facts)
 
     def _parse(self, chats: Sequence[str]) -> list[str]:
@@ -153,10 +155,11 @@ class Subscriptions:
         if not self._log.ready:
             raise BrokerUnreachable(self._log.problem or "the subscriptions have not been read yet; come again")
 
-    def _check_number(self, username: str, subscribed: int, new: int) -> None:
+    def _check_number(self, username: str, subscribed: Set[str], new: Sequence[str]) -> None:
         limit = self._limits.chats_per_user
-        if new and subscribed + new > limit:
-            raise Conflict(f"{username} follows {subscribed} chats; {new} more would be over limits.chats_per_user, {limit}", field="topic")
+        if new and len({*subscribed, *new}) > limit:
+            further = f"{len(new)} more would be over limits.chats_per_user, {limit}"
+            raise Conflict(f"{username} has subscribed to {len(subscribed)} chats; {further}", field="topic")
 
     def _keys(self, chat: str, facts: Mapping[str, TopicFacts]) -> list[PartitionKey]:
         topic = self._names.topic(chat)
@@ -165,10 +168,11 @@ class Subscriptions:
         return [PartitionKey(topic, facts[topic].topic_id, partition) for partition in sorted(facts[topic].partitions)]
 
     async def _write(self, changes: Sequence[SubscriptionChange], due: Due) -> None:
-        """Write, and wait until we have read it ourselves."""
+        """Write changes of one user to pairs that are free, and wait until we have read them ourselves."""
         if changes:
             due.check_may_write()
-            await self._log.passed(await self._log.write(changes))
+            with self._pairs.written(changes[0].username, [change.chat for change in changes]):
+                await self._log.passed(await self._log.write(changes))
 
     async def _answer(self, username: str, asked: Set[str], facts: Mapping[str, TopicFacts]) -> list[FollowedChat]:
         """Return what is followed now.
@@ -184,13 +188,6 @@ class Subscriptions:
             FollowedChat(chat=chat, topic=topic, exists=topic in facts or topic in further, default=chat in self._default)
             for chat, topic in topics.items()
         ]
-
-    @asynccontextmanager
-    async def _alone(self, username: str) -> AsyncIterator[None]:
-        """Run the block while no other call of this user is in its own."""
-        lock = self._busy.setdefault(username, trio.Lock())
-        async with lock:
-            yield
 
 
 def _beginning(username: str, chat: str, keys: Sequence[PartitionKey], offsets: Mapping[PartitionKey, int]) -> SubscriptionChange:
