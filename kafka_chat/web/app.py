@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from quart import request
+from quart import Websocket, request
 from quart_trio import QuartTrio
-from werkzeug.exceptions import BadRequest, HTTPException
 
 from .errors import answer_errors
 from .openapi import document
@@ -40,19 +39,22 @@ class ChatApp(QuartTrio):
     open_service: Callable[[], AbstractAsyncContextManager[Service]]
 
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
-        """Return what matches a request to a route; a request that cannot be matched is answered as a wrong one."""
-        try:
-            return super().create_url_adapter(request)
-        except (HTTPException, UnicodeError):
-            if request is None:
-                raise
-            request.routing_exception = BadRequest("the Host header, or the address, cannot be understood")
-            return None
+        """Return what matches a request to a route: by its path, method and kind alone.
 
-    async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI's own types are as wide
-        """Serve one connection."""
+        Quart also looks at the Host header, and fails where that is no host name; and at the scheme, so that a
+        WebSocket behind a proxy that says `https` is none.
+        """
+        if request is None:
+            return super().create_url_adapter(request)
+        scheme = "ws" if isinstance(request, Websocket) else "http"
+        return self.url_map.bind("localhost", request.root_path, None, scheme, request.method, request.path)
+
+    async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - as wide as Quart's own
+        """Serve one connection, with what Quart cannot read made readable."""
         if scope.get("path") == "":  # `GET ?x HTTP/1.1`; Quart looks at the first character
             scope = {**scope, "path": "/", "raw_path": b"/"}
+        if not scope.get("query_string", b"").isascii():
+            scope = {**scope, "query_string": scope["query_string"].decode(errors="replace").encode()}
         await super().asgi_app(scope, receive, send)
 
 

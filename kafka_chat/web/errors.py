@@ -27,6 +27,9 @@ _SENTENCES = {
 }
 
 
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # in the order that Allow names them
+
+
 class ErrorBody(msgspec.Struct, frozen=True):
     """What went wrong, for the person who has to act."""
 
@@ -58,12 +61,14 @@ def _schema_error(error: RequestSchemaValidationError) -> Response:
 
 def _http_error(error: HTTPException) -> Response:
     """Answer what Quart and werkzeug raise: no such route, no such method, too large."""
+    if isinstance(error, MethodNotAllowed) and has_websocket_context():
+        error = WebsocketMismatch()  # a route without GET; the method is not what is wrong with a handshake
     status = error.code or 500
     if status >= 500:
         return _bug(error)
     headers = {name: value for name, value in error.get_headers() if name.lower() not in ("content-type", "content-length")}
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
-        headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        headers["Allow"] = ", ".join(sorted(error.valid_methods, key=_METHODS.index))
     return _answer(status, _sentence(error, status, headers), None, headers)
 
 

@@ -29,13 +29,13 @@ Fragment = dict[str, Any]  # a piece of an OpenAPI document
 
 SWAGGER_UI = "swagger-ui-5.33.1"
 REDOC = "redoc-2.5.4"
-ASSETS = {  # path below assets/ -> content type; nothing else there is served
-    f"{SWAGGER_UI}/swagger-ui-bundle.js": "text/javascript; charset=utf-8",
-    f"{SWAGGER_UI}/swagger-ui.css": "text/css; charset=utf-8",
-    f"{SWAGGER_UI}/LICENSE": "text/plain; charset=utf-8",
-    f"{REDOC}/redoc.standalone.js": "text/javascript; charset=utf-8",
-    f"{REDOC}/redoc.standalone.js.LICENSE.txt": "text/plain; charset=utf-8",
-    f"{REDOC}/LICENSE": "text/plain; charset=utf-8",
+ASSETS = {  # path below assets/ -> content type, UTF-8 all of them; nothing else there is served
+    f"{SWAGGER_UI}/swagger-ui-bundle.js": "text/javascript",
+    f"{SWAGGER_UI}/swagger-ui.css": "text/css",
+    f"{SWAGGER_UI}/LICENSE": "text/plain",
+    f"{REDOC}/redoc.standalone.js": "text/javascript",
+    f"{REDOC}/redoc.standalone.js.LICENSE.txt": "text/plain",
+    f"{REDOC}/LICENSE": "text/plain",
 }
 ASSET_SECONDS = 365 * 24 * 3600  # a directory's name has the version, so its files never change
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, NoReturn, cast
+from urllib.parse import quote
 
 from quart import Blueprint, request, websocket
 from quart_schema import hide, tag
@@ -77,8 +78,9 @@ async def receive_messages(username: str) -> None:
 async def no_websocket(username: str) -> NoReturn:
     """Tell somebody who comes without a WebSocket how to connect."""
     parse_username(rest_of_path("/receive-message/client/"))
-    address = f"ws://{request.host}{request.path}"
+    scheme = "wss" if request.scheme == "https" else "ws"
+    address = f"{scheme}://{request.host or 'HOST'}{quote(request.root_path + request.path)}"
     raise UpgradeRequired(
-        f"this address speaks WebSocket: connect to {address}, for example with new WebSocket({address!r}) in a browser",
+        f"this address speaks WebSocket; in a browser: new WebSocket({address!r})",
         headers={"Upgrade": "websocket", "Connection": "Upgrade"} if request.http_version == "1.1" else None,
     )

@@ -1,0 +1,171 @@
+"""`/openapi.json`, `/docs`, `/redoc`: true to the routes, and at home in a closed network."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+import kafka_chat.web
+from kafka_chat.settings import KafkaSettings, Settings
+from kafka_chat.web.openapi import ASSETS
+from tests.support.fake_service import app_with_service, ask
+
+ASSETS_DIRECTORY = Path(kafka_chat.web.__file__).with_name("assets")
+ERROR = {"$ref": "#/components/schemas/ErrorBody"}
+OPERATIONS = {
+    ("/receive-message/client/{username}", "get"): {"101", "400", "426", "500", "503"},
+    ("/subscribing/{username}", "get"): {"200", "400", "405", "500", "503"},
+    ("/subscribing/{username}", "post"): {"200", "400", "409", "413", "500", "503"},
+    ("/subscribing/{username}", "delete"): {"200", "400", "409", "413", "500", "503"},
+    ("/send-message/chat/{chat}", "post"): {"200", "400", "403", "404", "413", "415", "500", "503"},
+    ("/health", "get"): {"200"},
+    ("/ready", "get"): {"200", "503"},
+    ("/metrics", "get"): {"200"},
+}
+
+
+async def the_document() -> dict[str, Any]:
+    app, _ = app_with_service()
+    answer = await ask(app, "GET", "/openapi.json")
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/json"
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+async def test_the_document_is_openapi_3_1():
+    document = await the_document()
+    assert document["openapi"].startswith("3.1")
+    OpenAPIV31SpecValidator(document).validate()
+
+
+async def test_the_document_has_every_route_with_every_status():
+    document = await the_document()
+    found = {(path, method): set(operation["responses"]) for path, item in document["paths"].items() for method, operation in item.items()}
+    assert found == OPERATIONS
+
+
+async def test_every_operation_and_every_status_is_described_with_what_its_body_is():
+    document = await the_document()
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            assert operation["summary"], (path, method)
+            assert len(operation["description"]) > 20, (path, method)
+            assert operation["tags"][0] in [tag["name"] for tag in document["tags"]]
+            for parameter in operation["parameters"]:
+                assert parameter["description"], (path, method, parameter)
+                assert parameter["example"], (path, method, parameter)
+            for status, response in operation["responses"].items():
+                assert len(response["description"]) > 5, (path, method, status)
+                if status == "101":
+                    continue
+                ((media, content),) = response["content"].items()
+                if int(status) >= 400 and path != "/ready":
+                    assert (media, content["schema"]) == ("application/json", ERROR), (path, method, status)
+                    assert set(content["example"]) == {"error", "field"}
+
+
+async def test_every_reference_leads_somewhere_and_every_operation_has_a_name_of_its_own():
+    document = await the_document()
+    references = set(re.findall(r"'#/components/schemas/(\w+)'", repr(document)))
+    assert references == set(document["components"]["schemas"])
+    names = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
+    assert len(names) == len(set(names))
+
+
+async def test_the_websocket_is_described_with_its_frames_and_close_codes_and_an_example():
+    operation = (await the_document())["paths"]["/receive-message/client/{username}"]["get"]
+    for piece in ('{"sender": "bob", "text": "hello", "tag": null, "chat": "room1"}', "1008", "1009", "1011", "1012", "new WebSocket("):
+        assert piece in operation["description"]
+
+
+async def test_what_is_described_is_what_is_answered():
+    document = await the_document()
+    app, _ = app_with_service(Settings(kafka=KafkaSettings(embedded=True)))
+    schemas = document["components"]["schemas"]
+    following = (await ask(app, "GET", "/subscribing/ada")).json()
+    assert set(following) == set(schemas["Following"]["required"])
+    assert set(following["chats"][0]) == set(schemas["FollowedChat"]["required"])
+    published = (await ask(app, "POST", "/send-message/chat/room1", json_body={"sender": "ada", "text": "hello"})).json()
+    assert set(published) == set(schemas["Published"]["required"])
+    error = (await ask(app, "GET", "/nowhere")).json()
+    assert set(error) == set(schemas["ErrorBody"]["required"])
+
+
+class _Addresses(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value for name, value in attrs if name in ("src", "href", "spec-url", "action", "data") and value]
+
+
+@pytest.mark.parametrize(("page", "prefix"), [("/docs", ""), ("/redoc", ""), ("/docs", "/chats"), ("/redoc", "/chats")])
+async def test_a_page_asks_nobody_but_us(page: str, prefix: str):
+    app, _ = app_with_service()
+    answer = await ask(app, "GET", prefix + page, root_path=prefix)
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    text = answer.body.decode()
+    assert "//" not in text  # no other host is named, whatever for
+    parser = _Addresses()
+    parser.feed(text)
+    parser.found += re.findall(r'url: "([^"]*)"', text)
+    assert len(parser.found) >= 2
+    for address in parser.found:
+        target = urlsplit(urljoin(f"http://localhost:8001{prefix}{page}", address))
+        assert target.netloc == "localhost:8001"
+        assert (await ask(app, "GET", target.path, root_path=prefix)).status == 200, address
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+async def test_a_page_lets_the_browser_ask_nobody_but_us_either(page: str):
+    app, _ = app_with_service()
+    policy = dict(part.strip().split(" ", 1) for part in (await ask(app, "GET", page)).headers["content-security-policy"].split(";"))
+    assert policy.pop("default-src") == "'none'"
+    for sources in policy.values():
+        for source in sources.split():
+            assert source in ("'self'", "'none'", "data:", "blob:", "'unsafe-inline'") or source.startswith("'sha256-")
+    assert "'unsafe-inline'" not in policy["script-src"]
+
+
+@pytest.mark.parametrize(("name", "content_type"), ASSETS.items())
+async def test_an_asset_is_served_with_its_type_and_may_be_kept_for_long(name: str, content_type: str):
+    app, _ = app_with_service()
+    answer = await ask(app, "GET", f"/assets/{name}")
+    assert answer.status == 200
+    assert answer.headers["content-type"] == f"{content_type}; charset=utf-8"
+    assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert answer.body == (ASSETS_DIRECTORY / name).read_bytes()
+    again = await ask(app, "GET", f"/assets/{name}", headers={"if-none-match": answer.headers["etag"]})
+    assert again.status == 304
+    assert again.body == b""
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "../app.py", "%2e%2e/app.py", "..%2fapp.py", "redoc-2.5.4", "redoc-2.5.4/", "/etc/passwd", "%00"]
+)
+async def test_nothing_else_is_served_as_an_asset(name: str):
+    app, _ = app_with_service()
+    assert (await ask(app, "GET", f"/assets/{name}")).status == 404
+
+
+def test_the_assets_are_those_that_their_list_says():
+    listed = dict(
+        reversed(line.split("  "))
+        for line in (ASSETS_DIRECTORY / "README.md").read_text().splitlines()
+        if re.match(r"[0-9a-f]{64}  ", line)
+    )
+    assert set(listed) == set(ASSETS)
+    for name, digest in listed.items():
+        assert hashlib.sha256((ASSETS_DIRECTORY / name).read_bytes()).hexdigest() == digest, name
+    shipped = {str(path.relative_to(ASSETS_DIRECTORY)) for path in ASSETS_DIRECTORY.rglob("*") if path.is_file()}
+    assert shipped == {*ASSETS, "README.md"}

@@ -1,0 +1,216 @@
+"""A service in memory, at the seam of the web edge, and a client that speaks ASGI to the application as hypercorn does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+import trio
+
+from kafka_chat.chat.topics import ChatNames
+from kafka_chat.delivery.seams import Inbox, Published, Sink
+from kafka_chat.delivery.subscriptions import FollowedChat
+from kafka_chat.errors import Conflict, NotFound, Overloaded, RequestError
+from kafka_chat.settings import Settings
+from kafka_chat.telemetry import Telemetry
+from kafka_chat.web.app import ChatApp, create_app
+
+
+class FakeAdmission:
+    def __init__(self, service: FakeService, username: str) -> None:
+        self.username = username
+        self._service = service
+
+    def __enter__(self) -> FakeAdmission:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._service.admitted.remove(self.username)
+
+
+@dataclass
+class FakeReadiness:
+    problems: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def ready(self) -> bool:
+        return not self.problems
+
+
+class FakeSubscriptions:
+    """Who follows what, in a dictionary; `failing` is raised instead of an answer."""
+
+    def __init__(self, names: ChatNames) -> None:
+        self.followed: dict[str, set[str]] = {}
+        self.failing: Exception | None = None
+        self._names = names
+
+    async def following(self, username: str) -> list[FollowedChat]:
+        return self._answer(username)
+
+    async def subscribe(self, username: str, chats: Sequence[str]) -> list[FollowedChat]:
+        if len(chats) > 100:
+            raise RequestError(f"topic is given {len(chats)} times; at most 100 are allowed", field="topic")
+        parsed = [self._names.parse(chat, field="topic") for chat in chats]
+        self.followed.setdefault(username, set()).update(parsed)
+        return self._answer(username)
+
+    async def unsubscribe(self, username: str, chats: Sequence[str] | None) -> list[FollowedChat]:
+        parsed = self.followed.get(username, set()) if chats is None else {self._names.parse(chat, field="topic") for chat in chats}
+        if "global" in parsed:
+            raise Conflict("everybody follows global", field="topic")
+        self.followed[username] = self.followed.get(username, set()) - parsed
+        return self._answer(username)
+
+    def _answer(self, username: str) -> list[FollowedChat]:
+        if self.failing is not None:
+            raise self.failing
+        chats = sorted({"global"} | self.followed.get(username, set()))
+        return [FollowedChat(chat, self._names.topic(chat), exists=chat == "global", default=chat == "global") for chat in chats]
+
+
+class FakeSending:
+    """Keeps what is sent; `failing` is raised instead of an answer."""
+
+    def __init__(self, names: ChatNames) -> None:
+        self.sent: list[tuple[str, str, str, str | None]] = []
+        self.failing: Exception | None = None
+        self._names = names
+
+    async def send(self, chat: str, sender: str, text: str, tag: str | None) -> Published:
+        if self.failing is not None:
+            raise self.failing
+        if chat == "missing":
+            raise NotFound("missing is no chat: the topic kafka.chat.missing does not exist", field="chat")
+        self.sent.append((chat, sender, text, tag))
+        return Published(self._names.topic(chat), 0, len(self.sent) - 1)
+
+
+class FakeService:
+    """What routes and connections ask for, without Kafka."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.telemetry = Telemetry()
+        self.names = ChatNames(settings.chats.prefix)
+        self.subscriptions = FakeSubscriptions(self.names)
+        self.sending = FakeSending(self.names)
+        self.state = FakeReadiness()
+        self.places = 10
+        self.admitted: list[str] = []
+
+    def admit(self, username: str) -> FakeAdmission:
+        if len(self.admitted) >= self.places:
+            raise Overloaded("all places are taken; come again")
+        self.admitted.append(username)
+        return FakeAdmission(self, username)
+
+    async def run_session(self, admission: FakeAdmission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
+        await accept()
+        await inbox.receive()
+
+    def readiness(self) -> FakeReadiness:
+        return self.state
+
+
+def app_with_service(settings: Settings | None = None) -> tuple[ChatApp, FakeService]:
+    """Return the application as it is within its lifespan."""
+    settings = settings or Settings()
+    app = create_app(settings)
+    app.service = service = FakeService(settings)
+    return app, service
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back; `accepted` where it was a WebSocket handshake that went well."""
+
+    status: int | None
+    headers: dict[str, str]
+    body: bytes
+    accepted: bool = False
+
+    def json(self) -> Any:
+        return json.loads(self.body, parse_constant=lambda constant: 1 / 0)
+
+
+async def ask(
+    app: ChatApp,
+    method: str,
+    target: str,
+    *,
+    body: bytes = b"",
+    headers: dict[str, str] | None = None,
+    json_body: object = None,
+    websocket: bool = False,
+    root_path: str = "",
+    scheme: str | None = None,
+    raw_query: bytes | None = None,
+) -> Answer:
+    """Send one request, or WebSocket handshake, to the application as hypercorn would.
+
+    Args:
+        app: whom.
+        method: of HTTP; a handshake is a GET.
+        target: as it stands on the request line, percent-encoded.
+        body: of the request.
+        headers: besides Host.
+        json_body: sent as JSON, with its content type, where it is given.
+        websocket: whether it is a handshake; the client leaves as soon as it is accepted.
+        root_path: as a server behind a proxy is told.
+        scheme: as such a server is told.
+        raw_query: the query where it is no ASCII.
+    """
+    headers = {"host": "localhost:8001", **(headers or {})}
+    if json_body is not None:
+        body, headers = json.dumps(json_body).encode(), {"content-type": "application/json", **headers}
+    if body:
+        headers["content-length"] = str(len(body))
+    path, _, query = target.partition("?")
+    scope: dict[str, Any] = {
+        "type": "websocket" if websocket else "http",
+        "asgi": {"spec_version": "2.3", "version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": scheme or ("ws" if websocket else "http"),
+        "path": unquote(path),
+        "raw_path": path.encode("ascii"),
+        "query_string": query.encode("ascii") if raw_query is None else raw_query,
+        "root_path": root_path,
+        "headers": [(name.lower().encode("latin1"), value.encode("latin1")) for name, value in headers.items()],
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 8001),
+        "subprotocols": [],
+        "extensions": {"websocket.http.response": {}},
+        "state": {},
+    }
+    kind = "websocket" if websocket else "http"
+    events: list[dict[str, Any]] = [
+        {"type": "websocket.connect"} if websocket else {"type": "http.request", "body": body, "more_body": False}
+    ]
+    leave = trio.Event()
+    started: dict[str, Any] = {}
+    chunks: list[bytes] = []
+
+    async def receive() -> dict[str, Any]:
+        if events:
+            return events.pop(0)
+        await leave.wait()
+        return {"type": f"{kind}.disconnect", "code": 1001}
+
+    async def send(event: dict[str, Any]) -> None:
+        if event["type"] in ("http.response.start", "websocket.http.response.start", "websocket.accept"):
+            started.update(event)
+        elif event["type"] in ("http.response.body", "websocket.http.response.body"):
+            chunks.append(event["body"])
+        if event["type"] == "websocket.accept" or (event["type"] == "websocket.http.response.body" and not event.get("more_body")):
+            leave.set()
+
+    with trio.fail_after(10):
+        await app(scope, receive, send)
+    answered = {name.decode().lower(): value.decode() for name, value in started.get("headers", [])}
+    return Answer(started.get("status"), answered, b"".join(chunks), accepted=started.get("type") == "websocket.accept")
