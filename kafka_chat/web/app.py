@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from quart import Websocket, request
 from quart_trio import QuartTrio
 
+from .connection import ChatWebsocketConnection
 from .errors import answer_errors
+from .lifespan import ServiceLifespan
 from .openapi import document
 from .raw_path import RestConverter
 from .routes.health import health
@@ -61,6 +63,8 @@ class ChatApp(QuartTrio):
 def create_app(settings: Settings) -> ChatApp:
     """Return the application; it has no service yet."""
     app = ChatApp("kafka_chat", static_folder=None)
+    app.asgi_websocket_class = ChatWebsocketConnection
+    app.asgi_lifespan_class = ServiceLifespan
     app.config["MAX_CONTENT_LENGTH"] = settings.limits.client_message_bytes
     app.url_map.converters["rest"] = RestConverter
     app.url_map.merge_slashes = False  # an empty name is answered as one, by no redirect

@@ -71,8 +71,10 @@ async def test_a_handshake_gets_a_place_under_the_name_that_it_gave(name: str, u
         return admit(name)
 
     service.admit = watched
-    await ask(app, "GET", f"/receive-message/client/{name}?any=thing", websocket=True)
+    answer = await ask(app, "GET", f"/receive-message/client/{name}?any=thing", websocket=True)
+    assert answer.accepted
     assert seen == [username]
+    assert not service.admitted  # the place is given back
 
 
 async def test_where_no_place_is_left_the_handshake_is_refused_with_a_status():

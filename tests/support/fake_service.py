@@ -109,6 +109,9 @@ class FakeService:
         self.admitted.append(username)
         return FakeAdmission(self, username)
 
+    def watch_shutdown(self, wait: Callable[[], Awaitable[None]]) -> None:
+        self.watched = wait
+
     async def run_session(self, admission: FakeAdmission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
         await accept()
         await inbox.receive()
