@@ -1,0 +1,238 @@
+"""Reads pieces of the past, with a few Consumers that are kept for the next read.
+
+A Consumer is assigned one partition for one read and nothing between two, so a kept one costs threads, but fetches nothing.
+It is used by one read at a time, in a thread, in slices of `POLL_SECONDS`: so long a cancellation waits.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import trio
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from ..delivery.batch import BATCH_BYTES, Batch, PartitionKey, Record
+from ..errors import BrokerUnreachable, PositionLost, TopicGone
+from .connect import broker_error
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from confluent_kafka import Message
+
+    from ..chat.topics import ChatNames
+    from ..settings import Limits
+    from .connect import ClientConfig
+    from .lookup import KafkaLookup
+
+READ_SECONDS = 5.0  # waiting for a Consumer included; then `BrokerUnreachable`
+POLL_SECONDS = 0.1  # how long a poll waits for the first record
+IDENTITY_SECONDS = 1.0  # how old what is known of a topic's identity may be
+IDLE_SECONDS = 30.0  # how long a Consumer is kept that nobody needs
+TIDY_SECONDS = 5.0  # how often that is looked at
+IDENTITIES = 1_000  # how many topics are remembered
+METADATA_SECONDS = 0.1  # a topic that a Consumer does not know is otherwise noticed half a second late
+
+RECORDS_A_SLICE = 512
+# A read is short, and most of what is fetched after its end is thrown away. With a small queue the backoff has to be small,
+# too: 2 ms a read of 512 records; with the default queue 3 ms, and 90 MB held. At the end of a log the next read waits for
+# the fetch that is open there.
+FETCH_WAIT_MS = 10
+_QUEUE = {
+    "queued.max.messages.kbytes": 256,
+    "queued.min.messages": 500,
+    "fetch.message.max.bytes": 65_536,
+    "fetch.queue.backoff.ms": 10,
+    "enable.partition.eof": True,
+}
+
+
+class KafkaPages:
+    """Answers the seam `PageSource`."""
+
+    def __init__(self, config: ClientConfig, *, readers: int, names: ChatNames, limits: Limits, lookup: KafkaLookup) -> None:
+        self._config = config
+        self._names = names
+        self._message_bytes = limits.message_bytes
+        self._lookup = lookup
+        self._places = trio.Semaphore(readers)
+        self._threads = trio.CapacityLimiter(readers)
+        self._readers: set[_Reader] = set()
+        self._idle: list[_Reader] = []  # the one used last is used first, so that the others grow old
+        self._identities: dict[str, tuple[str, float]] = {}
+
+    async def read(self, key: PartitionKey, first: int, until: int) -> Batch:
+        """Read `[first, until)` or a shorter piece that starts at `first`; see `PageSource`."""
+        with trio.move_on_after(READ_SECONDS):
+            async with self._places:
+                await self._identify(key)
+                reader = self._idle.pop() if self._idle else await self._new_reader()
+                try:
+                    page = await trio.to_thread.run_sync(reader.read, key, first, until, limiter=self._threads)
+                finally:
+                    reader.idle_since = trio.current_time()
+                    self._idle.append(reader)
+                if page is not None:
+                    return page
+            await self._refuse_lost(key, first)
+        raise BrokerUnreachable(
+            f"reading {key} from offset {first} failed: nothing came within {READ_SECONDS:g} s", topic=key.topic, partition=key.partition
+        )
+
+    async def _identify(self, key: PartitionKey) -> None:
+        """Raise `TopicGone` unless the topic is still the one that `key` means."""
+        known, since = self._identities.get(key.topic, ("", 0.0))
+        if known == key.topic_id and trio.current_time() - since < IDENTITY_SECONDS:
+            return
+        asked = trio.current_time()
+        facts = (await self._lookup.describe([key.topic])).get(key.topic)
+        if facts is None or facts.topic_id != key.topic_id or key.partition not in facts.partitions:
+            raise TopicGone(f"{key} is gone, or another topic has its name now", topic=key.topic, partition=key.partition)
+        if len(self._identities) >= IDENTITIES:
+            self._identities.clear()
+        self._identities[key.topic] = key.topic_id, asked
+
+    async def _refuse_lost(self, key: PartitionKey, first: int) -> None:
+        """Raise `PositionLost` if `first` is below what is left.
+
+        Else it lies beyond the end: a new leader may be a moment behind what consumers saw, so that is for asking again.
+        """
+        left = (await self._lookup.first_offsets([key])).get(key, 0)
+        if left > first:
+            raise PositionLost(asked=first, first_left=left)
+        raise BrokerUnreachable(f"{key} has no offset {first} now", topic=key.topic, partition=key.partition)
+
+    async def _new_reader(self) -> _Reader:
+        reader = await trio.to_thread.run_sync(_Reader, self._config, self._names, self._message_bytes, limiter=self._threads)
+        self._readers.add(reader)
+        return reader
+
+    async def run_tidying(self) -> None:
+        """Close Consumers that nobody has needed for a while, until cancelled."""
+        while True:
+            await trio.sleep(TIDY_SECONDS)
+            old = [reader for reader in self._idle if trio.current_time() - reader.idle_since > IDLE_SECONDS]
+            self._idle = [reader for reader in self._idle if reader not in old]
+            await self._close(old)
+
+    async def close(self) -> None:
+        """Close all Consumers; no read may be under way."""
+        await self._close(list(self._readers))
+
+    async def _close(self, readers: Sequence[_Reader]) -> None:
+        with trio.CancelScope(shield=True):  # milliseconds, also while the brokers are away
+            for reader in readers:
+                await trio.to_thread.run_sync(reader.close, limiter=self._threads)
+                self._readers.discard(reader)
+
+
+class _Reader:
+    """One Consumer. All of this runs in a thread.
+
+    Attributes:
+        idle_since: when it was last used; `trio.current_time()`.
+    """
+
+    def __init__(self, config: ClientConfig, names: ChatNames, message_bytes: int) -> None:
+        # What librdkafka says of brokers that are away is told by the Tail; without a function it would come as records.
+        self._consumer = Consumer(config.consumer(fetch_wait_ms=FETCH_WAIT_MS, error_cb=_ignore, **_QUEUE))
+        self._names = names
+        self._message_bytes = message_bytes
+        self._known: set[tuple[str, str]] = set()
+        self.idle_since = 0.0
+
+    def read(self, key: PartitionKey, first: int, until: int) -> Batch | None:
+        """Return a piece of a partition; None where the broker says that `first` is out of range.
+
+        Ends only with one of the two, or cancelled.
+        """
+        self._look_up(key)
+        self._consumer.assign([TopicPartition(key.topic, key.partition, first)])
+        try:
+            records, end = self._collect(key, first, until)
+        except _OutOfRange:
+            return None
+        finally:
+            self._consumer.unassign()
+        return Batch.decode(records, first=first, next=end, chat=self._names.chat(key.topic), max_bytes=self._message_bytes)
+
+    def close(self) -> None:
+        """Close the Consumer."""
+        self._consumer.close()
+
+    def _collect(self, key: PartitionKey, first: int, until: int) -> tuple[list[Record], int]:
+        records: list[Record] = []
+        size = 0
+        while True:
+            trio.from_thread.check_cancelled()
+            for message in self._poll():
+                error = message.error()
+                if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                    end = _offset(message)
+                    if end > first:
+                        return records, min(end, until)
+                    continue
+                if error is not None:
+                    raise _refusal(error, key)
+                offset, value = _offset(message), message.value()
+                if offset >= until:
+                    return records, until
+                if records and size + len(value or b"") > BATCH_BYTES:
+                    return records, records[-1].offset + 1
+                records.append(Record(offset, value))
+                size += len(value or b"")
+            if self._position(key) >= until:
+                return records, until
+
+    def _poll(self) -> list[Message]:
+        message = self._consumer.poll(POLL_SECONDS)
+        return [] if message is None else [message, *self._consumer.consume(RECORDS_A_SLICE, 0)]
+
+    def _position(self, key: PartitionKey) -> int:
+        """Return how far the Consumer has read, transaction markers included; negative before the first record."""
+        return self._consumer.position([TopicPartition(key.topic, key.partition)])[0].offset
+
+    def _look_up(self, key: PartitionKey) -> None:
+        """Have the Consumer learn at once where this topic is; left alone it would ask some time later."""
+        if (key.topic, key.topic_id) in self._known:
+            return
+        if len(self._known) >= IDENTITIES:
+            self._known.clear()
+        self._known.add((key.topic, key.topic_id))
+        with suppress(KafkaException):  # a broker that is away
+            self._consumer.list_topics(key.topic, timeout=METADATA_SECONDS)
+
+
+def _offset(message: Message) -> int:
+    offset = message.offset()
+    return -1 if offset is None else offset  # every record has one
+
+
+class _OutOfRange(Exception):
+    """The broker has no such offset."""
+
+
+def _refusal(error: KafkaError, key: PartitionKey) -> Exception:
+    if error.code() == KafkaError._AUTO_OFFSET_RESET:
+        return _OutOfRange()
+    return broker_error(error, f"reading {key}", topic=key.topic, partition=key.partition)
+
+
+def _ignore(error: KafkaError) -> None:
+    """Leave an error of the whole client to those who tell of it."""
+
+
+@asynccontextmanager
+async def open_pages(
+    config: ClientConfig, *, readers: int, names: ChatNames, limits: Limits, lookup: KafkaLookup
+) -> AsyncIterator[KafkaPages]:
+    """Read pieces of the past, at most `readers` at the same time, for as long as the block lasts."""
+    pages = KafkaPages(config, readers=readers, names=names, limits=limits, lookup=lookup)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pages.run_tidying)
+            yield pages
+            nursery.cancel_scope.cancel()
+    finally:
+        await pages.close()
