@@ -327,11 +327,11 @@ class Telemetry:
         """Show `read()` as the gauge `kafka_chat_{name}` whenever metrics are asked for.
 
         Args:
-            name: see `GAUGES`; given again, the new `read` takes the place of the old.
+            name: one of `GAUGES`; given again, the new `read` takes the place of the old.
             read: cheap, and called in the trio thread.
         """
         if name not in self._gauges:
-            self._gauges[name] = Gauge(name, GAUGES.get(name, name), namespace="kafka_chat", registry=self._registry)
+            self._gauges[name] = Gauge(name, GAUGES[name], namespace="kafka_chat", registry=self._registry)
         self._gauges[name].set_function(read)
 
     def metrics(self) -> bytes:
