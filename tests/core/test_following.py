@@ -1,0 +1,209 @@
+"""The fold of subscription records: pure, and the same on every instance."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kafka_chat.chat.following import Change, Following, Skip, Subscription, record_key, record_value
+
+SINCE = Subscription(topic_id="id1", starts={0: 12, 1: 0})
+VALUE = record_value(SINCE)
+
+users = st.sampled_from(["ann", "bob", "Zoë", 'a b"c\\'])
+chats = st.sampled_from(["room", "room1", "room.1", "r"])
+pairs = st.tuples(users, chats)
+since = st.builds(lambda offset: Subscription(topic_id="id1", starts={0: offset}), st.integers(0, 2**62))
+records = st.lists(st.tuples(pairs, st.one_of(st.none(), since)), max_size=40)
+
+
+def as_record(pair: tuple[str, str], subscription: Subscription | None) -> tuple[bytes, bytes | None]:
+    return record_key(*pair), None if subscription is None else record_value(subscription)
+
+
+def folded(log: list[tuple[bytes, bytes | None]]) -> Following:
+    following = Following()
+    for key, value in log:
+        assert not isinstance(following.apply(key, value), Skip)
+    return following
+
+
+def everything(following: Following) -> dict[str, dict[str, Subscription]]:
+    return {user: found for user in ["ann", "bob", "Zoë", 'a b"c\\'] if (found := following.chats_of(user))}
+
+
+def test_records_look_as_they_are_documented() -> None:
+    assert record_key("ann", "room1") == b'{"user":"ann","chat":"room1"}'
+    assert record_value(SINCE) == b'{"v":1,"topic_id":"id1","from":{"0":12,"1":0}}'
+
+
+def test_a_subscription_and_its_tombstone() -> None:
+    following = Following()
+    key = record_key("ann", "room1")
+    assert following.apply(key, VALUE) == Change(username="ann", chat="room1", subscription=SINCE)
+    assert following.chats_of("ann") == {"room1": SINCE}
+    assert following.apply(key, None) == Change(username="ann", chat="room1", subscription=None)
+    assert following.chats_of("ann") == {}
+    assert len(following) == 0
+
+
+def test_a_second_subscription_keeps_the_start_of_the_first() -> None:
+    following = Following()
+    key = record_key("ann", "room1")
+    following.apply(key, VALUE)
+    assert following.apply(key, record_value(Subscription(topic_id="id1", starts={0: 99}))) is None
+    assert following.chats_of("ann") == {"room1": SINCE}
+
+
+def test_ending_what_is_not_followed_changes_nothing() -> None:
+    assert Following().apply(record_key("ann", "room1"), None) is None
+
+
+def test_chats_whose_names_begin_alike_are_apart() -> None:
+    following = folded([as_record(("ann", "room"), SINCE), as_record(("ann", "room.1"), SINCE), as_record(("ann", "room"), None)])
+    assert following.chats_of("ann") == {"room.1": SINCE}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        None,
+        b"",
+        b"ann",
+        b"\xff",
+        b'{"user":"ann"}',
+        b'{"chat":"room1","user":"ann"}',
+        b'{"user":"ann", "chat":"room1"}',
+        b'{"user":"ann","chat":"room1","more":1}',
+        b'{"user":"ann","user":"ann","chat":"room1"}',
+        b'{"user":"\\u0061nn","chat":"room1"}',
+        b'{"user":"","chat":"room1"}',
+        b'{"user":"a/b","chat":"room1"}',
+        b'{"user":"a\\nb","chat":"room1"}',
+        '{"user":"e\u0301","chat":"room1"}'.encode(),
+        b'{"user":"ann","chat":""}',
+        b'{"user":"ann","chat":"room 1"}',
+        b'{"user":"ann","chat":"' + b"r" * 250 + b'"}',
+        b'{"user":1,"chat":"room1"}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_key_that_is_not_written_as_we_write_it_is_skipped(key: bytes | None) -> None:
+    following = Following()
+    assert following.apply(key, VALUE) is Skip.BAD_KEY
+    assert len(following) == 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"1",
+        b"null",
+        b"\xff",
+        b"{}",
+        b'{"v":1}',
+        b'{"v":1,"topic_id":"id1"}',
+        b'{"v":1,"topic_id":1,"from":{}}',
+        b'{"v":1,"topic_id":"id1","from":{"x":1}}',
+        b'{"v":1,"topic_id":"id1","from":{"0":-1}}',
+        b'{"v":1,"topic_id":"id1","from":{"-1":1}}',
+        b'{"v":1,"topic_id":"id1","from":{"0":1.5}}',
+        b'{"v":1,"topic_id":"id1","from":{"0":"1"}}',
+        b'{"v":1,"topic_id":"id1","from":{"0":NaN}}',
+        b'{"v":"1","topic_id":"id1","from":{}}',
+        b'{"v":1,"topic_id":"id1","from":{},"x":' + b"[" * 100_000,
+    ],
+)
+def test_a_value_that_makes_no_sense_is_skipped_and_leaves_what_was(value: bytes) -> None:
+    following = folded([as_record(("ann", "room1"), SINCE)])
+    assert following.apply(record_key("ann", "room1"), value) is Skip.BAD_VALUE
+    assert following.apply(record_key("bob", "room1"), value) is Skip.BAD_VALUE
+    assert following.chats_of("ann") == {"room1": SINCE}
+    assert following.chats_of("bob") == {}
+
+
+@pytest.mark.parametrize("value", [b'{"v":2}', b'{"v":2,"topic_id":"id1","from":{"0":1}}', b'{"from":[],"v":0}'])
+def test_a_version_that_is_not_ours_is_left_to_those_who_know_it(value: bytes) -> None:
+    following = folded([as_record(("ann", "room1"), SINCE)])
+    assert following.apply(record_key("ann", "room1"), value) is Skip.UNKNOWN_VERSION
+    assert following.chats_of("ann") == {"room1": SINCE}
+
+
+def test_further_keys_of_a_value_are_ignored() -> None:
+    value = b'{"v":1,"by":{"x":[1]},"topic_id":"id1","from":{"0":12,"1":0}}'
+    assert Following().apply(record_key("ann", "room1"), value) == Change(username="ann", chat="room1", subscription=SINCE)
+
+
+def test_the_empty_record_that_makes_the_embedded_topic_says_nothing() -> None:
+    assert Following().apply(None, None) is None
+
+
+@given(st.one_of(st.none(), st.binary()), st.one_of(st.none(), st.binary()))
+def test_no_bytes_at_all_raise(key: bytes | None, value: bytes | None) -> None:
+    Following().apply(key, value)
+    Following().apply(record_key("ann", "room1"), value)
+
+
+@given(records)
+def test_the_fold_is_what_a_dictionary_would_be(log: list[tuple[tuple[str, str], Subscription | None]]) -> None:
+    expected: dict[str, dict[str, Subscription]] = {}
+    for (user, chat), subscription in log:
+        chats_of_user = expected.setdefault(user, {})
+        if subscription is None:
+            chats_of_user.pop(chat, None)
+        else:
+            chats_of_user.setdefault(chat, subscription)
+    assert everything(folded([as_record(*entry) for entry in log])) == {user: found for user, found in expected.items() if found}
+
+
+@given(records, st.randoms(use_true_random=False))
+def test_compaction_changes_nobodys_chats(log, random) -> None:
+    raw = [as_record(*entry) for entry in log]
+    last = {key: index for index, (key, _) in enumerate(raw)}
+    # A cleaner drops any records that are not their key's last, and any tombstones that are.
+    compacted = [
+        (key, value)
+        for index, (key, value) in enumerate(raw)
+        if (index == last[key] and (value is not None or random.random() < 0.5)) or (index != last[key] and random.random() < 0.5)
+    ]
+    # Once a tombstone is gone, all records of its key before it are, too.
+    gone = {key for key, index in last.items() if raw[index][1] is None and (key, None) not in compacted}
+    compacted = [(key, value) for key, value in compacted if key not in gone]
+    whole, partial = everything(folded(raw)), everything(folded(compacted))
+    assert {user: found.keys() for user, found in whole.items()} == {user: found.keys() for user, found in partial.items()}
+
+
+@given(records, records)
+def test_the_difference_turns_one_fold_into_the_other(before_log, after_log) -> None:
+    before, after = folded([as_record(*entry) for entry in before_log]), folded([as_record(*entry) for entry in after_log])
+    followed = {(user, chat) for user, found in everything(before).items() for chat in found}
+    for change in after.changes_from(before):
+        pair = (change.username, change.chat)
+        if change.subscription is None:
+            followed.remove(pair)
+        else:
+            assert pair not in followed
+            assert after.chats_of(change.username)[change.chat] == change.subscription
+            followed.add(pair)
+    assert followed == {(user, chat) for user, found in everything(after).items() for chat in found}
+
+
+@given(records, st.lists(st.integers(0, 40), max_size=5))
+def test_two_instances_that_read_in_any_steps_are_told_the_same(log, cuts) -> None:
+    raw = [as_record(*entry) for entry in log]
+    whole = Following()
+    told = [whole.apply(*record) for record in raw]
+    pieces = Following()
+    told_in_pieces = []
+    for begin, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(raw)], strict=True):
+        told_in_pieces += [pieces.apply(*record) for record in raw[begin:end]]
+    assert told == told_in_pieces
+    assert everything(whole) == everything(pieces)
+
+
+def test_values_are_strict_json() -> None:
+    assert json.loads(record_key('a"b\\c\u2028', "room")) == {"user": 'a"b\\c\u2028', "chat": "room"}
