@@ -165,8 +165,9 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, _Given]
         elif name in by_variable:
             yield by_variable[name], _from_text(text, name)
         else:
-            near = get_close_matches(name, by_variable, n=1, cutoff=0.6)
-            raise SettingsError(f"{name}: there is no such setting; " + (f"did you mean {near[0]}?" if near else f"see {_sections()}"))
+            near = _nearest(name.removeprefix(ENVIRONMENT_PREFIX).strip("_").replace("__", ".").lower())
+            hint = f"did you mean {variable(near)}?" if near else f"see {_sections()}"
+            raise SettingsError(f"{name}: there is no such setting; {hint}")
 
 
 def _from_flags(flags: Mapping[str, object], lower: Mapping[str, _Given]) -> Iterator[tuple[str, _Given]]:
@@ -238,14 +239,24 @@ def _known(key: str, source: str) -> str:
     """Return `key` if there is such a setting. What is set to it is not shown: it may be a password in the wrong place."""
     if key in keys() or (key.startswith(_PROPERTY) and key != _PROPERTY):
         return key
-    section, _, name = key.rpartition(".")
-    same_name = [known for known in keys() if name and known.endswith("." + name)]
-    if nearest := get_close_matches(key, keys(), n=1, cutoff=0.7) or same_name:
-        raise SettingsError(f"{source}: there is no setting {key}; did you mean {nearest[0]}?")
-    if (near_property := nearest_property(key.removeprefix("kafka."))) is not None:
-        raise SettingsError(f"{source}: there is no setting {key}; did you mean {near_property} under {_PROPERTIES}?")
+    if (near := _nearest(key)) is not None:
+        raise SettingsError(f"{source}: there is no setting {key}; did you mean {near}?")
+    if (near := nearest_property(key.removeprefix("kafka."))) is not None:
+        raise SettingsError(f"{source}: there is no setting {key}; did you mean {near} under {_PROPERTIES}?")
+    section = key.partition(".")[0]
     inside = f"{section} has {_listed(_keys_of(section))}" if _keys_of(section) else f"see {_sections()}"
     raise SettingsError(f"{source}: there is no setting {key}; {inside}")
+
+
+def _nearest(key: str) -> str | None:
+    """Return the key that may have been meant: one of the same name, or nearly the same, in this section or in another."""
+    section, _, name = key.rpartition(".")
+    inside = get_close_matches(name, _keys_of(section), n=1, cutoff=0.6)
+    if inside:
+        return f"{section}.{inside[0]}"
+    named = [known for known in keys() if known.endswith("." + name)]
+    near = get_close_matches(key, named, n=1, cutoff=0) or get_close_matches(key, keys(), n=1, cutoff=0.8)
+    return next(iter(near), None)
 
 
 # Words

@@ -1,0 +1,51 @@
+"""The limit of WebSockets follows from the limit of open files."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from kafka_chat.errors import SettingsError
+from kafka_chat.settings import OWN_FILES, Limits, Settings, connections_limit
+
+
+def run_with_files(soft: int, hard: int, code: str) -> str:
+    """Run Python code in a process that may open so many files."""
+    command = [sys.executable, "-c", f"from kafka_chat.settings import *\n{code}"]
+    limit = (soft, hard)
+    return subprocess.run(
+        command,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    ).stdout.strip()
+
+
+def test_it_is_what_the_hard_limit_leaves_when_nothing_is_set() -> None:
+    assert run_with_files(256, 1000, "print(connections_limit(Settings()))") == str(1000 - OWN_FILES)
+
+
+def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
+    code = "connections_limit(Settings()); print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    assert run_with_files(256, 1000, code) == "(1000, 1000)"
+
+
+def test_what_is_set_counts() -> None:
+    assert connections_limit(Settings(limits=Limits(connections=3))) == 3
+
+
+def test_more_than_there_may_be_files_is_an_error() -> None:
+    possible = connections_limit(Settings())
+    with pytest.raises(SettingsError, match=rf"^limits.connections is {possible + 1}; at most {possible} is allowed .*\(ulimit -n\)$"):
+        connections_limit(Settings(limits=Limits(connections=possible + 1)))
+
+
+def test_too_few_files_for_anything_is_an_error() -> None:
+    code = "try: connections_limit(Settings())\nexcept SettingsError as error: print(error)"
+    sentence = f"this process may have {OWN_FILES} files open; at least {OWN_FILES + 1} are needed (ulimit -n)"
+    assert run_with_files(OWN_FILES, OWN_FILES, code) == sentence
