@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 import trio
 from quart.asgi import ASGIWebsocketConnection
@@ -39,6 +39,7 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
         # Not super's: that opens a channel of ten messages, which nobody would read.
         self.app = app
         self.scope = scope
+        self.receive_channel = cast("trio.MemoryReceiveChannel[bytes | str]", _Deaf)
         self._accepted = False
         self._closed = False
 
@@ -91,6 +92,14 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
 
     def _scope_dict(self) -> dict[str, object]:
         return cast("dict[str, object]", self.scope)
+
+
+class _Deaf:
+    """What a route has instead of a channel."""
+
+    @staticmethod
+    async def receive() -> NoReturn:
+        raise RuntimeError("a route cannot receive: it admits or refuses, and the session receives")
 
 
 class AsgiInbox:

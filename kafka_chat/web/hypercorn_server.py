@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 LINGER_SECONDS = 0.5  # for the client to read our last words: closing at once resets a client that is still sending
 GONE_SECONDS = 1.0  # for the app to end by itself once the client is gone
-REQUEST_SECONDS = 30.0  # for a client to send a whole request, or to shake hands for TLS
 PIECES = 64  # of what is owed, written by one system call; far below IOV_MAX
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s; what the kernel holds for a stuck client is dropped, too
@@ -141,7 +140,7 @@ class ChatTCPServer(TCPServer):
                 # A ping behind owed bytes would say nothing that the write limit does not.
                 if (self.owed or not self.write(self._ping())) and not self.send_lock.locked():
                     self._task_group.spawn(self.drain)
-        elif self._busy_at is not None and now - self._busy_at >= REQUEST_SECONDS and self._request_unfinished():
+        elif self._busy_at is not None and now - self._busy_at >= self.terms.request_seconds and self._request_unfinished():
             self.abort("request_seconds")
 
     def became_websocket(self) -> None:
@@ -182,22 +181,7 @@ class ChatTCPServer(TCPServer):
 
     def offer(self, frames: bytes) -> bool:
         """See `Sink.offer`."""
-        if not self._taking:
-            return False
-        if self._owed_bytes or self._tls:
-            return self.write(frames)
-        # The descriptor is asked for each time: a remembered one may be another client's by now.
-        try:
-            sent = os.write(self._socket.fileno(), frames)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._lost()
-            return False
-        if sent == len(frames):
-            return True
-        self._owe(memoryview(frames)[sent:])
-        return False
+        return self._taking and self.write(frames)
 
     def write(self, data: bytes) -> bool:
         """Owe `data`, and write of what is owed what the socket takes at once.
@@ -205,14 +189,20 @@ class ChatTCPServer(TCPServer):
         Returns:
             True: nothing is owed. False: `drain` has to write the rest, or the connection is closed.
         """
-        if self._gone:
+        if self._owed or self._tls or self._gone:
+            return self._write_behind(data)
+        # The descriptor is asked for each time: a remembered one may be another client's by now.
+        try:
+            sent = os.write(self._socket.fileno(), data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._lost()
             return False
-        if self._tls:
-            self._plain.append(data)
-            self._plain_bytes += len(data)
-            return False
-        self._owe(data)
-        return self._push()
+        if sent == len(data):
+            return True
+        self._owe(memoryview(data)[sent:])
+        return False
 
     async def drain(self) -> None:
         """Write what is owed at this moment, or see the connection closed.
@@ -230,6 +220,8 @@ class ChatTCPServer(TCPServer):
                         await trio.lowlevel.wait_writable(self._socket)
                     except trio.ClosedResourceError:
                         return
+                    # A socket that was full has room, so the client acknowledged something: it is alive.
+                    self._heard_at = trio.current_time()
                     self._push()
             if scope.cancelled_caught:
                 self.abort("write_seconds")
@@ -248,6 +240,17 @@ class ChatTCPServer(TCPServer):
             if isinstance(event, Updated):
                 self._busy_at = None if event.idle else trio.current_time()
             await super().protocol_send(event)
+
+    def _write_behind(self, data: bytes) -> bool:
+        """`write`, where it is not as simple as one system call."""
+        if self._gone:
+            return False
+        if self._tls:
+            self._plain.append(data)
+            self._plain_bytes += len(data)
+            return False
+        self._owe(data)
+        return self._push()
 
     def _owe(self, data: bytes | memoryview) -> None:
         if not self._owed:
@@ -274,8 +277,7 @@ class ChatTCPServer(TCPServer):
         """Forget the first `sent` bytes of what is owed."""
         self._written += sent
         self._owed_bytes -= sent
-        # A socket that was full took more, so the client acknowledged some: it is alive.
-        self._moved_at = self._heard_at = trio.current_time()
+        self._moved_at = trio.current_time()
         whole = 0
         while whole < len(self._owed) and sent >= len(self._owed[whole]):
             sent -= len(self._owed[whole])
@@ -311,7 +313,7 @@ class ChatTCPServer(TCPServer):
 
     async def _shake_hands(self) -> bool:
         try:
-            with trio.fail_after(min(self.config.ssl_handshake_timeout, REQUEST_SECONDS)):
+            with trio.fail_after(min(self.config.ssl_handshake_timeout, self.terms.request_seconds)):
                 await self.stream.do_handshake()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             return False

@@ -40,6 +40,9 @@ class ChatWSStream(WSStream):
                 await super().handle(event)
             except UnicodeDecodeError:  # in a header that names protocols or extensions, or in the path
                 await self._refuse()
+            else:
+                if self.closed:  # refused by hypercorn, which says `connection: close` and leaves it open
+                    await self.send(StreamClosed(stream_id=self.stream_id))
         elif isinstance(event, StreamClosed):
             self.closed = True
             await self._tell_disconnect()

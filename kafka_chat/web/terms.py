@@ -20,14 +20,21 @@ class Terms:
     """The limits of every connection, who is told of their end, and who looks after their life.
 
     Shared and alive, so a copy of the scope (hypercorn's ProxyFixMiddleware makes deep ones) holds this very object.
+
+    Attributes:
+        limits: of the settings.
+        telemetry: is told of connections that fail, or that we cut.
+        pulse: looks at all connections; whoever makes the terms runs it.
+        request_seconds: for a client to send a whole request, or to shake hands for TLS.
     """
 
-    __slots__ = ("limits", "pulse", "telemetry")
+    __slots__ = ("limits", "pulse", "request_seconds", "telemetry")
 
     def __init__(self, limits: Limits, telemetry: Telemetry) -> None:
         self.limits = limits
         self.telemetry = telemetry
         self.pulse = Pulse(limits)
+        self.request_seconds = 30.0
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self

@@ -1,0 +1,186 @@
+"""The smallest app that the server can carry: a route that admits, and sessions that a test writes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import hypercorn.trio
+import trio
+from quart import request, websocket
+from quart_trio import QuartTrio
+
+from kafka_chat.delivery.seams import Disconnect, Inbox, Sink
+from kafka_chat.settings import Limits, ServerSettings, Settings
+from kafka_chat.telemetry import Telemetry
+from kafka_chat.web.connection import ChatWebsocketConnection
+from kafka_chat.web.hypercorn_server import install
+from kafka_chat.web.lifespan import ServiceLifespan
+from kafka_chat.web.seams import ADMISSION
+from kafka_chat.web.server import server_config
+from kafka_chat.web.terms import TERMS, Terms
+
+PATH = "/receive-message/client/ann"
+
+
+class HeardTelemetry(Telemetry):
+    """Keeps what connections tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed: list[BaseException] = []
+        self.aborted: list[str] = []
+
+    def connection_failed(self, *, peer: str, error: BaseException) -> None:
+        super().connection_failed(peer=peer, error=error)
+        self.failed.append(error)
+
+    def connection_aborted(self, *, peer: str, reason: str) -> None:
+        super().connection_aborted(peer=peer, reason=reason)
+        self.aborted.append(reason)
+
+
+@dataclass
+class Place:
+    """An admission."""
+
+    username: str
+    service: SmallService
+
+    def __enter__(self) -> None:
+        self.service.places += 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.service.places -= 1
+
+
+Session = Callable[["SmallService", Callable[[], Awaitable[Sink]], Inbox], Awaitable[None]]
+
+
+async def receive_until_gone(service: SmallService, accept: Callable[[], Awaitable[Sink]], inbox: Inbox) -> None:
+    """Be a session that says nothing by itself: tests write through `service.sinks`."""
+    service.sinks.append(await accept())
+    while not isinstance(said := await inbox.receive(), Disconnect):
+        service.said.append(said)
+    service.disconnects.append(said.code)
+
+
+@dataclass
+class SmallService:
+    """A service without Kafka."""
+
+    settings: Settings
+    session: Session = receive_until_gone
+    telemetry: HeardTelemetry = field(default_factory=HeardTelemetry)
+    places: int = 0
+    sinks: list[Sink] = field(default_factory=list)
+    said: list[str | bytes] = field(default_factory=list)
+    disconnects: list[int] = field(default_factory=list)
+    waits: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    crash: trio.Event = field(default_factory=trio.Event)
+
+    def admit(self, username: str) -> Place:
+        return Place(username, self)
+
+    def watch_shutdown(self, wait: Callable[[], Awaitable[None]]) -> None:
+        self.waits.append(wait)
+
+    async def run_session(self, admission: Place, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
+        await self.session(self, accept, inbox)
+
+    async def sink(self) -> Sink:
+        """Wait until there is one more sink, and return it."""
+        while not self.sinks:
+            await trio.sleep(0.001)
+        return self.sinks.pop()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[SmallService]:
+        async def fail() -> None:
+            await self.crash.wait()
+            raise RuntimeError("the tail is broken")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            yield self
+            nursery.cancel_scope.cancel()
+
+
+class SmallApp(QuartTrio):
+    asgi_websocket_class = ChatWebsocketConnection
+    asgi_lifespan_class = ServiceLifespan
+    service: SmallService | None = None
+    terms: Terms
+
+    async def asgi_app(self, scope, receive, send):
+        if "state" in scope and TERMS in scope["state"]:
+            self.terms = scope["state"][TERMS]
+        await super().asgi_app(scope, receive, send)
+
+
+def small_app(service: SmallService) -> SmallApp:
+    """Return an app with `/receive-message/client/<username>`, `/refused` and a few HTTP routes."""
+    app = SmallApp("small")
+    app.open_service = service.open
+
+    @app.websocket("/receive-message/client/<username>")
+    async def receive(username: str) -> None:
+        websocket.scope[ADMISSION] = app.service.admit(username)
+
+    @app.websocket("/refused")
+    async def refused():
+        return {"error": "no place now", "field": None}, 503, {"Retry-After": "5"}
+
+    @app.websocket("/broken")
+    async def broken():
+        websocket.scope[ADMISSION] = app.service.admit("ann")
+        raise RuntimeError("a bug in a route")
+
+    @app.get("/health")
+    async def health():
+        return {"status": "Consumer is running"}
+
+    @app.post("/body")
+    async def body():
+        return {"size": len(await request.get_data())}
+
+    @app.get("/large")
+    async def large():
+        return b"x" * 5_000_000
+
+    return app
+
+
+@dataclass
+class Served:
+    url: str
+    service: SmallService
+    app: SmallApp
+    down: trio.Event
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+
+@asynccontextmanager
+async def serving_small(
+    *, limits: Limits | None = None, session: Session = receive_until_gone, certificate: tuple[str, str] | None = None,
+    alpn: list[str] | None = None, drain_seconds: float = 0.5,
+) -> AsyncIterator[Served]:
+    """Serve the small app for as long as the block lasts."""
+    settings = Settings(server=ServerSettings(port=0, drain_seconds=drain_seconds), limits=limits or Limits())
+    service = SmallService(settings, session)
+    app = small_app(service)
+    config = server_config(settings)
+    if certificate is not None:
+        config.certfile, config.keyfile = certificate
+        config.alpn_protocols = alpn or config.alpn_protocols
+    install()
+    down = trio.Event()
+    async with trio.open_nursery() as nursery:
+        urls = await nursery.start(partial(hypercorn.trio.serve, app, config, shutdown_trigger=down.wait))
+        yield Served(urls[0], service, app, down)
+        down.set()
