@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 from quart import current_app, has_websocket_context, request, websocket
@@ -31,10 +31,15 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # in th
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """What went wrong, for the person who has to act."""
+    """What went wrong, for the person who has to act.
 
-    error: Annotated[str, msgspec.Meta(description="a sentence: what was asked, and what is allowed")]
-    field: Annotated[str | None, msgspec.Meta(description="the parameter or body field that is wrong, if it is one")]
+    Attributes:
+        error: a sentence: what was asked, and what is allowed.
+        field: the parameter, or the field of the body, that is wrong; null where it is none.
+    """
+
+    error: str
+    field: str | None
 
 
 def answer_errors(app: Quart) -> None:

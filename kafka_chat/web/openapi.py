@@ -76,7 +76,7 @@ _REFUSALS: dict[int, tuple[str, ErrorBody]] = {
         ErrorBody("username has 300 bytes of UTF-8; 1 to 255 are allowed", "username"),
     ),
     403: ("Sending is switched off here.", ErrorBody("sending is off here; the setting sending.enabled switches it on", None)),
-    404: ("The chat has no topic in Kafka.", ErrorBody("chat room1 has no topic kafka.chat.room1", "chat")),
+    404: ("The chat has no topic in Kafka.", ErrorBody("room1 is no chat: the topic kafka.chat.room1 does not exist", "chat")),
     405: ("This is no way to subscribe.", ErrorBody("GET lists; POST or DELETE with ?topic= changes", None)),
     409: (
         "Everybody follows a default chat, so it cannot be left; or the user follows as many chats as are allowed.",
@@ -109,11 +109,16 @@ def refuses(*statuses: int) -> Callable[[Route], Route]:
     return decorate
 
 
+def example(answer: object) -> Callable[[Route], Route]:
+    """Document an example of what a route answers with 200."""
+    return add_to_operation(responses={"200": {"content": {"application/json": {"example": answer}}}})
+
+
 def add_to_operation(**fragment: Any) -> Callable[[Route], Route]:  # noqa: ANN401 - whatever OpenAPI has there
     """Add to a route's Operation Object; lists are appended to, objects joined."""
 
     def decorate(route: Route) -> Route:
-        setattr(route, _FRAGMENT, fragment)
+        _join(route.__dict__.setdefault(_FRAGMENT, {}), fragment)
         return route
 
     return decorate
@@ -180,7 +185,8 @@ class Provider(OpenAPIProvider):
     def build_response_object(self, model: type[Any], headers_model: type[Any] | None) -> tuple[Fragment, Fragment]:
         """Return the Response Object."""
         schema, components = _schema(model)
-        return {"description": inspect.getdoc(model) or "", "content": {"application/json": {"schema": schema}}}, components
+        about = (inspect.getdoc(model) or "").partition("\n\n")[0]
+        return {"description": about, "content": {"application/json": {"schema": schema}}}, components
 
 
 def _is_hidden(route: Callable[..., Any]) -> bool:
@@ -188,8 +194,14 @@ def _is_hidden(route: Callable[..., Any]) -> bool:
 
 
 def _schema(model: type[Any]) -> tuple[Fragment, Fragment]:
+    """Return a reference to a model, and all models that it takes, their fields described by their docstrings."""
     # quart-schema takes the first component and drops those that it refers to.
     (schema,), components = schema_components([model], ref_template="#/components/schemas/{name}")
+    for component in components.values():
+        about, _, fields = inspect.cleandoc(component.get("description", "")).partition("\n\nAttributes:\n")
+        component["description"] = about
+        for field, description in re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", fields, re.MULTILINE):
+            component["properties"][field]["description"] = " ".join(description.split())
     return schema, components
 
 

@@ -80,6 +80,15 @@ async def test_every_reference_leads_somewhere_and_every_operation_has_a_name_of
     assert len(names) == len(set(names))
 
 
+async def test_every_field_of_every_answer_is_described():
+    schemas = (await the_document())["components"]["schemas"]
+    for model in ("ErrorBody", "Ready", "NotReady", "Following", "FollowedChat", "Outgoing"):
+        assert "Attributes" not in schemas[model]["description"]
+        for name, field in schemas[model]["properties"].items():
+            assert field["description"], (model, name)
+    assert schemas["FollowedChat"]["properties"]["default"]["description"] == "whether everybody follows it."
+
+
 async def test_the_websocket_is_described_with_its_frames_and_close_codes_and_an_example():
     operation = (await the_document())["paths"]["/receive-message/client/{username}"]["get"]
     for piece in ('{"sender": "bob", "text": "hello", "tag": null, "chat": "room1"}', "1008", "1009", "1011", "1012", "new WebSocket("):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 from quart import Blueprint, Response
@@ -10,6 +10,7 @@ from quart_schema import document_response, tag
 
 from ..bodies import json_answer
 from ..errors import BROKER_RETRY_SECONDS
+from ..openapi import example
 from ..seams import service
 
 health = Blueprint("health", __name__)
@@ -18,25 +19,39 @@ health = Blueprint("health", __name__)
 class Health(msgspec.Struct, frozen=True):
     """The process serves."""
 
-    status: Literal["Consumer is running"] = "Consumer is running"
+    status: Literal["Consumer is running"]
 
 
-class Ready(msgspec.Struct, frozen=True):
-    """Clients may be sent here."""
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """Clients may be sent here.
+
+    Attributes:
+        ready: true.
+        problems: none.
+        notices: what the operator should know, though it serves; a sentence each.
+    """
 
     ready: bool
-    problems: Annotated[tuple[str, ...], msgspec.Meta(description="what keeps it from serving, a sentence each")]
-    notices: Annotated[tuple[str, ...], msgspec.Meta(description="what the operator should know, though it serves")]
+    problems: tuple[str, ...]
+    notices: tuple[str, ...]
 
 
-class NotReady(msgspec.Struct, frozen=True):
-    """Clients should not be sent here now."""
+class NotReady(msgspec.Struct, frozen=True, kw_only=True):
+    """Clients should not be sent here now.
 
-    error: Annotated[str, msgspec.Meta(description="the problems, as one sentence")]
-    field: None
+    Attributes:
+        error: the problems, as one sentence.
+        field: null.
+        ready: false.
+        problems: what keeps it from serving, a sentence each.
+        notices: what the operator should know besides, a sentence each.
+    """
+
+    error: str
+    field: None = None
     ready: bool
-    problems: Annotated[tuple[str, ...], msgspec.Meta(description="what keeps it from serving, a sentence each")]
-    notices: Annotated[tuple[str, ...], msgspec.Meta(description="what the operator should know")]
+    problems: tuple[str, ...]
+    notices: tuple[str, ...]
 
 
 @health.get("/health")
@@ -47,12 +62,13 @@ async def show_health() -> Response:
 
     Always 200 while it does, whatever Kafka does: for a liveness probe.
     """
-    return json_answer(Health())
+    return json_answer(Health("Consumer is running"))
 
 
 @health.get("/ready")
 @tag(["Operation"])
 @document_response(Ready)
+@example({"ready": True, "problems": [], "notices": ["kafka.chat.room1/3 has no leader; its messages wait"]})
 @document_response(NotReady, 503)
 async def show_readiness() -> Response:
     """Say whether clients should be sent here.
@@ -64,5 +80,5 @@ async def show_readiness() -> Response:
     problems, notices = tuple(found.problems), tuple(found.notices)
     if found.ready:
         return json_answer(Ready(ready=True, problems=problems, notices=notices))
-    body = NotReady(f"not ready: {'; '.join(problems)}", None, ready=False, problems=problems, notices=notices)
+    body = NotReady(error=f"not ready: {'; '.join(problems)}", ready=False, problems=problems, notices=notices)
     return json_answer(body, 503, {"Retry-After": str(BROKER_RETRY_SECONDS)})

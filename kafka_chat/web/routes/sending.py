@@ -12,7 +12,7 @@ from werkzeug.exceptions import Forbidden
 from ...chat.topics import check_username
 from ...delivery.seams import Published
 from ..bodies import json_answer, read_body
-from ..openapi import refuses
+from ..openapi import example, refuses
 from ..raw_path import name_in_path
 from ..seams import service
 
@@ -20,17 +20,24 @@ sending = Blueprint("sending", __name__)
 
 
 class Outgoing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A message to send."""
+    """A message to send.
 
-    sender: Annotated[str, msgspec.Meta(description="who writes it; legal as a username", examples=["ada"])]
-    text: Annotated[str, msgspec.Meta(description="what is written", examples=["hello"])]
-    tag: Annotated[str | None, msgspec.Meta(description="anything that the readers make something of", examples=["greeting"])] = None
+    Attributes:
+        sender: who writes it; legal as a username.
+        text: what is written.
+        tag: anything that its readers make something of, or null.
+    """
+
+    sender: Annotated[str, msgspec.Meta(examples=["ada"])]
+    text: Annotated[str, msgspec.Meta(examples=["hello"])]
+    tag: Annotated[str | None, msgspec.Meta(examples=["greeting"])] = None
 
 
 @sending.post("/send-message/chat/<rest:chat>")
 @tag(["Messages"])
 @document_request(Outgoing)
 @document_response(Published)
+@example({"topic": "kafka.chat.room1", "partition": 0, "offset": 41})
 @refuses(400, 403, 404, 413, 415, 503)
 async def send_message(chat: str) -> Response:
     """Send a message to a chat.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from quart import Blueprint, Response, request
@@ -13,7 +13,7 @@ from ...chat.topics import parse_username
 from ...delivery.subscriptions import FollowedChat  # noqa: TC001 - msgspec reads the annotation
 from ...errors import RequestError
 from ..bodies import json_answer
-from ..openapi import add_to_operation, refuses
+from ..openapi import add_to_operation, example, refuses
 from ..raw_path import rest_of_path
 from ..seams import service
 
@@ -23,10 +23,24 @@ _PATH = "/subscribing/<rest:username>"
 
 
 class Following(msgspec.Struct, frozen=True):
-    """All that the user follows now, sorted by chat."""
+    """All that the user follows now.
 
-    username: Annotated[str, msgspec.Meta(description="in Unicode NFC", examples=["ada"])]
+    Attributes:
+        username: in Unicode NFC.
+        chats: sorted by chat.
+    """
+
+    username: str
     chats: list[FollowedChat]
+
+
+_EXAMPLE = {
+    "username": "ada",
+    "chats": [
+        {"chat": "global", "topic": "kafka.chat.global", "exists": True, "default": True},
+        {"chat": "room1", "topic": "kafka.chat.room1", "exists": False, "default": False},
+    ],
+}
 
 
 def _topics(description: str, *, required: bool) -> dict[str, Any]:
@@ -45,6 +59,7 @@ def _topics(description: str, *, required: bool) -> dict[str, Any]:
 @subscribing.get(_PATH)
 @tag(["Subscriptions"])
 @document_response(Following)
+@example(_EXAMPLE)
 @refuses(400, 405, 503)
 async def following(username: str) -> Response:
     """List the chats that a user follows.
@@ -62,6 +77,7 @@ async def following(username: str) -> Response:
 @tag(["Subscriptions"])
 @add_to_operation(parameters=[_topics("A topic or a chat; may be repeated.", required=True)])
 @document_response(Following)
+@example(_EXAMPLE)
 @refuses(400, 409, 413, 503)
 async def subscribe(username: str) -> Response:
     """Subscribe a user to chats, to all of them or to none.
@@ -80,6 +96,7 @@ async def subscribe(username: str) -> Response:
 @tag(["Subscriptions"])
 @add_to_operation(parameters=[_topics("A topic or a chat; may be repeated. Without any: all but the default chats.", required=False)])
 @document_response(Following)
+@example(_EXAMPLE)
 @refuses(400, 409, 413, 503)
 async def unsubscribe(username: str) -> Response:
     """Unsubscribe a user from chats, or from all but the default ones.
