@@ -27,7 +27,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/flake8-async kafka_chat tests
+	@# 114 and 128 take a function that hands its task_status on for one that never uses it; 124: a framework's handlers
+	@# are async def, whether they wait or not.
+	$(BIN)/flake8-async --disable ASYNC114,ASYNC124,ASYNC128 $$(find bench kafka_chat tests -name '*.py')
 
 lock: setup  ## resolve pyproject.toml anew into requirements.lock
 	$(PYTHON) -m venv .cache/lock

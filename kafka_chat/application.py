@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from .service import open_service
 from .settings import Settings, connections_limit
 from .web import hypercorn_server
-from .web.app import create_app
-
-if TYPE_CHECKING:
-    from quart_trio import QuartTrio
+from .web.app import ChatApp, create_app
 
 hypercorn_server.install()  # before any server runs, also where hypercorn's own command is the one that serves
 
 
-def create(settings: Settings) -> QuartTrio:
+def create(settings: Settings) -> ChatApp:
     """Return the application; its service lives as long as the server's lifespan.
 
     Raises:

@@ -17,10 +17,10 @@ from .logs import log_to_stderr
 from .settings_sources import load_settings, variable
 
 if TYPE_CHECKING:
-    from quart_trio import QuartTrio
+    from .web.app import ChatApp
 
 
-def _app() -> QuartTrio:
+def _app() -> ChatApp:
     settings = load_settings(config_file=None, environ=os.environ, flags={}, check_properties=properties_problem)
     if settings.kafka.bootstrap_servers is None and not settings.kafka.embedded:
         raise SettingsError(

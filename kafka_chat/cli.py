@@ -22,9 +22,8 @@ from .settings_sources import FLAGS, load_settings, with_embedded_broker
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterator, Sequence
 
-    from quart_trio import QuartTrio
-
     from .settings import Settings
+    from .web.app import ChatApp
 
 OK = 0
 FAILED = 1
@@ -32,8 +31,8 @@ WRONG_SETTINGS = 2  # argparse's, too
 INTERRUPTED = 128 + signal.SIGINT
 
 
-class _CannotListen(Exception):
-    """The address that was asked for is not to be had: a sentence."""
+class _Failed(Exception):
+    """What was asked for cannot be done, or has failed: a sentence."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         _say(str(error))
         return WRONG_SETTINGS
-    except _CannotListen as error:
+    except _Failed as error:
         _say(str(error))
         return FAILED
     except KeyboardInterrupt:
@@ -108,31 +107,33 @@ def _serve(parsed: argparse.Namespace) -> None:
     trio.run(_serve_until_signalled, create(settings), settings)
 
 
-async def _serve_until_signalled(app: QuartTrio, settings: Settings) -> None:
+async def _serve_until_signalled(app: ChatApp, settings: Settings) -> None:
     """Serve; SIGTERM or SIGINT starts the drain.
 
     Raises:
-        _CannotListen: the address is not to be had.
-        BaseExceptionGroup: the service crashed.
+        _Failed: the address is not to be had, or the service has failed.
     """
+    from hypercorn.utils import LifespanFailureError
+
     from .web.server import serve
 
     stop = trio.Event()
-    listening = False
     try:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as watching:
                 watching.start_soon(_watch_signals, signals, stop)
                 async with trio.open_nursery() as serving:
                     urls: list[str] = await serving.start(partial(serve, app, settings, shutdown_trigger=stop.wait))
-                    listening = True
-                    _announce(urls, settings)
+                    if app.service is not None:  # the server binds its port also when the service has just failed
+                        _announce(urls, settings)
                 watching.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        reasons = [_why_not_listening(error, settings) for error in _leaves(group) if isinstance(error, OSError)]
-        if listening or not reasons or reasons[0] is None:
-            raise
-        raise _CannotListen(reasons[0]) from group
+        for error in _leaves(group):
+            if isinstance(error, LifespanFailureError):  # logged where it happened, with its traceback
+                raise _Failed("the service has failed; the log line above says why") from group
+            if isinstance(error, OSError) and (sentence := _why_not_listening(error, settings)) is not None:
+                raise _Failed(sentence) from group
+        raise
 
 
 async def _watch_signals(signals: AsyncIterable[int], stop: trio.Event) -> None:
