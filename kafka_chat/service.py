@@ -31,6 +31,7 @@ from .kafka.pages import open_pages
 from .kafka.publish import open_publisher
 from .kafka.subscription_log import open_subscription_log
 from .kafka.tail import KafkaTail, open_tail
+from .nursery import open_tasks
 from .settings import Settings, connections_limit
 from .telemetry import Telemetry
 
@@ -226,7 +227,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
     """Start everything but the server; Kafka may still be away.
 
     Raises:
-        ExceptionGroup: a task of the service died, or the block raised.
+        Exception: what a task of the service died of, or what the block raised.
     """
     telemetry = telemetry or Telemetry()
     names = ChatNames(settings.chats.prefix)
@@ -255,11 +256,9 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
             ) as tail,
             open_pages(config, readers=settings.pages.readers, names=names, limits=settings.limits, lookup=lookup) as pages,
             open_page_reads(pages, readers=settings.pages.readers, telemetry=telemetry) as page_reads,
-            trio.open_nursery() as nursery,
+            open_tasks() as nursery,
         ):
-            subscriptions = Subscriptions(
-                log=subscription_log, lookup=lookup, names=names, default=settings.chats.default, limits=settings.limits
-            )
+            subscriptions = Subscriptions(subscription_log, lookup=lookup, names=names, settings=settings)
             audience.attach(tail, subscriptions.chats_of)
             for chat in settings.chats.default:
                 audience.pin(names.topic(chat))
@@ -286,4 +285,3 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
             nursery.start_soon(service.run_until_read)
             nursery.start_soon(service.run_drain)
             yield service
-            nursery.cancel_scope.cancel()

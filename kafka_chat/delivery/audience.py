@@ -132,8 +132,7 @@ class Audience:
             if not sessions:
                 del self._by_user[session.username]
             self._departure.set()
-            self._early: dict[Session, Since] = {}
-        self._departure = trio.Event()
+            self._departure = trio.Event()
 
     async def left(self) -> None:
         """Wait until a session leaves."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..errors import BrokerError, PositionLost, TopicGone
+from ..nursery import open_tasks
 from .seams import Lost
 
 if TYPE_CHECKING:
@@ -158,9 +159,8 @@ class PageReads:
 async def open_page_reads(source: PageSource, *, readers: int, telemetry: Telemetry) -> AsyncIterator[PageReads]:
     """Read at most `readers` pages at a time, for as long as the block lasts."""
     reads = PageReads(source, telemetry=telemetry)
-    async with trio.open_nursery() as nursery:
+    async with open_tasks() as nursery:
         nursery.start_soon(reads.run_again)
         for _ in range(readers):
             nursery.start_soon(reads.run_reader)
         yield reads
-        nursery.cancel_scope.cancel()

@@ -13,6 +13,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from ..delivery.seams import TopicFacts
 from ..errors import BrokerUnreachable, SettingsError
+from ..nursery import open_tasks
 from .connect import ClientConfig, admin_future, admin_futures, broker_error, broker_errors
 
 if TYPE_CHECKING:
@@ -120,10 +121,9 @@ async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
     except KafkaException as error:
         raise SettingsError(f"kafka.properties cannot be used: {error.args[0].str()}") from error
     try:
-        async with trio.open_nursery() as nursery:
+        async with open_tasks() as nursery:
             nursery.start_soon(_serve_log, admin)
             yield EmbeddedLookup(admin, lister) if lister else KafkaLookup(admin)
-            nursery.cancel_scope.cancel()
     finally:
         if lister:
             lister.close()  # milliseconds

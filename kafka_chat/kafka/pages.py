@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from ..delivery.batch import BATCH_BYTES, Batch, PartitionKey, Record
 from ..errors import BrokerUnreachable, PositionLost, TopicGone
+from ..nursery import open_tasks
 from .connect import broker_error
 
 if TYPE_CHECKING:
@@ -230,9 +231,8 @@ async def open_pages(
     """Read pieces of the past, at most `readers` at the same time, for as long as the block lasts."""
     pages = KafkaPages(config, readers=readers, names=names, limits=limits, lookup=lookup)
     try:
-        async with trio.open_nursery() as nursery:
+        async with open_tasks() as nursery:
             nursery.start_soon(pages.run_tidying)
             yield pages
-            nursery.cancel_scope.cancel()
     finally:
         await pages.close()

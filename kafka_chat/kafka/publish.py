@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from ..delivery.seams import KeyedRecord, Published
 from ..errors import BrokerError, BrokerUnreachable, SettingsError, TooLarge
+from ..nursery import open_tasks
 from .connect import broker_error
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ async def open_publisher(config: ClientConfig) -> AsyncIterator[KafkaPublisher]:
         SettingsError: librdkafka does not take `kafka.properties` as they are.
     """
     publisher = KafkaPublisher(config)
-    async with trio.open_nursery() as nursery:
+    async with open_tasks() as nursery:
         nursery.start_soon(publisher.run)
         try:
             yield publisher

@@ -18,6 +18,7 @@ from ..chat.following import Change, Following, Skip, Subscription, record_key, 
 from ..delivery.batch import PartitionKey
 from ..delivery.seams import KeyedRecord, SubscriptionChange
 from ..errors import BrokerError, BrokerUnreachable, TopicGone
+from ..nursery import open_tasks
 from .connect import broker_error
 from .subscriptions_topic import SubscriptionsTopic
 
@@ -352,7 +353,6 @@ async def open_subscription_log(
     """Follow the subscriptions for as long as the block lasts; the brokers may be away."""
     care = SubscriptionsTopic(config, topic, lookup=lookup, publisher=publisher)
     log = SubscriptionLog(config, care, publisher=publisher, lookup=lookup, listener=listener, telemetry=telemetry)
-    async with trio.open_nursery() as nursery:
+    async with open_tasks() as nursery:
         nursery.start_soon(log.run)
         yield log
-        nursery.cancel_scope.cancel()

@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError
 from ..delivery.batch import PartitionKey
 from ..delivery.seams import Lost
 from ..errors import BrokerError
+from ..nursery import open_tasks
 from .poller import Assignment, Poller, Round
 
 if TYPE_CHECKING:
@@ -400,9 +401,8 @@ async def open_tail(
     tail = KafkaTail(
         config, listener=listener, lookup=lookup, names=names, limits=limits, telemetry=telemetry, embedded=embedded
     )
-    async with trio.open_nursery() as nursery:
+    async with open_tasks() as nursery:
         await nursery.start(tail.run_thread)
         nursery.start_soon(tail.run_wishes)
         nursery.start_soon(tail.run_watch)
         yield tail
-        nursery.cancel_scope.cancel()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol, cast
 
-import trio
 from hypercorn.utils import LifespanFailureError
 from quart_trio.asgi import TrioASGILifespan
 
+from ..nursery import open_tasks
 from .terms import TERMS, Terms
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class ServiceLifespan(TrioASGILifespan):
         opening = cast("Opening", self.app)
         await receive()  # lifespan.startup
         try:
-            async with opening.open_service() as service, trio.open_nursery() as nursery:
+            async with opening.open_service() as service, open_tasks() as nursery:
                 terms = self._state[TERMS] = Terms(service.settings.limits, service.telemetry)
                 nursery.start_soon(terms.pulse.run)
                 self.app.nursery = nursery
@@ -61,7 +61,6 @@ class ServiceLifespan(TrioASGILifespan):
                 await receive()  # lifespan.shutdown
                 stage = "shutdown"
                 await self.app.shutdown()
-                nursery.cancel_scope.cancel()
         except Exception as error:
             _log.critical("the service failed during %s", stage, exc_info=error)
             raise LifespanFailureError(stage, str(_first(error))) from error

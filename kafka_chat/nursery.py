@@ -1,0 +1,29 @@
+"""The nursery that an `open_x` owns."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@asynccontextmanager
+async def open_tasks() -> AsyncIterator[trio.Nursery]:
+    """Yield a nursery for tasks that live as long as the block: they are cancelled when it ends.
+
+    An error that is alone, of a task or of the block, comes out as itself, however many of these are nested; so a route
+    that asks for `BrokerError` gets it, and a traceback has one trunk. Several at once come out as their group.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        error = group.exceptions[0]
+        raise error from error.__cause__
