@@ -37,9 +37,9 @@ from .telemetry import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-    from types import TracebackType
 
     from .delivery.seams import Inbox, Sink, SubscriptionLog
+    from .web.seams import Admission
 
 SETTLE_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same
 RESTART = Close(code=1012, reason="the service restarts; come again")
@@ -59,7 +59,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     notices: list[str]
 
 
-class Admission:
+class Place:
     """A place for one WebSocket; given back when the block ends."""
 
     def __init__(self, service: Service, username: str) -> None:
@@ -70,7 +70,7 @@ class Admission:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._service.places_taken -= 1
 
 
@@ -118,7 +118,7 @@ class Service:
         self._shutdown: Callable[[], Awaitable[None]] | None = None
         self._shutdown_known = trio.Event()
 
-    def admit(self, username: str) -> Admission:
+    def admit(self, username: str) -> Place:
         """Take a place for one WebSocket of `username`.
 
         Raises:
@@ -128,7 +128,7 @@ class Service:
             raise Overloaded("the service restarts; come again", retry_after_seconds=1)
         if self.places_taken >= self.places:
             raise Overloaded(f"all {self.places} places for WebSockets are taken (limits.connections); come again")
-        return Admission(self, username)
+        return Place(self, username)
 
     async def run_session(self, admission: Admission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
         """Fix where it begins, accept, and deliver until the client is gone or the service ends.
