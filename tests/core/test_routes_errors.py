@@ -96,6 +96,14 @@ async def test_a_body_over_the_limit_is_413_wherever_it_is_sent(target: str):
     assert "65536" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_body_that_never_ends_is_408_after_a_while(method: str, autojump_clock: object):
+    app, _ = app_with_service(ON)
+    answer = await ask(app, method, "/subscribing/ada?topic=room1", body=b"a", stalled=True)
+    assert answer.status == 408
+    assert is_error(answer)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 async def test_a_handshake_for_plain_http_is_refused(target: str):
     app, _ = app_with_service(ON)

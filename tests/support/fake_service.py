@@ -153,6 +153,7 @@ async def ask(
     root_path: str = "",
     scheme: str | None = None,
     raw_query: bytes | None = None,
+    stalled: bool = False,
 ) -> Answer:
     """Send one request, or WebSocket handshake, to the application as hypercorn would.
 
@@ -167,6 +168,7 @@ async def ask(
         root_path: as a server behind a proxy is told.
         scheme: as such a server is told.
         raw_query: the query where it is no ASCII.
+        stalled: the end of the body never comes.
     """
     headers = {"host": "localhost:8001", **(headers or {})}
     if json_body is not None:
@@ -193,7 +195,7 @@ async def ask(
     }
     kind = "websocket" if websocket else "http"
     events: list[dict[str, Any]] = [
-        {"type": "websocket.connect"} if websocket else {"type": "http.request", "body": body, "more_body": False}
+        {"type": "websocket.connect"} if websocket else {"type": "http.request", "body": body, "more_body": stalled}
     ]
     leave = trio.Event()
     started: dict[str, Any] = {}
@@ -213,7 +215,7 @@ async def ask(
         if event["type"] == "websocket.accept" or (event["type"] == "websocket.http.response.body" and not event.get("more_body")):
             leave.set()
 
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         await app(scope, receive, send)
     answered = {name.decode().lower(): value.decode() for name, value in started.get("headers", [])}
     return Answer(started.get("status"), answered, b"".join(chunks), accepted=started.get("type") == "websocket.accept")
