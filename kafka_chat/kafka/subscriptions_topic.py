@@ -26,7 +26,7 @@ COMPACT = "compact"
 
 
 class SubscriptionsTopic:
-    """Cares for the topic by an AdminClient.
+    """Cares for the topic, by an AdminClient that lives as long as one question.
 
     Args:
         config: how to reach the brokers.
@@ -37,10 +37,9 @@ class SubscriptionsTopic:
 
     def __init__(self, config: ClientConfig, topic: str, *, lookup: Lookup, publisher: Publisher) -> None:
         self.name = topic
-        self._embedded = config.embedded
+        self._config = config
         self._lookup = lookup
         self._publisher = publisher
-        self._admin = AdminClient(config.admin())
 
     async def ensure(self) -> TopicFacts:
         """Return the facts of the topic, made now if it was missing.
@@ -60,7 +59,6 @@ class SubscriptionsTopic:
 
     async def look(self) -> TopicFacts | None:
         """Return what there is; raise `BrokerUnreachable` if no broker answers."""
-        self._admin.poll(0)  # else its log lines pile up
         return (await self._lookup.describe([self.name])).get(self.name)
 
     async def problem(self, facts: TopicFacts) -> str | None:
@@ -70,7 +68,7 @@ class SubscriptionsTopic:
             BrokerUnreachable: no broker answers.
             BrokerError: how it is may not be asked.
         """
-        if self._embedded:
+        if self._config.embedded:
             return None
         if len(facts.partitions) != 1:
             return f"the subscriptions topic {self.name} has {len(facts.partitions)} partitions; exactly one is needed"
@@ -81,18 +79,20 @@ class SubscriptionsTopic:
 
     async def _cleanup_policy(self) -> str:
         resource = ConfigResource(ResourceType.TOPIC, self.name)
-        future = self._admin.describe_configs([resource], request_timeout=ANSWER_SECONDS)[resource]
+        admin = AdminClient(self._config.admin())
+        future = admin.describe_configs([resource], request_timeout=ANSWER_SECONDS)[resource]
         doing = f"asking how the subscriptions topic {self.name} is configured"
         entries: dict[str, ConfigEntry] = await admin_future(future, doing=doing, timeout_seconds=ANSWER_SECONDS)
         return str(entries["cleanup.policy"].value)
 
     async def _make(self) -> None:
         doing = f"creating the subscriptions topic {self.name} (one partition, compacted)"
-        if self._embedded:
+        if self._config.embedded:
             await self._publisher.publish(self.name, KeyedRecord(None, None), partition=0)
             return
         wanted = NewTopic(self.name, num_partitions=1, replication_factor=BROKERS_DEFAULT, config={"cleanup.policy": COMPACT})
-        futures = self._admin.create_topics([wanted], request_timeout=ANSWER_SECONDS)
+        admin = AdminClient(self._config.admin())
+        futures = admin.create_topics([wanted], request_timeout=ANSWER_SECONDS)
         answer = (await admin_futures(futures, doing=doing, timeout_seconds=ANSWER_SECONDS))[self.name]
         if isinstance(answer, KafkaError) and answer.code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another instance was faster
             raise broker_error(answer, doing, topic=self.name)

@@ -1,0 +1,85 @@
+"""One instance's subscriptions and sending on real brokers, without sessions and a server around them."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from kafka_chat.chat.topics import ChatNames
+from kafka_chat.delivery.sending import Sending
+from kafka_chat.delivery.subscriptions import Subscriptions
+from kafka_chat.kafka.connect import ClientConfig
+from kafka_chat.kafka.lookup import open_lookup
+from kafka_chat.kafka.publish import KafkaPublisher, open_publisher
+from kafka_chat.kafka.subscription_log import SubscriptionLog, open_subscription_log
+from kafka_chat.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from kafka_chat.delivery.seams import Lookup, SubscriptionChange
+    from kafka_chat.settings import Settings
+
+READY_SECONDS = 20.0
+
+
+@dataclass
+class Instance:
+    """What one process has of the subscriptions.
+
+    Attributes:
+        changes: all that the listener was told.
+    """
+
+    publisher: KafkaPublisher
+    log: SubscriptionLog
+    subscriptions: Subscriptions
+    sending: Sending
+    changes: list[SubscriptionChange]
+    telemetry: Telemetry
+
+    def chats(self, username: str) -> list[str]:
+        """Return what our tail knows that somebody follows, sorted, without the defaults."""
+        return sorted(self.log.chats_of(username))
+
+    async def until(self, true: Callable[[], bool], *, seconds: float = READY_SECONDS) -> None:
+        """Wait until `true()`."""
+        with trio.fail_after(seconds):
+            while not true():  # noqa: ASYNC110 - what is waited for tells nobody
+                await trio.sleep(0.01)
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings, *, ready: bool = True, lookup: Callable[[Lookup], Lookup] = lambda lookup: lookup
+) -> AsyncIterator[Instance]:
+    """Open an instance for as long as the block lasts.
+
+    Args:
+        settings: as for the service.
+        ready: begin the block once the subscriptions are read.
+        lookup: what `Subscriptions` asks instead of the brokers.
+    """
+    config, names, telemetry = ClientConfig(settings.kafka), ChatNames(settings.chats.prefix), Telemetry()
+    changes: list[SubscriptionChange] = []
+    async with (
+        open_lookup(config) as answers,
+        open_publisher(config) as publisher,
+        open_subscription_log(
+            config, topic=settings.subscriptions.topic, publisher=publisher, lookup=answers, listener=changes.append, telemetry=telemetry
+        ) as log,
+    ):
+        if ready:
+            with trio.fail_after(READY_SECONDS):
+                await log.wait_ready()
+        yield Instance(
+            publisher=publisher,
+            log=log,
+            subscriptions=Subscriptions(log, lookup=lookup(answers), names=names, settings=settings),
+            sending=Sending(publisher, lookup=answers, names=names, settings=settings),
+            changes=changes,
+            telemetry=telemetry,
+        )
