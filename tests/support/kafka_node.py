@@ -30,7 +30,7 @@ class KafkaNode:
     def __init__(self, number: int, folder: Path, *, distribution: KafkaDistribution, options: tuple[str, ...]) -> None:
         self.number = number
         self.folder = folder
-        self.port, self.controller_port = _free_port(), _free_port()
+        self.port, self.controller_port = free_port(), free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.log = folder / "kafka.log"
         self._distribution = distribution
@@ -145,7 +145,7 @@ def broker_properties(node: KafkaNode, nodes: Mapping[int, KafkaNode], more: Pro
 _given_ports: set[int] = set()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port that nobody listens on, and that was not returned before."""
     for _ in range(1000):
         port = random.randrange(_FIRST_PORT, _LAST_PORT)

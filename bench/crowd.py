@@ -1,0 +1,244 @@
+"""Many WebSocket clients in one process, on raw sockets: as cheap as Python can have them."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable
+
+PATH = "/receive-message/client/u{number}"
+_AT_ONCE = 50  # handshakes that are under way together
+
+Take = Callable[["Client", bytes], None]
+
+
+class Client:
+    """One socket, and which of the messages of a round it has had.
+
+    Attributes:
+        number: in the crowd, from 0.
+        next: how many came, as long as all came in order.
+        seen: which came, once one did not.
+        doubles: that came again.
+        disordered: that came after a later one.
+        fed: it has had a first message.
+    """
+
+    __slots__ = ("buffer", "disordered", "doubles", "fed", "next", "number", "seen", "socket")
+
+    def __init__(self, number: int, connection: socket.socket, buffer: bytes) -> None:
+        self.number = number
+        self.socket = connection
+        self.buffer = buffer
+        self.fed = False
+        self.begin_round()
+
+    def begin_round(self) -> None:
+        """Forget what came."""
+        self.next, self.doubles, self.disordered = 0, 0, 0
+        self.seen: set[int] | None = None
+
+    def take(self, numbers: list[bytes], expected: bytes) -> None:
+        """Note the messages that came.
+
+        Args:
+            numbers: of eight digits each, in the order in which they came.
+            expected: all numbers of the round, joined.
+        """
+        if self.seen is None:
+            if b"".join(numbers) == expected[self.next * 8 : (self.next + len(numbers)) * 8]:
+                self.next += len(numbers)
+                return
+            self.seen = set(range(self.next))
+        top = max(self.seen, default=-1)
+        for number in map(int, numbers):
+            if number in self.seen:
+                self.doubles += 1
+            else:
+                self.disordered += number < top
+                self.seen.add(number)
+            top = max(top, number)
+
+    @property
+    def had(self) -> int:
+        """How many different messages came."""
+        return self.next if self.seen is None else len(self.seen)
+
+
+class Crowd:
+    """All clients.
+
+    Attributes:
+        clients: those that were connected, also where they are gone by now.
+        cut: how many connections the server has ended.
+        frames: data frames that came.
+        pings: that came, and were answered.
+        reasons: close frames that came: code and reason -> how many.
+    """
+
+    def __init__(self) -> None:
+        self.clients: list[Client] = []
+        self.cut = 0
+        self.frames = 0
+        self.pings = 0
+        self.reasons: dict[str, int] = {}
+        self._open: dict[int, Client] = {}
+        self._epoll = select.epoll()
+
+    @property
+    def open(self) -> int:
+        """How many are connected."""
+        return len(self._open)
+
+    def connect(self, host: str, port: int, count: int, *, seconds: float = 90, receive_buffer: int | None = None) -> list[Client]:
+        """Connect `count` more, each as a user of its own, and return them.
+
+        Args:
+            host: of the server.
+            port: of the server.
+            count: how many.
+            seconds: for each answer.
+            receive_buffer: SO_RCVBUF in bytes, for one that will not read.
+        """
+        first, joined = len(self.clients), []
+        for low in range(first, first + count, _AT_ONCE):
+            numbers = range(low, min(low + _AT_ONCE, first + count))
+            asked = [(number, _ask(host, port, number, seconds, receive_buffer)) for number in numbers]
+            joined += [Client(number, connection, _accepted(connection)) for number, connection in asked]
+        for client in joined:
+            client.socket.setblocking(False)  # noqa: FBT003 - it takes no keyword
+            self.listen(client)
+        self.clients += joined
+        return joined
+
+    def listen(self, client: Client) -> None:
+        """Read what comes for this client."""
+        self._open[client.socket.fileno()] = client
+        self._epoll.register(client.socket.fileno(), select.EPOLLIN)
+
+    def ignore(self, client: Client) -> None:
+        """Read nothing more for this client; its connection stays."""
+        del self._open[client.socket.fileno()]
+        self._epoll.unregister(client.socket.fileno())
+
+    def pump(self, seconds: float, take: Take) -> None:
+        """Wait for something to come, at most so long, and hand it over.
+
+        Args:
+            seconds: how long.
+            take: is called with a client and the data frames that it got, one after the other.
+        """
+        for descriptor, _ in self._epoll.poll(seconds):
+            client = self._open.get(descriptor)
+            if client is None:
+                continue
+            try:
+                data = client.socket.recv(1 << 18)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            if data:
+                take(client, self._frames(client, data))
+            else:
+                self.cut += 1
+                self.ignore(client)
+
+    def pump_for(self, seconds: float, take: Take = lambda client, data: None) -> None:
+        """Hand over what comes within so long."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.pump(min(left, 0.1), take)
+
+    def close(self) -> None:
+        """Leave, all at once."""
+        for client in self.clients:
+            client.socket.close()
+        self._epoll.close()
+
+    def _frames(self, client: Client, data: bytes) -> bytes:
+        """Return the whole data frames among what the client has; answers pings."""
+        buffer = client.buffer + data if client.buffer else data
+        position, out = 0, []
+        size = len(buffer)
+        # Frames alike, as the texts of a round are: their headers are compared with strided slices.
+        if size >= 4 and buffer[0] == 0x81 and buffer[1] < 127:
+            header = 2 if buffer[1] < 126 else 4
+            stride = header + (buffer[1] if header == 2 else buffer[2] << 8 | buffer[3])
+            end = size // stride * stride
+            if end and all(buffer[i:end:stride].count(buffer[i]) == end // stride for i in range(header)):
+                self.frames += end // stride
+                position = end
+                out.append(buffer[:end])
+        while size - position >= 2:
+            opcode, length, header = buffer[position] & 15, buffer[position + 1], 2
+            if length == 126:
+                if size - position < (header := 4):
+                    break
+                length = buffer[position + 2] << 8 | buffer[position + 3]
+            elif length == 127:
+                if size - position < (header := 10):
+                    break
+                length = int.from_bytes(buffer[position + 2 : position + 10], "big")
+            if size - position < header + length:
+                break
+            payload = buffer[position + header : position + header + length]
+            position += header + length
+            if opcode == 9:
+                self.pings += 1
+                with contextlib.suppress(OSError):  # then it is gone, and the next read says so
+                    client.socket.send(_frame(10, payload))
+            elif opcode == 8:
+                reason = f"{int.from_bytes(payload[:2], 'big')} {payload[2:].decode(errors='replace')}"
+                self.reasons[reason] = self.reasons.get(reason, 0) + 1
+            else:
+                self.frames += 1
+                out.append(payload)
+        client.buffer = buffer[position:]
+        return b"\n".join(out)
+
+
+def totals(clients: Iterable[Client], messages: int) -> dict[str, int]:
+    """Return what is missing, came twice, came out of order, of a round of so many messages."""
+    clients = list(clients)
+    return {
+        "missing": sum(messages - client.had for client in clients),
+        "doubles": sum(client.doubles for client in clients),
+        "disordered": sum(client.disordered for client in clients),
+    }
+
+
+def _ask(host: str, port: int, number: int, seconds: float, receive_buffer: int | None) -> socket.socket:
+    connection = socket.socket()
+    if receive_buffer is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    connection.settimeout(seconds)
+    connection.connect((host, port))
+    request = (
+        f"GET {PATH.format(number=number)} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    connection.sendall(request.encode())
+    return connection
+
+
+def _accepted(connection: socket.socket) -> bytes:
+    """Wait for the answer to the handshake; return what has come after it."""
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        data = connection.recv(65536)
+        if not data:
+            raise RuntimeError(f"the handshake was not answered; only {answer!r} came")
+        answer += data
+    head, rest = answer.split(b"\r\n\r\n", 1)
+    if b" 101 " not in head.split(b"\r\n")[0] + b" ":
+        raise RuntimeError(f"the handshake was refused: {head!r} {rest!r}")
+    return rest
+
+
+def _frame(opcode: int, payload: bytes) -> bytes:
+    """Return a client's control frame, masked with zeros."""
+    return bytes([0x80 | opcode, 0x80 | len(payload)]) + struct.pack("!I", 0) + payload

@@ -1,0 +1,106 @@
+"""Starts what is measured: kafka_chat, and the peers beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support.kafka_node import free_port
+from tests.support.processes import end_process, last_lines, start_process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 30.0
+SETTLE_SECONDS = 2.0  # a consumer that has just joined its group
+
+PEERS = {
+    "kafka_chat": "this project",
+    "seed_shared": "FastAPI, uvicorn, one aiokafka consumer, a queue per client",
+    "seed_stack": "FastAPI, uvicorn, an aiokafka consumer per client",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that serves.
+
+    Attributes:
+        url: `http://127.0.0.1:port`.
+        pid: its process, parent of others where it has any.
+    """
+
+    url: str
+    pid: int
+
+
+def peers_python(cache: Path) -> Path:
+    """Return a Python that has the peers' packages (the dependency group `bench`), made now if it is not in the cache."""
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["bench"]
+    folder = cache / f"peers-{hashlib.sha256(repr((wanted, sys.version)).encode()).hexdigest()[:12]}"
+    complete = folder / "complete"
+    if not complete.exists():
+        print(f"installing {', '.join(wanted)} into {folder}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        subprocess.run([folder / "bin" / "pip", "install", "--quiet", *wanted], check=True)
+        complete.touch()
+    return folder / "bin" / "python"
+
+
+@contextlib.contextmanager
+def running(peer: str, bootstrap: str, *, logs: Path, python: Path | None) -> Iterator[Running]:
+    """Run a server for as long as the block lasts.
+
+    Args:
+        peer: one of `PEERS`.
+        bootstrap: the brokers.
+        logs: a folder for what it says.
+        python: with the peers' packages; None for kafka_chat.
+    """
+    port, log = free_port(), logs / f"{peer}.log"
+    if peer == "kafka_chat":
+        command = [str(Path(sys.executable).with_name("kafka-chat")), "serve", "--bootstrap", bootstrap]
+    else:
+        command = [str(python), "-m", "uvicorn", f"{peer}:app", "--log-level", "warning"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    env = {**os.environ, "BOOT": bootstrap}
+    with log.open("ab") as output:
+        process = start_process(command, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=ROOT / "bench" / "peers")
+    try:
+        _wait_served(process, port, log)
+        time.sleep(SETTLE_SECONDS)
+        yield Running(f"http://127.0.0.1:{port}", process.pid)
+    finally:
+        code = end_process(process, seconds=15)
+        if code not in (0, -signal.SIGTERM):
+            print(f"{peer} ended with {code}; the end of its log:\n{last_lines(log, 20)}", file=sys.stderr)
+
+
+def allow_many_files() -> None:
+    """Raise the limit of open files to what this user may have; children inherit it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _wait_served(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+            if re.match(rb"HTTP/1.1 200", connection.recv(100)):
+                return
+        time.sleep(0.1)
+    raise RuntimeError(f"it did not serve within {START_SECONDS:.0f} s; the end of its log:\n{last_lines(log, 30)}")
