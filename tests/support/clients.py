@@ -11,7 +11,7 @@ from urllib.parse import quote
 import trio
 import websockets.exceptions
 import websockets.trio.client
-from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, open_websocket_url
+from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
 from .http_client import Answer, http
 from .raw_client import BrokenStream, Frame, Opcode, RawClient, Response, client_frame, close_code, handshake_request, open_raw
@@ -231,21 +231,17 @@ async def open_chat(
 
 
 async def refusal(url: str, path: str, *, headers: Mapping[str, str] | None = None) -> Answer:
-    """Ask for a WebSocket and return how it was refused, as an HTTP response."""
-    address = "ws" + url.removeprefix("http") + path
-    extra = [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
-    try:
-        async with open_websocket_url(address, extra_headers=extra, connect_timeout=ANSWER_SECONDS, disconnect_timeout=ANSWER_SECONDS):
-            pass
-    except* ConnectionRejected as group:
-        rejected = group.exceptions[0]
-        while isinstance(rejected, BaseExceptionGroup):
-            rejected = rejected.exceptions[0]
-    else:
-        raise AssertionError(f"{path} was accepted")
-    assert isinstance(rejected, ConnectionRejected)
-    names = {name.decode().lower(): value.decode("latin-1") for name, value in rejected.headers}
-    return Answer(status=rejected.status_code, headers=names, body=rejected.body or b"")
+    """Ask for a WebSocket and return how it was refused, as an HTTP response.
+
+    Args:
+        url: the server, `http://host:port`.
+        path: percent-encoded, with its query.
+        headers: further ones of the handshake.
+    """
+    async with open_raw(url) as client:
+        response = await client.handshake(path, headers=headers)
+    assert response.status != 101, f"{path} was accepted"
+    return Answer(status=response.status, headers=response.headers, body=response.body)
 
 
 class WebsocketsClient:
