@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from quart import Websocket, request
+from quart import Quart, Websocket, request
 from quart_trio import QuartTrio
 
 from .connection import ChatWebsocketConnection
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
+    from quart.typing import ResponseReturnValue
     from quart.wrappers.base import BaseRequestWebsocket
+    from werkzeug.exceptions import HTTPException
     from werkzeug.routing import MapAdapter
 
     from ..settings import Settings
@@ -50,6 +52,12 @@ class ChatApp(QuartTrio):
             return super().create_url_adapter(request)
         scheme = "ws" if isinstance(request, Websocket) else "http"
         return self.url_map.bind("localhost", request.root_path, None, scheme, request.method, request.path)
+
+    async def handle_user_exception(self, error: Exception | BaseExceptionGroup) -> HTTPException | ResponseReturnValue:
+        """Answer an error; of several that came together all are logged, where quart-trio looks at the first."""
+        if isinstance(error, ExceptionGroup) and len(error.exceptions) > 1:
+            return await Quart.handle_user_exception(self, error)
+        return await super().handle_user_exception(error)
 
     async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - as wide as Quart's own
         """Serve one connection, with what Quart cannot read made readable."""

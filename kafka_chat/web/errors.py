@@ -44,6 +44,7 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 def answer_errors(app: Quart) -> None:
     """Let `app` answer whatever is raised in a request by an `ErrorBody`."""
+    # Quart runs what is no coroutine function in a thread.
     app.register_error_handler(RequestError, _request_error)
     app.register_error_handler(BrokerError, _broker_error)
     app.register_error_handler(RequestSchemaValidationError, _schema_error)
@@ -51,26 +52,26 @@ def answer_errors(app: Quart) -> None:
     app.register_error_handler(Exception, _bug)
 
 
-def _request_error(error: RequestError) -> Response:
+async def _request_error(error: RequestError) -> Response:
     return _answer(error.status, str(error), error.field, error.headers)
 
 
-def _broker_error(error: BrokerError) -> Response:
+async def _broker_error(error: BrokerError) -> Response:
     return _answer(503, str(error), None, {"Retry-After": str(BROKER_RETRY_SECONDS)})
 
 
-def _schema_error(error: RequestSchemaValidationError) -> Response:
+async def _schema_error(error: RequestSchemaValidationError) -> Response:
     cause = error.validation_error
-    return _request_error(shape_error(cause) if isinstance(cause, msgspec.ValidationError) else RequestError(str(cause)))
+    return await _request_error(shape_error(cause) if isinstance(cause, msgspec.ValidationError) else RequestError(str(cause)))
 
 
-def _http_error(error: HTTPException) -> Response:
+async def _http_error(error: HTTPException) -> Response:
     """Answer what Quart and werkzeug raise: no such route, no such method, too large."""
     if isinstance(error, MethodNotAllowed) and has_websocket_context():
         error = WebsocketMismatch()  # a route without GET; the method is not what is wrong with a handshake
     status = error.code or 500
     if status >= 500:
-        return _bug(error)
+        return await _bug(error)
     headers = {name: value for name, value in error.get_headers() if name.lower() not in ("content-type", "content-length")}
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         headers["Allow"] = ", ".join(sorted(error.valid_methods, key=_METHODS.index))
@@ -89,7 +90,7 @@ def _sentence(error: HTTPException, status: int, headers: dict[str, str]) -> str
     return _SENTENCES.get(status) or error.description or error.name
 
 
-def _bug(error: Exception) -> Response:
+async def _bug(error: Exception) -> Response:
     """Answer 500 with a sentence that says nothing of the inside; the log has the traceback."""
     asked = _asked()
     if (service := cast("Serving", current_app).service) is not None:

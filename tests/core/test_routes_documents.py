@@ -159,6 +159,15 @@ async def test_an_asset_is_served_with_its_type_and_may_be_kept_for_long(name: s
     assert again.body == b""
 
 
+async def test_a_piece_of_an_asset_is_served_and_one_that_it_lacks_is_an_error_like_all_others():
+    app, _ = app_with_service()
+    piece = await ask(app, "GET", f"/assets/{next(iter(ASSETS))}", headers={"range": "bytes=0-9"})
+    assert (piece.status, len(piece.body)) == (206, 10)
+    lacking = await ask(app, "GET", f"/assets/{next(iter(ASSETS))}", headers={"range": "bytes=99999999-"})
+    assert lacking.status == 416
+    assert set(lacking.json()) == {"error", "field"}
+
+
 @pytest.mark.parametrize(
     "name", ["README.md", "../app.py", "%2e%2e/app.py", "..%2fapp.py", "redoc-2.5.4", "redoc-2.5.4/", "/etc/passwd", "%00"]
 )

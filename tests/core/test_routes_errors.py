@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from quart_schema import RequestSchemaValidationError
@@ -130,6 +131,19 @@ async def test_a_handshake_is_one_by_what_it_is_and_not_by_what_a_proxy_says(sch
     assert answer.json()["field"] == "username"
 
 
+async def test_no_answer_waits_for_a_thread():
+    app, _ = app_with_service(ON)
+    threads = trio.to_thread.current_default_thread_limiter()
+    threads.total_tokens = 1
+    await threads.acquire_on_behalf_of("this test, which keeps the only one")
+    with trio.fail_after(10):
+        for target in [*TARGETS, "/nowhere", "/subscribing/%ff"]:
+            if not target.startswith("/assets/"):  # files are read in threads
+                await ask(app, "GET", target)
+            await ask(app, "PUT", target)
+            await ask(app, "GET", target, websocket=True)
+
+
 def raising(app: ChatApp, error: Exception) -> None:
     """Let `/subscribing/ada` raise `error`."""
     assert app.service is not None
@@ -159,6 +173,16 @@ async def test_what_kafka_did_not_do_is_503(error: Exception, group):
     assert answer.status == 503
     assert is_error(answer)
     assert answer.json()["error"] == str(error)
+
+
+async def test_of_several_bugs_that_come_together_all_are_logged(caplog: pytest.LogCaptureFixture):
+    app, _ = app_with_service()
+    raising(app, ExceptionGroup("nursery", [RuntimeError("one"), BrokerError("two"), ValueError("three")]))
+    answer = await ask(app, "GET", "/subscribing/ada")
+    assert answer.status == 500
+    assert is_error(answer)
+    for bug in ("RuntimeError: one", "BrokerError: two", "ValueError: three"):
+        assert bug in caplog.text
 
 
 async def test_an_error_of_ours_that_no_route_expects_is_a_bug():
