@@ -21,7 +21,6 @@ import trio
 from h2.exceptions import ProtocolError
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 
 from ..delivery.frames import PING
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from hypercorn.config import Config
+    from hypercorn.protocol.h11 import H11Protocol
     from hypercorn.trio.worker_context import WorkerContext
     from hypercorn.typing import AppWrapper, LifespanState
 
@@ -140,7 +140,7 @@ class ChatTCPServer(TCPServer):
                 # A ping behind owed bytes would say nothing that the write limit does not.
                 if (self.owed or not self.write(self._ping())) and not self.send_lock.locked():
                     self._task_group.spawn(self.drain)
-        elif self._busy_at is not None and now - self._busy_at >= self.terms.request_seconds and self._request_unfinished():
+        elif self._busy_at is not None and now - self._busy_at >= self.terms.request_seconds and self._waits_for_request():
             self.abort("request_seconds")
 
     def became_websocket(self) -> None:
@@ -239,7 +239,10 @@ class ChatTCPServer(TCPServer):
         else:
             if isinstance(event, Updated):
                 self._busy_at = None if event.idle else trio.current_time()
-            await super().protocol_send(event)
+            # It starts or stops the task that ends an idle connection. By then the answer is sent, and quart-trio cancels who
+            # sent it: without the shield no connection would ever be ended for being idle. It waits for nobody.
+            with trio.CancelScope(shield=True):
+                await super().protocol_send(event)
 
     def _write_behind(self, data: bytes) -> bool:
         """`write`, where it is not as simple as one system call."""
@@ -367,10 +370,11 @@ class ChatTCPServer(TCPServer):
         await self.protocol.handle(Closed())
         self.end()
 
-    def _request_unfinished(self) -> bool:
+    def _waits_for_request(self) -> bool:
         protocol = self.protocol.protocol
-        connection = protocol.connection if isinstance(protocol, H11Protocol) else None
-        return isinstance(connection, h11.Connection) and connection.their_state is h11.SEND_BODY
+        if isinstance(protocol, H2Protocol):
+            return protocol.idle
+        return isinstance(protocol.connection, h11.Connection) and protocol.connection.their_state is h11.SEND_BODY
 
     @property
     def http11(self) -> H11Protocol | None:

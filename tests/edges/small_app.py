@@ -54,6 +54,7 @@ class Place:
 
     def __exit__(self, *exc_info: object) -> None:
         self.service.places -= 1
+        self.service.changed()
 
 
 Session = Callable[["SmallService", Callable[[], Awaitable[Sink]], Inbox], Awaitable[None]]
@@ -61,7 +62,7 @@ Session = Callable[["SmallService", Callable[[], Awaitable[Sink]], Inbox], Await
 
 async def receive_until_gone(service: SmallService, accept: Callable[[], Awaitable[Sink]], inbox: Inbox) -> None:
     """Be a session that says nothing by itself: tests write through `service.sinks`."""
-    service.sinks.append(await accept())
+    service.has(await accept())
     while not isinstance(said := await inbox.receive(), Disconnect):
         service.said.append(said)
     service.disconnects.append(said.code)
@@ -80,6 +81,7 @@ class SmallService:
     disconnects: list[int] = field(default_factory=list)
     waits: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     crash: trio.Event = field(default_factory=trio.Event)
+    _news: trio.Event = field(default_factory=trio.Event)
 
     def admit(self, username: str) -> Place:
         return Place(username, self)
@@ -90,10 +92,29 @@ class SmallService:
     async def run_session(self, admission: Place, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
         await self.session(self, accept, inbox)
 
+    def has(self, sink: Sink) -> None:
+        """Keep the sink of a session for the test."""
+        self.sinks.append(sink)
+        self.changed()
+
+    def changed(self) -> None:
+        """Something happened that a test may wait for."""
+        self._news.set()
+        self._news = trio.Event()
+
+    async def until(self, condition: Callable[[], bool], *, seconds: float = 2) -> None:
+        """Wait until something holds."""
+        with trio.fail_after(seconds):
+            while not condition():
+                await self._news.wait()
+
+    async def empty(self, *, seconds: float = 2) -> None:
+        """Wait until no session is left."""
+        await self.until(lambda: self.places == 0, seconds=seconds)
+
     async def sink(self) -> Sink:
         """Wait until there is one more sink, and return it."""
-        while not self.sinks:
-            await trio.sleep(0.001)
+        await self.until(lambda: bool(self.sinks), seconds=5)
         return self.sinks.pop()
 
     @asynccontextmanager

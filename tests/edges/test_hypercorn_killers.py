@@ -81,9 +81,7 @@ async def test_one_request_ends_its_own_connection_at_most(killer: str):
                     await client.wait_ended()
 
         await assert_canary_is_well(served, stranger)
-        with trio.fail_after(5):
-            while served.service.places:
-                await trio.sleep(0.01)
+        await served.service.empty(seconds=5)
 
 
 NO_HANDSHAKES = (
@@ -131,9 +129,7 @@ async def test_random_frames_end_their_own_connection_at_most():
                     await client.send(dice.randbytes(dice.randrange(1, 500)))
                     if dice.random() < 0.5:
                         client.reset()
-            with trio.fail_after(5):
-                while served.service.places > 1:
-                    await trio.sleep(0.01)
+            await served.service.until(lambda: served.service.places == 1)
             served.service.sinks[1:] = []
 
         await assert_canary_is_well(served, stranger)

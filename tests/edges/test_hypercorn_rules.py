@@ -37,9 +37,7 @@ async def test_who_breaks_the_rules_is_told_by_a_close_code(sent: bytes, code: i
         await client.send(sent)
         frames = await client.read_to_end(seconds=2)
         assert close_code(frames[-1])[0] == code
-        with trio.fail_after(2):
-            while served.service.places:
-                await trio.sleep(0.001)
+        await served.service.empty(seconds=2)
         assert served.service.disconnects == [code]
         assert served.service.said == []
         assert len(served.service.telemetry.aborted) == 1
@@ -50,12 +48,10 @@ async def test_who_goes_on_sending_after_1009_is_cut_soon_and_fills_no_memory():
         await served.service.sink()
         piece = client_frame(Opcode.CONTINUATION, b"x" * 60_000, final=False)
         await client.send(client_frame(Opcode.TEXT, b"x", final=False))
-        sent = 0
         begun = trio.current_time()
-        with trio.fail_after(2), pytest.raises(trio.BrokenResourceError):
+        with trio.fail_after(2), pytest.raises(trio.BrokenResourceError):  # noqa: PT012 - the time comes when it raises
             while True:
                 await client.send(piece)
-                sent += len(piece)
         assert trio.current_time() - begun < 1.5
         assert served.service.telemetry.aborted == ["too_large"]
         assert served.service.said == []
@@ -88,9 +84,7 @@ async def test_a_clients_close_is_answered_and_its_code_kept(payload: bytes, cod
         frames = await client.read_to_end(seconds=2)
         assert [close_code(frame)[0] for frame in frames] == [code]
         await client.close()
-        with trio.fail_after(2):
-            while served.service.places:
-                await trio.sleep(0.001)
+        await served.service.empty(seconds=2)
         assert served.service.disconnects == [code]
 
 
@@ -102,9 +96,7 @@ async def test_a_client_that_goes_without_a_word_is_missed_at_once(how: str):
             await client.close()
         else:
             client.reset()
-        with trio.fail_after(1):
-            while served.service.places:
-                await trio.sleep(0.001)
+        await served.service.empty(seconds=1)
         assert served.service.disconnects == [1006]
 
 
@@ -143,18 +135,17 @@ async def test_a_client_that_answers_pings_or_says_anything_else_is_kept():
 
 
 async def test_pings_of_many_clients_are_spread():
-    async with serving_small(limits=Limits(ping_seconds=1.0, pong_seconds=1.0)) as served, trio.open_nursery() as nursery:
-        times = []
+    times = []
+    async with serving_small(limits=Limits(ping_seconds=1.0, pong_seconds=1.0)) as served:
 
         async def first_ping() -> None:
             async with open_raw(served.url, PATH) as client:
                 assert (await client.next_frame()).opcode is Opcode.PING
                 times.append(trio.current_time())
 
-        for _ in range(50):
-            nursery.start_soon(first_ping)
-        while len(times) < 50:
-            await trio.sleep(0.01)
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(first_ping)
         assert max(times) - min(times) > 0.2
 
 
@@ -164,11 +155,31 @@ async def test_a_client_that_dribbles_its_request_is_cut():
         assert (await client.read_response()).body == b'{"size":2}\n'
         served.app.terms.request_seconds = 0.3
         await client.send(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
-        with trio.fail_after(3), pytest.raises(trio.BrokenResourceError):
+        with trio.fail_after(3), pytest.raises(trio.BrokenResourceError):  # noqa: PT012 - the time comes when it raises
             while True:
                 await client.send(b"x")
                 await trio.sleep(0.05)
         assert served.service.telemetry.aborted == ["request_seconds"]
+
+
+async def test_an_http2_connection_that_asks_for_nothing_is_cut():
+    async with serving_small(limits=Limits(ping_seconds=0.4, pong_seconds=0.4)) as served, open_raw(served.url) as client:
+        await client.send(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        await client.wait_ended()
+        served.app.terms.request_seconds = 0.3
+        async with open_raw(served.url) as silent:
+            await silent.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            await silent.wait_ended(seconds=2)
+        assert served.service.telemetry.aborted == ["request_seconds"]
+
+
+async def test_a_connection_that_asked_once_and_is_idle_is_ended():
+    async with serving_small() as served, open_raw(served.url) as client:
+        await client.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        await client.read_response()
+        begun = trio.current_time()
+        await client.wait_ended(seconds=8)
+        assert trio.current_time() - begun > 4
 
 
 async def test_a_refused_handshake_has_a_status_and_a_body():

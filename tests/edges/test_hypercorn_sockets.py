@@ -91,11 +91,9 @@ async def test_an_aborted_connection_is_over_at_once_with_writers_stuck_in_it():
             nursery.start_soon(flush)
             nursery.start_soon(flush)
             await wait_all_tasks_blocked()
-            with trio.fail_after(1):
-                sink.abort()
-                sink.abort()
-                while served.service.places:
-                    await trio.sleep(0.001)
+            sink.abort()
+            sink.abort()
+            await served.service.empty(seconds=1)
         assert results == [False, False]
         assert sink.owed == 0
         assert not sink.offer(text(b"late"))
@@ -163,9 +161,7 @@ async def test_bytes_never_reach_a_client_that_took_over_the_descriptor():
             stale = await served.service.sink()
             descriptors = set(os.listdir("/proc/self/fd"))
             gone.reset()
-            with trio.fail_after(2):
-                while served.service.places:
-                    await trio.sleep(0.001)
+            await served.service.empty(seconds=2)
         async with open_raw(served.url, PATH) as client:
             fresh = await served.service.sink()
             assert set(os.listdir("/proc/self/fd")) == descriptors
@@ -179,7 +175,7 @@ async def test_what_a_session_offers_in_the_step_of_its_accept_comes_behind_the_
     async def eager(service, accept, inbox) -> None:
         sink = await accept()
         sink.offer(text(b"first"))
-        service.sinks.append(sink)
+        service.has(sink)
         await inbox.receive()
 
     async with serving_small(session=eager) as served:
@@ -192,7 +188,7 @@ async def test_a_client_that_leaves_before_the_accept_leaves_nothing_behind():
     async def slow(service, accept, inbox) -> None:
         await trio.sleep(0.3)
         sink = await accept()
-        service.sinks.append(sink)
+        service.has(sink)
         service.said.append(str(sink.offer(text(b"x"))))
         service.said.append(str(await sink.flush()))
         await sink.close(1012, "")
@@ -202,9 +198,7 @@ async def test_a_client_that_leaves_before_the_accept_leaves_nothing_behind():
             await client.send(handshake_request(PATH))
             await trio.sleep(0.1)
             client.reset()
-        with trio.fail_after(2):
-            while served.service.places or not served.service.said:
-                await trio.sleep(0.001)
+        await served.service.empty()
         assert served.service.said in (["False", "False"], ["False"])
         assert served.service.telemetry.failed == []
 
@@ -231,9 +225,7 @@ async def test_a_session_may_close_itself_and_return():
         assert [close_code(frame) for frame in frames] == [(1008, "too many words")]
         assert trio.current_time() - begun < 0.3
         await client.close()
-        with trio.fail_after(1):
-            while served.service.places:
-                await trio.sleep(0.001)
+        await served.service.empty(seconds=1)
         assert served.service.telemetry.failed == []
 
 
@@ -290,7 +282,7 @@ async def test_tls_takes_offers_and_pings_and_closes_like_plain(certificate: tup
                 if number % 20 == 0:
                     await client.send_frame(Opcode.PING, b"mine")
                 text_ = await client.next_text()
-                assert text_.startswith("%06d" % number)
+                assert text_.startswith(f"{number:06d}")
         while (await client.next_frame()) != Frame(Opcode.PING, b""):
             pass
         async with trio.open_nursery() as nursery:
@@ -309,11 +301,10 @@ async def test_tls_with_a_client_that_never_reads_is_aborted_after_the_write_lim
         client = RawClient(trio.SSLStream(tcp, context, https_compatible=True))
         assert (await client.handshake(PATH)).status == 101
         sink = await served.service.sink()
+        sink.offer(text(b"x" * 20_000_000))
         with trio.fail_after(5):
-            sink.offer(text(b"x" * 20_000_000))
             assert not await sink.flush()
-            while served.service.places:
-                await trio.sleep(0.001)
+        await served.service.empty()
         assert served.service.telemetry.aborted == ["write_seconds"]
         await trio.aclose_forcefully(tcp)
 

@@ -1,0 +1,265 @@
+"""Start, shutdown, failure, and what is left of a request while its session runs."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+import weakref
+from contextlib import asynccontextmanager
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+import trio
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, ResponseReceived
+from hypercorn.utils import LifespanFailureError
+from quart import websocket
+
+from kafka_chat.delivery.frames import text_header
+from kafka_chat.settings import ServerSettings, Settings
+from kafka_chat.web.hypercorn_server import LINGER_SECONDS, ChatTCPServer
+from kafka_chat.web.seams import ADMISSION
+from kafka_chat.web.server import serve
+from kafka_chat.web.sinks import AsgiSink
+from tests.edges.small_app import PATH, SmallService, serving_small, small_app
+from tests.support.raw_client import Opcode, client_frame, close_code, handshake_request, open_raw
+
+ROOT = Path(__file__).parents[2]
+
+
+async def test_serve_tells_its_address_and_ends_when_told():
+    service = SmallService(Settings(server=ServerSettings(port=0, drain_seconds=0.2)))
+    down = trio.Event()
+    async with trio.open_nursery() as nursery:
+        urls = await nursery.start(partial(serve, small_app(service), service.settings, shutdown_trigger=down.wait))
+        assert urls[0].startswith("http://127.0.0.1:")
+        async with open_raw(urls[0]) as client:
+            await client.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            response = await client.read_response()
+            assert (response.status, response.headers.get("server")) == (200, None)
+            down.set()
+            await client.wait_ended(seconds=1)
+
+
+async def test_sessions_learn_of_the_shutdown_while_the_listener_is_closed_already():
+    async with serving_small() as served, open_raw(served.url, PATH) as client:
+        sink = await served.service.sink()
+        served.down.set()
+        with trio.fail_after(1):
+            await served.service.waits[0]()
+        with pytest.raises(OSError, match=r"refused|reset|all attempts"):
+            await trio.open_tcp_stream("127.0.0.1", served.port)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sink.close, 1012, "restart")
+            frames = await client.read_to_end(seconds=1)
+        assert close_code(frames[0]) == (1012, "restart")
+
+
+async def test_a_stuck_client_does_not_keep_the_server_up():
+    async with serving_small(drain_seconds=0.2) as served, open_raw(served.url, PATH, receive_buffer=4096):
+        sink = await served.service.sink()
+        while sink.offer(text_header(100_000) + b"x" * 100_000):
+            pass
+        begun = trio.current_time()
+        served.down.set()
+        await served.service.empty(seconds=3)
+        assert trio.current_time() - begun < 2
+
+
+def failing(reason: str) -> pytest.RaisesGroup[LifespanFailureError]:
+    """Expect the error that ends the server, in whatever groups it comes."""
+    return pytest.RaisesGroup(pytest.RaisesExc(LifespanFailureError, match=reason), allow_unwrapped=True, flatten_subgroups=True)
+
+
+async def test_a_service_that_breaks_ends_the_server_with_an_error():
+    service = SmallService(Settings(server=ServerSettings(port=0)))
+    with failing("the tail is broken"):
+        async with trio.open_nursery() as nursery:
+            urls = await nursery.start(partial(serve, small_app(service), service.settings, shutdown_trigger=trio.sleep_forever))
+            async with open_raw(urls[0], PATH) as client:
+                await service.sink()
+                service.crash.set()
+                await client.wait_ended(seconds=2)
+                await trio.sleep(2)
+    assert service.places == 0
+
+
+async def test_a_service_that_cannot_be_opened_ends_the_server_with_an_error():
+    service = SmallService(Settings(server=ServerSettings(port=0)))
+    app = small_app(service)
+
+    @asynccontextmanager
+    async def broken():
+        raise RuntimeError("no file left")
+        yield
+
+    app.open_service = broken
+    with failing("no file left"):
+        await serve(app, service.settings, shutdown_trigger=trio.sleep_forever)
+
+
+@asynccontextmanager
+async def plain_command(*arguments: str, **environment: str):
+    """Run the plain hypercorn command; yields its process and its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "hypercorn", "-k", "trio", "--bind", f"127.0.0.1:{port}", *arguments, "tests.edges.plain_app:app"]
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(partial(trio.run_process, command, cwd=ROOT, env={**os.environ, **environment}, check=False))
+        with trio.fail_after(20):
+            while True:
+                try:
+                    await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
+                    break
+                except OSError:
+                    await trio.sleep(0.05)
+        yield process, f"http://127.0.0.1:{port}"
+        with trio.move_on_after(10) as scope:
+            await process.wait()
+        if scope.cancelled_caught:
+            process.kill()
+            pytest.fail("the command did not end")
+
+
+async def test_the_plain_command_drains_like_ours_and_survives_strangers():
+    async with plain_command() as (process, url), open_raw(url, PATH) as client:
+        async with open_raw(url) as stranger:
+            await stranger.send(handshake_request(PATH) + client_frame(Opcode.TEXT, b"early"))
+            await stranger.wait_ended()
+        await client.ping()
+        process.send_signal(signal.SIGTERM)
+        frames = await client.read_to_end(seconds=2)
+        assert [close_code(frame) for frame in frames if frame.opcode is Opcode.CLOSE] == [(1012, "restart")]
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(("workers", "codes"), [("0", {1}), ("1", {0, 1})])
+async def test_the_plain_command_ends_if_the_service_breaks(workers: str, codes: set[int]):
+    """With a worker process hypercorn 0.18 forgets the code that it ended with: 0."""
+    async with plain_command("-w", workers, CRASH_SECONDS="2") as (process, _url):
+        pass
+    assert process.returncode in codes
+
+
+async def test_nothing_of_the_request_is_left_while_the_session_runs():
+    async with serving_small() as served:
+        seen = []
+
+        @served.app.websocket("/seen")
+        async def remember() -> None:
+            websocket.scope[ADMISSION] = served.service.admit("ann")
+            seen.append(weakref.ref(websocket._get_current_object()))
+
+        async with open_raw(served.url, "/seen") as client:
+            await served.service.sink()
+            await client.ping()
+            gc.collect()
+            assert seen[0]() is None
+
+
+async def test_connections_that_are_over_are_forgotten():
+    def alive() -> int:
+        gc.collect()
+        return sum(isinstance(thing, ChatTCPServer) for thing in gc.get_objects())
+
+    async with serving_small() as served:
+        before = alive()
+        for number in range(30):
+            async with open_raw(served.url, PATH) as client:
+                await served.service.sink()
+                if number % 2:
+                    client.reset()
+        await served.service.empty(seconds=2)
+        served.service.waits.clear()
+        await trio.sleep(LINGER_SECONDS + 0.2)
+        assert alive() == before
+
+
+async def test_a_copy_of_the_scope_holds_the_same_connection():
+    async with serving_small() as served:
+        original = served.app.asgi_app
+
+        async def proxied(scope, receive, send):
+            copied = deepcopy({"state": scope["state"]})
+            assert copied["state"] is not scope["state"]
+            await original({**scope, **copied}, receive, send)
+
+        served.app.asgi_app = proxied
+        async with open_raw(served.url, PATH) as client:
+            assert (await served.service.sink()).offer(text_header(2) + b"hi")
+            assert await client.next_text() == "hi"
+
+
+async def test_an_idle_socket_costs_little_memory(capsys: pytest.CaptureFixture[str]):
+    count = 500
+    async with serving_small() as served:
+        streams = [await trio.open_tcp_stream("127.0.0.1", served.port) for _ in range(10)]
+        before = psutil.Process().memory_info().rss
+        sockets = []
+        request = (
+            f"GET {PATH} HTTP/1.1\r\nHost: chat.example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nOrigin: https://chat.example.com\r\n"
+            "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36\r\n\r\n"
+        ).encode()
+        for _ in range(count):
+            sock = socket.create_connection(("127.0.0.1", served.port))
+            sock.sendall(request)
+            sockets.append(sock)
+            await trio.lowlevel.checkpoint()
+        await served.service.until(lambda: len(served.service.sinks) == count, seconds=20)
+        gc.collect()
+        each = (psutil.Process().memory_info().rss - before) / count / 1024
+        with capsys.disabled():
+            print(f"\n    {each:.1f} KiB an idle WebSocket, server side and the test's socket")  # noqa: T201
+        assert each < 60
+        for sock in sockets:
+            sock.close()
+        for stream in streams:
+            await stream.aclose()
+
+
+async def test_a_websocket_over_http2_is_served_through_the_server():
+    async with serving_small() as served:
+        stream = await trio.open_tcp_stream("127.0.0.1", served.port)
+        client = H2Connection(config=H2Configuration(client_side=True, header_encoding="utf-8"))
+        client.initiate_connection()
+        await stream.send_all(client.data_to_send())
+        client.receive_data(await stream.receive_some())
+        headers = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", PATH), (":authority", "x")]
+        client.send_headers(1, [*headers, ("sec-websocket-version", "13")])
+        await stream.send_all(client.data_to_send())
+        sink = await served.service.sink()
+        assert isinstance(sink, AsgiSink)
+        assert not sink.offer(text_header(3) + b"one" + text_header(5) + b"three")
+        assert sink.owed == 12
+        assert await sink.flush()
+        assert sink.owed == 0
+        client.send_data(1, client_frame(Opcode.TEXT, b"hello"))
+        await stream.send_all(client.data_to_send())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sink.close, 1012, "bye")
+            data, status = b"", None
+            with trio.fail_after(5):
+                while b"bye" not in data:
+                    for event in client.receive_data(await stream.receive_some()):
+                        if isinstance(event, DataReceived):
+                            data += event.data
+                        elif isinstance(event, ResponseReceived):
+                            status = dict(event.headers)[":status"]
+        assert status == "200"
+        assert data == text_header(3) + b"one" + text_header(5) + b"three" + b"\x88\x05\x03\xf4bye"
+        assert not sink.offer(text_header(4) + b"late")
+        assert sink.owed == 0
+        assert not await sink.flush()
+        await stream.aclose()
+        await served.service.empty(seconds=2)
+        assert served.service.said == ["hello"]
+        assert served.service.telemetry.failed == []
