@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import msgspec
 import trio
 
 from kafka_chat.application import create
+from kafka_chat.service import open_service
 from kafka_chat.settings import Settings
 from kafka_chat.settings_sources import variable
 from kafka_chat.web.server import serve
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from kafka_chat.service import Service
+    from kafka_chat.telemetry import Telemetry
 
 START_SECONDS = 20.0
 
@@ -67,11 +70,12 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, *, check_leaks: bool = True) -> AsyncIterator[Server]:
+async def serving(settings: Settings, *, telemetry: Telemetry | None = None, check_leaks: bool = True) -> AsyncIterator[Server]:
     """Serve for as long as the block lasts, and end by the shutdown trigger, as the command does.
 
     Args:
         settings: with port 0, as `Chats.settings_for` gives them.
+        telemetry: another one than the service would make for itself.
         check_leaks: afterwards threads and open files have to be what they were. Not for blocks that begin or end
             something of their own in between, such as a second server.
 
@@ -79,6 +83,8 @@ async def serving(settings: Settings, *, check_leaks: bool = True) -> AsyncItera
         BaseExceptionGroup: the service died. What the block itself raises leaves it as it is.
     """
     app = create(settings)
+    if telemetry is not None:
+        app.open_service = partial(open_service, settings, telemetry=telemetry)
     stop, ended = trio.Event(), trio.Event()
     failure: BaseException | None = None
 
