@@ -102,19 +102,19 @@ class SmallService:
         self._news.set()
         self._news = trio.Event()
 
-    async def until(self, condition: Callable[[], bool], *, seconds: float = 2) -> None:
+    async def until(self, condition: Callable[[], bool], *, seconds: float = 10) -> None:
         """Wait until something holds."""
         with trio.fail_after(seconds):
             while not condition():
                 await self._news.wait()
 
-    async def empty(self, *, seconds: float = 2) -> None:
+    async def empty(self, *, seconds: float = 10) -> None:
         """Wait until no session is left."""
         await self.until(lambda: self.places == 0, seconds=seconds)
 
     async def sink(self) -> Sink:
         """Wait until there is one more sink, and return it."""
-        await self.until(lambda: bool(self.sinks), seconds=5)
+        await self.until(lambda: bool(self.sinks))
         return self.sinks.pop()
 
     @asynccontextmanager

@@ -45,20 +45,20 @@ async def test_serve_tells_its_address_and_ends_when_told():
             response = await client.read_response()
             assert (response.status, response.headers.get("server")) == (200, None)
             down.set()
-            await client.wait_ended(seconds=1)
+            await client.wait_ended()
 
 
 async def test_sessions_learn_of_the_shutdown_while_the_listener_is_closed_already():
     async with serving_small() as served, open_raw(served.url, PATH) as client:
         sink = await served.service.sink()
         served.down.set()
-        with trio.fail_after(1):
+        with trio.fail_after(10):
             await served.service.waits[0]()
         with pytest.raises(OSError, match=r"refused|reset|all attempts"):
             await trio.open_tcp_stream("127.0.0.1", served.port)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sink.close, 1012, "restart")
-            frames = await client.read_to_end(seconds=1)
+            frames = await client.read_to_end()
         assert close_code(frames[0]) == (1012, "restart")
 
 
@@ -69,8 +69,8 @@ async def test_a_stuck_client_does_not_keep_the_server_up():
             pass
         begun = trio.current_time()
         served.down.set()
-        await served.service.empty(seconds=3)
-        assert trio.current_time() - begun < 2
+        await served.service.empty()
+        assert trio.current_time() - begun < 5
 
 
 def failing(reason: str) -> pytest.RaisesGroup[LifespanFailureError]:
@@ -86,7 +86,7 @@ async def test_a_service_that_breaks_ends_the_server_with_an_error():
             async with open_raw(urls[0], PATH) as client:
                 await service.sink()
                 service.crash.set()
-                await client.wait_ended(seconds=2)
+                await client.wait_ended()
                 await trio.sleep(2)
     assert service.places == 0
 
@@ -136,7 +136,7 @@ async def test_the_plain_command_drains_like_ours_and_survives_strangers():
             await stranger.wait_ended()
         await client.ping()
         process.send_signal(signal.SIGTERM)
-        frames = await client.read_to_end(seconds=2)
+        frames = await client.read_to_end()
         assert [close_code(frame) for frame in frames if frame.opcode is Opcode.CLOSE] == [(1012, "restart")]
     assert process.returncode == 0
 
@@ -177,7 +177,7 @@ async def test_connections_that_are_over_are_forgotten():
                 await served.service.sink()
                 if number % 2:
                     client.reset()
-        await served.service.empty(seconds=2)
+        await served.service.empty()
         served.service.waits.clear()
         await trio.sleep(LINGER_SECONDS + 0.2)
         assert alive() == before
@@ -247,7 +247,7 @@ async def test_a_websocket_over_http2_is_served_through_the_server():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sink.close, 1012, "bye")
             data, status = b"", None
-            with trio.fail_after(5):
+            with trio.fail_after(10):
                 while b"bye" not in data:
                     for event in client.receive_data(await stream.receive_some()):
                         if isinstance(event, DataReceived):
@@ -260,6 +260,6 @@ async def test_a_websocket_over_http2_is_served_through_the_server():
         assert sink.owed == 0
         assert not await sink.flush()
         await stream.aclose()
-        await served.service.empty(seconds=2)
+        await served.service.empty()
         assert served.service.said == ["hello"]
         assert served.service.telemetry.failed == []

@@ -93,7 +93,7 @@ async def test_an_aborted_connection_is_over_at_once_with_writers_stuck_in_it():
             await wait_all_tasks_blocked()
             sink.abort()
             sink.abort()
-            await served.service.empty(seconds=1)
+            await served.service.empty()
         assert results == [False, False]
         assert sink.owed == 0
         assert not sink.offer(text(b"late"))
@@ -105,14 +105,14 @@ async def test_a_client_that_never_reads_is_aborted_after_the_write_limit():
         while sink.offer(text(b"y" * 100_000)):
             pass
         begun = trio.current_time()
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             assert not await sink.flush()
         assert trio.current_time() - begun > 0.2
         assert served.service.telemetry.aborted == ["write_seconds"]
 
 
 async def test_a_client_that_reads_slowly_is_kept_beyond_the_write_limit():
-    async with serving_small(limits=Limits(write_seconds=0.3)) as served, open_raw(served.url, PATH, receive_buffer=4096) as client:
+    async with serving_small(limits=Limits(write_seconds=1.0)) as served, open_raw(served.url, PATH, receive_buffer=4096) as client:
         sink = await served.service.sink()
         while sink.offer(text(b"y" * 100_000)):
             pass
@@ -127,8 +127,8 @@ async def test_a_client_that_reads_slowly_is_kept_beyond_the_write_limit():
             begun = trio.current_time()
             while not flushed.is_set():
                 await client._read_more()
-                await trio.sleep(0.05)
-        assert trio.current_time() - begun > 0.6
+                await trio.sleep(0.2)
+        assert trio.current_time() - begun > 1.2
         assert served.service.telemetry.aborted == []
 
 
@@ -161,7 +161,7 @@ async def test_bytes_never_reach_a_client_that_took_over_the_descriptor():
             stale = await served.service.sink()
             descriptors = set(os.listdir("/proc/self/fd"))
             gone.reset()
-            await served.service.empty(seconds=2)
+            await served.service.empty()
         async with open_raw(served.url, PATH) as client:
             fresh = await served.service.sink()
             assert set(os.listdir("/proc/self/fd")) == descriptors
@@ -208,7 +208,7 @@ async def test_a_session_that_returns_without_a_close_ends_the_connection():
         await accept()
 
     async with serving_small(session=short) as served, open_raw(served.url, PATH) as client:
-        frames = await client.read_to_end(seconds=2)
+        frames = await client.read_to_end()
         assert [frame.opcode for frame in frames] == [Opcode.CLOSE]
 
 
@@ -221,11 +221,11 @@ async def test_a_session_may_close_itself_and_return():
 
     async with serving_small(session=closing) as served, open_raw(served.url, PATH) as client:
         begun = trio.current_time()
-        frames = await client.read_to_end(seconds=2)
+        frames = await client.read_to_end()
         assert [close_code(frame) for frame in frames] == [(1008, "too many words")]
-        assert trio.current_time() - begun < 0.3
+        assert trio.current_time() - begun < 3
         await client.close()
-        await served.service.empty(seconds=1)
+        await served.service.empty()
         assert served.service.telemetry.failed == []
 
 
@@ -247,7 +247,7 @@ async def test_a_close_frame_reaches_a_client_that_is_still_sending():
 
 
 async def test_a_large_response_reaches_a_slow_client_whole():
-    async with serving_small(limits=Limits(write_seconds=0.3)) as served, open_raw(served.url, receive_buffer=4096) as client:
+    async with serving_small(limits=Limits(write_seconds=2.0)) as served, open_raw(served.url, receive_buffer=4096) as client:
         await client.send(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         response = await client.read_response()
         assert len(response.body) == 5_000_000
@@ -302,7 +302,7 @@ async def test_tls_with_a_client_that_never_reads_is_aborted_after_the_write_lim
         assert (await client.handshake(PATH)).status == 101
         sink = await served.service.sink()
         sink.offer(text(b"x" * 20_000_000))
-        with trio.fail_after(5):
+        with trio.fail_after(10):
             assert not await sink.flush()
         await served.service.empty()
         assert served.service.telemetry.aborted == ["write_seconds"]
