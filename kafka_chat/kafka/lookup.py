@@ -23,6 +23,7 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 ANSWER_SECONDS = 3.0  # then `BrokerUnreachable`
+LOG_SECONDS = 1.0
 LIST_SECONDS = 1.0  # of the embedded broker, which answers in one millisecond; a thread waits meanwhile
 EMBEDDED_TOPIC_ID = "embedded"  # its topics are never deleted, so one identity does for all
 
@@ -38,6 +39,16 @@ class KafkaLookup:
 
     def __init__(self, admin: AdminClient) -> None:
         self._admin = admin
+
+    def close(self) -> None:
+        """Let go of the client, which ends when nobody holds it any more; nothing may be asked from then on."""
+        del self._admin
+
+    async def run_log(self) -> None:
+        """Have the client's log lines written, until cancelled; without this they would pile up in it."""
+        while True:
+            self._admin.poll(0)
+            await trio.sleep(LOG_SECONDS)
 
     async def ping(self) -> None:
         """Return if a broker answers; raise `BrokerUnreachable` otherwise."""
@@ -93,6 +104,11 @@ class EmbeddedLookup(KafkaLookup):
         self._lister = lister  # never assigned: a Consumer's metadata requests create no topic, an AdminClient's do
         self._thread = trio.CapacityLimiter(1)  # a Consumer takes one call at a time
 
+    def close(self) -> None:
+        """Let go of both clients; nothing may be asked from then on."""
+        super().close()
+        self._lister.close()  # milliseconds
+
     async def ping(self) -> None:
         """Return if the broker answers; raise `BrokerUnreachable` otherwise."""
         await trio.to_thread.run_sync(self._list, limiter=self._thread)
@@ -117,23 +133,16 @@ async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
     """
     try:
         admin = AdminClient(config.admin())
-        lister = Consumer(config.consumer()) if config.embedded else None
+        lookup = EmbeddedLookup(admin, Consumer(config.consumer())) if config.embedded else KafkaLookup(admin)
     except KafkaException as error:
         raise SettingsError(f"kafka.properties cannot be used: {error.args[0].str()}") from error
+    del admin
     try:
         async with open_tasks() as nursery:
-            nursery.start_soon(_serve_log, admin)
-            yield EmbeddedLookup(admin, lister) if lister else KafkaLookup(admin)
+            nursery.start_soon(lookup.run_log)
+            yield lookup
     finally:
-        if lister:
-            lister.close()  # milliseconds
-
-
-async def _serve_log(admin: AdminClient) -> None:
-    # Without this the log lines of a client that nobody polls would pile up in it.
-    while True:
-        admin.poll(0)
-        await trio.sleep(1)
+        lookup.close()
 
 
 def _answered(answers: Mapping[K, T | KafkaError], doing: str) -> dict[K, T]:
