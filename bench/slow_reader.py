@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .crowd import Client, Crowd, totals
+from .crowd import Client, Crowd, Take, totals
 from .processes import cost
 from .producer import Producing
 
@@ -40,7 +40,11 @@ class SlowReader:
         self.tag = f"{random.getrandbits(32):08x}"
         self.crowd = Crowd()
         self.producing = Producing(arguments.bootstrap, arguments.topic)
-        self.server = urlsplit(arguments.url)
+        server = urlsplit(arguments.url)
+        assert server.hostname is not None
+        assert server.port is not None
+        self.host: str = server.hostname
+        self.port: int = server.port
         self.peak = 0.0
         self.slow_port: int | None = None
         self.left: float | None = None
@@ -58,10 +62,10 @@ class SlowReader:
         self.watch(5)
         began = time.monotonic()
         rounds.append(self.round("two", readers))
-        _, queued = server_end(self._server_port, self.slow_port)
+        _, queued = server_end(self.port, self.slow_port)
         while self.left is None and time.monotonic() - began < self.arguments.watch:
             self.watch(0.2)
-        state, _ = server_end(self._server_port, self.slow_port)
+        state, _ = server_end(self.port, self.slow_port)
         rounds.append(self.round("three", readers))
         result = {
             "peer": self.arguments.name,
@@ -84,15 +88,9 @@ class SlowReader:
         crowd.close()
         self.producing.close()
 
-    @property
-    def _server_port(self) -> int:
-        assert self.server.port is not None
-        return self.server.port
-
     def join(self, count: int, *, receive_buffer: int | None = None) -> list[Client]:
         """Connect so many more."""
-        assert self.server.hostname is not None
-        return self.crowd.connect(self.server.hostname, self._server_port, count, receive_buffer=receive_buffer)
+        return self.crowd.connect(self.host, self.port, count, receive_buffer=receive_buffer)
 
     def feed(self, readers: list[Client]) -> None:
         """Send a message again and again until everybody has had one."""
@@ -130,11 +128,11 @@ class SlowReader:
         self.producing.finished()
         return {"seconds": seconds, "rss_before": before, "rss_peak": self.peak, **totals(readers, self.arguments.messages)}
 
-    def watch(self, seconds: float, take=lambda client, data: None) -> None:
+    def watch(self, seconds: float, take: Take = lambda client, data: None) -> None:
         """Hand over what comes; note the server's memory, and when it lets the slow one go."""
         self.crowd.pump_for(seconds, take)
         self.peak = max(self.peak, cost(self.arguments.pid).rss)
-        if self.slow_port is not None and self.left is None and server_end(self._server_port, self.slow_port)[0] != "ESTABLISHED":
+        if self.slow_port is not None and self.left is None and server_end(self.port, self.slow_port)[0] != "ESTABLISHED":
             self.left = time.monotonic()
 
 

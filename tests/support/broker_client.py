@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+_EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # confluent_kafka's omission
+_LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # likewise
+PARTITION_BY_KEY = -1  # librdkafka's RD_KAFKA_PARTITION_UA
 ANSWER_SECONDS = 20.0  # for one question; a busy machine answers in a second
 
 
@@ -164,9 +168,9 @@ class Broker(ABC):
     def offsets(self, topic: str, partition: int = 0) -> Offsets:
         """Return the marks of one partition, as its leader has them now."""
         return Offsets(
-            first=self._offset(topic, partition, OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED),
-            last_stable=self._offset(topic, partition, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED),
-            high=self._offset(topic, partition, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED),
+            first=self._offset(topic, partition, _EARLIEST, IsolationLevel.READ_UNCOMMITTED),
+            last_stable=self._offset(topic, partition, _LATEST, IsolationLevel.READ_COMMITTED),
+            high=self._offset(topic, partition, _LATEST, IsolationLevel.READ_UNCOMMITTED),
         )
 
     def _offset(self, topic: str, partition: int, spec: OffsetSpec, isolation: IsolationLevel) -> int:
@@ -208,6 +212,8 @@ def produce_records(
     timestamp_ms: int | None = None,
 ) -> list[PublishedRecord]:
     """Produce, wait for all the answers, and return them in the order of `values`."""
+    to = PARTITION_BY_KEY if partition is None else partition
+    wire_headers: list[tuple[str, str | bytes | None]] | None = None if headers is None else list(headers)
     answers: list[PublishedRecord | KafkaError | None] = []
     left = 0
 
@@ -215,21 +221,16 @@ def produce_records(
         def told(error: KafkaError | None, message: Message) -> None:
             nonlocal left
             left -= 1
-            answers[place] = error if error is not None else PublishedRecord(message.partition(), message.offset())
+            answers[place] = error if error is not None else PublishedRecord(*_place(message))
 
         return told
 
     for place, value in enumerate(values):
         answers.append(None)
         left += 1
-        options: dict[str, object] = {} if partition is None else {"partition": partition}
-        if headers is not None:
-            options["headers"] = list(headers)
-        if timestamp_ms is not None:
-            options["timestamp"] = timestamp_ms
         while True:
             try:
-                producer.produce(topic, value, key, on_delivery=answer(place), **options)
+                producer.produce(topic, value, key, to, answer(place), timestamp=timestamp_ms or 0, headers=wire_headers)
                 break
             except BufferError:
                 producer.poll(0.1)
@@ -266,11 +267,16 @@ def _read(reader: Consumer, topic: str, partition: int, first: int, end: int) ->
 
 
 def _stored(message: Message) -> StoredRecord:
+    partition, offset = _place(message)
+    headers: tuple[tuple[str, bytes | None], ...] = tuple(message.headers() or ())  # type: ignore[arg-type]  # bytes, once read
+    return StoredRecord(partition=partition, offset=offset, key=message.key(), value=message.value(), headers=headers)
+
+
+def _place(message: Message) -> tuple[int, int]:
     partition, offset = message.partition(), message.offset()
     assert partition is not None
     assert offset is not None
-    headers = tuple((str(name), value) for name, value in message.headers() or ())
-    return StoredRecord(partition=partition, offset=offset, key=message.key(), value=message.value(), headers=headers)
+    return partition, offset
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:

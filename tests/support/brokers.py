@@ -9,7 +9,9 @@ import uuid
 from typing import TYPE_CHECKING, Self
 
 from confluent_kafka import Consumer, Producer, TopicCollection, TopicPartition
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from .broker_client import ANSWER_SECONDS, Broker, Offsets, PublishedRecord, StoredRecord, produce_records, wait_until
 from .kafka_distribution import kafka_distribution
