@@ -253,7 +253,7 @@ def _is_json(value: object) -> bool:
     return True
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     method=st.sampled_from(METHODS),
     before=st.sampled_from(["/receive-message/client/", "/subscribing/", "/send-message/chat/", "/assets/", "/health", "/"]),
