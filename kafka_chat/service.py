@@ -282,6 +282,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
             telemetry.gauge("followed_partitions", lambda: audience.partitions)
             nursery.start_soon(fanout.run)
             nursery.start_soon(times.run)
+            nursery.start_soon(telemetry.run_left_out)
             nursery.start_soon(service.run_until_read)
             nursery.start_soon(service.run_drain)
             yield service
