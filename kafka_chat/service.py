@@ -214,8 +214,8 @@ class Service:
 
 @asynccontextmanager
 async def _reachable(settings: Settings) -> AsyncIterator[ClientConfig]:
-    """Yield how to reach the brokers: those of the settings, or one of our own."""
-    if not settings.kafka.embedded:
+    """Yield how to reach the brokers: those that are named, also an embedded one that somebody else has opened, or one of our own."""
+    if settings.kafka.bootstrap_servers is not None or not settings.kafka.embedded:
         yield ClientConfig(settings.kafka)
         return
     async with open_embedded_broker() as address:

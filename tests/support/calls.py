@@ -1,0 +1,100 @@
+"""What a test asks of a running service over HTTP, or waits for, when nobody tells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import quote, urlencode
+
+import trio
+
+from kafka_chat.settings import Settings
+
+from .http_client import Answer, http
+from .serving import Server, serving
+
+START_SECONDS = 20.0
+SAMPLE = re.compile(r"(?m)^(kafka_chat_\w+(?:\{[^}]*\})?) (\S+)$")
+
+
+@asynccontextmanager
+async def running(settings: Settings, *, check_leaks: bool = True) -> AsyncIterator[Server]:
+    """Serve for as long as the block lasts; once it has begun, `/ready` says so."""
+    async with serving(settings, check_leaks=check_leaks) as server:
+        with trio.fail_after(START_SECONDS):
+            while (answer := await http(server.url, "GET", "/ready")).status != 200:
+                assert answer.status == 503, answer
+                await trio.sleep(0.02)
+        yield server
+
+
+async def subscribe(url: str, username: str, *chats: str) -> list[str]:
+    """Subscribe a user, and return the chats that are then followed."""
+    return _chats(await http(url, "POST", _target(username, chats)))
+
+
+async def unsubscribe(url: str, username: str, *chats: str) -> list[str]:
+    """Unsubscribe a user, from all where no chat is named, and return the chats that are then followed."""
+    return _chats(await http(url, "DELETE", _target(username, chats)))
+
+
+async def following(url: str, username: str) -> list[str]:
+    """Return the chats that a user follows."""
+    return _chats(await http(url, "GET", _target(username, ())))
+
+
+async def metrics(url: str) -> dict[str, float]:
+    """Return our metrics, name and labels as they are written -> value."""
+    answer = await http(url, "GET", "/metrics")
+    assert answer.status == 200, answer
+    return {name: float(value) for name, value in SAMPLE.findall(answer.text)}
+
+
+async def metric(url: str, name: str) -> float:
+    """Return one metric; 0 where nothing was counted yet.
+
+    Args:
+        url: of the service.
+        name: without `kafka_chat_`, with its labels.
+    """
+    return (await metrics(url)).get(f"kafka_chat_{name}", 0.0)
+
+
+async def until(true: Callable[[], bool], *, seconds: float = 10.0) -> None:
+    """Wait until `true()`.
+
+    Raises:
+        trio.TooSlowError: it was not, in time.
+    """
+    with trio.fail_after(seconds):
+        while not true():  # noqa: ASYNC110 - what is waited for tells nobody
+            await trio.sleep(0.01)
+
+
+@asynccontextmanager
+async def meanwhile(act: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Do something again and again for as long as the block lasts, and let it be finished."""
+    ended = False
+
+    async def repeat() -> None:
+        while not ended:
+            await act()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(repeat)
+        try:
+            yield
+        finally:
+            ended = True
+
+
+def _target(username: str, chats: tuple[str, ...]) -> str:
+    return f"/subscribing/{quote(username, safe='')}" + ("?" + urlencode([("topic", chat) for chat in chats]) if chats else "")
+
+
+def _chats(answer: Answer) -> list[str]:
+    assert answer.status == 200, answer
+    body = answer.json()
+    assert isinstance(body, dict), body
+    return [followed["chat"] for followed in body["chats"]]
