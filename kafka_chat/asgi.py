@@ -30,7 +30,7 @@ def _app() -> ChatApp:
     return create(settings)
 
 
-log_to_stderr()
+log_to_stderr("kafka_chat")  # hypercorn has a handler of its own for what it logs
 try:
     app = _app()
 except SettingsError as error:

@@ -14,8 +14,16 @@ class _UtcFormatter(logging.Formatter):
     default_msec_format = "%s.%03dZ"
 
 
-def log_to_stderr() -> None:
-    """Send the log lines of this process to stderr, from INFO up, unless somebody else has set up logging already."""
+def log_to_stderr(logger: str | None = None) -> None:
+    """Send log lines to stderr, from INFO up, unless somebody has set up logging already.
+
+    Args:
+        logger: only those of this logger; None for all of the process.
+    """
+    chosen = logging.getLogger(logger)
+    if chosen.hasHandlers():
+        return
     handler = logging.StreamHandler()
     handler.setFormatter(_UtcFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    chosen.addHandler(handler)
+    chosen.setLevel(logging.INFO)
