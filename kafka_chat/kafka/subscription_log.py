@@ -153,13 +153,12 @@ class SubscriptionLog:
     async def _follow(self, topic_id: str, start: int, end: int) -> str | None:
         """Read from `start` on, until the topic is another one, or our place in it is gone; or return a problem."""
         problem = None
-        async with _open_reader(self._config, self._topic.name, start) as reader, trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch, topic_id, nursery.cancel_scope)
+        async with _open_reader(self._config, self._topic.name, start) as reader, open_tasks() as tasks:
+            tasks.start_soon(self._watch, topic_id, tasks.cancel_scope)
             if topic_id == self._topic_id:
                 problem = await self._read_on(reader)
             else:
                 problem = await self._read_anew(reader, topic_id, end)
-            nursery.cancel_scope.cancel()
         return problem
 
     async def _read_anew(self, reader: _Reader, topic_id: str, end: int) -> str | None:
