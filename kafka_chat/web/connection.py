@@ -86,6 +86,7 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
 
             async def accept() -> Sink:
                 await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+                self.scope["headers"] = ()  # nobody asks for them any more; a browser sends kilobytes
                 return open_sink(self.scope, send, abort=scope.cancel)
 
             await service.run_session(admission, accept=accept, inbox=AsgiInbox(receive), peer=_peer(self.scope))

@@ -11,7 +11,7 @@ import socket
 import struct
 from contextlib import suppress
 from random import uniform
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Protocol, Self, cast
 
 import h11
 import hypercorn.protocol.h2
@@ -21,6 +21,7 @@ import trio
 from h2.exceptions import ProtocolError
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h11 import H11WSConnection
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 
 from ..delivery.frames import PING
@@ -40,7 +41,18 @@ LINGER_SECONDS = 0.5  # for the client to read our last words: closing at once r
 GONE_SECONDS = 1.0  # for the app to end by itself once the client is gone
 PIECES = 64  # of what is owed, written by one system call; far below IOV_MAX
 
+_NO_HTTP = h11.Connection(h11.SERVER)  # for WebSockets, whose HTTP is over
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s; what the kernel holds for a stuck client is dropped, too
+
+
+class DirectWay(Protocol):
+    """Who writes offers to the socket itself, as long as nothing is owed.
+
+    Attributes:
+        direct: whether that is so now; kept by the connection.
+    """
+
+    direct: bool
 
 
 class ChatTCPServer(TCPServer):
@@ -62,12 +74,13 @@ class ChatTCPServer(TCPServer):
         self._socket: trio.socket.SocketType = stream.transport_stream.socket if self._tls else cast("trio.SocketStream", stream).socket
         self.peer = _peer(self._socket)
         self._scope = trio.CancelScope()
+        self._way: DirectWay | None = None
         self._taking = False  # offers; from the accept to the first sign of the end
         self._ending = False
         self._gone = False
         self._owed: list[bytes | memoryview] = []
         self._owed_bytes = 0
-        self._plain: list[bytes] = []  # under TLS: what is owed, and not yet encrypted
+        self._plain: list[bytes | memoryview] = []  # under TLS: what is owed, and not yet encrypted
         self._plain_bytes = 0
         self._written = 0  # bytes of those that had to be owed
         self._moved_at = 0.0  # when the socket last took of them, or they began to be owed
@@ -114,7 +127,7 @@ class ChatTCPServer(TCPServer):
         """All is said: half-close, give the client a moment to read it and to close, then be over."""
         if not self._ending:
             self._ending = True
-            self._taking = False
+            self.stop_taking()
             self.over_within(LINGER_SECONDS)
             self._half_close()
 
@@ -150,6 +163,9 @@ class ChatTCPServer(TCPServer):
         self._heard_at = now
         # Clients that came in the same instant, all of them after a restart, are not pinged in the same instant.
         self._ping_at = now + self.terms.limits.ping_seconds * uniform(0.5, 1.0)
+        protocol = self.http11
+        if protocol is not None and isinstance(protocol.connection, H11WSConnection):
+            protocol.connection.h11_connection = _NO_HTTP  # a tenth of what an idle WebSocket holds
 
     def _ping(self) -> bytes:
         protocol = self.protocol.protocol
@@ -171,19 +187,34 @@ class ChatTCPServer(TCPServer):
         """Whether offers are taken."""
         return self._taking
 
-    def start_taking(self) -> None:
-        """Take offers, unless the end has begun."""
+    def start_taking(self, way: DirectWay) -> None:
+        """Take offers, unless the end has begun.
+
+        Args:
+            way: is told from now on whether it may write to the socket itself.
+        """
+        self._way = way
         self._taking = not (self._ending or self._gone)
+        self._show_way()
 
     def stop_taking(self) -> None:
-        """Take no more offers: a close frame is about to be appended."""
+        """Take no more offers: a close frame is about to be appended, or the end has begun."""
         self._taking = False
+        self._show_way()
 
-    def offer(self, frames: bytes) -> bool:
+    def offer(self, frames: bytes | memoryview) -> bool:
         """See `Sink.offer`."""
         return self._taking and self.write(frames)
 
-    def write(self, data: bytes) -> bool:
+    def owe(self, data: bytes | memoryview) -> None:
+        """Owe what a socket that owed nothing did not take."""
+        if not self._owed:
+            self._moved_at = trio.current_time()
+        self._owed.append(data)
+        self._owed_bytes += len(data)
+        self._show_way()
+
+    def write(self, data: bytes | memoryview) -> bool:
         """Owe `data`, and write of what is owed what the socket takes at once.
 
         Returns:
@@ -201,7 +232,7 @@ class ChatTCPServer(TCPServer):
             return False
         if sent == len(data):
             return True
-        self._owe(memoryview(data)[sent:])
+        self.owe(memoryview(data)[sent:])
         return False
 
     async def drain(self) -> None:
@@ -244,7 +275,7 @@ class ChatTCPServer(TCPServer):
             with trio.CancelScope(shield=True):
                 await super().protocol_send(event)
 
-    def _write_behind(self, data: bytes) -> bool:
+    def _write_behind(self, data: bytes | memoryview) -> bool:
         """`write`, where it is not as simple as one system call."""
         if self._gone:
             return False
@@ -252,14 +283,12 @@ class ChatTCPServer(TCPServer):
             self._plain.append(data)
             self._plain_bytes += len(data)
             return False
-        self._owe(data)
+        self.owe(data)
         return self._push()
 
-    def _owe(self, data: bytes | memoryview) -> None:
-        if not self._owed:
-            self._moved_at = trio.current_time()
-        self._owed.append(data)
-        self._owed_bytes += len(data)
+    def _show_way(self) -> None:
+        if self._way is not None:
+            self._way.direct = self._taking and not self._owed and not self._tls
 
     def _push(self) -> bool:
         """Write of what is owed what the socket takes at once; returns whether that was all."""
@@ -288,6 +317,8 @@ class ChatTCPServer(TCPServer):
         del self._owed[:whole]
         if sent:
             self._owed[0] = memoryview(self._owed[0])[sent:]
+        else:
+            self._show_way()
 
     def _lost(self) -> None:
         """The client is gone, as a write has shown; the read loop finds out by itself and tells hypercorn."""
@@ -295,11 +326,11 @@ class ChatTCPServer(TCPServer):
         self.over_within(GONE_SECONDS)
 
     def _forget(self) -> None:
-        self._taking = False
         self._owed.clear()
         self._owed_bytes = 0
         self._plain.clear()
         self._plain_bytes = 0
+        self.stop_taking()
 
     def _half_close(self) -> None:
         if not self.owed:
@@ -325,7 +356,7 @@ class ChatTCPServer(TCPServer):
         return True
 
     def _take_encrypted(self, data: bytes) -> None:
-        self._owe(data)
+        self.owe(data)
         self._push()
 
     async def _encrypt(self) -> None:
@@ -349,19 +380,25 @@ class ChatTCPServer(TCPServer):
     # What hypercorn calls
 
     async def _read_data(self) -> None:
+        try:
+            await self._read_until_gone()
+        finally:
+            self.stop_taking()
+            self._ending = True  # from here on nothing may be started in the nursery: it may be closing
+        self.over_within(GONE_SECONDS)
+        await self.protocol.handle(Closed())
+
+    async def _read_until_gone(self) -> None:
         while True:
             try:
                 data = await self.stream.receive_some(MAX_RECV)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                break
+                return
             if not data:
-                break
+                return
             self._heard_at = trio.current_time()
             if not self._ending:
                 await self.protocol.handle(RawData(bytes(data)))
-        self._taking = False
-        self.over_within(GONE_SECONDS)
-        await self.protocol.handle(Closed())
 
     async def _close(self) -> None:
         self._shut()
@@ -377,10 +414,21 @@ class ChatTCPServer(TCPServer):
         return isinstance(protocol.connection, h11.Connection) and protocol.connection.their_state is h11.SEND_BODY
 
     @property
+    def bare_socket(self) -> socket.socket:
+        """The socket under trio's, which writes without a step in between."""
+        return cast("_Wrapping", self._socket)._sock
+
+    @property
     def http11(self) -> H11Protocol | None:
         """The protocol, if it is HTTP/1.1, where a WebSocket has the connection to itself."""
         protocol = self.protocol.protocol
         return None if isinstance(protocol, H2Protocol) else protocol
+
+
+class _Wrapping(Protocol):
+    """trio's socket, as it is inside."""
+
+    _sock: socket.socket
 
 
 def install() -> None:

@@ -160,3 +160,15 @@ async def test_closing_a_socket_frees_who_waits_for_it():
             await trio.testing.wait_all_tasks_blocked()
             connection.stream.socket.close()
     assert freed == [True]
+
+
+async def test_under_trios_socket_is_one_that_does_not_wait_and_knows_that_it_is_closed():
+    connection, peer = made({})
+    with peer:
+        bare = connection.bare_socket
+        assert type(bare) is socket.socket
+        assert bare.gettimeout() == 0
+        write = bare.send
+        connection.stream.socket.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            write(b"x")
