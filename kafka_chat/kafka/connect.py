@@ -36,7 +36,6 @@ _DEFAULTS: dict[str, Property] = {
     "socket.connection.setup.timeout.ms": 5_000,
     "socket.keepalive.enable": True,
     "socket.nagle.disable": True,
-    "topic.metadata.refresh.interval.ms": 60_000,
     "log.connection.close": False,  # brokers close idle connections; that is no news
 }
 
@@ -113,8 +112,12 @@ class ClientConfig:
         return {**self._common, **extra}
 
     def admin(self, **extra: Property) -> dict[str, Property]:
-        """Return what an AdminClient takes."""
-        return {**self._common, **extra}
+        """Return what an AdminClient takes.
+
+        It asks most things of the controller, and learns only by refreshing its metadata that this is another broker now:
+        for a minute and more after the last one was killed it would have no answer, though all other brokers are there.
+        """
+        return {**self._common, "topic.metadata.refresh.interval.ms": 1_000, **extra}
 
 
 class SparingLogger:

@@ -14,7 +14,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from ..delivery.seams import TopicFacts
 from ..errors import BrokerUnreachable, SettingsError
 from ..nursery import open_tasks
-from .connect import ClientConfig, admin_future, admin_futures, broker_error, broker_errors
+from .connect import ClientConfig, admin_futures, broker_error, broker_errors
 
 if TYPE_CHECKING:
     from ..delivery.batch import PartitionKey
@@ -24,7 +24,9 @@ T = TypeVar("T")
 
 ANSWER_SECONDS = 3.0  # then `BrokerUnreachable`
 LOG_SECONDS = 1.0
-LIST_SECONDS = 1.0  # of the embedded broker, which answers in one millisecond; a thread waits meanwhile
+LIST_SECONDS = 1.0  # for a listing, which takes a millisecond; a thread waits meanwhile
+PING_TOPIC = "kafka_chat-ping"  # there is none, and it is not made by being asked for
+
 EMBEDDED_TOPIC_ID = "embedded"  # its topics are never deleted, so one identity does for all
 
 _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent_kafka's omission
@@ -37,23 +39,28 @@ class KafkaLookup:
     No session ever asks here itself: tasks of the service do, and every answer has its time limit.
     """
 
-    def __init__(self, admin: AdminClient) -> None:
+    def __init__(self, admin: AdminClient, lister: Consumer) -> None:
         self._admin = admin
-
-    def close(self) -> None:
-        """Let go of the client, which ends when nobody holds it any more; nothing may be asked from then on."""
-        del self._admin
+        self._lister = lister  # never assigned: a Consumer's metadata requests create no topic, an AdminClient's do
+        self._thread = trio.CapacityLimiter(1)  # a Consumer takes one call at a time
 
     async def run_log(self) -> None:
-        """Have the client's log lines written, until cancelled; without this they would pile up in it."""
+        """Have the AdminClient's log lines written, until cancelled; without this they would pile up in it."""
         while True:
             self._admin.poll(0)
             await trio.sleep(LOG_SECONDS)
 
+    def close(self) -> None:
+        """Let go of the clients, in milliseconds; nothing may be asked from then on."""
+        self._lister.close()
+        del self._admin  # which ends when nobody holds it any more
+
     async def ping(self) -> None:
-        """Return if a broker answers; raise `BrokerUnreachable` otherwise."""
-        cluster = self._admin.describe_cluster(request_timeout=ANSWER_SECONDS)
-        await admin_future(cluster, doing="asking the brokers who they are", timeout_seconds=ANSWER_SECONDS)
+        """Return if any broker answers; raise `BrokerUnreachable` otherwise, after `LIST_SECONDS`.
+
+        What the AdminClient is asked may also fail because one broker of several is away.
+        """
+        await trio.to_thread.run_sync(self._list, PING_TOPIC, limiter=self._thread)
 
     async def describe(self, topics: Collection[str]) -> Mapping[str, TopicFacts]:
         """Return the facts of those of `topics` that exist; see `Lookup`."""
@@ -84,6 +91,12 @@ class KafkaLookup:
         found = await self._offsets(ends.keys(), OffsetSpec.for_timestamp(time_ms), doing="asking for the offset of a time")
         return {key: found[key] if found.get(key, -1) >= 0 else end for key, end in ends.items()}
 
+    def _list(self, topic: str | None) -> dict[str, frozenset[int]]:
+        with broker_errors("asking for the topics"):
+            listing = self._lister.list_topics(topic, timeout=LIST_SECONDS) if topic else self._lister.list_topics(timeout=LIST_SECONDS)
+        self._lister.poll(0)  # its log lines
+        return {name: frozenset(facts.partitions) for name, facts in listing.topics.items() if facts.error is None}
+
     async def _offsets(self, keys: Collection[PartitionKey], spec: OffsetSpec, *, doing: str) -> dict[PartitionKey, int]:
         if not keys:
             return {}
@@ -99,29 +112,10 @@ class KafkaLookup:
 class EmbeddedLookup(KafkaLookup):
     """Answers the same where the broker is the embedded one, which knows neither `describe_topics` nor ids."""
 
-    def __init__(self, admin: AdminClient, lister: Consumer) -> None:
-        super().__init__(admin)
-        self._lister = lister  # never assigned: a Consumer's metadata requests create no topic, an AdminClient's do
-        self._thread = trio.CapacityLimiter(1)  # a Consumer takes one call at a time
-
-    def close(self) -> None:
-        """Let go of both clients; nothing may be asked from then on."""
-        super().close()
-        self._lister.close()  # milliseconds
-
-    async def ping(self) -> None:
-        """Return if the broker answers; raise `BrokerUnreachable` otherwise."""
-        await trio.to_thread.run_sync(self._list, limiter=self._thread)
-
     async def describe(self, topics: Collection[str]) -> Mapping[str, TopicFacts]:
         """Return the facts of those of `topics` that exist; see `Lookup`."""
-        there = await trio.to_thread.run_sync(self._list, limiter=self._thread)
+        there = await trio.to_thread.run_sync(self._list, None, limiter=self._thread)
         return {topic: TopicFacts(topic_id=EMBEDDED_TOPIC_ID, partitions=there[topic]) for topic in topics if topic in there}
-
-    def _list(self) -> dict[str, frozenset[int]]:
-        with broker_errors("listing the topics"):
-            found = self._lister.list_topics(timeout=LIST_SECONDS).topics
-        return {name: frozenset(topic.partitions) for name, topic in found.items() if topic.error is None}
 
 
 @asynccontextmanager
@@ -132,11 +126,9 @@ async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
         SettingsError: librdkafka does not take `kafka.properties` as they are.
     """
     try:
-        admin = AdminClient(config.admin())
-        lookup = EmbeddedLookup(admin, Consumer(config.consumer())) if config.embedded else KafkaLookup(admin)
+        lookup = (EmbeddedLookup if config.embedded else KafkaLookup)(AdminClient(config.admin()), Consumer(config.consumer()))
     except KafkaException as error:
         raise SettingsError(f"kafka.properties cannot be used: {error.args[0].str()}") from error
-    del admin
     try:
         async with open_tasks() as nursery:
             nursery.start_soon(lookup.run_log)

@@ -41,6 +41,7 @@ LEADER_SECONDS = 1.0  # how long a topic that was made a moment ago may lack lea
 ABSENT_SECONDS = 1.0  # how far two listings that lack a topic are apart before it is taken for absent
 BEYOND_SECONDS = 5.0  # how long a position lies beyond the end before the log is taken for truncated
 STALL_SECONDS = 10.0  # how long a partition that has more may bring nothing before it is assigned anew
+UNANSWERED_SECONDS = 15.0  # how long topics may be without an answer while other brokers give theirs; one is given up after 9
 STUCK_SECONDS = 5.0  # how long the thread may take for a round
 
 
@@ -113,7 +114,8 @@ class KafkaTail:
         self._broken: dict[Assignment, float] = {}  # dead until assigned again -> since when
         self._ends: dict[Assignment, tuple[int, int]] = {}  # -> its position at the last look for stalled ones, and its end
         self._ends_asked = trio.current_time()
-        self._away: str | None = None
+        self._away: str | None = None  # why no broker answers
+        self._unanswered: tuple[str, float] | None = None  # what got no answer though brokers are there, and since when
         self._rounds = 0
         self._went_round = self.last_round = trio.current_time()
 
@@ -123,9 +125,11 @@ class KafkaTail:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong, as a sentence, while no broker answers or the thread is stuck; else None."""
+        """What is wrong, as a sentence, while brokers do not answer or the thread is stuck; else None."""
         if self._away:
             return self._away
+        if self._unanswered and trio.current_time() - self._unanswered[1] > UNANSWERED_SECONDS:
+            return self._unanswered[0]
         stuck = trio.current_time() - self._went_round
         return f"the tail has made no progress for {stuck:.0f} s" if stuck > STUCK_SECONDS else None
 
@@ -188,12 +192,7 @@ class KafkaTail:
     async def run_watch(self) -> None:
         """Look at everything else once a second, until cancelled."""
         while True:
-            try:
-                await self._watch()
-            except BrokerError as error:
-                self._tell_away(str(error))
-            else:
-                self._tell_away(None)
+            await self._watch()
             self._note_progress()
             await trio.sleep(CALLED_SECONDS)
             with trio.move_on_after(WATCH_SECONDS - CALLED_SECONDS):
@@ -201,6 +200,24 @@ class KafkaTail:
             self._called = trio.Event()
 
     async def _watch(self) -> None:
+        try:
+            await self._look_around()
+        except BrokerError as error:
+            self._unanswered = self._unanswered or (str(error), trio.current_time())
+            self._tell_away(await self._silence())
+        else:
+            self._unanswered = None
+            self._tell_away(None)
+
+    async def _silence(self) -> str | None:
+        """Return why no broker answers; None if one does, and only what was asked of others got no answer."""
+        try:
+            await self._lookup.ping()
+        except BrokerError as error:
+            return str(error)
+        return None
+
+    async def _look_around(self) -> None:
         settled = [followed for followed in self._followed.values() if followed.settled]
         turn = {
             *heapq.nsmallest(TOPICS_A_LOOK, (followed for followed in settled if followed.opened), key=_looked),

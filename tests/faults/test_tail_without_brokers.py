@@ -1,0 +1,187 @@
+"""A Tail whose brokers are killed, hang, are not there yet, or lose a leader."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from tests.support.brokers import kafka_cluster
+from tests.support.chats import message
+from tests.support.leaks import nothing_left
+from tests.support.tails import Appended, Missing, following
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.brokers import KafkaCluster
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[KafkaCluster]:
+    """A broker that may be killed; every test leaves it running."""
+    with kafka_cluster() as cluster:
+        yield cluster
+
+
+def numbered(begin: int, end: int) -> list[bytes]:
+    return [message(str(number)) for number in range(begin, end)]
+
+
+async def until(condition: Callable[[], bool], seconds: float) -> None:
+    with trio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110 - what is asked here tells nobody of a change
+            await trio.sleep(0.02)
+
+
+async def test_a_killed_broker_is_a_problem_while_it_is_away_and_nothing_is_lost_or_doubled(cluster, chats, caplog):
+    caplog.set_level(logging.DEBUG)
+    topic = chats.topic("steady")
+    cluster.create_topic(topic)
+    async with following(cluster, chats, topic) as following_:
+        tail, told, noted = following_.tail, following_.told, following_.noted
+        await told.opened(topic)
+        cluster.produce_many(topic, numbered(0, 100), partition=0)
+        await told.until(lambda: len(told.texts(topic)) == 100)
+        cluster.kill()
+        await until(lambda: tail.problem is not None, 8)
+        assert noted.brokers == ["away"]
+        spent = time.process_time()
+        await trio.sleep(3)
+        assert time.process_time() - spent < 1, "it polls busily"
+        await trio.to_thread.run_sync(cluster.start)
+        await until(lambda: tail.problem is None, 8)
+        assert noted.brokers == ["away", "back"]
+        await trio.to_thread.run_sync(cluster.produce_many, topic, numbered(100, 200))
+        with trio.fail_after(8):
+            await told.until(lambda: len(told.texts(topic)) == 200)
+        assert told.texts(topic) == [str(number) for number in range(200)]
+        assert not noted.lost
+        assert trio.current_time() - tail.last_round < 3
+    lines = [record for record in caplog.records if record.name.startswith("kafka_chat")]
+    assert len(lines) < 20, [record.getMessage() for record in lines]
+
+
+async def test_what_is_wished_while_the_brokers_are_away_is_followed_once_they_are_there(cluster, chats):
+    topic, other = chats.topic("there"), chats.topic("not")
+    cluster.create_topic(topic)
+    cluster.produce_many(topic, numbered(0, 3), partition=0)
+    cluster.kill()
+    async with following(cluster, chats, topic, other) as following_:
+        tail, told = following_.tail, following_.told
+        await until(lambda: tail.problem is not None, 8)
+        await trio.to_thread.run_sync(cluster.start)
+        with trio.fail_after(10):
+            await told.opened(topic)
+            await told.until(lambda: bool(told.of(Missing, other)))
+        await until(lambda: tail.problem is None, 8)
+        await trio.to_thread.run_sync(cluster.produce, topic, message("hello"))
+        with trio.fail_after(5):
+            await told.until(lambda: bool(told.texts(topic)))
+        assert told.texts(topic) == ["hello"]
+
+
+async def test_a_tail_ends_within_a_second_whatever_the_brokers_do(cluster, chats):
+    topic = chats.topic("ends")
+    cluster.create_topic(topic)
+
+    async def seconds_to_end(break_it: Callable[[], None]) -> float:
+        async with following(cluster, chats, topic, chats.topic("absent")) as following_:
+            await following_.told.opened(topic)
+            cluster.produce(topic, message("x"))
+            await following_.told.until(lambda: bool(following_.told.texts(topic)))
+            break_it()
+            following_.tail.follow(chats.topic("another"))
+            await trio.sleep(1.5)  # whatever it asks meanwhile gets no answer
+            began = trio.current_time()
+        return trio.current_time() - began
+
+    # Once before counting, for what is made once a process.
+    assert await seconds_to_end(lambda: None) < 1
+    async with nothing_left(brokers=cluster.bootstrap):
+        assert await seconds_to_end(lambda: None) < 1
+        assert await seconds_to_end(cluster.freeze) < 1
+        cluster.thaw()
+        assert await seconds_to_end(cluster.kill) < 1
+        await trio.to_thread.run_sync(cluster.start)
+
+
+async def test_a_broker_that_hangs_is_a_problem_and_the_tail_goes_on_when_it_does(cluster, chats):
+    topic = chats.topic("hangs")
+    cluster.create_topic(topic)
+    async with following(cluster, chats, topic) as following_:
+        tail, told = following_.tail, following_.told
+        await told.opened(topic)
+        cluster.produce_many(topic, numbered(0, 10), partition=0)
+        await told.until(lambda: len(told.texts(topic)) == 10)
+        cluster.freeze()
+        await until(lambda: tail.problem is not None, 8)
+        cluster.thaw()
+        await until(lambda: tail.problem is None, 15)
+        await trio.to_thread.run_sync(cluster.produce_many, topic, numbered(10, 20))
+        with trio.fail_after(15):
+            await told.until(lambda: len(told.texts(topic)) == 20)
+        assert told.texts(topic) == [str(number) for number in range(20)]
+
+
+async def test_a_bug_in_the_listener_ends_the_tail(cluster, chats):
+    topic = chats.topic("bug")
+    cluster.create_topic(topic)
+
+    def fail(event: object) -> None:
+        if isinstance(event, Appended):
+            raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError):
+        async with following(cluster, chats, topic) as following_:
+            following_.told.during = fail
+            await following_.told.opened(topic)
+            cluster.produce(topic, message("x"))
+            await trio.sleep_forever()
+    assert "kafka_chat tail" not in [thread.name for thread in threading.enumerate()]
+
+
+@pytest.mark.deadline(150)
+async def test_a_partition_without_a_leader_is_named_and_is_no_problem(chats):
+    with kafka_cluster(nodes=3) as cluster:
+        topic, late = chats.topic("wide"), chats.topic("late")
+        await trio.to_thread.run_sync(lambda: cluster.create_topic(topic, 3, replication=1))
+        await trio.to_thread.run_sync(lambda: cluster.create_topic(late, 3, replication=1))
+        async with following(cluster, chats, topic) as following_:
+            tail, told = following_.tail, following_.told
+            await told.opened(topic)
+            leaders = {partition: cluster.leader(topic, partition) for partition in range(3)}
+            late_leaders = {partition: cluster.leader(late, partition) for partition in range(3)}
+            dead = leaders[1]
+            cluster.kill(dead)
+            lost = frozenset(partition for partition in range(3) if leaders[partition] == dead)
+            with trio.fail_after(20):
+                while tail.leaderless != {topic: lost}:  # noqa: ASYNC110 - it tells nobody of a change
+                    await trio.sleep(0.1)
+            await until(lambda: tail.problem is None, 5)
+            for partition in {0, 1, 2} - lost:
+                await trio.to_thread.run_sync(lambda partition=partition: cluster.produce(topic, message("on"), partition=partition))
+                await told.until(lambda partition=partition: told.texts(topic, partition) == ["on"])
+
+            # A topic that is wished now is opened as far as it has leaders, and the rest of it once it has.
+            tail.follow(late)
+            absent = {partition for partition in range(3) if late_leaders[partition] == dead}
+            assert set((await told.opened(late)).starts) == {0, 1, 2} - absent
+
+            await trio.to_thread.run_sync(cluster.start, dead)
+            await until(lambda: tail.leaderless == {}, 10)
+            with trio.fail_after(10):
+                rest = await told.opened(late, 2)
+            assert set(rest.starts) == absent
+            assert not rest.created
+            for name, partitions in ((topic, lost), (late, absent)):
+                for partition in partitions:
+                    await trio.to_thread.run_sync(
+                        lambda name=name, partition=partition: cluster.produce(name, message("again"), partition=partition)
+                    )
+                    with trio.fail_after(10):
+                        await told.until(lambda name=name, partition=partition: told.texts(name, partition) == ["again"])
