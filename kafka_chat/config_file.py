@@ -117,7 +117,7 @@ def _scalar(path: Path, loader: yaml.SafeLoader, node: yaml.Node, key: str) -> S
     if node.tag.endswith((":str", ":timestamp")):
         return Scalar(value=node.value, text=node.value)
     try:
-        return Scalar(value=loader.construct_object(node), text=node.value)  # type: ignore[no-untyped-call]
+        return Scalar(value=loader.construct_object(node), text=node.value)
     except (ValueError, KeyError):  # an explicit `!!int x`
         return Scalar(value=node.value, text=node.value)
 

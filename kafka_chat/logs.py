@@ -6,14 +6,6 @@ import logging
 import time
 
 
-class _UtcFormatter(logging.Formatter):
-    """Formats times as `2026-01-31T12:00:00.123Z`."""
-
-    converter = time.gmtime
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03dZ"
-
-
 def log_to_stderr(logger: str | None = None) -> None:
     """Send log lines to stderr, from INFO up, unless somebody has set up logging already.
 
@@ -24,6 +16,8 @@ def log_to_stderr(logger: str | None = None) -> None:
     if chosen.hasHandlers():
         return
     handler = logging.StreamHandler()
-    handler.setFormatter(_UtcFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
     chosen.addHandler(handler)
     chosen.setLevel(logging.INFO)
