@@ -55,14 +55,15 @@ class Skip(enum.StrEnum):
 class Following:
     """User -> chats.
 
-    A user costs some 480 bytes with three chats, for a million of them are in memory: one tuple, and per chat one
-    entry `chat`, space, value; the values are decoded for who asks.
+    A million users are in memory, so a user is one byte string (some 360 bytes with three chats), which the garbage
+    collector need not look at: per chat an entry `chat`, space, value, with a zero byte between two, which neither has.
+    Values are decoded for who asks.
     """
 
     __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        self._entries: dict[str, tuple[bytes, ...]] = {}
+        self._entries: dict[str, bytes] = {}
 
     def __len__(self) -> int:
         """How many users follow anything."""
@@ -81,25 +82,26 @@ class Following:
         if pair is None:
             return Skip.BAD_KEY
         username, chat = pair
-        entries = self._entries.get(username, ())
-        name = _name(chat)
+        entries = self._of(username)
+        name = chat.encode() + b" "  # no chat's name has a space
         present = next((entry for entry in entries if entry.startswith(name)), None)
         if value is None:
             if present is None:
                 return None
-            self._put(username, tuple(entry for entry in entries if entry is not present))
+            entries.remove(present)
+            self._put(username, entries)
             return Change(username=username, chat=chat, subscription=None)
         subscription = _subscription(value)
         if isinstance(subscription, Skip):
             return subscription
         if present is not None:
             return None
-        self._put(username, (*entries, name + value))
+        self._put(username, [*entries, name + value])
         return Change(username=username, chat=chat, subscription=subscription)
 
     def chats_of(self, username: str) -> dict[str, Subscription]:
         """Return chat -> since when."""
-        return dict(map(_decoded, self._entries.get(username, ())))
+        return dict(map(_decoded, self._of(username)))
 
     def changes_from(self, before: Following) -> Iterator[Change]:
         """Yield what turns `before` into this; neither may change meanwhile."""
@@ -116,9 +118,13 @@ class Following:
                     if chat not in then:
                         yield Change(username=username, chat=chat, subscription=subscription)
 
-    def _put(self, username: str, entries: tuple[bytes, ...]) -> None:
+    def _of(self, username: str) -> list[bytes]:
+        entries = self._entries.get(username)
+        return [] if entries is None else entries.split(b"\0")
+
+    def _put(self, username: str, entries: list[bytes]) -> None:
         if entries:
-            self._entries[username] = entries
+            self._entries[username] = b"\0".join(entries)
         else:
             del self._entries[username]
 
@@ -185,10 +191,6 @@ def _is_of_another_version(value: bytes) -> bool:
         return _decode_version(value).v != VERSION
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-
-
-def _name(chat: str) -> bytes:
-    return chat.encode() + b" "  # no chat's name has a space
 
 
 def _decoded(entry: bytes) -> tuple[str, Subscription]:

@@ -144,8 +144,10 @@ def test_the_empty_record_that_makes_the_embedded_topic_says_nothing() -> None:
 
 @given(st.one_of(st.none(), st.binary()), st.one_of(st.none(), st.binary()))
 def test_no_bytes_at_all_raise(key: bytes | None, value: bytes | None) -> None:
-    Following().apply(key, value)
-    Following().apply(record_key("ann", "room1"), value)
+    following = folded([as_record(("ann", "room2"), SINCE)])
+    following.apply(key, value)
+    following.apply(record_key("ann", "room1"), value)
+    assert following.chats_of("ann")["room2"] == SINCE
 
 
 @given(records)
