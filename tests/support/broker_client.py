@@ -7,7 +7,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -63,9 +63,11 @@ class Broker(ABC):
     """
 
     embedded: bool
+    ports: ClassVar[set[int]] = set()  # of all brokers that tests have talked to: their clients come and go when they like
 
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
+        self.ports.update(int(address.rpartition(":")[2]) for address in bootstrap.split(","))
         self._lock = threading.RLock()  # tests may use it from several threads
         self._renew_producer()
         # A Consumer, for a Producer and an AdminClient that ask for a topic by its name create it.

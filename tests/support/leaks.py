@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import trio
 
+from .broker_client import Broker
+
 SETTLE_SECONDS = 5.0  # librdkafka's threads end a little after their client
 
 
@@ -31,7 +33,8 @@ async def nothing_left(*, brokers: str | None = None) -> AsyncIterator[None]:
     Raises:
         AssertionError: at the end of a block that did not raise itself; names what is left.
     """
-    ports = {urlsplit(f"//{address}").port for address in brokers.split(",")} if brokers else set()
+    named = {urlsplit(f"//{address}").port for address in brokers.split(",")} if brokers else set()
+    ports = {*named, *Broker.ports}
     gc.collect()  # a client of librdkafka in a circle of references ends when that is found; that is no leak
     threads, files = _threads(), _files(ports)
     yield
