@@ -21,12 +21,18 @@ if TYPE_CHECKING:
 
 EVENTS_A_TURN = 32  # 64 KiB of tiny frames are 10,000 events and a fifth of a second; others run in between
 FAILED_SECONDS = 0.5  # for a client that broke the rules to read why
+IDLE_FRAMES = 1_000  # pings, pongs and pieces of messages, which the app does not see, …
+IDLE_SECONDS = 10.0  # … within so many seconds; messages the session counts
+
+_BROKEN_RULES: dict[int, str] = {CloseReason.MESSAGE_TOO_BIG: "too_large", CloseReason.POLICY_VIOLATION: "too_many_frames"}
 
 
 class ChatWSStream(WSStream):
     """A WebSocket, over HTTP/1.1 or as one stream of HTTP/2."""
 
     tcp: ChatTCPServer | None = None  # what carries it, if that is ours
+    _counted_since = 0.0
+    _idle_frames = 0
     close_code = CloseReason.ABNORMAL_CLOSURE.value  # what the app is told; hypercorn forgets what the client said
 
     async def handle(self, event: Event) -> None:
@@ -80,8 +86,8 @@ class ChatWSStream(WSStream):
     async def _handle_events(self) -> None:
         """Like hypercorn's, with three differences.
 
-        What the client's close frame said is kept; too large a message, bad UTF-8 and broken frames are answered by a close
-        frame, and nothing is read behind them; many small frames do not keep others waiting.
+        What the client's close frame said is kept; too large a message, bad UTF-8, broken frames and too many that say
+        nothing are answered by a close frame, and nothing is read behind them; small frames do not keep others waiting.
         """
         for count, event in enumerate(self.connection.events(), 1):
             if isinstance(event, Message):
@@ -105,16 +111,26 @@ class ChatWSStream(WSStream):
                     await self._send_wsproto_event(event.response())
                 await self.send(StreamClosed(stream_id=self.stream_id))
                 return
+            if not (isinstance(event, Message) and event.message_finished) and self._babbles():
+                await self._fail(CloseReason.POLICY_VIOLATION, f"more than {IDLE_FRAMES} control frames or fragments in {IDLE_SECONDS:g} s")
+                return
             if count % EVENTS_A_TURN == 0:
                 await trio.lowlevel.checkpoint()
+
+    def _babbles(self) -> bool:
+        """Count a frame that says nothing; returns whether there are too many."""
+        now = trio.current_time()
+        if now - self._counted_since >= IDLE_SECONDS:
+            self._counted_since, self._idle_frames = now, 0
+        self._idle_frames += 1
+        return self._idle_frames > IDLE_FRAMES
 
     async def _fail(self, code: int, reason: str | None) -> None:
         """Say why, and be over soon, whether or not the client reads or the app listens."""
         self.close_code = int(code)
         if self.tcp is not None:
             self.tcp.over_within(FAILED_SECONDS)
-            name = "too_large" if code == CloseReason.MESSAGE_TOO_BIG else "protocol_error"
-            self.tcp.terms.telemetry.connection_aborted(peer=self.tcp.peer, reason=name)
+            self.tcp.terms.telemetry.connection_aborted(peer=self.tcp.peer, reason=_BROKEN_RULES.get(code, "protocol_error"))
         await self._send_wsproto_event(CloseConnection(code=code, reason=reason))
         await self.send(StreamClosed(stream_id=self.stream_id))
 

@@ -93,7 +93,10 @@ class ConnectionSink:
 
 
 class AsgiSink:
-    """Hands messages to the server one by one: HTTP/2, or a server that is not ours. See `seams.Sink`."""
+    """Hands messages to the server one by one: HTTP/2, or a server that is not ours. See `seams.Sink`.
+
+    The server ends the connection when the session that closed it returns.
+    """
 
     __slots__ = ("_abort", "_messages", "_open", "_owed", "_send", "_write_seconds")
 

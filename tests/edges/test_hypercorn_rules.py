@@ -28,8 +28,10 @@ LIMIT = 2000
         (client_frame(Opcode.PING, b"x" * 126), 1002),
         (client_frame(Opcode.PING, b"x", final=False), 1002),
         (client_frame(Opcode.CLOSE, b"\x03"), 1002),
+        (client_frame(Opcode.PONG) * 1001, 1008),
+        (client_frame(Opcode.TEXT, b"x", final=False) + client_frame(Opcode.CONTINUATION, final=False) * 1000, 1008),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 async def test_who_breaks_the_rules_is_told_by_a_close_code(sent: bytes, code: int):
     async with serving_small(limits=Limits(client_message_bytes=LIMIT)) as served, open_raw(served.url, PATH) as client:
