@@ -70,7 +70,7 @@ class Session:
         self._telemetry = telemetry
         self._awake = trio.Event()
         self._closing: Close | None = None
-        self._scope = trio.CancelScope()
+        self._scope: trio.CancelScope | None = None  # of the nursery, while that is open
         self._talk: deque[float] | None = None
 
     # What the Audience, the fan-out and page reads call: plain functions, at any time.
@@ -103,13 +103,17 @@ class Session:
     def end(self, close: Close) -> None:
         """End it with a close frame, which comes after what is owed."""
         self._closing = self._closing or close
-        self._scope.cancel()
+        self._stop()
 
     def abort(self) -> None:
         """End it without a close frame, whatever it waits for."""
-        self._scope.cancel()
+        self._stop()
         if self._accepted:
             self.sink.abort()
+
+    def _stop(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
 
     # What its own nursery runs.
 
@@ -127,11 +131,12 @@ class Session:
         self._accepted = True
         code = 1006
         try:
-            with self._scope:
-                async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
+                if self._closing is None:
                     nursery.start_soon(self._pull, nursery.cancel_scope)
                     code = await self._receive(inbox)
-                    nursery.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
         except* Exception as bugs:  # noqa: BLE001 - the outer wall of a session: told, answered with 1011, and the neighbours go on
             self._telemetry.session_failed(session_id=self.session_id, error=bugs)
             self._closing = Close(code=1011, reason="an error of the server's; come again")
