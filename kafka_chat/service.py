@@ -7,7 +7,7 @@ a server that is up and delivers nothing is the worst state.
 from __future__ import annotations
 
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from secrets import token_hex
 from typing import TYPE_CHECKING, Self
 
@@ -16,12 +16,14 @@ import trio
 
 from .chat.topics import ChatNames
 from .delivery.audience import Audience
+from .delivery.dialogue import Dialogue
 from .delivery.fanout import FanOut
+from .delivery.live_socket import Close, LiveSocket
 from .delivery.memory import Memory
 from .delivery.page_reads import PageReads, open_page_reads
 from .delivery.positions import TimesResolved
 from .delivery.sending import Sending
-from .delivery.session import Close, Session
+from .delivery.session import Session
 from .delivery.subscriptions import Subscriptions
 from .errors import Overloaded
 from .kafka.connect import ClientConfig
@@ -36,8 +38,9 @@ from .settings import Settings, connections_limit
 from .telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
+    from .delivery.dialogue import Answering
     from .delivery.seams import Inbox, Sink, SubscriptionLog
     from .web.seams import Admission
 
@@ -115,6 +118,8 @@ class Service:
         self._audience = audience
         self._memory = memory
         self._page_reads = page_reads
+        self._here: set[LiveSocket] = set()
+        self._departure = trio.Event()
         self._shutdown: Callable[[], Awaitable[None]] | None = None
         self._shutdown_known = trio.Event()
 
@@ -146,27 +151,59 @@ class Service:
             memory=self._memory,
             telemetry=self.telemetry,
         )
-        with trio.move_on_after(SETTLE_SECONDS):
+        settled_by = trio.current_time() + SETTLE_SECONDS
+        with trio.move_on_at(settled_by):
             await self._subscription_log.wait_ready()
-        with self._audience.joined(session, known=self._subscription_log.ready):
-            await self._audience.settle(session, seconds=SETTLE_SECONDS)
-            sink = await accept()
-            self.telemetry.session_opened(session_id=session.session_id, username=session.username, peer=peer)
-            began, code = time.monotonic(), 1006
-            if self.draining:
-                session.end(RESTART)
-            try:
-                code = await session.run(sink, inbox)
-            finally:
-                self.telemetry.session_closed(
-                    session_id=session.session_id,
-                    username=session.username,
-                    seconds=time.monotonic() - began,
-                    messages=session.messages,
-                    bytes_sent=session.bytes_sent,
-                    code=code,
-                    fell_behind=session.fell_behind,
-                )
+        with self._present(session), self._audience.joined(session, known=self._subscription_log.ready):
+            await self._audience.settle(session, seconds=max(0.0, settled_by - trio.current_time()))
+            await self._attend(session, accept=accept, inbox=inbox, peer=peer)
+
+    async def run_dialogue(
+        self, admission: Admission, *, answering: Answering, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str
+    ) -> None:
+        """Accept, and answer what the client says until it is gone or the service ends.
+
+        Args:
+            admission: whose dialogue.
+            answering: makes the answers.
+            accept: completes the handshake; called once.
+            inbox: what the client says.
+            peer: its address, for the operator.
+        """
+        dialogue = Dialogue(answering, session_id=token_hex(4), username=admission.username, telemetry=self.telemetry)
+        with self._present(dialogue):
+            await self._attend(dialogue, accept=accept, inbox=inbox, peer=peer)
+
+    @contextmanager
+    def _present(self, live: LiveSocket) -> Iterator[None]:
+        """Let `drain` end `live`, and wait for it, for as long as the block lasts."""
+        self._here.add(live)
+        try:
+            yield
+        finally:
+            self._here.remove(live)
+            self._departure.set()
+            self._departure = trio.Event()
+
+    async def _attend(self, live: LiveSocket, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
+        """Accept a client, and run what serves it to its end."""
+        sink = await accept()
+        self.telemetry.session_opened(session_id=live.session_id, username=live.username, peer=peer)
+        began, code = time.monotonic(), 1006
+        if self.draining:
+            live.end(RESTART)
+        try:
+            code = await live.run(sink, inbox)
+        finally:
+            self.telemetry.session_closed(
+                session_id=live.session_id,
+                username=live.username,
+                seconds=time.monotonic() - began,
+                messages=live.messages,
+                bytes_sent=live.bytes_sent,
+                code=code,
+                fell_behind=live.fell_behind,
+            )
 
     def readiness(self) -> Readiness:
         """Return whether clients should be sent here, and what is wrong."""
@@ -189,15 +226,15 @@ class Service:
             self._shutdown_known.set()
 
     async def drain(self) -> None:
-        """Close every session with 1012; abort those that are still there after `server.drain_seconds`."""
+        """Close every WebSocket with 1012; abort those that are still there after `server.drain_seconds`."""
         self.draining = True
-        for session in self._audience.sessions:
-            session.end(RESTART)
+        for live in tuple(self._here):
+            live.end(RESTART)
         with trio.move_on_after(self.settings.server.drain_seconds):
-            while self._audience.sessions:
-                await self._audience.left()
-        for session in self._audience.sessions:
-            session.abort()
+            while self._here:
+                await self._departure.wait()
+        for live in tuple(self._here):
+            live.abort()
 
     async def run_until_read(self) -> None:
         """Tell those who came first, once the subscriptions are read."""

@@ -75,7 +75,6 @@ class Audience:
         self._feeds: dict[str, Feed] = {}
         self._by_user: dict[str, dict[Session, set[str]]] = {}  # username -> session -> the topics that it follows
         self._early: dict[Session, Since] = {}
-        self._departure = trio.Event()
         self._tail: Tail
         self._chats_of: Callable[[str], Mapping[str, SubscriptionChange]]
 
@@ -131,12 +130,6 @@ class Audience:
             del sessions[session]
             if not sessions:
                 del self._by_user[session.username]
-            self._departure.set()
-            self._departure = trio.Event()
-
-    async def left(self) -> None:
-        """Wait until a session leaves."""
-        await self._departure.wait()
 
     async def settle(self, session: Session, *, seconds: float) -> None:
         """Wait until it is fixed where `session` begins, at most `seconds`.

@@ -1,0 +1,96 @@
+"""One client that asks: each of its messages is answered by one text frame, in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from .frames import text_header
+from .live_socket import LiveSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ..telemetry import Telemetry
+    from .seams import Inbox
+
+# A thousand messages as people write them. Who has more waiting is not read from until there is room: it is told to slow
+# down by its own socket, and loses nothing.
+WAITING_BYTES = 256 * 1024
+MESSAGE_BYTES = 100  # what Python needs for one beside its bytes
+LAST_SECONDS = 1.0  # for what a client asked just before it left
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answering:
+    """How a dialogue answers. Expected trouble is an answer; what these raise is a bug.
+
+    Attributes:
+        answer: turns a message into the payload of a text frame.
+        opening: makes a first frame that is sent unasked; None for none.
+    """
+
+    answer: Callable[[str | bytes], Awaitable[bytes]]
+    opening: Callable[[], Awaitable[bytes]] | None = None
+
+
+class Dialogue(LiveSocket):
+    """Answers one client until it is gone.
+
+    What it asked before it left is still done, as far as that takes no second. Ended or cancelled by us, what it asked and
+    was not answered may have been done or not.
+    """
+
+    __slots__ = ("_answer", "_asked", "_change", "_gone", "_waiting_bytes")
+
+    def __init__(self, answering: Answering, *, session_id: str, username: str, telemetry: Telemetry) -> None:
+        super().__init__(session_id=session_id, username=username, telemetry=telemetry)
+        self._answer = answering.answer
+        self._asked: deque[tuple[int, Callable[[], Awaitable[bytes]]]] = deque()
+        self._waiting_bytes = 0
+        self._change = trio.Event()
+        self._gone = False  # it reads no more answers
+        if answering.opening is not None:
+            self._asked.append((0, answering.opening))
+
+    async def _serve(self, scope: trio.CancelScope) -> None:
+        while True:
+            while not self._asked:
+                await self._change.wait()
+            size, ask = self._asked[0]
+            await self._say(await ask())
+            self._asked.popleft()
+            self._waiting_bytes -= size
+            self._changed()
+
+    async def _say(self, payload: bytes) -> None:
+        frame = text_header(len(payload)) + payload
+        self._gone = self._gone or not (self.sink.offer(frame) or await self.sink.flush())
+        if not self._gone:
+            self.messages += 1
+            self.bytes_sent += len(frame)
+        await trio.lowlevel.checkpoint()
+
+    async def _hear(self, said: str | bytes) -> None:
+        size = len(said) + MESSAGE_BYTES
+        self._asked.append((size, partial(self._answer, said)))
+        self._waiting_bytes += size
+        self._changed()
+        while self._waiting_bytes > WAITING_BYTES:
+            await self._change.wait()
+
+    async def _receive(self, inbox: Inbox) -> int:
+        code = await super()._receive(inbox)
+        self._gone = True
+        with trio.move_on_after(LAST_SECONDS):
+            while self._asked:
+                await self._change.wait()
+        return code
+
+    def _changed(self) -> None:
+        self._change.set()
+        self._change = trio.Event()

@@ -1,0 +1,126 @@
+"""One accepted WebSocket: its nursery, and how it ends."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import trio
+
+from .seams import Disconnect, Inbox, Sink
+
+if TYPE_CHECKING:
+    from ..telemetry import Telemetry
+
+TALK_FRAMES = 1000  # a client may send so many messages …
+TALK_SECONDS = 10.0  # … in so many seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close:
+    """Why we end it: RFC 6455 section 7.4 code, and a reason of at most 123 bytes of UTF-8."""
+
+    code: int
+    reason: str
+
+
+class LiveSocket(ABC):
+    """Two tasks until the client is gone or `end` is called: one that serves it, one that hears what it says.
+
+    Attributes:
+        session_id: for the operator's eyes.
+        username: whose it is; "" where the path names nobody.
+        sink: set once the connection is accepted.
+        messages: sent so far.
+        bytes_sent: the frames of those.
+        fell_behind: how often it had to read a page of the past.
+    """
+
+    __slots__ = (
+        "_accepted", "_closing", "_scope", "_talk", "_telemetry", "bytes_sent", "fell_behind",
+        "messages", "session_id", "sink", "username",
+    )  # fmt: skip
+
+    sink: Sink
+    too_much: ClassVar[str] = f"over {TALK_FRAMES} messages in {TALK_SECONDS:.0f} s"  # the reason of 1008
+
+    def __init__(self, *, session_id: str, username: str, telemetry: Telemetry) -> None:
+        self.session_id = session_id
+        self.username = username
+        self.messages = 0
+        self.bytes_sent = 0
+        self.fell_behind = 0
+        self._telemetry = telemetry
+        self._accepted = False
+        self._closing: Close | None = None
+        self._scope: trio.CancelScope | None = None  # of the nursery, while that is open
+        self._talk: deque[float] | None = None
+
+    def end(self, close: Close) -> None:
+        """End it with a close frame, which comes after what is owed."""
+        self._closing = self._closing or close
+        self._stop()
+
+    def abort(self) -> None:
+        """End it without a close frame, whatever it waits for."""
+        self._stop()
+        if self._accepted:
+            self.sink.abort()
+
+    async def run(self, sink: Sink, inbox: Inbox) -> int:
+        """Serve until the client is gone or `end` is called; close the connection with 1011 on a bug of ours.
+
+        Args:
+            sink: of an accepted connection.
+            inbox: of the same.
+
+        Returns:
+            The close code: the client's, or ours.
+        """
+        self.sink = sink
+        self._accepted = True
+        code = 1006
+        try:
+            async with trio.open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
+                if self._closing is None:
+                    nursery.start_soon(self._serve, nursery.cancel_scope)
+                    code = await self._receive(inbox)
+                nursery.cancel_scope.cancel()
+        except* Exception as bugs:  # noqa: BLE001 - the outer wall of a session: told, answered with 1011, and the neighbours go on
+            self._telemetry.session_failed(session_id=self.session_id, error=bugs)
+            self._closing = Close(code=1011, reason="an error of the server's; come again")
+        if self._closing is None:
+            return code
+        await sink.close(self._closing.code, self._closing.reason)
+        return self._closing.code
+
+    @abstractmethod
+    async def _serve(self, scope: trio.CancelScope) -> None:
+        """Say what is to be said. Cancels `scope`, and so ends it all, where the connection is closed."""
+
+    @abstractmethod
+    async def _hear(self, said: str | bytes) -> None:
+        """Take what the client said. While this waits, nothing more is read."""
+
+    async def _receive(self, inbox: Inbox) -> int:
+        """Drain what the client says until it is gone; return its close code."""
+        while True:
+            said = await inbox.receive()
+            if isinstance(said, Disconnect):
+                return said.code
+            if self._talks_too_much():
+                self.end(Close(code=1008, reason=self.too_much))
+            await self._hear(said)
+
+    def _stop(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def _talks_too_much(self) -> bool:
+        if self._talk is None:
+            self._talk = deque(maxlen=TALK_FRAMES + 1)
+        self._talk.append(trio.current_time())
+        return len(self._talk) > TALK_FRAMES and self._talk[-1] - self._talk[0] < TALK_SECONDS
