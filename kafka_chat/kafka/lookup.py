@@ -29,6 +29,9 @@ PING_TOPIC = "kafka_chat-ping"  # there is none, and it is not made by being ask
 
 EMBEDDED_TOPIC_ID = "embedded"  # its topics are never deleted, so one identity does for all
 
+# Any other error says nothing of whether there is such a topic: so it is none of the answers that a topic may be given up for.
+_NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION})
+
 _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent_kafka's omission
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
@@ -70,7 +73,11 @@ class KafkaLookup:
         futures = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_SECONDS)
         answers = await admin_futures(futures, doing=doing, timeout_seconds=ANSWER_SECONDS)
         facts: dict[str, TopicFacts] = {}
-        for topic, described in _answered(answers, doing).items():
+        for topic, described in answers.items():
+            if isinstance(described, KafkaError):
+                if described.code() not in _NO_TOPIC:
+                    raise broker_error(described, doing, topic=topic)
+                continue
             partitions = frozenset(partition.id for partition in described.partitions)
             leaderless = frozenset(partition.id for partition in described.partitions if partition.leader is None)
             facts[topic] = TopicFacts(topic_id=str(described.topic_id), partitions=partitions, leaderless=leaderless)

@@ -63,6 +63,11 @@ class KafkaPages:
         self._idle: list[_Reader] = []  # the one used last is used first, so that the others grow old
         self._identities: dict[str, tuple[str, float]] = {}
 
+    @property
+    def consumers(self) -> int:
+        """How many Consumers there are, for metrics."""
+        return len(self._readers)
+
     async def read(self, key: PartitionKey, first: int, until: int) -> Batch:
         """Read `[first, until)` or a shorter piece that starts at `first`; see `PageSource`."""
         with trio.move_on_after(READ_SECONDS):
@@ -89,7 +94,7 @@ class KafkaPages:
         asked = trio.current_time()
         facts = (await self._lookup.describe([key.topic])).get(key.topic)
         if facts is None or facts.topic_id != key.topic_id or key.partition not in facts.partitions:
-            raise TopicGone(f"{key} is gone, or another topic has its name now", topic=key.topic, partition=key.partition)
+            raise TopicGone(f"{key} of id {key.topic_id} is gone; there is now {facts or 'none'}", topic=key.topic, partition=key.partition)
         if len(self._identities) >= IDENTITIES:
             self._identities.clear()
         self._identities[key.topic] = key.topic_id, asked
