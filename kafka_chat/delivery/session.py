@@ -119,14 +119,14 @@ class Session(LiveSocket):
 
     def _read(self, cursor: Cursor) -> Chunk | None:
         """Return what is at `cursor`; None where it has to wait for its head or for a page."""
+        if self.cursors.get(cursor.log.key) is not cursor:
+            return None  # unfollowed, or moved to another log, while another cursor's frames were sent
         if cursor.page is not None:
             if not cursor.page.done:
                 return None
             chunk = self._turn_page(cursor)
             if chunk is not None or cursor.page is not None:
                 return chunk
-        if self.cursors.get(cursor.log.key) is not cursor:
-            return None  # unfollowed, or moved to another log, while another cursor's frames were sent
         found = cursor.log.read(cursor.position, ROUND_BYTES)
         if isinstance(found, Chunk):
             return found

@@ -1,0 +1,83 @@
+"""Who leaves a log, or comes to it again, while it is being delivered gets what is theirs, once."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from kafka_chat.delivery.fanout import OFFERS_A_LOOK, WALK_SECONDS
+from kafka_chat.delivery.seams import SubscriptionChange
+from tests.support.fakes import Core, FakeClient, open_core, value
+
+ROOM = "kafka.chat.room"
+CLIENTS = 5 * OFFERS_A_LOOK
+
+
+class SlowToOffer(FakeClient):
+    """A socket that takes so long that the walk lets others have their turn."""
+
+    def offer(self, frames: bytes) -> bool:
+        time.sleep(1.5 * WALK_SECONDS)
+        return super().offer(frames)
+
+
+def change(core: Core, *, subscribed: bool) -> None:
+    topic_id = core.kafka.topics[ROOM].topic_id
+    starts = {0: 0} if subscribed else {}
+    core.audience.user_changed(SubscriptionChange(username="last", chat="room", subscribed=subscribed, topic_id=topic_id, starts=starts))
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["leaves", "leaves and comes again"])
+async def test_who_unsubscribes_during_a_walk(autojump_clock, again):
+    async with open_core() as core, trio.open_nursery() as nursery:
+
+        async def stay(client: FakeClient, user: str, *, task_status: trio.TaskStatus[None]) -> None:
+            async with core.connected(client, user):
+                task_status.started()
+                await trio.sleep_forever()
+
+        core.kafka.create(ROOM)
+        clients = [SlowToOffer() if number % OFFERS_A_LOOK == 0 else FakeClient() for number in range(CLIENTS)]
+        for number, client in enumerate(clients):
+            user = "last" if number == CLIENTS - 1 else f"user{number}"
+            core.chats[user] = {"room"}
+            await nursery.start(stay, client, user)
+        await wait_all_tasks_blocked()
+        core.kafka.produce(ROOM, value("hello"))
+        while not clients[0].got:
+            await trio.lowlevel.checkpoint()
+        assert not clients[-1].got, "the walk is over already"
+        change(core, subscribed=False)
+        if again:
+            change(core, subscribed=True)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert [client.texts for client in clients] == [*[["hello"]] * (CLIENTS - 1), ["hello"] if again else []]
+
+
+async def test_who_unsubscribes_while_its_page_lies_ready(autojump_clock):
+    async with open_core(memory_bytes=65_536) as core:
+        core.chats["last"] = {"another", "room"}
+        client = FakeClient(room=0)
+        for topic in ("kafka.chat.another", ROOM):
+            core.kafka.create(topic)
+        async with core.connected(client, "last"):
+            core.kafka.produce("kafka.chat.another", value("first"))
+            await wait_all_tasks_blocked()
+            for number in range(200):
+                for topic in ("kafka.chat.another", ROOM):
+                    core.kafka.produce(topic, value(f"{number} {'x' * 1000}"))
+                await wait_all_tasks_blocked()
+            # Room for the first; then both pages are read, and what is sent of the first of them gets stuck.
+            client.make_room(client.owed + 1)
+            await wait_all_tasks_blocked()
+            change(core, subscribed=False)
+            change(core, subscribed=True)
+            client.make_room(float("inf"))
+            await wait_all_tasks_blocked()
+        for chat in ("another", "room"):
+            texts = [d["text"] for d in client.deliveries if d["chat"] == chat and d["text"] != "first"]
+            assert [int(str(text).split()[0]) for text in texts] == list(range(200)), chat
