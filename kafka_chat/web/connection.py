@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 import trio
@@ -10,7 +11,7 @@ from quart_trio.asgi import TrioASGIWebsocketConnection
 
 from ..delivery.seams import Disconnect, Sink
 from .hypercorn_server import ChatTCPServer
-from .seams import ADMISSION, Admission, Service, Serving
+from .seams import ADMISSION, ANSWERING, Admission, Service, Serving
 from .sinks import open_sink
 from .terms import CONNECTION
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, WebsocketScope
     from quart_trio import QuartTrio
+
+    from ..delivery.dialogue import Answering
 
 
 class DrainingService(Service, Protocol):
@@ -32,7 +35,8 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
     """Lets a route decide, and then runs the session that it admitted, with nothing of the request left in memory.
 
     A route either answers with a response, which refuses the handshake, or leaves an `Admission` in the scope and returns
-    nothing. It cannot receive: what the client says is the session's.
+    nothing; with an `Answering` beside it the client gets a dialogue instead of a session. It cannot receive: what the client
+    says is theirs.
     """
 
     def __init__(self, app: QuartTrio, scope: WebsocketScope) -> None:
@@ -47,9 +51,23 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
         """Serve one WebSocket, from its handshake to its end."""
         await receive()  # websocket.connect
         admission = await self._decide(send)
-        if admission is not None:
-            with admission:
-                await self._run_session(admission, receive, send)
+        if admission is None:
+            return
+        with admission, trio.CancelScope() as scope:
+            service = cast("DrainingService", cast("Serving", self.app).service)
+            connection = self.scope.get("state", {}).get(CONNECTION)
+            if isinstance(connection, ChatTCPServer):
+                service.watch_shutdown(connection.wait_terminated)
+
+            async def accept() -> Sink:
+                await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+                sink = open_sink(self.scope, send, abort=scope.cancel)
+                self._scope_dict().clear()  # nobody asks for it any more; a browser sends kilobytes of headers
+                return sink
+
+            answering = cast("Answering | None", self._scope_dict().pop(ANSWERING, None))
+            run = service.run_session if answering is None else partial(service.run_dialogue, answering=answering)
+            await run(admission, accept=accept, inbox=AsgiInbox(receive), peer=_peer(self.scope))
 
     async def _decide(self, send: ASGISendCallable) -> Admission | None:
         """Let Quart answer; returns None where it has refused."""
@@ -76,20 +94,6 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
         if admission is not None:
             with admission:
                 pass
-
-    async def _run_session(self, admission: Admission, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        service = cast("DrainingService", cast("Serving", self.app).service)
-        connection = self.scope.get("state", {}).get(CONNECTION)
-        if isinstance(connection, ChatTCPServer):
-            service.watch_shutdown(connection.wait_terminated)
-        with trio.CancelScope() as scope:
-
-            async def accept() -> Sink:
-                await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
-                self.scope["headers"] = ()  # nobody asks for them any more; a browser sends kilobytes
-                return open_sink(self.scope, send, abort=scope.cancel)
-
-            await service.run_session(admission, accept=accept, inbox=AsgiInbox(receive), peer=_peer(self.scope))
 
     def _scope_dict(self) -> dict[str, object]:
         return cast("dict[str, object]", self.scope)

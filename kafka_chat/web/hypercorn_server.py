@@ -41,7 +41,6 @@ LINGER_SECONDS = 0.5  # for the client to read our last words: closing at once r
 GONE_SECONDS = 1.0  # for the app to end by itself once the client is gone
 PIECES = 64  # of what is owed, written by one system call; far below IOV_MAX
 
-_NO_HTTP = h11.Connection(h11.SERVER)  # for WebSockets, whose HTTP is over
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s; what the kernel holds for a stuck client is dropped, too
 
 
@@ -165,7 +164,8 @@ class ChatTCPServer(TCPServer):
         self._ping_at = now + self.terms.limits.ping_seconds * uniform(0.5, 1.0)
         protocol = self.http11
         if protocol is not None and isinstance(protocol.connection, H11WSConnection):
-            protocol.connection.h11_connection = _NO_HTTP  # a tenth of what an idle WebSocket holds
+            # Its HTTP is over, and that is a tenth of what an idle WebSocket holds.
+            protocol.connection.h11_connection = cast("h11.Connection", None)
 
     def _ping(self) -> bytes:
         protocol = self.protocol.protocol
@@ -381,24 +381,21 @@ class ChatTCPServer(TCPServer):
 
     async def _read_data(self) -> None:
         try:
-            await self._read_until_gone()
+            while True:
+                try:
+                    data = await self.stream.receive_some(MAX_RECV)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    break
+                if not data:
+                    break
+                self._heard_at = trio.current_time()
+                if not self._ending:
+                    await self.protocol.handle(RawData(bytes(data)))
         finally:
             self.stop_taking()
             self._ending = True  # from here on nothing may be started in the nursery: it may be closing
         self.over_within(GONE_SECONDS)
         await self.protocol.handle(Closed())
-
-    async def _read_until_gone(self) -> None:
-        while True:
-            try:
-                data = await self.stream.receive_some(MAX_RECV)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
-            if not data:
-                return
-            self._heard_at = trio.current_time()
-            if not self._ending:
-                await self.protocol.handle(RawData(bytes(data)))
 
     async def _close(self) -> None:
         self._shut()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import trio
 from hypercorn.protocol.events import Body, Data, EndBody, Event, Request, Response, StreamClosed
@@ -14,6 +14,8 @@ from wsproto.frame_protocol import CloseReason
 from .terms import CONNECTION, terms_in
 
 if TYPE_CHECKING:
+    from collections import deque
+
     from hypercorn.typing import WebsocketAcceptEvent
     from wsproto.events import Event as WSProtoEvent
 
@@ -74,6 +76,8 @@ class ChatWSStream(WSStream):
         # Deflate costs 90 KiB a socket, and frames that are rendered once for all can't use it.
         self.handshake.extensions = None
         await super()._accept(message)
+        # An empty deque is 760 bytes; wsproto puts something in at an end of the stream only, which it is not told of.
+        self.connection._events = cast("deque[WSProtoEvent]", ())
         if self.tcp is not None:
             self.tcp.became_websocket()
 

@@ -172,3 +172,10 @@ async def test_under_trios_socket_is_one_that_does_not_wait_and_knows_that_it_is
         connection.stream.socket.close()
         with pytest.raises(OSError, match="Bad file descriptor"):
             write(b"x")
+
+
+def test_wsproto_reads_frames_without_its_queue_of_events():
+    connection = Connection(ConnectionType.SERVER)
+    connection._events = ()
+    connection.receive_data(client_frame(Opcode.TEXT, b"a") + client_frame(Opcode.CLOSE))
+    assert [type(event).__name__ for event in connection.events()] == ["TextMessage", "CloseConnection"]
