@@ -54,7 +54,6 @@ async def refused(instance: Instance, *further: Callable[[], Awaitable[object]])
         nursery.start_soon(check, lambda: instance.subscriptions.subscribe("ann", ["refused"]))
         nursery.start_soon(check, lambda: instance.subscriptions.unsubscribe("ann", ["kept"]))
         nursery.start_soon(check, lambda: instance.subscriptions.following("ann"))
-        nursery.start_soon(check, lambda: instance.sending.send("room", "ann", "refused", None))
         for operation in further:
             nursery.start_soon(check, operation)
 
@@ -74,7 +73,7 @@ async def answered(instance: Instance, chat: str) -> None:
 async def test_with_no_broker_at_the_start_it_waits_for_one(hanging: KafkaCluster, chats: Chats) -> None:
     hanging.kill()
     async with opened(chats.settings_for(hanging), ready=False) as instance:
-        await refused(instance)
+        await refused(instance, partial(instance.sending.send, "room", "ann", "refused", None))
         await instance.until(lambda: "failed" in (instance.log.problem or ""))
         assert not instance.log.ready
         await trio.to_thread.run_sync(hanging.start)
@@ -91,10 +90,8 @@ async def test_what_is_refused_never_comes_true_and_what_was_answered_holds(hang
         await instance.subscriptions.subscribe("ann", ["kept"])
         await instance.sending.send("room", "ann", "kept", None)
         take_away(hanging, how)
-        record = KeyedRecord(b"ann", b"refused")
-        written = partial(instance.publisher.publish, chats.topic("room"), record)
-        # A frozen broker's socket takes what it is sent, so what it makes of that is open.
-        await refused(instance, *([written] if how == "killed" else []))
+        # What a frozen broker makes of a record that its socket has taken is open; subscribing asks it something first.
+        await refused(instance, *([partial(instance.sending.send, "room", "ann", "refused", None)] if how == "killed" else []))
         await instance.until(lambda: instance.log.problem is not None)
         await trio.to_thread.run_sync(bring_back, hanging, how)
         await answered(instance, "after")
