@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from .connect import ClientConfig
     from .lookup import KafkaLookup
 
+ABSENT_SECONDS = 1.0  # how far two listings that lack a topic are apart before it is taken for absent
 READ_SECONDS = 5.0  # waiting for a Consumer included; then `BrokerUnreachable`
 POLL_SECONDS = 0.1  # how long a poll waits for the first record
 IDENTITY_SECONDS = 1.0  # how old what is known of a topic's identity may be
 IDLE_SECONDS = 30.0  # how long a Consumer is kept that nobody needs
-TIDY_SECONDS = 5.0  # how often that is looked at
 IDENTITIES = 1_000  # how many topics are remembered
 METADATA_SECONDS = 0.1  # a topic that a Consumer does not know is otherwise noticed half a second late
 
@@ -52,8 +52,11 @@ _QUEUE = {
 class KafkaPages:
     """Answers the seam `PageSource`."""
 
-    def __init__(self, config: ClientConfig, *, readers: int, names: ChatNames, limits: Limits, lookup: KafkaLookup) -> None:
+    def __init__(
+        self, config: ClientConfig, *, readers: int, names: ChatNames, limits: Limits, lookup: KafkaLookup, idle_seconds: float
+    ) -> None:
         self._config = config
+        self._idle_seconds = idle_seconds
         self._names = names
         self._message_bytes = limits.message_bytes
         self._lookup = lookup
@@ -93,6 +96,10 @@ class KafkaPages:
             return
         asked = trio.current_time()
         facts = (await self._lookup.describe([key.topic])).get(key.topic)
+        if facts is None:  # by a broker that may have started a moment ago and not have heard of it yet
+            await trio.sleep(ABSENT_SECONDS)
+            asked = trio.current_time()
+            facts = (await self._lookup.describe([key.topic])).get(key.topic)
         if facts is None or facts.topic_id != key.topic_id or key.partition not in facts.partitions:
             raise TopicGone(f"{key} of id {key.topic_id} is gone; there is now {facts or 'none'}", topic=key.topic, partition=key.partition)
         if len(self._identities) >= IDENTITIES:
@@ -117,8 +124,8 @@ class KafkaPages:
     async def run_tidying(self) -> None:
         """Close Consumers that nobody has needed for a while, until cancelled."""
         while True:
-            await trio.sleep(TIDY_SECONDS)
-            old = [reader for reader in self._idle if trio.current_time() - reader.idle_since > IDLE_SECONDS]
+            await trio.sleep(self._idle_seconds / 6)
+            old = [reader for reader in self._idle if trio.current_time() - reader.idle_since > self._idle_seconds]
             self._idle = [reader for reader in self._idle if reader not in old]
             await self._close(old)
 
@@ -231,10 +238,10 @@ def _ignore(error: KafkaError) -> None:
 
 @asynccontextmanager
 async def open_pages(
-    config: ClientConfig, *, readers: int, names: ChatNames, limits: Limits, lookup: KafkaLookup
+    config: ClientConfig, *, readers: int, names: ChatNames, limits: Limits, lookup: KafkaLookup, idle_seconds: float = IDLE_SECONDS
 ) -> AsyncIterator[KafkaPages]:
     """Read pieces of the past, at most `readers` at the same time, for as long as the block lasts."""
-    pages = KafkaPages(config, readers=readers, names=names, limits=limits, lookup=lookup)
+    pages = KafkaPages(config, readers=readers, names=names, limits=limits, lookup=lookup, idle_seconds=idle_seconds)
     try:
         async with open_tasks() as nursery:
             nursery.start_soon(pages.run_tidying)

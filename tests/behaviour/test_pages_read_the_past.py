@@ -43,11 +43,15 @@ class Reading:
 
 
 @asynccontextmanager
-async def reading(broker: Broker, chats: Chats, topic: str, *, partition: int = 0, readers: int = 4) -> AsyncIterator[Reading]:
+async def reading(
+    broker: Broker, chats: Chats, topic: str, *, partition: int = 0, readers: int = 4, idle_seconds: float = 30.0
+) -> AsyncIterator[Reading]:
     config = client_config(broker)
     async with (
         open_lookup(config) as lookup,
-        open_pages(config, readers=readers, names=ChatNames(chats.prefix), limits=Limits(), lookup=lookup) as pages,
+        open_pages(
+            config, readers=readers, names=ChatNames(chats.prefix), limits=Limits(), lookup=lookup, idle_seconds=idle_seconds
+        ) as pages,
     ):
         facts = (await lookup.describe([topic]))[topic]
         yield Reading(pages=pages, key=PartitionKey(topic, facts.topic_id, partition))
@@ -268,13 +272,11 @@ async def test_without_brokers_reads_end_in_time_and_go_on_once_they_are_back(ch
             assert trio.current_time() - began < 1
 
 
-async def test_a_consumer_that_nobody_needs_is_closed(embedded, chats, monkeypatch):
+async def test_a_consumer_that_nobody_needs_is_closed(embedded, chats):
     topic = chats.topic("past")
     embedded.create_topic(topic)
     embedded.produce(topic, message("x"), partition=0)
-    monkeypatch.setattr("kafka_chat.kafka.pages.TIDY_SECONDS", 0.1)
-    monkeypatch.setattr("kafka_chat.kafka.pages.IDLE_SECONDS", 0.3)
-    async with reading(embedded, chats, topic) as past:
+    async with reading(embedded, chats, topic, idle_seconds=0.3) as past:
         threads = len(os.listdir("/proc/self/task"))
         await past.pages.read(past.key, 0, 1)
         assert len(os.listdir("/proc/self/task")) > threads
