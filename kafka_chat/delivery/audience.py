@@ -153,8 +153,13 @@ class Audience:
                 self._follow(session, self._names.topic(chat), since)
 
     def user_changed(self, change: SubscriptionChange) -> None:
-        """Have the live sessions of a user follow what was subscribed, from where it was, and leave what was not."""
+        """Have the live sessions of a user follow what was subscribed, from where it was, and leave what was not.
+
+        What everybody follows nobody leaves: another instance may have other defaults, or the log be older than ours.
+        """
         topic = self._names.topic(change.chat)
+        if topic in self._feeds and self._feeds[topic].pinned:
+            return
         for session in list(self._by_user.get(change.username, ())):
             if change.subscribed:
                 self._follow(session, topic, At(change.topic_id, change.starts))
@@ -247,6 +252,8 @@ class Audience:
     def _begin_at(self, session: Session, log: PartitionLog, head: int, offset: int) -> None:
         """Begin at a time's offset, and not above the head as it was when that was asked."""
         feed = self._feeds.get(log.key.topic)
+        if log.key in session.cursors:
+            return  # it has left meanwhile, and come again
         if feed is not None and session in feed.followers and feed.logs.get(log.key.partition) is log:
             session.follow(log, min(offset, head))
 

@@ -81,3 +81,32 @@ async def test_who_unsubscribes_while_its_page_lies_ready(autojump_clock):
         for chat in ("another", "room"):
             texts = [d["text"] for d in client.deliveries if d["chat"] == chat and d["text"] != "first"]
             assert [int(str(text).split()[0]) for text in texts] == list(range(200)), chat
+
+
+async def test_who_unsubscribes_while_its_beginning_is_looked_up(autojump_clock):
+    async with open_core() as core:
+        core.chats["last"] = core.chats["other"] = {"room"}
+        core.kafka.create(ROOM)
+        core.kafka.away = True
+        client = FakeClient()
+        async with core.connected(client, "last"), core.connected(FakeClient(), "other"):
+            core.kafka.back()  # the topic is opened; the offset of ten seconds ago is asked for
+            change(core, subscribed=False)
+            change(core, subscribed=True)
+            await trio.sleep(2)
+            core.kafka.produce(ROOM, value("hello"))
+            await wait_all_tasks_blocked()
+        assert client.texts == ["hello"]
+
+
+async def test_nobody_is_unsubscribed_from_what_everybody_follows(autojump_clock):
+    async with open_core() as core:
+        core.kafka.create("kafka.chat.global")
+        core.audience.pin("kafka.chat.global")
+        client = FakeClient()
+        async with core.connected(client):
+            # As another instance writes it that has other defaults, or wrote it before they were changed.
+            core.audience.user_changed(SubscriptionChange(username="ann", chat="global", subscribed=False, starts={}))
+            core.kafka.produce("kafka.chat.global", value("hello"))
+            await wait_all_tasks_blocked()
+        assert client.texts == ["hello"]
