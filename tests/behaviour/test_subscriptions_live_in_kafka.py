@@ -14,6 +14,7 @@ from kafka_chat.chat.following import Subscription, record_key, record_value
 from kafka_chat.delivery.seams import KeyedRecord
 from kafka_chat.errors import BrokerError
 from tests.support.instances import Instance, opened
+from tests.support.leaks import nothing_left
 
 if TYPE_CHECKING:
     from tests.support.brokers import Broker, KafkaCluster
@@ -255,3 +256,20 @@ async def test_a_foreign_transaction_in_the_topic_is_passed_by(kafka: KafkaClust
         assert instance.chats("ann") == ["after-abort", "after-commit", "commit"]
     async with opened(chats.settings_for(kafka)) as later:
         assert later.chats("ann") == ["after-abort", "after-commit", "commit"]
+
+
+async def test_opened_closed_and_cancelled_at_any_moment_nothing_is_left(broker: Broker, chats: Chats) -> None:
+    settings = chats.settings_for(broker)
+    async with opened(settings) as instance:  # the topic is there, and trio has its worker threads
+        await instance.subscriptions.subscribe("ann", ["room1"])
+    async with nothing_left(brokers=broker.bootstrap):
+        for seconds in (0, 0.003, 0.01, 0.03, 0.1, 0.3):
+            with trio.move_on_after(seconds) as scope:
+                async with opened(settings, ready=False) as instance:
+                    await instance.log.wait_ready()
+                    await instance.subscriptions.unsubscribe("ann", ["room1"])
+                    await instance.subscriptions.subscribe("ann", ["room1"])
+                    await trio.sleep_forever()
+            assert trio.current_time() - scope.deadline < 1.5
+    async with opened(settings) as instance:
+        assert [chat.chat for chat in await instance.subscriptions.subscribe("ann", ["room1"])] == ["global", "room1"]
