@@ -86,7 +86,7 @@ class ChatTCPServer(TCPServer):
         self._heard_at = 0.0
         self._ping_at = 0.0
         self._busy_at: float | None = None  # when the request that is being served began
-        self._is_websocket = False
+        self._pinged = False  # it is a WebSocket, and no close frame has been appended
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self
@@ -144,7 +144,7 @@ class ChatTCPServer(TCPServer):
         limits = self.terms.limits
         if self._gone or self._ending:
             return
-        if self._is_websocket:
+        if self._pinged:
             if now - self._heard_at >= limits.ping_seconds + limits.pong_seconds:
                 self.abort("pong_seconds")
             elif now >= self._ping_at:
@@ -158,7 +158,7 @@ class ChatTCPServer(TCPServer):
     def became_websocket(self) -> None:
         """A WebSocket is accepted, and the client has been told: from now on it is pinged."""
         now = trio.current_time()
-        self._is_websocket = True
+        self._pinged = True
         self._heard_at = now
         # Clients that came in the same instant, all of them after a restart, are not pinged in the same instant.
         self._ping_at = now + self.terms.limits.ping_seconds * uniform(0.5, 1.0)
@@ -198,8 +198,9 @@ class ChatTCPServer(TCPServer):
         self._show_way()
 
     def stop_taking(self) -> None:
-        """Take no more offers: a close frame is about to be appended, or the end has begun."""
+        """Take no more offers, and ping no more: a close frame is about to be appended, or the end has begun."""
         self._taking = False
+        self._pinged = False
         self._show_way()
 
     def offer(self, frames: bytes | memoryview) -> bool:
@@ -356,8 +357,9 @@ class ChatTCPServer(TCPServer):
         return True
 
     def _take_encrypted(self, data: bytes) -> None:
-        self.owe(data)
-        self._push()
+        if not self._gone:
+            self.owe(data)
+            self._push()
 
     async def _encrypt(self) -> None:
         """Turn all that is owed in plain into bytes for the socket.
@@ -373,7 +375,7 @@ class ChatTCPServer(TCPServer):
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._lost()
             else:
-                self._plain_bytes -= len(data)
+                self._plain_bytes = sum(map(len, self._plain))
         if scope.cancelled_caught:
             self.abort("write_seconds")
 

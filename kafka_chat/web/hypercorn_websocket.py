@@ -78,7 +78,7 @@ class ChatWSStream(WSStream):
         await super()._accept(message)
         # An empty deque is 760 bytes; wsproto puts something in at an end of the stream only, which it is not told of.
         self.connection._events = cast("deque[WSProtoEvent]", ())
-        if self.tcp is not None:
+        if self.tcp is not None and self.is_open:
             self.tcp.became_websocket()
 
     @property
@@ -139,7 +139,7 @@ class ChatWSStream(WSStream):
         await self.send(StreamClosed(stream_id=self.stream_id))
 
     async def _send_wsproto_event(self, event: WSProtoEvent) -> None:
-        if isinstance(event, CloseConnection) and self.tcp is not None:
+        if isinstance(event, CloseConnection) and self.tcp is not None and self.tcp.http11 is not None:
             self.tcp.stop_taking()  # in the step that appends the close frame
         await super()._send_wsproto_event(event)
 

@@ -201,3 +201,15 @@ async def test_a_bug_behind_an_admission_gives_the_place_back():
         assert (await client.read_response()).status == 500
         await client.wait_ended()
         assert served.service.places == 0
+
+
+async def test_no_ping_comes_behind_a_close_frame():
+    async with serving_small(limits=Limits(ping_seconds=0.05, pong_seconds=5)) as served:
+        for _ in range(10):
+            async with open_raw(served.url, PATH) as client:
+                sink = await served.service.sink()
+                await trio.sleep(0.02)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(sink.close, 1012, "")
+                    frames = await client.read_to_end()  # which checks what is behind the close frame
+                assert frames[-1].opcode is Opcode.CLOSE
