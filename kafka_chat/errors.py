@@ -63,7 +63,10 @@ class BrokerError(KafkaChatError):
     Attributes:
         topic: the topic it was about, where known.
         partition: the partition, where known.
+        status: the HTTP status.
     """
+
+    status = 503
 
     def __init__(self, sentence: str, *, topic: str | None = None, partition: int | None = None) -> None:
         super().__init__(sentence)

@@ -11,6 +11,7 @@ from .connection import ChatWebsocketConnection
 from .errors import answer_errors
 from .lifespan import ServiceLifespan
 from .openapi import document
+from .origins import Origins
 from .raw_path import RestConverter
 from .routes.health import health
 from .routes.metrics import metrics
@@ -37,7 +38,10 @@ class ChatApp(QuartTrio):
     Attributes:
         service: what the routes show, while the lifespan lasts.
         open_service: opens it; set by whoever puts the two together.
+        origins: which web pages may use it.
     """
+
+    origins: Origins
 
     service: Service | None = None
     open_service: Callable[[], AbstractAsyncContextManager[Service]]
@@ -65,6 +69,8 @@ class ChatApp(QuartTrio):
             scope = {**scope, "path": "/", "raw_path": b"/"}
         if not scope.get("query_string", b"").isascii():
             scope = {**scope, "query_string": scope["query_string"].decode(errors="replace").encode()}
+        if scope["type"] == "http":
+            send = self.origins.sharing(scope, send)
         await super().asgi_app(scope, receive, send)
 
 
@@ -73,6 +79,8 @@ def create_app(settings: Settings) -> ChatApp:
     app = ChatApp("kafka_chat", static_folder=None)
     app.asgi_websocket_class = ChatWebsocketConnection
     app.asgi_lifespan_class = ServiceLifespan
+    app.origins = Origins(settings.access.origins)
+    app.before_websocket(app.origins.check_handshake)
     app.config["MAX_CONTENT_LENGTH"] = settings.limits.client_message_bytes
     app.url_map.converters["rest"] = RestConverter
     app.url_map.merge_slashes = False  # an empty name is answered as one, by no redirect

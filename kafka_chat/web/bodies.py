@@ -34,28 +34,41 @@ async def read_body(model: type[Model]) -> Model:
     if not request.is_json:
         declared = f"is {request.mimetype[:60]!a}" if request.mimetype else "is missing"
         raise UnsupportedMediaType(f"the header Content-Type {declared}; the body needs Content-Type: application/json")
-    data = await request.get_data(cache=True, as_text=False, parse_form_data=False)
+    return parse_json(await request.get_data(cache=True, as_text=False, parse_form_data=False), model, what="the body")
+
+
+def parse_json(data: bytes, model: type[Model], *, what: str) -> Model:
+    """Return what a client has said in JSON.
+
+    Args:
+        data: the JSON.
+        model: what it has to fit.
+        what: what it was, for the error.
+
+    Raises:
+        RequestError: it is no JSON, or does not fit.
+    """
     try:
         data.decode()  # msgspec does not look into the values that it skips
         return msgspec.json.decode(data, type=model)
     except UnicodeDecodeError as error:
-        raise RequestError(f"the body is not UTF-8 from byte {error.start} on") from error
+        raise RequestError(f"{what} is not UTF-8 from byte {error.start} on") from error
     except msgspec.ValidationError as error:
-        raise shape_error(error) from error
+        raise shape_error(error, what=what) from error
     except msgspec.DecodeError as error:
-        raise _not_json(data, error) from error
+        raise _not_json(data, error, what=what) from error
     except RecursionError as error:
-        raise RequestError("the body is nested too deeply") from error
+        raise RequestError(f"{what} is nested too deeply") from error
 
 
-def shape_error(error: msgspec.ValidationError) -> RequestError:
-    """Return what msgspec says of a body as a sentence that names the field."""
+def shape_error(error: msgspec.ValidationError, *, what: str = "the body") -> RequestError:
+    """Return what msgspec says of a body, or of a message, as a sentence that names the field."""
     text = str(error)
     named = re.search(r" - at `\$\.(\w+)|field `(.*)`", text, re.DOTALL)
-    return RequestError(f"the body does not fit: {text[:300]}", field=(named[1] or named[2])[:100] if named else None)
+    return RequestError(f"{what} does not fit: {text[:300]}", field=(named[1] or named[2])[:100] if named else None)
 
 
-def _not_json(data: bytes, error: msgspec.DecodeError) -> RequestError:
+def _not_json(data: bytes, error: msgspec.DecodeError, *, what: str) -> RequestError:
     """Return why `data` is no strict JSON, with the field if Python's forgiving decoder finds one to blame."""
     try:
         found = json.loads(data, parse_constant=_Constant)
@@ -68,7 +81,7 @@ def _not_json(data: bytes, error: msgspec.DecodeError) -> RequestError:
                 return RequestError(f"{name} is {value}, which JSON does not have; a string is needed", field=name)
             if not _is_unicode(field) or (isinstance(value, str) and not _is_unicode(value)):
                 return RequestError(f"{name} has half of a surrogate pair, which is no character", field=name)
-    return RequestError(f"the body is not JSON: {error}")
+    return RequestError(f"{what} is not JSON: {error}")
 
 
 class _Constant(str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
+from urllib.parse import quote
 
 import msgspec
 from quart import current_app, has_websocket_context, request, websocket
@@ -42,6 +43,27 @@ class ErrorBody(msgspec.Struct, frozen=True):
     field: str | None
 
 
+class UpgradeRequired(RequestError):
+    """426: plain HTTP where only a WebSocket goes."""
+
+    status = 426
+
+
+def upgrade_required() -> UpgradeRequired:
+    """Return what the current request, which is no handshake, is told of how to make one."""
+    scheme = "wss" if request.scheme == "https" else "ws"
+    address = f"{scheme}://{request.host or 'HOST'}{quote(request.root_path + request.path)}"
+    return UpgradeRequired(
+        f"this address speaks WebSocket; in a browser: new WebSocket({address!r})",
+        headers={"Upgrade": "websocket", "Connection": "Upgrade"} if request.http_version == "1.1" else None,
+    )
+
+
+def error_body(sentence: str, field: str | None) -> ErrorBody:
+    """Return an error as it is answered: in strict JSON, whatever the client's words that it quotes."""
+    return ErrorBody(_clean(sentence), None if field is None else _clean(field))
+
+
 def answer_errors(app: Quart) -> None:
     """Let `app` answer whatever is raised in a request by an `ErrorBody`."""
     # Quart runs what is no coroutine function in a thread.
@@ -57,7 +79,7 @@ async def _request_error(error: RequestError) -> Response:
 
 
 async def _broker_error(error: BrokerError) -> Response:
-    return _answer(503, str(error), None, {"Retry-After": str(BROKER_RETRY_SECONDS)})
+    return _answer(error.status, str(error), None, {"Retry-After": str(BROKER_RETRY_SECONDS)})
 
 
 async def _schema_error(error: RequestSchemaValidationError) -> Response:
@@ -82,7 +104,7 @@ def _sentence(error: HTTPException, status: int, headers: dict[str, str]) -> str
     if error.description and error.description != type(error).description:
         return error.description  # ours
     if isinstance(error, WebsocketMismatch):
-        return "this address speaks plain HTTP; a WebSocket goes to /receive-message/client/{username}"
+        return "this address speaks plain HTTP; a WebSocket goes to /receive-message/client/{username} or /subscribing/{username}"
     if status == 405:
         return f"{_asked().method} is not possible here; allowed is {headers.get('Allow', 'nothing')}"
     if status == 413:
@@ -103,7 +125,7 @@ async def _bug(error: Exception) -> Response:
 def _answer(status: int, sentence: str, field: str | None, headers: dict[str, str]) -> Response:
     if (service := cast("Serving", current_app).service) is not None:
         service.telemetry.request_refused(status=status)
-    return json_answer(ErrorBody(_clean(sentence), None if field is None else _clean(field)), status, headers)
+    return json_answer(error_body(sentence, field), status, headers)
 
 
 def _clean(text: str) -> str:

@@ -49,6 +49,8 @@ Chats live in Kafka, a topic each; this service brings them to screens.
 3. Messages are written by whoever writes to Kafka; where `sending.enabled` is on, also by
    `POST /send-message/chat/room1`.
 
+Both WebSocket paths of step 1 and 2 speak text frames; each says below which, and with which codes it closes.
+
 Every error is answered by `{"error": "<sentence>", "field": "<name>" or null}`, before a WebSocket is accepted, too.
 """
 
@@ -56,6 +58,7 @@ _TAGS = [
     Tag("Messages", description="What people read and write."),
     Tag("Subscriptions", description="Who follows which chats."),
     Tag("Operation", description="For whoever runs the service."),
+    Tag("Compatibility", description="Paths of an earlier system, for clients that were made for it. New ones use the others."),
 ]
 
 _PARAMETERS: dict[str, Fragment] = {
@@ -96,6 +99,39 @@ _HEADERS: dict[int, Fragment] = {
 }
 
 _FRAGMENT = "_kafka_chat_operation"
+
+_CLOSE_CODES = """\
+
+Close codes:
+
+| code | why |
+|---|---|
+| 1008 | the client said too much: over 1,000 messages in 10 seconds |
+| 1009 | one of its messages was too large (`limits.client_message_bytes`) |
+| 1011 | a bug of this service ended this WebSocket |
+| 1012 | the service restarts: connect again |
+| 1006 | no close frame: the network broke, or the client did not read for `limits.write_seconds`, or answered no ping |
+
+A refusal comes before the handshake is answered, as an HTTP status with a JSON body. Browsers show a script only 1006 then.
+"""
+
+
+def speaks(frames: str, *, accepted: str) -> Callable[[Route], Route]:
+    """Document a WebSocket.
+
+    Args:
+        frames: what its frames say, in Markdown; the close codes, which all have in common, come behind it.
+        accepted: what follows the accepted handshake.
+    """
+    refused = {
+        "description": "A page of this origin may not use the service (`access.origins`); or, for sending, it is switched off.",
+        "content": {
+            "application/json": {
+                "example": {"error": "pages of the origin 'https://x.example' may not use this service (access.origins)", "field": None}
+            }
+        },
+    }
+    return add_to_operation(description=frames + _CLOSE_CODES, responses={"101": {"description": accepted}, "403": refused})
 
 
 def refuses(*statuses: int) -> Callable[[Route], Route]:
@@ -163,6 +199,8 @@ class Provider(OpenAPIProvider):
     def build_paths(self, rule: Rule) -> tuple[Fragment, Fragment]:
         """Return the Path Item of a rule, and the models that it refers to."""
         paths, components = super().build_paths(rule)
+        if rule.websocket and self._is_shared(rule):
+            paths = {f"{path}#websocket": item for path, item in paths.items()}  # a path has one GET; this one is a handshake
         added = getattr(self._app.view_functions[rule.endpoint], _FRAGMENT, {})
         for path in paths.values():
             for operation in path.values():
@@ -171,6 +209,10 @@ class Provider(OpenAPIProvider):
                 _join(operation, added)
                 operation["responses"] = dict(sorted(operation["responses"].items()))
         return paths, components
+
+    def _is_shared(self, handshake: Rule) -> bool:
+        """Whether plain HTTP has a GET, which is described, at the path of a WebSocket."""
+        return any(rule.rule == handshake.rule and not rule.websocket and "GET" in (rule.methods or ()) for rule in self.generate_rules())
 
     def operation_id(self, method: str, path: str, func: Callable[..., Any]) -> str:
         """Return the route's name: each has one method."""

@@ -19,6 +19,7 @@ class RestConverter(BaseConverter):
     """`<rest:name>`: whatever is left of the path: also nothing, slashes, line ends."""
 
     part_isolating = False
+    weight = 200  # it is tried after routes that say more of the path
     regex = r"[\s\S]*"
 
 
@@ -49,7 +50,12 @@ def name_in_path(before: str, *, field: str) -> str:
         NotFound: as `rest_of_path`.
         RequestError: it is not UTF-8.
     """
+    return decoded_name(rest_of_path(before), field=field)
+
+
+def decoded_name(raw: bytes, *, field: str) -> str:
+    """Return a percent-encoded name, decoded; raises `RequestError`, of `field`, where it is not UTF-8."""
     try:
-        return unquote_to_bytes(rest_of_path(before)).decode()
+        return unquote_to_bytes(raw).decode()
     except UnicodeDecodeError as error:
         raise RequestError(f"{field} is not UTF-8; percent-encode its UTF-8 bytes", field=field) from error

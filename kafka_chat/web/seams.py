@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from ..chat.topics import ChatNames
+    from ..delivery.dialogue import Answering
     from ..delivery.seams import Inbox, Sink
     from ..delivery.sending import Sending
     from ..delivery.subscriptions import Subscriptions
     from ..settings import Settings
     from ..telemetry import Telemetry
 
-ADMISSION = "kafka_chat.admission"  # the key in a WebSocket's scope: a route puts it there, the connection runs the session
+# Keys in a WebSocket's scope: a route puts something there, the connection then runs what serves the client.
+ADMISSION = "kafka_chat.admission"
+ANSWERING = "kafka_chat.answering"  # beside it, where the client's messages are to be answered
 
 
 class Admission(Protocol):
@@ -77,6 +80,11 @@ class Service(Protocol):
 
     async def run_session(self, admission: Admission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
         """Deliver until the client is gone or we close. Never raises for what a client does, or a bug in a session."""
+
+    async def run_dialogue(
+        self, admission: Admission, *, answering: Answering, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str
+    ) -> None:
+        """Answer what the client says until it is gone or we close. Never raises either."""
 
     def readiness(self) -> Readiness:
         """Say whether clients should be sent here now."""

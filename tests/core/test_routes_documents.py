@@ -20,7 +20,11 @@ from tests.support.fake_service import app_with_service, ask
 ASSETS_DIRECTORY = Path(kafka_chat.web.__file__).with_name("assets")
 ERROR = {"$ref": "#/components/schemas/ErrorBody"}
 OPERATIONS = {
-    ("/receive-message/client/{username}", "get"): {"101", "400", "426", "500", "503"},
+    ("/receive-message/client/{username}", "get"): {"101", "400", "403", "426", "500", "503"},
+    ("/receive-messages/user/{username}", "get"): {"101", "400", "403", "426", "500", "503"},
+    ("/subscribing/{username}#websocket", "get"): {"101", "400", "403", "500", "503"},
+    ("/subscribing/{username}/{chat}", "post"): {"200", "400", "409", "413", "500", "503"},
+    ("/send-message/chat/{chat}", "get"): {"101", "400", "403", "426", "500", "503"},
     ("/subscribing/{username}", "get"): {"200", "400", "405", "500", "503"},
     ("/subscribing/{username}", "post"): {"200", "400", "409", "413", "500", "503"},
     ("/subscribing/{username}", "delete"): {"200", "400", "409", "413", "500", "503"},

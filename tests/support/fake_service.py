@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import trio
 
 from kafka_chat.chat.topics import ChatNames
+from kafka_chat.delivery.dialogue import Answering, Dialogue
 from kafka_chat.delivery.seams import Inbox, Published, Sink
 from kafka_chat.delivery.subscriptions import FollowedChat
 from kafka_chat.errors import Conflict, NotFound, Overloaded, RequestError
@@ -116,6 +117,12 @@ class FakeService:
         await accept()
         await inbox.receive()
 
+    async def run_dialogue(
+        self, admission: FakeAdmission, *, answering: Answering, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str
+    ) -> None:
+        dialogue = Dialogue(answering, session_id="s", username=admission.username, telemetry=self.telemetry)
+        await dialogue.run(await accept(), inbox)
+
     def readiness(self) -> FakeReadiness:
         return self.state
 
@@ -130,12 +137,13 @@ def app_with_service(settings: Settings | None = None) -> tuple[ChatApp, FakeSer
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back; `accepted` where it was a WebSocket handshake that went well."""
+    """What came back; `accepted` where it was a WebSocket handshake that went well, `frames` what then was sent to the client."""
 
     status: int | None
     headers: dict[str, str]
     body: bytes
     accepted: bool = False
+    frames: tuple[str, ...] = ()
 
     def json(self) -> Any:
         return json.loads(self.body, parse_constant=lambda constant: 1 / 0)
@@ -154,6 +162,8 @@ async def ask(
     scheme: str | None = None,
     raw_query: bytes | None = None,
     stalled: bool = False,
+    says: Sequence[str | bytes] = (),
+    frames: int = 0,
 ) -> Answer:
     """Send one request, or WebSocket handshake, to the application as hypercorn would.
 
@@ -164,11 +174,13 @@ async def ask(
         body: of the request.
         headers: besides Host.
         json_body: sent as JSON, with its content type, where it is given.
-        websocket: whether it is a handshake; the client leaves as soon as it is accepted.
+        websocket: whether it is a handshake; the client leaves as soon as it is accepted, has said all, and has its frames.
         root_path: as a server behind a proxy is told.
         scheme: as such a server is told.
         raw_query: the query where it is no ASCII.
         stalled: the end of the body never comes.
+        says: the messages of a client whose handshake went well.
+        frames: how many it waits for.
     """
     headers = {"host": "localhost:8001", **(headers or {})}
     if json_body is not None:
@@ -200,6 +212,9 @@ async def ask(
     leave = trio.Event()
     started: dict[str, Any] = {}
     chunks: list[bytes] = []
+    sent: list[str] = []
+    if websocket:
+        events += [{"type": "websocket.receive", "text": m if isinstance(m, str) else None, "bytes": m} for m in says]
 
     async def receive() -> dict[str, Any]:
         if events:
@@ -212,10 +227,13 @@ async def ask(
             started.update(event)
         elif event["type"] in ("http.response.body", "websocket.http.response.body"):
             chunks.append(event["body"])
-        if event["type"] == "websocket.accept" or (event["type"] == "websocket.http.response.body" and not event.get("more_body")):
+        elif event["type"] == "websocket.send":
+            sent.append(event["text"])
+        accepted = started.get("type") == "websocket.accept" and len(sent) >= frames
+        if accepted or (event["type"] == "websocket.http.response.body" and not event.get("more_body")):
             leave.set()
 
     with trio.fail_after(120):
         await app(scope, receive, send)
     answered = {name.decode().lower(): value.decode() for name, value in started.get("headers", [])}
-    return Answer(started.get("status"), answered, b"".join(chunks), accepted=started.get("type") == "websocket.accept")
+    return Answer(started.get("status"), answered, b"".join(chunks), accepted=started.get("type") == "websocket.accept", frames=tuple(sent))

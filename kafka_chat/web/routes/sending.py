@@ -1,20 +1,25 @@
-"""Sending a message to a chat, so that one can try the service without a producer."""
+"""Sending messages to a chat, so that one can try the service without a producer."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import msgspec
 from quart import Blueprint, Response
-from quart_schema import document_request, document_response, tag
+from quart_schema import document_request, document_response, hide, tag
 from werkzeug.exceptions import Forbidden
 
 from ...chat.topics import check_username
 from ...delivery.seams import Published
-from ..bodies import json_answer, read_body
-from ..openapi import example, refuses
+from ..bodies import json_answer, parse_json, read_body
+from ..dialogue import answer_messages
+from ..errors import upgrade_required
+from ..openapi import example, refuses, speaks
 from ..raw_path import name_in_path
 from ..seams import service
+
+if TYPE_CHECKING:
+    from ...delivery.sending import Sending
 
 sending = Blueprint("sending", __name__)
 
@@ -33,7 +38,38 @@ class Outgoing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tag: Annotated[str | None, msgspec.Meta(examples=["greeting"])] = None
 
 
-@sending.post("/send-message/chat/<rest:chat>")
+_PATH = "/send-message/chat/<rest:chat>"
+
+_FRAMES = """\
+Connect a WebSocket, and send each message as one text frame of JSON, as `POST /send-message/chat/{chat}` takes it:
+
+```json
+{"sender": "ada", "text": "hello", "tag": "greeting"}
+```
+
+Each is answered by one text frame, in order: once Kafka has it, by where it is,
+
+```json
+{"topic": "kafka.chat.room1", "partition": 0, "offset": 41}
+```
+
+or by why it was not sent, and the WebSocket stays open:
+
+```json
+{"error": "the message does not fit: Object missing required field `text`", "field": "text"}
+```
+
+What is not answered when the WebSocket ends may have been sent or not. In a browser:
+
+```js
+const socket = new WebSocket(`ws://${location.host}/send-message/chat/room1`);
+socket.onopen = () => socket.send(JSON.stringify({sender: "ada", text: "hello"}));
+socket.onmessage = (event) => console.log(JSON.parse(event.data));
+```
+"""
+
+
+@sending.post(_PATH)
 @tag(["Messages"])
 @document_request(Outgoing)
 @document_response(Published)
@@ -46,10 +82,40 @@ async def send_message(chat: str) -> Response:
     messages to a chat keep their order. On by default only with the embedded broker (`sending.enabled`), which also
     makes the topic; elsewhere a chat without a topic is 404.
     """
+    chat = _chat()
+    return json_answer(await _send(service().sending, chat, await read_body(Outgoing)))
+
+
+@sending.websocket(_PATH)
+@tag(["Compatibility"])
+@speaks(_FRAMES, accepted="The handshake is answered; each message is answered by one.")
+@refuses(400, 403, 426, 503)
+async def send_messages(chat: str) -> None:
+    """Send messages to a chat (WebSocket)."""
+    chat, kafka = _chat(), service().sending
+
+    async def send(said: str) -> Published:
+        return await _send(kafka, chat, parse_json(said.encode("utf-8", "surrogatepass"), Outgoing, what="the message"))
+
+    answer_messages("", send)
+
+
+@sending.get(_PATH)
+@hide
+async def no_websocket(chat: str) -> NoReturn:
+    """Tell somebody who comes without a WebSocket how to connect."""
+    _chat()
+    raise upgrade_required()
+
+
+def _chat() -> str:
+    """Return the chat that the path names, if clients may send."""
     found = service()
     if not found.settings.sending_enabled:
         raise Forbidden("sending is off here; the setting sending.enabled: true switches it on")
-    name = found.names.parse(name_in_path("/send-message/chat/", field="chat"), field="chat")
-    message = await read_body(Outgoing)
+    return found.names.parse(name_in_path("/send-message/chat/", field="chat"), field="chat")
+
+
+async def _send(kafka: Sending, chat: str, message: Outgoing) -> Published:
     sender = check_username(message.sender, field="sender")
-    return json_answer(await found.sending.send(name, sender, message.text, message.tag))
+    return await kafka.send(chat, sender, message.text, message.tag)

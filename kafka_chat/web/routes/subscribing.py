@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from quart import Blueprint, Response, request
+from quart import Blueprint, Response, request, websocket
 from quart_schema import document_response, tag
 from werkzeug.exceptions import MethodNotAllowed
 
@@ -13,9 +13,15 @@ from ...chat.topics import parse_username
 from ...delivery.subscriptions import FollowedChat  # noqa: TC001 - msgspec reads the annotation
 from ...errors import RequestError
 from ..bodies import json_answer
-from ..openapi import add_to_operation, example, refuses
-from ..raw_path import rest_of_path
+from ..dialogue import answer_messages
+from ..openapi import add_to_operation, example, refuses, speaks
+from ..raw_path import decoded_name, rest_of_path
 from ..seams import service
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from werkzeug.datastructures import MultiDict
 
 subscribing = Blueprint("subscribing", __name__)
 
@@ -41,6 +47,37 @@ _EXAMPLE = {
         {"chat": "room1", "topic": "kafka.chat.room1", "exists": False, "default": False},
     ],
 }
+
+
+_FRAMES = """\
+Connect a WebSocket to subscribe a user to chats one by one, and be told each time what is then followed. Each topic or chat
+is sent as one text frame, bare:
+
+```
+room1
+```
+
+and answered by one text frame, in order: by what `POST /subscribing/{username}` answers,
+
+```json
+{"username": "ada", "chats": [{"chat": "global", "topic": "kafka.chat.global", "exists": true, "default": true}, {"chat": "room1", "topic": "kafka.chat.room1", "exists": false, "default": false}]}
+```
+
+or by why it was not done, and the WebSocket stays open:
+
+```json
+{"error": "topic is 'room 1'; a chat is made of letters A-Z a-z, digits, dot, underscore and hyphen", "field": "topic"}
+```
+
+`?topic=room1` in the address, which may be repeated, is answered by a first frame; without it nothing is sent unasked. What
+was subscribed stays when the WebSocket closes. In a browser:
+
+```js
+const socket = new WebSocket(`ws://${location.host}/subscribing/ada?topic=room1`);
+socket.onmessage = (event) => console.log(JSON.parse(event.data));
+socket.onopen = () => socket.send("room2");
+```
+"""  # noqa: E501 - an answer is one line
 
 
 def _topics(description: str, *, required: bool) -> dict[str, Any]:
@@ -92,6 +129,41 @@ async def subscribe(username: str) -> Response:
     return json_answer(Following(name, await service().subscriptions.subscribe(name, topics)))
 
 
+@subscribing.websocket(_PATH)
+@tag(["Subscriptions"])
+@add_to_operation(parameters=[_topics("A topic or a chat to begin with; may be repeated.", required=False)])
+@speaks(_FRAMES, accepted="The handshake is answered; each message is answered by one.")
+@refuses(400, 403, 503)
+async def subscribe_in_dialogue(username: str) -> None:
+    """Subscribe a user to one chat after the other (WebSocket)."""
+    name, asked, subscriptions = _username(), websocket.args, service().subscriptions
+
+    async def subscribe(said: str) -> Following:
+        return Following(name, await subscriptions.subscribe(name, [said.strip()]))
+
+    async def opening() -> Following:
+        return Following(name, await subscriptions.subscribe(name, _topics_in(asked) or []))
+
+    answer_messages(name, subscribe, opening=opening if asked else None)
+
+
+@subscribing.post("/subscribing/<string:username>/<rest:chat>")
+@tag(["Compatibility"])
+@document_response(Following)
+@example(_EXAMPLE)
+@refuses(400, 409, 413, 503)
+async def subscribe_to_chat(username: str, chat: str) -> Response:
+    """Subscribe a user to a chat.
+
+    The same as `POST /subscribing/{username}?topic={chat}`, which new clients use. A body is ignored.
+    """
+    user, _, rest = rest_of_path("/subscribing/").partition(b"/")
+    name = parse_username(user)  # where no slash is left, the one that led here was percent-encoded, and is refused
+    found = service()
+    wanted = found.names.parse(decoded_name(rest, field="chat"), field="chat")
+    return json_answer(Following(name, await found.subscriptions.subscribe(name, [wanted])))
+
+
 @subscribing.delete(_PATH)
 @tag(["Subscriptions"])
 @add_to_operation(parameters=[_topics("A topic or a chat; may be repeated. Without any: all but the default chats.", required=False)])
@@ -111,13 +183,17 @@ def _username() -> str:
     return parse_username(rest_of_path("/subscribing/"))
 
 
-def _asked_topics() -> list[str] | None:
+def _asked_topics() -> Sequence[str] | None:
+    return _topics_in(request.args)
+
+
+def _topics_in(args: MultiDict[str, str]) -> Sequence[str] | None:
     """Return the values of `topic`; None where there is none.
 
     Raises:
         RequestError: any other parameter. `DELETE ?topics=room1` would leave all chats otherwise.
     """
-    for name in request.args:
+    for name in args:
         if name != "topic":
             raise RequestError(f"there is no parameter {name[:60]!a}; topic is the only one", field=name[:60])
-    return request.args.getlist("topic") or None
+    return args.getlist("topic") or None

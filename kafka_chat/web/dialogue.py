@@ -1,0 +1,55 @@
+"""WebSockets that answer: a text frame by a text frame, which is what the route would answer over HTTP, errors too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+from quart import websocket
+
+from ..delivery.dialogue import Answering
+from ..errors import BrokerError, RequestError
+from .errors import error_body
+from .seams import ADMISSION, ANSWERING, service
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ..telemetry import Telemetry
+
+
+def answer_messages(
+    username: str, answer: Callable[[str], Awaitable[msgspec.Struct]], *, opening: Callable[[], Awaitable[msgspec.Struct]] | None = None
+) -> None:
+    """Give the client of the current handshake a place, and have each of its messages answered.
+
+    Args:
+        username: whose place; "" where the path names nobody.
+        answer: what a message is answered with; may raise `RequestError` and `BrokerError`, which are answered, too. Quart's
+            request is gone by then.
+        opening: a first answer, to what stands in the address; None for none.
+
+    Raises:
+        Overloaded: there is no place.
+    """
+    found = service()
+    scope = cast("dict[str, Any]", websocket.scope)
+    scope[ANSWERING] = Answering(
+        answer=lambda said: _payload(lambda: answer(_text(said)), found.telemetry),
+        opening=None if opening is None else lambda: _payload(opening, found.telemetry),
+    )
+    scope[ADMISSION] = found.admit(username)
+
+
+async def _payload(ask: Callable[[], Awaitable[msgspec.Struct]], telemetry: Telemetry) -> bytes:
+    try:
+        return msgspec.json.encode(await ask())
+    except (RequestError, BrokerError) as error:
+        telemetry.request_refused(status=error.status)
+        return msgspec.json.encode(error_body(str(error), error.field if isinstance(error, RequestError) else None))
+
+
+def _text(said: str | bytes) -> str:
+    if isinstance(said, bytes):
+        raise RequestError("the message is binary; a text frame is needed")
+    return said
