@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 _BROKER = re.compile(r"(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
 _HOST_NAME = re.compile(r"(?!.{254})[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
-_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s?#@]+", re.IGNORECASE)
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s?#@\\]+", re.IGNORECASE | re.ASCII)
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def checked(settings: Settings, source: Callable[[str], str]) -> Settings:
-    """Return `settings`, with each default chat by its own name and once.
+    """Return `settings`, with each default chat by its own name and once, and origins as browsers write them.
 
     Args:
         settings: each value of its type.
@@ -35,11 +36,11 @@ def checked(settings: Settings, source: Callable[[str], str]) -> Settings:
     """
     _check_server(settings, source)
     _check_brokers(settings, source)
-    _check_origins(settings, source)
     _check_topic(settings, source)
     _check_pings(settings, source)
     chats = msgspec.structs.replace(settings.chats, default=_default_chats(settings, source))
-    return msgspec.structs.replace(settings, chats=chats)
+    access = msgspec.structs.replace(settings.access, origins=_origins(settings, source))
+    return msgspec.structs.replace(settings, chats=chats, access=access)
 
 
 def refuse_properties(
@@ -122,11 +123,14 @@ def _is_broker(broker: str) -> bool:
     return match is not None and 0 < int(match["port"]) < 65_536
 
 
-def _check_origins(settings: Settings, source: Callable[[str], str]) -> None:
+def _origins(settings: Settings, source: Callable[[str], str]) -> tuple[str, ...]:
+    """Return the origins as browsers write them: in lower case, without the port that goes without saying."""
     for origin in settings.access.origins:
-        if not _ORIGIN.fullmatch(origin):
-            needed = "an origin such as https://chat.example (without a path), or * for any, is needed"
+        if not origin.isascii() or not _ORIGIN.fullmatch(origin):
+            needed = "an origin such as https://chat.example (in ASCII, without a path), or * for any, is needed"
             raise SettingsError(f"{source('access.origins')}: access.origins has {shown(origin)}; {needed}")
+    origins = (origin.lower() for origin in settings.access.origins)
+    return tuple(origin.removesuffix(_DEFAULT_PORTS.get(origin.partition("://")[0], "/")) for origin in origins)
 
 
 def _check_topic(settings: Settings, source: Callable[[str], str]) -> None:

@@ -47,7 +47,9 @@ FILES = {
     "chats: {prefix: kafka}": 'the default: subscriptions.topic is "kafka_chat-subscriptions", which begins with chats.prefix, "kafka" '
     "(config.yaml, line 1); a topic that is no chat is needed",
     "access: {origins: ['https://a.example/']}": 'config.yaml, line 1: access.origins has "https://a.example/"; an origin such as '
-    "https://chat.example (without a path), or * for any, is needed",
+    "https://chat.example (in ASCII, without a path), or * for any, is needed",
+    "access: {origins: ['https://caf\u00e9.example']}": 'config.yaml, line 1: access.origins has "https://caf\u00e9.example"; '
+    "an origin such as https://chat.example (in ASCII, without a path), or * for any, is needed",
     "limits: {ping_seconds: 5}": "the default: limits.pong_seconds is 10; at most limits.ping_seconds, which is 5 (config.yaml, line 1), "
     "is needed",
     "kafka: {bootstrap_servers: a}": 'config.yaml, line 1: kafka.bootstrap_servers is "a"; HOST:PORT, or several with commas between them, '

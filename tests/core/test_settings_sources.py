@@ -151,6 +151,18 @@ def test_chats_may_be_written_as_numbers() -> None:
     assert load(text="chats: {default: [1, 0x2, kafka.chat.three]}").chats.default == ("1", "0x2", "three")
 
 
+def test_origins_are_kept_as_browsers_write_them() -> None:
+    origins = "HTTPS://Chat.Example:443,http://a.example:80,http://a.example:443,https://[::1]:8443,null,chrome-extension://abc"
+    assert load(environ={"KAFKA_CHAT_ACCESS__ORIGINS": origins}).access.origins == (
+        "https://chat.example",
+        "http://a.example",
+        "http://a.example:443",
+        "https://[::1]:8443",
+        "null",
+        "chrome-extension://abc",
+    )
+
+
 @pytest.mark.parametrize("address", ["localhost", "::1", "fe80::1%eth0", "chat.example.", "0.0.0.0"])
 def test_names_and_addresses_are_hosts(address: str) -> None:
     assert load(flags={"server.host": address}).server.host == address
