@@ -220,9 +220,9 @@ class Published(msgspec.Struct, frozen=True):
 class Publisher(Protocol):
     """Produces records; each is acknowledged by all in-sync replicas, and written once.
 
-    A call that raises has not been heard of by a broker, with one exception that no client of Kafka can rule out: a
-    broker took the record and then did not answer. Either way it is decided before the call ends, or, where the call
-    was cancelled, soon after (`message.timeout.ms`). Neither call ever creates a topic on a real broker.
+    What a call that raises was to write is not in the log, and never will be: it gives up in time. With one exception,
+    which no client of Kafka can rule out: a broker took it and then did not answer. A call that is cancelled leaves it
+    open for some seconds whether it is written. No call ever creates a topic on a real broker.
     """
 
     async def publish(self, topic: str, record: KeyedRecord, *, partition: int | None = None) -> Published:

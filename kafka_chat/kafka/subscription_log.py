@@ -8,18 +8,16 @@ beginning beside the fold of before, and the difference is told. So a live sessi
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import trio
-from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from ..chat.following import Change, Following, Skip, Subscription, record_key, record_value
 from ..delivery.batch import PartitionKey
 from ..delivery.seams import KeyedRecord, SubscriptionChange
 from ..errors import BrokerError, BrokerUnreachable, TopicGone
 from ..nursery import open_tasks
-from .connect import broker_error
+from .record_reader import open_record_reader
 from .subscriptions_topic import SubscriptionsTopic
 
 if TYPE_CHECKING:
@@ -28,10 +26,9 @@ if TYPE_CHECKING:
     from ..delivery.seams import Lookup, Publisher
     from ..telemetry import Telemetry
     from .connect import ClientConfig
+    from .record_reader import Piece, RecordReader
 
 PARTITION = 0
-POLL_SECONDS = 0.1  # a record ends a poll at once; this is how long a cancel waits
-RECORDS_A_POLL = 300  # folded in 3 ms; nothing else runs meanwhile
 FIRST_PAUSE_SECONDS = 0.1
 LAST_PAUSE_SECONDS = 3.0
 LOOK_SECONDS = 2.0  # how soon a topic made anew is noticed
@@ -153,7 +150,7 @@ class SubscriptionLog:
     async def _follow(self, topic_id: str, start: int, end: int) -> str | None:
         """Read from `start` on, until the topic is another one, or our place in it is gone; or return a problem."""
         problem = None
-        async with _open_reader(self._config, self._topic.name, start) as reader, open_tasks() as tasks:
+        async with open_record_reader(self._config, self._topic.name, PARTITION, start) as reader, open_tasks() as tasks:
             tasks.start_soon(self._watch, topic_id, tasks.cancel_scope)
             if topic_id == self._topic_id:
                 problem = await self._read_on(reader)
@@ -161,7 +158,7 @@ class SubscriptionLog:
                 problem = await self._read_anew(reader, topic_id, end)
         return problem
 
-    async def _read_anew(self, reader: _Reader, topic_id: str, end: int) -> str | None:
+    async def _read_anew(self, reader: RecordReader, topic_id: str, end: int) -> str | None:
         """Make a new fold, put it in the old one's place once it is whole, then go on."""
         began, records = trio.current_time(), 0
         following, position = Following(), reader.start
@@ -179,7 +176,7 @@ class SubscriptionLog:
         self._has_moved()
         return await self._read_on(reader)
 
-    async def _read_on(self, reader: _Reader) -> str | None:
+    async def _read_on(self, reader: RecordReader) -> str | None:
         await self._tell_difference()
         while True:
             piece = await reader.read()
@@ -195,7 +192,7 @@ class SubscriptionLog:
                     self._listener(_told(change.username, change.chat, change.subscription))
                 self._has_moved()
 
-    def _fold(self, following: Following, piece: _Piece) -> list[Change]:
+    def _fold(self, following: Following, piece: Piece) -> list[Change]:
         changes = []
         for offset, key, value in piece.records:
             outcome = following.apply(key, value)
@@ -239,94 +236,6 @@ class SubscriptionLog:
 
     def _made_anew(self) -> TopicGone:
         return TopicGone(f"the subscriptions topic {self._topic.name} was made anew; it is read again", topic=self._topic.name)
-
-
-class _Keyed(NamedTuple):
-    offset: int
-    key: bytes | None
-    value: bytes | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Piece:
-    """What one poll has brought.
-
-    Attributes:
-        records: in order.
-        next: the position after them, and after what is no record.
-        lost: our position is out of range; nothing more comes.
-        problem: what the broker refused us for.
-    """
-
-    records: Sequence[_Keyed]
-    next: int
-    lost: bool
-    problem: str | None
-
-
-class _Reader:
-    """A consumer of one partition. It is polled in a thread, by one call at a time."""
-
-    def __init__(self, config: ClientConfig, topic: str, start: int) -> None:
-        self.start = start
-        self._next = start
-        self._place = TopicPartition(topic, PARTITION, start)
-        self._consumer = Consumer(
-            {
-                **config.consumer(),
-                "enable.partition.eof": True,
-                "queued.max.messages.kbytes": 4096,
-                "fetch.queue.backoff.ms": 10,  # a full queue makes librdkafka sleep a second otherwise
-                "error_cb": _ignore,
-            }
-        )
-        self._consumer.assign([self._place])
-        self._thread = trio.CapacityLimiter(1)
-
-    async def read(self) -> _Piece:
-        """Return what has come; waits at most `POLL_SECONDS`, cancelled or not."""
-        return await trio.to_thread.run_sync(self._poll, limiter=self._thread)
-
-    def close(self) -> None:
-        """Let go of the connection; milliseconds."""
-        self._consumer.close()
-
-    def _poll(self) -> _Piece:
-        first = self._consumer.poll(POLL_SECONDS)
-        records: list[_Keyed] = []
-        lost, problem = False, None
-        # poll() and then consume(), for consume() waits until it has all that it was asked for.
-        for message in [] if first is None else [first, *self._consumer.consume(RECORDS_A_POLL, 0)]:
-            error, offset = message.error(), message.offset()
-            if error is None and offset is not None:
-                records.append(_Keyed(offset, _bytes(message.key()), _bytes(message.value())))
-                self._next = offset + 1
-            elif error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
-                lost = True
-            elif error is not None and error.code() != KafkaError._PARTITION_EOF:
-                doing = f"reading the subscriptions topic {self._place.topic}"
-                refusal = broker_error(error, doing)
-                problem = problem if isinstance(refusal, BrokerUnreachable) else str(refusal)  # a broker that is away comes back
-        # It is past transaction markers and what compaction has taken, too.
-        self._next = max(self._next, self._consumer.position([self._place])[0].offset)
-        return _Piece(records=records, next=self._next, lost=lost, problem=problem)
-
-
-@asynccontextmanager
-async def _open_reader(config: ClientConfig, topic: str, start: int) -> AsyncIterator[_Reader]:
-    reader = _Reader(config, topic, start)
-    try:
-        yield reader
-    finally:
-        reader.close()
-
-
-def _ignore(error: KafkaError) -> None:
-    """Leave it to the lookups to tell that brokers are away; without a callback librdkafka logs every error."""
-
-
-def _bytes(content: str | bytes | None) -> bytes | None:
-    return content.encode() if isinstance(content, str) else content
 
 
 def _told(username: str, chat: str, subscription: Subscription | None) -> SubscriptionChange:

@@ -1,0 +1,119 @@
+"""The records of one partition, from an offset on: keys, too, and no chat messages."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from ..errors import BrokerUnreachable
+from .connect import broker_error
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from .connect import ClientConfig
+
+POLL_SECONDS = 0.1  # a record ends a poll at once; this is how long a cancel waits
+RECORDS_A_POLL = 300  # folded in 2 ms; nothing else runs meanwhile
+
+
+class KeyedAt(NamedTuple):
+    """A record with its key; no value: a tombstone."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """What one poll has brought.
+
+    Attributes:
+        records: in order.
+        next: the position after them, and after what is no record.
+        lost: our position is out of range; nothing more comes.
+        problem: what the broker refused us for.
+    """
+
+    records: Sequence[KeyedAt]
+    next: int
+    lost: bool
+    problem: str | None
+
+
+class RecordReader:
+    """A consumer of one partition. It is polled in a thread, by one call at a time."""
+
+    def __init__(self, config: ClientConfig, topic: str, partition: int, start: int) -> None:
+        self.start = start
+        self._next = start
+        self._place = TopicPartition(topic, partition, start)
+        self._consumer = Consumer(
+            {
+                **config.consumer(),
+                "enable.partition.eof": True,
+                "queued.max.messages.kbytes": 4096,
+                "fetch.queue.backoff.ms": 10,  # a full queue makes librdkafka sleep a second otherwise
+                "error_cb": _ignore,
+            }
+        )
+        self._consumer.assign([self._place])
+        self._thread = trio.CapacityLimiter(1)
+
+    async def read(self) -> Piece:
+        """Return what has come; waits at most `POLL_SECONDS`, cancelled or not."""
+        return await trio.to_thread.run_sync(self._poll, limiter=self._thread)
+
+    def close(self) -> None:
+        """Let go of the connection; milliseconds."""
+        self._consumer.close()
+
+    def _poll(self) -> Piece:
+        first = self._consumer.poll(POLL_SECONDS)
+        records: list[KeyedAt] = []
+        lost, problem = False, None
+        # poll() and then consume(), for consume() waits until it has all that it was asked for.
+        for message in [] if first is None else [first, *self._consumer.consume(RECORDS_A_POLL, 0)]:
+            error, offset = message.error(), message.offset()
+            if error is None and offset is not None:
+                records.append(KeyedAt(offset, _bytes(message.key()), _bytes(message.value())))
+                self._next = offset + 1
+            elif error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
+                lost = True
+            elif error is not None and error.code() != KafkaError._PARTITION_EOF:
+                doing = f"reading {self._place.topic}/{self._place.partition}"
+                refusal = broker_error(error, doing)
+                problem = problem if isinstance(refusal, BrokerUnreachable) else str(refusal)  # a broker that is away comes back
+        # It is past transaction markers and what compaction has taken, too.
+        self._next = max(self._next, self._consumer.position([self._place])[0].offset)
+        return Piece(records=records, next=self._next, lost=lost, problem=problem)
+
+
+@asynccontextmanager
+async def open_record_reader(config: ClientConfig, topic: str, partition: int, start: int) -> AsyncIterator[RecordReader]:
+    """Read for as long as the block lasts; the brokers may be away.
+
+    Args:
+        config: how to reach them.
+        topic: an existing one.
+        partition: which.
+        start: the first offset.
+    """
+    reader = RecordReader(config, topic, partition, start)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def _ignore(error: KafkaError) -> None:
+    """Leave it to the lookups to tell that brokers are away; without a callback librdkafka logs every error."""
+
+
+def _bytes(content: str | bytes | None) -> bytes | None:
+    return content.encode() if isinstance(content, str) else content
