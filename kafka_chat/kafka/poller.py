@@ -94,7 +94,7 @@ class Poller:
     Args:
         config: of the Consumer.
         deliver: takes a round, in the trio thread.
-        trouble: is called, in the trio thread, with what librdkafka says of brokers that are away.
+        trouble: is called, in the trio thread, with what librdkafka says of a connection that it cannot make or keep.
         message_bytes: `limits.message_bytes`.
     """
 
@@ -136,8 +136,9 @@ class Poller:
 
         def trouble(error: KafkaError) -> None:
             # It runs inside poll, where an exception would come out garbled.
-            with suppress(trio.RunFinishedError):
-                token.run_sync_soon(self._trouble, error.str())
+            if error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says nothing that those before it did not say
+                with suppress(trio.RunFinishedError):
+                    token.run_sync_soon(self._trouble, error.str())
 
         def poll() -> None:
             consumer = Consumer(self._config.consumer(fetch_wait_ms=FETCH_WAIT_MS, error_cb=trouble, **_QUEUE))

@@ -114,6 +114,7 @@ class KafkaTail:
         self._broken: dict[Assignment, float] = {}  # dead until assigned again -> since when
         self._ends: dict[Assignment, tuple[int, int]] = {}  # -> its position at the last look for stalled ones, and its end
         self._ends_asked = trio.current_time()
+        self._reason = ""  # what librdkafka said last of a connection: refused, not authenticated, …
         self._away: str | None = None  # why no broker answers
         self._unanswered: tuple[str, float] | None = None  # what got no answer though brokers are there, and since when
         self._rounds = 0
@@ -171,6 +172,7 @@ class KafkaTail:
                 self._telemetry.record_rejected(topic=key.topic, partition=key.partition, offset=rejected.offset, reason=rejected.reason)
 
     def _trouble(self, reason: str) -> None:
+        self._reason = reason
         self._called.set()
 
     # The two tasks
@@ -214,7 +216,8 @@ class KafkaTail:
         try:
             await self._lookup.ping()
         except BrokerError as error:
-            return str(error)
+            return f"no broker answers: {self._reason or error}"
+        self._reason = ""
         return None
 
     async def _look_around(self) -> None:
