@@ -188,8 +188,12 @@ class Served:
 
 @asynccontextmanager
 async def serving_small(
-    *, limits: Limits | None = None, session: Session = receive_until_gone, certificate: tuple[str, str] | None = None,
-    alpn: list[str] | None = None, drain_seconds: float = 0.5,
+    *,
+    limits: Limits | None = None,
+    session: Session = receive_until_gone,
+    certificate: tuple[str, str] | None = None,
+    alpn: list[str] | None = None,
+    drain_seconds: float = 0.5,
 ) -> AsyncIterator[Served]:
     """Serve the small app for as long as the block lasts."""
     settings = Settings(server=ServerSettings(port=0, drain_seconds=drain_seconds), limits=limits or Limits())
