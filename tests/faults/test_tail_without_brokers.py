@@ -137,7 +137,7 @@ async def test_a_bug_in_the_listener_ends_the_tail(cluster, chats):
         if isinstance(event, Appended):
             raise ZeroDivisionError("a bug")
 
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - it comes whenever the thread gets there
+    with pytest.raises(ZeroDivisionError):
         async with following(cluster, chats, topic) as following_:
             following_.told.during = fail
             await following_.told.opened(topic)
