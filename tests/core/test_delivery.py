@@ -7,8 +7,8 @@ import time
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from kafka_chat.delivery.seams import Lost, SubscriptionChange
 from kafka_chat.delivery.live_socket import Close
+from kafka_chat.delivery.seams import Lost, SubscriptionChange
 from tests.support.fakes import FakeClient, open_core, value
 
 GLOBAL = "kafka.chat.global"

@@ -260,7 +260,18 @@ def _is_json(value: object) -> bool:
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     method=st.sampled_from(METHODS),
-    before=st.sampled_from(["/receive-message/client/", "/receive-messages/user/", "/subscribing/", "/subscribing/ada/", "/send-message/chat/", "/assets/", "/health", "/"]),
+    before=st.sampled_from(
+        [
+            "/receive-message/client/",
+            "/receive-messages/user/",
+            "/subscribing/",
+            "/subscribing/ada/",
+            "/send-message/chat/",
+            "/assets/",
+            "/health",
+            "/",
+        ]
+    ),
     path=_PATHS,
     query=_QUERIES,
     body=_BODIES,
