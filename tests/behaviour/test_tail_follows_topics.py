@@ -7,6 +7,7 @@ import trio
 from kafka_chat.chat.message import Reject
 from kafka_chat.delivery.batch import BATCH_BYTES
 from tests.support.chats import message
+from tests.support.leaks import nothing_left
 from tests.support.tails import Appended, Missing, Opened, following
 
 
@@ -182,3 +183,25 @@ async def test_following_creates_no_topic(broker, chats):
             await told.until(lambda number=number: bool(told.of(Missing, chats.topic(f"no{number}"))))
         await trio.sleep(1.5)  # a look later
         assert not [name for name in broker.topics() if name.startswith(chats.prefix)]
+
+
+async def test_cancelled_at_any_moment_it_leaves_nothing(broker, chats):
+    topic = chats.topic("blue")
+    broker.create_topic(topic)
+    broker.produce(topic, message("x"), partition=0)
+
+    async def cancel_after(seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            async with following(broker, chats, topic, chats.topic("absent")) as following_:
+                while True:
+                    await trio.to_thread.run_sync(lambda: broker.produce(topic, message("x"), partition=0))
+                    following_.tail.unfollow(topic)
+                    following_.told.positions.clear()
+                    following_.tail.follow(topic)
+
+    await cancel_after(0.5)  # once before counting, for what is made once a process
+    async with nothing_left(brokers=broker.bootstrap):
+        for milliseconds in (0, 1, 2, 4, 8, 15, 30, 60, 120, 250):
+            began = trio.current_time()
+            await cancel_after(milliseconds / 1000)
+            assert trio.current_time() - began < milliseconds / 1000 + 1

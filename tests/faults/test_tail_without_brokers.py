@@ -137,12 +137,15 @@ async def test_a_bug_in_the_listener_ends_the_tail(cluster, chats):
         if isinstance(event, Appended):
             raise ZeroDivisionError("a bug")
 
-    with pytest.raises(ZeroDivisionError):
+    async def follow_until_it_fails() -> None:
         async with following(cluster, chats, topic) as following_:
             following_.told.during = fail
             await following_.told.opened(topic)
             cluster.produce(topic, message("x"))
             await trio.sleep_forever()
+
+    with pytest.raises(ZeroDivisionError):
+        await follow_until_it_fails()
     assert "kafka_chat tail" not in [thread.name for thread in threading.enumerate()]
 
 
