@@ -49,7 +49,8 @@ Chats live in Kafka, a topic each; this service brings them to screens.
 3. Messages are written by whoever writes to Kafka; where `sending.enabled` is on, also by
    `POST /send-message/chat/room1`.
 
-Both WebSocket paths of step 1 and 2 speak text frames; each says below which, and with which codes it closes.
+`/subscribing/ada` is a WebSocket, too, for who would rather subscribe by text frames. Each WebSocket is described below with its
+frames and the codes that it closes with.
 
 Every error is answered by `{"error": "<sentence>", "field": "<name>" or null}`, before a WebSocket is accepted, too.
 """
@@ -106,6 +107,7 @@ Close codes:
 
 | code | why |
 |---|---|
+| 1002, 1007 | the client broke the protocol, or sent text that is not UTF-8 |
 | 1008 | the client said too much: over 1,000 messages in 10 seconds |
 | 1009 | one of its messages was too large (`limits.client_message_bytes`) |
 | 1011 | a bug of this service ended this WebSocket |
@@ -117,10 +119,10 @@ A refusal comes before the handshake is answered, as an HTTP status with a JSON 
 
 
 def speaks(frames: str, *, accepted: str) -> Callable[[Route], Route]:
-    """Document a WebSocket.
+    """Document a WebSocket, by itself or as the other use of a GET.
 
     Args:
-        frames: what its frames say, in Markdown; the close codes, which all have in common, come behind it.
+        frames: what its frames say, in Markdown, behind what the docstring says; then come the close codes of all WebSockets.
         accepted: what follows the accepted handshake.
     """
     refused = {
@@ -176,7 +178,7 @@ def document(app: Quart) -> None:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # quart-schema's provider has it; fields stay in their order
     app.register_blueprint(_assets)
-    app.after_request(_keep_to_ourselves)
+    app.after_request(_finish_page)
 
 
 class Provider(OpenAPIProvider):
@@ -199,20 +201,15 @@ class Provider(OpenAPIProvider):
     def build_paths(self, rule: Rule) -> tuple[Fragment, Fragment]:
         """Return the Path Item of a rule, and the models that it refers to."""
         paths, components = super().build_paths(rule)
-        if rule.websocket and self._is_shared(rule):
-            paths = {f"{path}#websocket": item for path, item in paths.items()}  # a path has one GET; this one is a handshake
         added = getattr(self._app.view_functions[rule.endpoint], _FRAGMENT, {})
         for path in paths.values():
             for operation in path.values():
-                operation["description"] = operation["description"].strip()
+                about = operation["description"].strip()
                 operation["responses"] = _responses(operation["responses"])
                 _join(operation, added)
+                operation["description"] = f"{about}\n\n{added.get('description', '')}".strip()
                 operation["responses"] = dict(sorted(operation["responses"].items()))
         return paths, components
-
-    def _is_shared(self, handshake: Rule) -> bool:
-        """Whether plain HTTP has a GET, which is described, at the path of a WebSocket."""
-        return any(rule.rule == handshake.rule and not rule.websocket and "GET" in (rule.methods or ()) for rule in self.generate_rules())
 
     def operation_id(self, method: str, path: str, func: Callable[..., Any]) -> str:
         """Return the route's name: each has one method."""
@@ -274,6 +271,15 @@ def _join(into: Fragment, added: Fragment) -> None:
             into[key] = value
 
 
+_HEAD = """\
+<!doctype html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <link rel="icon" href="data:,">
+"""
+
 _assets = Blueprint("assets", __name__)
 
 
@@ -288,10 +294,12 @@ async def _asset(name: str) -> Response:
     return response
 
 
-async def _keep_to_ourselves(response: Response) -> Response:
-    """Forbid browsers to ask any other host, for the scripts know some: a validator, a logo."""
+async def _finish_page(response: Response) -> Response:
+    """Make quart-schema's pages fit for phones, and forbid browsers to ask any other host, for the scripts know some: a logo."""
     if request.endpoint in ("swagger_ui", "redoc_ui"):
-        scripts = re.findall(r"<script>(.*?)</script>", await response.get_data(as_text=True), re.DOTALL)
+        page = _HEAD + (await response.get_data(as_text=True)).lstrip().removeprefix("<head>")
+        response.set_data(page)
+        scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
         hashes = "".join(f" 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
         response.headers["Content-Security-Policy"] = (
             f"default-src 'none'; script-src 'self'{hashes}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "

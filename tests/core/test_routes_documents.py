@@ -22,10 +22,9 @@ ERROR = {"$ref": "#/components/schemas/ErrorBody"}
 OPERATIONS = {
     ("/receive-message/client/{username}", "get"): {"101", "400", "403", "426", "500", "503"},
     ("/receive-messages/user/{username}", "get"): {"101", "400", "403", "426", "500", "503"},
-    ("/subscribing/{username}#websocket", "get"): {"101", "400", "403", "500", "503"},
     ("/subscribing/{username}/{chat}", "post"): {"200", "400", "409", "413", "500", "503"},
     ("/send-message/chat/{chat}", "get"): {"101", "400", "403", "426", "500", "503"},
-    ("/subscribing/{username}", "get"): {"200", "400", "405", "500", "503"},
+    ("/subscribing/{username}", "get"): {"101", "200", "400", "403", "405", "500", "503"},
     ("/subscribing/{username}", "post"): {"200", "400", "409", "413", "500", "503"},
     ("/subscribing/{username}", "delete"): {"200", "400", "409", "413", "500", "503"},
     ("/send-message/chat/{chat}", "post"): {"200", "400", "403", "404", "413", "415", "500", "503"},
@@ -93,10 +92,29 @@ async def test_every_field_of_every_answer_is_described():
     assert schemas["FollowedChat"]["properties"]["default"]["description"] == "whether everybody follows it."
 
 
-async def test_the_websocket_is_described_with_its_frames_and_close_codes_and_an_example():
-    operation = (await the_document())["paths"]["/receive-message/client/{username}"]["get"]
-    for piece in ('{"sender": "bob", "text": "hello", "tag": null, "chat": "room1"}', "1008", "1009", "1011", "1012", "new WebSocket("):
+DELIVERY = '{"sender": "bob", "text": "hello", "tag": null, "chat": "room1"}'
+
+
+@pytest.mark.parametrize(
+    ("path", "frames"),
+    {
+        "/receive-message/client/{username}": [DELIVERY],
+        "/receive-messages/user/{username}": [DELIVERY],
+        "/subscribing/{username}": ["room1", '{"username": "ada", "chats": [', '{"error": ', "?topic="],
+        "/send-message/chat/{chat}": ['{"sender": "ada", "text": "hello", "tag": "greeting"}', '{"topic": ', '{"error": '],
+    }.items(),
+)
+async def test_each_websocket_is_described_with_its_frames_and_close_codes_and_an_example(path: str, frames: list[str]):
+    operation = (await the_document())["paths"][path]["get"]
+    assert "(WebSocket)" in operation["summary"]
+    for piece in (*frames, "1002", "1007", "1008", "1009", "1011", "1012", "1006", "new WebSocket(", path.partition("{")[0]):
         assert piece in operation["description"]
+
+
+async def test_the_earlier_system_s_paths_are_marked():
+    document = await the_document()
+    marked = {path for path, item in document["paths"].items() for operation in item.values() if operation["tags"] == ["Compatibility"]}
+    assert marked == {"/receive-messages/user/{username}", "/subscribing/{username}/{chat}", "/send-message/chat/{chat}"}
 
 
 async def test_what_is_described_is_what_is_answered():
@@ -128,9 +146,14 @@ async def test_a_page_asks_nobody_but_us(page: str, prefix: str):
     assert answer.status == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     text = answer.body.decode()
+    assert text.startswith("<!doctype html>")
+    assert text.count("<head>") == 1
+    assert '<meta name="viewport"' in text
+    assert answer.headers["content-length"] == str(len(answer.body))
     assert "//" not in text  # no other host is named, whatever for
     parser = _Addresses()
     parser.feed(text)
+    parser.found.remove("data:,")  # the icon, so that nobody asks for /favicon.ico
     parser.found += re.findall(r'url: "([^"]*)"', text)
     assert len(parser.found) >= 2
     for address in parser.found:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from quart import Blueprint, Response, request, websocket
-from quart_schema import document_response, tag
+from quart_schema import document_response, hide, tag
 from werkzeug.exceptions import MethodNotAllowed
 
 from ...chat.topics import parse_username
@@ -50,7 +50,7 @@ _EXAMPLE = {
 
 
 _FRAMES = """\
-Connect a WebSocket to subscribe a user to chats one by one, and be told each time what is then followed. Each topic or chat
+**As a WebSocket:** connect to subscribe a user to chats one by one, and be told each time what is then followed. Each topic or chat
 is sent as one text frame, bare:
 
 ```
@@ -97,12 +97,13 @@ def _topics(description: str, *, required: bool) -> dict[str, Any]:
 @tag(["Subscriptions"])
 @document_response(Following)
 @example(_EXAMPLE)
-@refuses(400, 405, 503)
+@speaks(_FRAMES, accepted="The handshake of a WebSocket is answered; then each of its messages is answered by one.")
+@refuses(400, 403, 405, 503)
 async def following(username: str) -> Response:
-    """List the chats that a user follows.
+    """List the chats that a user follows, or subscribe to one after the other (WebSocket).
 
     A user that nobody has heard of follows the default chats. `topic` is not possible here, so that nobody takes a
-    list for a subscription.
+    list for a subscription; as a WebSocket it is.
     """
     name = _username()
     if _asked_topics() is not None:
@@ -130,12 +131,9 @@ async def subscribe(username: str) -> Response:
 
 
 @subscribing.websocket(_PATH)
-@tag(["Subscriptions"])
-@add_to_operation(parameters=[_topics("A topic or a chat to begin with; may be repeated.", required=False)])
-@speaks(_FRAMES, accepted="The handshake is answered; each message is answered by one.")
-@refuses(400, 403, 503)
+@hide  # described beside the list, for a path has one GET
 async def subscribe_in_dialogue(username: str) -> None:
-    """Subscribe a user to one chat after the other (WebSocket)."""
+    """Subscribe a user to one chat after the other."""
     name, asked, subscriptions = _username(), websocket.args, service().subscriptions
 
     async def subscribe(said: str) -> Following:
