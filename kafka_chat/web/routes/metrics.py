@@ -25,6 +25,7 @@ metrics = Blueprint("metrics", __name__)
 async def show_metrics() -> Response:
     """Give all metrics in Prometheus' text format.
 
-    No metric has a label per user or chat.
+    No metric has a label per user or chat. Where several workers serve on one port, all of them are told, each series with
+    the label `worker`, whichever of them is asked.
     """
-    return Response(service().telemetry.metrics(), content_type=METRICS_CONTENT_TYPE)
+    return Response(await service().telemetry.metrics_of_all(), content_type=METRICS_CONTENT_TYPE)

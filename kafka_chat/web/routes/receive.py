@@ -34,7 +34,7 @@ made while a socket is open count at once.
 In a browser:
 
 ```js
-const socket = new WebSocket(`ws://${location.host}/receive-message/client/ada`);
+const socket = new WebSocket(location.origin.replace("http", "ws") + "/receive-message/client/ada");
 socket.onmessage = (event) => console.log(JSON.parse(event.data));
 socket.onclose = (event) => console.log(event.code, event.reason);
 ```

@@ -62,7 +62,7 @@ or by why it was not sent, and the WebSocket stays open:
 What is not answered when the WebSocket ends may have been sent or not. In a browser:
 
 ```js
-const socket = new WebSocket(`ws://${location.host}/send-message/chat/room1`);
+const socket = new WebSocket(location.origin.replace("http", "ws") + "/send-message/chat/room1");
 socket.onopen = () => socket.send(JSON.stringify({sender: "ada", text: "hello"}));
 socket.onmessage = (event) => console.log(JSON.parse(event.data));
 ```
