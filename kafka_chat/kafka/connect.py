@@ -139,6 +139,11 @@ class SparingLogger:
         self._logger.log(min(level, logging.WARNING), template, *args)
 
 
+def unreachable(error: KafkaError) -> bool:
+    """Return whether an error says that no broker answered."""
+    return error.code() in _UNREACHABLE
+
+
 def broker_error(error: KafkaError, doing: str, *, topic: str | None = None, partition: int | None = None) -> BrokerError:
     """Return our error for one of librdkafka's.
 
@@ -148,7 +153,7 @@ def broker_error(error: KafkaError, doing: str, *, topic: str | None = None, par
         topic: what it was about, where known.
         partition: likewise.
     """
-    kind = BrokerUnreachable if error.code() in _UNREACHABLE else TopicGone if error.code() in _GONE else BrokerError
+    kind = BrokerUnreachable if unreachable(error) else TopicGone if error.code() in _GONE else BrokerError
     return kind(f"{doing} failed: {error.str()} ({error.name()})", topic=topic, partition=partition)
 
 

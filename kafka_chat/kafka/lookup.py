@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Hashable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Hashable, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -14,15 +14,25 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from ..delivery.seams import TopicFacts
 from ..errors import BrokerUnreachable, SettingsError
 from ..nursery import open_tasks
-from .connect import ClientConfig, admin_futures, broker_error, broker_errors
+from .connect import admin_futures, broker_error, broker_errors, unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from concurrent.futures import Future
+
+    from confluent_kafka.admin._listoffsets import ListOffsetsResultInfo
+    from confluent_kafka.admin._topic import TopicDescription
+
     from ..delivery.batch import PartitionKey
+    from .connect import ClientConfig
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-ANSWER_SECONDS = 3.0  # then `BrokerUnreachable`
+# How long each try of a question may take; 3 s in all, then `BrokerUnreachable`. One that is asked while the client connects
+# may never be sent, which happens to one in twenty of the first ones, and nothing but its timeout ends it.
+TRIES_SECONDS = (0.3, 0.7, 2.0)
+LATE_SECONDS = 0.2  # how much later than that librdkafka may tell of a timeout
 LOG_SECONDS = 1.0
 LIST_SECONDS = 1.0  # for a listing, which takes a millisecond; a thread waits meanwhile
 PING_TOPIC = "kafka_chat-ping"  # there is none, and it is not made by being asked for
@@ -70,8 +80,10 @@ class KafkaLookup:
         if not topics:
             return {}
         doing = f"describing {_some(topics)}"
-        futures = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_SECONDS)
-        answers = await admin_futures(futures, doing=doing, timeout_seconds=ANSWER_SECONDS)
+        names = TopicCollection(list(topics))
+        answers: Mapping[str, TopicDescription | KafkaError] = await _asked(
+            lambda seconds: self._admin.describe_topics(names, request_timeout=seconds), doing
+        )
         facts: dict[str, TopicFacts] = {}
         for topic, described in answers.items():
             if isinstance(described, KafkaError):
@@ -111,8 +123,9 @@ class KafkaLookup:
         doing = f"{doing} of {_some(keys)}"
         asked = {TopicPartition(topic, partition): spec for topic, partition in by_place}
         # Without the isolation level the answer is the high watermark, which lies above open transactions.
-        futures = self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_SECONDS)
-        answers = await admin_futures(futures, doing=doing, timeout_seconds=ANSWER_SECONDS)
+        answers: Mapping[TopicPartition, ListOffsetsResultInfo | KafkaError] = await _asked(
+            lambda seconds: self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=seconds), doing
+        )
         return {by_place[place.topic, place.partition]: answer.offset for place, answer in _answered(answers, doing).items()}
 
 
@@ -144,12 +157,23 @@ async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
         lookup.close()
 
 
+async def _asked(ask: Callable[[float], Mapping[K, Future[T]]], doing: str) -> dict[K, T | KafkaError]:
+    """Return the answers to what `ask(seconds)` asks, which is asked anew until no answer is missing or the time is over."""
+    *tries, last = TRIES_SECONDS
+    for seconds in tries:
+        with suppress(BrokerUnreachable):
+            answers = await admin_futures(ask(seconds), doing=doing, timeout_seconds=seconds + LATE_SECONDS)
+            if not any(isinstance(answer, KafkaError) and unreachable(answer) for answer in answers.values()):
+                return answers
+    return await admin_futures(ask(last), doing=doing, timeout_seconds=last + LATE_SECONDS)
+
+
 def _answered(answers: Mapping[K, T | KafkaError], doing: str) -> dict[K, T]:
     """Return the answers that are some; raise `BrokerUnreachable` if there are none for want of a broker."""
     found = {key: answer for key, answer in answers.items() if not isinstance(answer, KafkaError)}
     if not found:
         for error in answers.values():
-            if isinstance(error, KafkaError) and isinstance(broker_error(error, doing), BrokerUnreachable):
+            if isinstance(error, KafkaError) and unreachable(error):
                 raise broker_error(error, doing)
     return found
 
