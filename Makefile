@@ -6,7 +6,7 @@ PORT ?= 8001
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup run quick test lint lock clean
+.PHONY: help setup run quick test lint pages lock clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -32,6 +32,11 @@ lint: setup
 	@# cancels them as a whole.
 	$(BIN)/flake8-async --disable ASYNC9,ASYNC114,ASYNC124,ASYNC128 $$(find bench kafka_chat -name '*.py')
 	$(BIN)/flake8-async --disable ASYNC9,ASYNC114,ASYNC124,ASYNC128,ASYNC102 $$(find tests -name '*.py')
+
+pages: setup  ## look at /docs and /redoc in Chromium, which has to be there; screenshots go to .cache/pages
+	@[ -x .cache/browser/bin/python ] || $(PYTHON) -m venv .cache/browser
+	.cache/browser/bin/pip install --quiet --disable-pip-version-check 'playwright==1.65.*'
+	.cache/browser/bin/python tests/pages/look.py .cache/pages
 
 lock: setup  ## resolve pyproject.toml anew into requirements.lock
 	$(PYTHON) -m venv .cache/lock
