@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .lookup import KafkaLookup
 
 ABSENT_SECONDS = 1.0  # how far two listings that lack a topic are apart before it is taken for absent
+CLOSE_SECONDS = 2.0  # for closing all Consumers, which takes milliseconds, also while the brokers are away
 READ_SECONDS = 5.0  # waiting for a Consumer included; then `BrokerUnreachable`
 POLL_SECONDS = 0.1  # how long a poll waits for the first record
 IDENTITY_SECONDS = 1.0  # how old what is known of a topic's identity may be
@@ -127,17 +128,16 @@ class KafkaPages:
             await trio.sleep(self._idle_seconds / 6)
             old = [reader for reader in self._idle if trio.current_time() - reader.idle_since > self._idle_seconds]
             self._idle = [reader for reader in self._idle if reader not in old]
-            await self._close(old)
+            await self._close(old)  # what a cancellation leaves open is closed by `close`
 
     async def close(self) -> None:
         """Close all Consumers; no read may be under way."""
         await self._close(list(self._readers))
 
     async def _close(self, readers: Sequence[_Reader]) -> None:
-        with trio.CancelScope(shield=True):  # milliseconds, also while the brokers are away
-            for reader in readers:
-                await trio.to_thread.run_sync(reader.close, limiter=self._threads)
-                self._readers.discard(reader)
+        for reader in readers:
+            await trio.to_thread.run_sync(reader.close, limiter=self._threads)
+            self._readers.discard(reader)
 
 
 class _Reader:
@@ -247,4 +247,5 @@ async def open_pages(
             nursery.start_soon(pages.run_tidying)
             yield pages
     finally:
-        await pages.close()
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await pages.close()
