@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from .service import open_service
 from .settings import Settings, connections_limit
 from .web import hypercorn_server
 from .web.app import ChatApp, create_app
 
+if TYPE_CHECKING:
+    from .telemetry import Telemetry
+
 hypercorn_server.install()  # before any server runs, also where hypercorn's own command is the one that serves
 
 
-def create(settings: Settings) -> ChatApp:
+def create(settings: Settings, *, telemetry: Telemetry | None = None) -> ChatApp:
     """Return the application; its service lives as long as the server's lifespan.
+
+    Args:
+        settings: of the service.
+        telemetry: another one than the service would make for itself.
 
     Raises:
         SettingsError: the limit of open files is too low for `limits.connections`.
     """
     connections_limit(settings)  # asked for now, so that it is an error of the settings and not of a running service
     app = create_app(settings)
-    app.open_service = partial(open_service, settings)
+    app.open_service = partial(open_service, settings, telemetry=telemetry)
     return app

@@ -20,7 +20,7 @@ from .logs import log_to_stderr
 from .settings_sources import FLAGS, load_settings, with_embedded_broker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterator, Sequence
+    from collections.abc import AsyncIterable, Callable, Iterator, Sequence
 
     from .settings import Settings
     from .web.app import ChatApp
@@ -33,6 +33,17 @@ INTERRUPTED = 128 + signal.SIGINT
 
 class _Failed(Exception):
     """What was asked for cannot be done, or has failed: a sentence."""
+
+
+class _Ended(Exception):
+    """The workers have ended otherwise than they were told to, and have said why.
+
+    Attributes:
+        code: the exit code.
+    """
+
+    def __init__(self, code: int) -> None:
+        self.code = code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _Failed as error:
         _say(str(error))
         return FAILED
+    except _Ended as error:
+        return error.code
     except KeyboardInterrupt:
         return INTERRUPTED
     return OK
@@ -76,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--config", type=Path, metavar="FILE", help="read this file instead of ./config.yaml")
     serve.add_argument(FLAGS["server.host"], dest="server.host", metavar="H", help="listen on this address (127.0.0.1)")
     serve.add_argument(FLAGS["server.port"], dest="server.port", metavar="N", help="listen on this port (8001); 0 for any that is free")
+    serve.add_argument(FLAGS["server.workers"], dest="server.workers", metavar="N", help="serve with this many processes (1)")
     broker = serve.add_mutually_exclusive_group()
     broker.add_argument(
         FLAGS["kafka.embedded"],
@@ -93,18 +107,41 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(parsed: argparse.Namespace) -> None:
     """Run `kafka-chat serve` until it is told to stop."""
-    # Imported late, so that `--help` need not wait for Kafka's client, nor a wrong setting for the web framework.
-    from .kafka.check import properties_problem
-
-    flags = {key: value for key in FLAGS if (value := getattr(parsed, key)) is not None}
-    settings = load_settings(config_file=parsed.config, environ=os.environ, flags=flags, check_properties=properties_problem)
+    settings = _settings(parsed)
     if settings.kafka.bootstrap_servers is None and not settings.kafka.embedded:
         settings = with_embedded_broker(settings)
         _say("no broker is named, so the embedded one is used: all messages and subscriptions are gone when this process ends")
+    if settings.server.workers > 1:
+        _supervise(settings, partial(_settings, parsed))
+        return
     from .application import create
 
     log_to_stderr()
     trio.run(_serve_until_signalled, create(settings), settings)
+
+
+def _settings(parsed: argparse.Namespace) -> Settings:
+    """Return what file, environment and flags say now."""
+    # Imported late, so that `--help` need not wait for Kafka's client, nor a wrong setting for the web framework.
+    from .kafka.check import properties_problem
+
+    flags = {key: value for key in FLAGS if (value := getattr(parsed, key)) is not None}
+    return load_settings(config_file=parsed.config, environ=os.environ, flags=flags, check_properties=properties_problem)
+
+
+def _supervise(settings: Settings, reload: Callable[[], Settings]) -> None:
+    """Serve with several processes until told to stop."""
+    from .supervisor import supervise
+
+    log_to_stderr(process="supervisor")
+    try:
+        code = trio.run(partial(supervise, settings, reload=reload, announce=partial(_announce, settings=settings)))
+    except OSError as error:
+        if (sentence := _why_not_listening(error, settings)) is None:
+            raise
+        raise _Failed(sentence) from error
+    if code != OK:
+        raise _Ended(code)
 
 
 async def _serve_until_signalled(app: ChatApp, settings: Settings) -> None:

@@ -18,11 +18,18 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where it listens."""
+    """Where it listens.
+
+    Attributes:
+        host: a name or an address of this machine.
+        port: 0 for any that is free.
+        workers: processes; each has the limits below for itself.
+        drain_seconds: how long clients may take to leave.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8001
-    workers: Annotated[int, Meta(ge=1, le=1)] = 1
+    workers: Annotated[int, Meta(ge=1, le=64)] = 1
     drain_seconds: Seconds = 5.0
 
 

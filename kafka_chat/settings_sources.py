@@ -25,6 +25,7 @@ ENVIRONMENT_PREFIX = "KAFKA_CHAT_"
 FLAGS = {
     "server.host": "--host",
     "server.port": "--port",
+    "server.workers": "--workers",
     "kafka.embedded": "--embedded",
     "kafka.bootstrap_servers": "--bootstrap",
 }
@@ -300,6 +301,4 @@ def _allowed(kind: inspect.Type, *, is_text: bool) -> str:
 
 
 def _between(low: int | None, high: int | None) -> str:
-    if low == high:
-        return f"that is {low} (one process; start more of them behind a load balancer)"
     return f"from {low} to {high}" if high is not None else f"from {low}"

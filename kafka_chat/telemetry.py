@@ -24,9 +24,10 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from .chat.message import Reject
 from .delivery.seams import Lost
+from .worker_metrics import Family, families
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from .chat.following import Skip
 
@@ -130,6 +131,29 @@ REQUEST_FAILED = Event(
     metric="kafka_chat_requests_failed_total",
     meaning="A bug: a request was answered with 500. Please report it, with its traceback.",
 )
+WORKER_SERVING = Event(
+    name="worker.serving",
+    level=logging.INFO,
+    metric="kafka_chat_workers_serving",
+    meaning="A worker serves (`server.workers` above 1; the supervisor tells of workers).",
+)
+WORKER_LOST = Event(
+    name="worker.lost",
+    level=logging.ERROR,
+    metric="kafka_chat_workers_lost_total",
+    meaning="A worker ended unasked: its exit code or signal, how long it ran, after how many seconds another is started.",
+)
+WORKER_ENDED = Event(
+    name="worker.ended",
+    level=logging.INFO,
+    meaning="A worker ended as it was told to: for a restart (SIGHUP), or at the end. A code other than 0 is worth a look above.",
+)
+WORKERS_RENEWED = Event(name="workers.renewed", level=logging.INFO, meaning="SIGHUP: all workers were replaced, one after the other.")
+WORKERS_NOT_RENEWED = Event(
+    name="workers.not_renewed",
+    level=logging.ERROR,
+    meaning="SIGHUP: the settings are wrong, or a new worker did not come to serve. Those that were not replaced serve on as before.",
+)
 LINES_LEFT_OUT = Event(
     name="log.left_out",
     level=logging.WARNING,
@@ -151,6 +175,11 @@ EVENTS = (
     SUBSCRIPTIONS_PROBLEM,
     SUBSCRIPTION_SKIPPED,
     REQUEST_FAILED,
+    WORKER_SERVING,
+    WORKER_LOST,
+    WORKER_ENDED,
+    WORKERS_RENEWED,
+    WORKERS_NOT_RENEWED,
     LINES_LEFT_OUT,
 )
 
@@ -170,7 +199,13 @@ Value = str | int | float
 
 
 class Telemetry:
-    """The events of one service, and its metrics in a registry of its own. May be called in any thread."""
+    """The events of one service, and its metrics in a registry of its own. May be called in any thread.
+
+    Attributes:
+        ask_all: gives the metrics of all workers, where there are several; None where this process is the only one.
+    """
+
+    ask_all: Callable[[], Awaitable[bytes]] | None = None
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin counting.
@@ -338,6 +373,18 @@ class Telemetry:
         """Return all metrics in Prometheus' text format, whose type is `METRICS_CONTENT_TYPE`."""
         return generate_latest(self._registry)
 
+    def families(self) -> list[Family]:
+        """Return all metrics as they are handed to another process."""
+        return families(self._registry)
+
+    async def metrics_of_all(self) -> bytes:
+        """Return the metrics of all workers, whichever of them is asked; those of this process, where it is the only one.
+
+        Raises:
+            Overloaded: the supervisor does not answer.
+        """
+        return self.metrics() if self.ask_all is None else await self.ask_all()
+
     async def run_left_out(self) -> None:
         """Tell once a second how many log lines were left out. Ends only when cancelled."""
         while True:
@@ -355,6 +402,47 @@ class Telemetry:
             _write_left_out(event.name, reason, left_out)
         if allowed:
             _write(event, fields, error=error)
+
+
+class WorkersTelemetry:
+    """The events of the supervisor, and its metrics."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._serving = Gauge("workers_serving", "Workers that serve now.", namespace="kafka_chat", registry=registry)
+        self._lost = Counter("workers_lost", "Workers that ended unasked.", namespace="kafka_chat", registry=registry)
+
+    def worker_serving(self, *, number: int, pid: int, seconds: float) -> None:
+        """A worker serves, so many seconds after it was started."""
+        self._serving.inc()
+        _write(WORKER_SERVING, {"worker": number, "pid": pid, "seconds": round(seconds, 3)})
+
+    def worker_stopped_serving(self) -> None:
+        """One of those has ended; why is another event."""
+        self._serving.dec()
+
+    def worker_lost(self, *, number: int, pid: int, reason: str, seconds: float, again_in_seconds: float) -> None:
+        """A worker ended unasked, so many seconds after it was started."""
+        self._lost.inc()
+        fields: dict[str, Value] = {"worker": number, "pid": pid, "reason": reason, "seconds": round(seconds, 3)}
+        _write(WORKER_LOST, {**fields, "again_in_seconds": round(again_in_seconds, 3)})
+
+    def worker_ended(self, *, number: int, pid: int, reason: str, seconds: float) -> None:
+        """A worker ended as it was told to."""
+        _write(WORKER_ENDED, {"worker": number, "pid": pid, "reason": reason, "seconds": round(seconds, 3)})
+
+    def workers_renewed(self, *, workers: int) -> None:
+        """All workers were replaced."""
+        _write(WORKERS_RENEWED, {"workers": workers})
+
+    def workers_not_renewed(self, *, reason: str) -> None:
+        """They were not, or not all of them."""
+        _write(WORKERS_NOT_RENEWED, {"reason": reason})
+
+    def families(self) -> list[Family]:
+        """Return all metrics as they are put beside those of workers."""
+        return families(self._registry)
 
 
 class _LineQuota:

@@ -21,15 +21,21 @@ if TYPE_CHECKING:
 BACKLOG = 2048  # connections that wait to be accepted: all clients come back at once after a restart
 
 
-def server_config(settings: Settings) -> Config:
+def server_config(settings: Settings, *, bound: int | None = None) -> Config:
     """Return hypercorn's configuration for these settings.
 
     Connections have limits of their own (`web/terms.py`), whatever configuration hypercorn is started with; this is what
     concerns the process.
+
+    Args:
+        settings: where to listen, how long to drain.
+        bound: the descriptor of a socket that is bound, to listen on that one instead.
     """
     config = Config()
     host = settings.server.host
     config.bind = [f"[{host}]:{settings.server.port}" if ":" in host else f"{host}:{settings.server.port}"]
+    if bound is not None:
+        config.bind = [f"fd://{bound}"]
     config.backlog = BACKLOG
     config.alpn_protocols = ["http/1.1"]
     config.graceful_timeout = settings.server.drain_seconds + 1  # sessions end by themselves before
@@ -44,6 +50,7 @@ async def serve(
     app: Framework,
     settings: Settings,
     *,
+    bound: int | None = None,
     shutdown_trigger: Callable[[], Awaitable[None]],
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -52,6 +59,7 @@ async def serve(
     Args:
         app: an ASGI app.
         settings: where to listen, how long to drain.
+        bound: the descriptor of a socket that is bound, to listen on that one instead; it is this server's from now on.
         shutdown_trigger: returns when it is time to go down.
         task_status: is told the URLs once the port is bound, with the real port.
 
@@ -59,4 +67,4 @@ async def serve(
         LifespanFailureError: the app could not start, or its service has failed.
     """
     install()
-    await hypercorn.trio.serve(app, server_config(settings), shutdown_trigger=shutdown_trigger, task_status=task_status)
+    await hypercorn.trio.serve(app, server_config(settings, bound=bound), shutdown_trigger=shutdown_trigger, task_status=task_status)

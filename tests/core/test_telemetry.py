@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from kafka_chat import telemetry as module
 from kafka_chat.chat.message import Reject
 from kafka_chat.delivery.seams import Lost
-from kafka_chat.telemetry import EVENTS, LINES_A_SECOND, Telemetry
+from kafka_chat.telemetry import EVENTS, LINES_A_SECOND, Telemetry, WorkersTelemetry
+from kafka_chat.worker_metrics import exposition
 
 
 class Clock:
@@ -196,10 +197,11 @@ def test_the_list_of_events_is_whole_and_its_metrics_exist(telemetry: Telemetry)
     """What is documented is `EVENTS`; an event that is written and is not in it would be known to nobody."""
     defined = [value for value in vars(module).values() if isinstance(value, module.Event)]
     assert list(EVENTS) == defined
-    used = {node.id for node in ast.walk(ast.parse(inspect.getsource(Telemetry))) if isinstance(node, ast.Name)}
+    sources = [ast.parse(inspect.getsource(told)) for told in (Telemetry, WorkersTelemetry)]
+    used = {node.id for source in sources for node in ast.walk(source) if isinstance(node, ast.Name)}
     for name, value in vars(module).items():
         if isinstance(value, module.Event) and name != "LINES_LEFT_OUT":
             assert name in used, name
-    text = telemetry.metrics().decode()
+    text = telemetry.metrics().decode() + exposition({"supervisor": WorkersTelemetry().families()}).decode()
     for event in EVENTS:
         assert event.metric is None or f"# TYPE {event.metric} " in text, event.metric

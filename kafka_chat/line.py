@@ -1,0 +1,103 @@
+"""What the supervisor and a worker tell each other: JSON lines on a socket pair that ends with either of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+import trio
+
+from .settings import Settings  # noqa: TC001 - msgspec looks at it
+from .worker_metrics import Family  # noqa: TC001 - likewise
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+READ_BYTES = 65_536
+
+M = TypeVar("M")
+
+
+class Begin(msgspec.Struct, frozen=True, tag=True):
+    """The first word: serve with these settings. So secrets are in no argument list and in no file."""
+
+    settings: Settings
+
+
+class TellMetrics(msgspec.Struct, frozen=True, tag=True):
+    """Answer with `Metrics`."""
+
+
+class MetricsOfAll(msgspec.Struct, frozen=True, tag=True):
+    """The answer to `AskMetrics`, in Prometheus' text format."""
+
+    text: str
+
+
+class Serving(msgspec.Struct, frozen=True, tag=True):
+    """The worker listens; its service is open."""
+
+
+class AskMetrics(msgspec.Struct, frozen=True, tag=True):
+    """Somebody asks this worker for the metrics of all; answer with `MetricsOfAll`."""
+
+
+class Metrics(msgspec.Struct, frozen=True, tag=True):
+    """The worker's own metrics."""
+
+    families: list[Family]
+
+
+ToWorker = Begin | TellMetrics | MetricsOfAll
+ToSupervisor = Serving | AskMetrics | Metrics
+
+TO_WORKER: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
+TO_SUPERVISOR: msgspec.json.Decoder[ToSupervisor] = msgspec.json.Decoder(ToSupervisor)
+
+
+class Line:
+    """One end of it."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._sending = trio.Lock()
+
+    async def send(self, message: ToWorker | ToSupervisor) -> None:
+        """Send a message; does nothing once the other end is gone.
+
+        Not cancelled half-way, for what follows half a line would be understood by nobody. The other end reads always, and
+        who sends sees to it that not more is under way than the kernel takes for one that is stopped.
+        """
+        with trio.CancelScope(shield=True):
+            async with self._sending:
+                try:
+                    await self._stream.send_all(msgspec.json.encode(message) + b"\n")
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return  # whoever receives on this line learns it there
+
+    async def received(self, decoder: msgspec.json.Decoder[M]) -> AsyncIterator[M]:
+        """Yield what comes, until the other end is gone.
+
+        Args:
+            decoder: `TO_WORKER` or `TO_SUPERVISOR`, as we are the one or the other.
+
+        Raises:
+            DecodeError: the other end is of another version.
+        """
+        buffer = bytearray()
+        while True:
+            while (end := buffer.find(b"\n")) >= 0:
+                message = decoder.decode(buffer[:end])
+                del buffer[: end + 1]
+                yield message
+            try:
+                data = await self._stream.receive_some(READ_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+            if not data:
+                return
+            buffer += data
+
+    async def aclose(self) -> None:
+        """Close this end."""
+        await self._stream.aclose()

@@ -1,0 +1,71 @@
+"""A TCP port that several sockets of ours share, and nobody else's: the kernel spreads connections over those that listen.
+
+Why a socket for each worker, and not one for all: docs/decisions/0004.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class SharedPort:
+    """Holds the port without listening on it, for as long as the `with` block of `reserved` lasts, or until it is closed."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        # SO_REUSEPORT comes after bind, so that a port which somebody else shares is in use for us. Without SO_REUSEADDR,
+        # which bind needs to see past connections of an earlier process, nobody who uses it can come beside us, either.
+        self._reserve = socket.socket(self._family, socket.SOCK_STREAM)
+        try:
+            self._reserve.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._reserve.bind((host, port))
+            self._reserve.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            self._reserve.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        except BaseException:
+            self._reserve.close()
+            raise
+        self._address = self._reserve.getsockname()
+
+    @property
+    def url(self) -> str:
+        """Where clients find it."""
+        host, port = self._address[:2]
+        return f"http://[{host}]:{port}" if self._family == socket.AF_INET6 else f"http://{host}:{port}"
+
+    def bind(self) -> socket.socket:
+        """Return one more socket on the port; it takes part once it listens."""
+        bound = socket.socket(self._family, socket.SOCK_STREAM)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            bound.bind(self._address)
+        except BaseException:
+            bound.close()
+            raise
+        return bound
+
+    def close(self) -> None:
+        """Give the port up, as far as this process goes."""
+        self._reserve.close()
+
+
+@contextmanager
+def reserved(host: str, port: int) -> Iterator[SharedPort]:
+    """Hold a port.
+
+    Args:
+        host: a name or an address of this machine.
+        port: 0 for any that is free.
+
+    Raises:
+        OSError: it is in use, or not to be had.
+    """
+    shared = SharedPort(host, port)
+    try:
+        yield shared
+    finally:
+        shared.close()

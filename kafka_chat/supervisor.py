@@ -1,0 +1,316 @@
+"""Runs `server.workers` processes that serve on one port, and starts another for each that ends.
+
+The port belongs to this process, and each worker serves on a socket of its own that it inherits (`shared_port.py`). A
+worker that ends unasked takes nobody along: its socket is closed, so the kernel gives connections to the others, until
+its successor serves. The embedded broker lives here, so that all workers have the same one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from .errors import SettingsError
+from .nursery import open_tasks
+from .settings import Settings, connections_limit
+from .shared_port import reserved
+from .telemetry import WorkersTelemetry
+from .worker_metrics import Family, exposition
+from .worker_process import WORKER, WorkerProcess
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+
+    from .shared_port import SharedPort
+
+OK = 0
+FAILED = 1
+WRONG_SETTINGS = 2
+INTERRUPTED = 128 + signal.SIGINT
+
+STEADY_SECONDS = 60.0  # a worker that ran so long did not end because of how it was started
+FIRST_WAIT_SECONDS = 0.5  # after the second end in a row; then twice as long each time
+LONGEST_WAIT_SECONDS = 30.0
+
+
+async def supervise(
+    settings: Settings,
+    *,
+    reload: Callable[[], Settings],
+    announce: Callable[[list[str]], None],
+    command: Sequence[str] = WORKER,
+) -> int:
+    """Serve with `settings.server.workers` processes until SIGTERM or SIGINT; a second SIGINT ends everything at once.
+
+    SIGHUP replaces the workers, one after the other: each new one serves before the old one drains.
+
+    Args:
+        settings: where to listen, how many workers, and all that they are told.
+        reload: gives the settings for workers after SIGHUP, or raises `SettingsError`.
+        announce: is told the URLs once all workers serve.
+        command: starts a worker; its number and two descriptors are appended.
+
+    Returns:
+        The exit code: 0 if all workers ended as they were told to; 2 if one of the first found its settings wrong, which it
+        has said; else 1.
+
+    Raises:
+        OSError: the address is not to be had.
+        SettingsError: the limit of open files is too low.
+    """
+    connections_limit(settings)
+    async with AsyncExitStack() as stack:
+        signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+        port = stack.enter_context(reserved(settings.server.host, settings.server.port))
+        if settings.kafka.embedded and settings.kafka.bootstrap_servers is None:
+            from .kafka.embedded import open_embedded_broker
+
+            address = await stack.enter_async_context(open_embedded_broker())
+            settings = msgspec.structs.replace(settings, kafka=msgspec.structs.replace(settings.kafka, bootstrap_servers=address))
+        return await _Supervisor(settings, port, command).run(signals, reload, announce)
+
+
+class _Supervisor:
+    """All workers.
+
+    Attributes:
+        port: theirs.
+        telemetry: is told of them.
+        stopping: set when it is time to go down.
+        workers: all processes, those that drain included.
+    """
+
+    def __init__(self, settings: Settings, port: SharedPort, command: Sequence[str]) -> None:
+        self.port = port
+        self.telemetry = WorkersTelemetry()
+        self.stopping = trio.Event()
+        self.workers: set[WorkerProcess] = set()
+        self._settings = settings
+        self._command = command
+        self._exit_code = OK
+        self._slots = [_Slot(number, self) for number in range(settings.server.workers)]
+        self._had_terminal = _has_terminal()
+
+    async def run(self, signals: AsyncIterable[int], reload: Callable[[], Settings], announce: Callable[[list[str]], None]) -> int:
+        """Run until told to stop, and return the exit code."""
+        renew, renewals = trio.open_memory_channel[None](1)
+        async with open_tasks() as tasks:
+            tasks.start_soon(self._run_signals, signals, renew)
+            tasks.start_soon(self._run_renewals, renewals, reload)
+            tasks.start_soon(self._announce, announce)
+            async with trio.open_nursery() as slots:
+                for slot in self._slots:
+                    slots.start_soon(slot.run)
+        return self._exit_code
+
+    def stop(self, exit_code: int = OK) -> None:
+        """Begin to go down."""
+        self._exit_code = self._exit_code or exit_code
+        self.port.close()
+        self.stopping.set()
+
+    async def run_worker(self, worker: WorkerProcess, listener: socket.socket) -> None:
+        """Run one until it has ended, and tell of it."""
+        self.workers.add(worker)
+        try:
+            async with open_tasks() as tasks:
+                tasks.start_soon(self._tell_serving, worker)
+                await worker.run(listener, self.metrics)
+        finally:
+            self.workers.discard(worker)
+            if worker.serving.is_set():
+                self.telemetry.worker_stopped_serving()
+        if worker.told_to_end:
+            if not worker.ended_as_told:
+                self._exit_code = self._exit_code or FAILED
+            self.telemetry.worker_ended(number=worker.number, pid=worker.pid, reason=worker.reason, seconds=worker.seconds)
+
+    def new_worker(self, number: int) -> WorkerProcess:
+        """Return one that is told the settings of now."""
+        return WorkerProcess(number, self._settings, command=self._command)
+
+    async def metrics(self) -> str:
+        """Return the metrics of all workers, as far as they tell them in time, and our own."""
+        found: dict[str, list[Family]] = {}
+
+        async def ask(worker: WorkerProcess) -> None:
+            if (families := await worker.metrics()) is not None:
+                found[str(worker.number)] = families
+
+        async with trio.open_nursery() as asking:
+            for worker in self.workers:
+                if worker.serving.is_set() and not worker.told_to_end:  # its successor has the same number
+                    asking.start_soon(ask, worker)
+        return exposition({**dict(sorted(found.items())), "supervisor": self.telemetry.families()}).decode()
+
+    async def _tell_serving(self, worker: WorkerProcess) -> None:
+        await worker.serving.wait()
+        self.telemetry.worker_serving(number=worker.number, pid=worker.pid, seconds=worker.seconds)
+
+    async def _announce(self, announce: Callable[[list[str]], None]) -> None:
+        for slot in self._slots:
+            await slot.first_served.wait()
+        announce([self.port.url])
+
+    async def _run_signals(self, signals: AsyncIterable[int], renew: trio.MemorySendChannel[None]) -> None:
+        async for number in signals:
+            # A terminal that is closed says SIGHUP, too, and wants it to end.
+            if number == signal.SIGHUP and _has_terminal() == self._had_terminal:
+                with suppress(trio.WouldBlock):  # it is going to be done anyway
+                    renew.send_nowait(None)
+            elif self.stopping.is_set() and number == signal.SIGINT:
+                for worker in self.workers:
+                    worker.kill()
+                os._exit(INTERRUPTED)  # at once: nothing here is worth more than the patience of who pressed it twice
+            else:
+                self.stop()
+
+    async def _run_renewals(self, renewals: AsyncIterable[None], reload: Callable[[], Settings]) -> None:
+        async for _ in renewals:
+            before = self._settings
+            try:
+                self._settings = _kept(before, reload())
+                connections_limit(self._settings)
+            except SettingsError as error:
+                self._settings = before
+                self.telemetry.workers_not_renewed(reason=str(error))
+                continue
+            for slot in self._slots:
+                if (problem := await slot.renew()) is not None:
+                    self._settings = before
+                    self.telemetry.workers_not_renewed(reason=f"the new worker {slot.number} did not come to serve: {problem}")
+                    break
+            else:
+                self.telemetry.workers_renewed(workers=len(self._slots))
+
+
+class _Renewal:
+    """The wish that a worker is replaced; once that is over, how the new one ended if it did not come to serve."""
+
+    def __init__(self) -> None:
+        self.over = trio.Event()
+        self.problem: str | None = None
+
+
+class _Slot:
+    """One of `server.workers`: a process, after that its successor, and so on.
+
+    Attributes:
+        number: from 0.
+        first_served: set once a worker has served here.
+    """
+
+    def __init__(self, number: int, supervisor: _Supervisor) -> None:
+        self.number = number
+        self.first_served = trio.Event()
+        self._supervisor = supervisor
+        self._wished = trio.Event()
+        self._renewal: _Renewal | None = None
+
+    async def renew(self) -> str | None:
+        """Replace the worker by one that is told the settings of now; return how that one ended, if it did not come to serve."""
+        renewal = self._renewal = _Renewal()
+        self._wished.set()
+        await renewal.over.wait()
+        return renewal.problem
+
+    async def run(self) -> None:
+        """Have a worker here until told to stop."""
+        stopping = self._supervisor.stopping
+        ends_in_a_row = 0
+        async with trio.open_nursery() as processes:
+            while not stopping.is_set():
+                # A new socket each time: connections that the last one has not taken are reset now and come again to the
+                # others, where they would wait for as long as a worker takes to start.
+                try:
+                    listener = self._supervisor.port.bind()
+                except OSError as error:
+                    pid, reason, seconds = 0, f"has no socket: {error}", 0.0
+                else:
+                    with listener:
+                        worker = await self._serve(processes, listener)
+                    if worker.code == WRONG_SETTINGS and not self.first_served.is_set():
+                        self._supervisor.stop(WRONG_SETTINGS)
+                    pid, reason, seconds = worker.pid, worker.reason, worker.seconds
+                if stopping.is_set():
+                    break
+                ends_in_a_row = 1 if seconds >= STEADY_SECONDS else ends_in_a_row + 1
+                wait = _wait_seconds(ends_in_a_row)
+                self._supervisor.telemetry.worker_lost(number=self.number, pid=pid, reason=reason, seconds=seconds, again_in_seconds=wait)
+                with trio.move_on_after(wait):
+                    await stopping.wait()
+
+    async def _serve(self, processes: trio.Nursery, listener: socket.socket) -> WorkerProcess:
+        """Serve until a worker has ended unasked, or all is over; return that worker."""
+        worker = await self._started(processes, listener)
+        while not worker.ended.is_set():
+            await _first_of(worker.ended.wait, self._wished.wait, self._supervisor.stopping.wait)
+            if self._supervisor.stopping.is_set():
+                listener.close()  # ours first, so that the port is closed as soon as the worker has closed its own
+                worker.terminate()
+                await worker.ended.wait()
+            elif self._renewal is not None:
+                successor = await self._started(processes, listener)
+                if successor.serving.is_set() and not successor.ended.is_set():
+                    worker.terminate()
+                    worker = successor
+                self._end_renewal(None if worker is successor else successor.reason)
+        self._end_renewal(None)  # the next start is it
+        return worker
+
+    async def _started(self, processes: trio.Nursery, listener: socket.socket) -> WorkerProcess:
+        """Start a worker, and return it once it serves, or has ended, or it is time to stop."""
+        worker = self._supervisor.new_worker(self.number)
+        processes.start_soon(self._supervisor.run_worker, worker, listener)
+        await _first_of(worker.serving.wait, worker.ended.wait, self._supervisor.stopping.wait)
+        if worker.serving.is_set():
+            self.first_served.set()
+        elif self._supervisor.stopping.is_set():
+            worker.terminate()
+        return worker
+
+    def _end_renewal(self, problem: str | None) -> None:
+        if self._renewal is not None:
+            self._wished = trio.Event()
+            renewal, self._renewal = self._renewal, None
+            renewal.problem = problem
+            renewal.over.set()
+
+
+def _wait_seconds(ends_in_a_row: int) -> float:
+    """Return how long to wait before the next start."""
+    return 0.0 if ends_in_a_row < 2 else min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** (ends_in_a_row - 2))
+
+
+def _kept(before: Settings, after: Settings) -> Settings:
+    """Return new settings with what cannot change while this process runs: the port, the number of workers, an embedded broker."""
+    server = msgspec.structs.replace(after.server, host=before.server.host, port=before.server.port, workers=before.server.workers)
+    kafka = before.kafka if before.kafka.embedded or after.kafka.embedded else after.kafka
+    return msgspec.structs.replace(after, server=server, kafka=kafka)
+
+
+def _has_terminal() -> bool:
+    """Return whether this process has a terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+async def _first_of(*waits: Callable[[], Awaitable[None]]) -> None:
+    """Wait for whichever is over first."""
+    async with trio.open_nursery() as waiting:
+
+        async def wait(one: Callable[[], Awaitable[None]]) -> None:
+            await one()
+            waiting.cancel_scope.cancel()
+
+        for one in waits:
+            waiting.start_soon(wait, one)

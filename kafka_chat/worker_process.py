@@ -1,0 +1,194 @@
+"""One worker as the supervisor sees it: a child process, and the line to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from .line import TO_SUPERVISOR, AskMetrics, Begin, Line, Metrics, MetricsOfAll, Serving, TellMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from .settings import Settings
+    from .worker_metrics import Family
+
+# `kafka-chat` does not look for modules in the working directory, `python -m kafka_chat` does; its workers do as it does.
+_SAFE_PATH = [] if sys.path and sys.path[0] in ("", os.getcwd()) else ["-P"]
+WORKER = (sys.executable, *_SAFE_PATH, "-m", "kafka_chat.worker")
+END_SECONDS = 10.0  # beyond the drain, for a worker to let go of its Kafka clients; then it is killed
+METRICS_SECONDS = 2.0  # for a worker to tell its metrics
+
+
+class WorkerProcess:
+    """A child process that serves, and is told to end or ends by itself, once.
+
+    Attributes:
+        number: of the worker; its successor has the same.
+        pid: of the process; 0 before it is started.
+        serving: set once it serves.
+        ended: set once it is no more.
+        code: then its exit code; negative: the signal that ended it.
+        told_to_end: whether `terminate` was called.
+    """
+
+    def __init__(self, number: int, settings: Settings, *, command: Sequence[str]) -> None:
+        self.number = number
+        self.pid = 0
+        self.serving = trio.Event()
+        self.ended = trio.Event()
+        self.code = 0
+        self._settings = settings
+        self._command = command
+        self._process: trio.Process | None = None
+        self._told = trio.Event()
+        self._began = trio.current_time()
+        self._ended_at = self._began
+        self._problem: str | None = None
+        self._metrics: list[Family] = []
+        self._metrics_came: trio.Event | None = None  # while it is asked
+        self._tell_metrics = trio.Event()
+
+    async def run(self, listener: socket.socket, metrics_of_all: Callable[[], Awaitable[str]]) -> None:
+        """Start it and be with it until it has ended. Whoever cancels this kills it.
+
+        Args:
+            listener: bound; there it listens.
+            metrics_of_all: what it is answered where it asks for that.
+        """
+        try:
+            process, line = await self._start(listener)
+        except OSError as error:
+            self.code, self._problem = 1, f"cannot be started: {error}"
+        else:
+            await self._be_with(process, line, metrics_of_all)
+        finally:
+            self._ended_at = trio.current_time()
+            self.ended.set()
+
+    async def _start(self, listener: socket.socket) -> tuple[trio.Process, Line]:
+        ours, theirs = socket.socketpair()
+        descriptors = (theirs.fileno(), listener.fileno())
+        with theirs:
+            try:
+                process = await trio.lowlevel.open_process(
+                    [*self._command, str(self.number), *map(str, descriptors)],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=descriptors,
+                    process_group=0,  # a terminal's Ctrl-C is for us, who tell it
+                )
+            except BaseException:
+                ours.close()
+                raise
+        return process, Line(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+
+    async def _be_with(self, process: trio.Process, line: Line, metrics_of_all: Callable[[], Awaitable[str]]) -> None:
+        self._process, self.pid = process, process.pid
+        if self._told.is_set():
+            process.terminate()
+        try:
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(self._talk, line, metrics_of_all)
+                tasks.start_soon(self._end_in_time, process)
+                await process.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):  # it is dying
+                self.code = await process.wait()
+                await line.aclose()
+
+    def terminate(self) -> None:
+        """Tell it to drain and to end (SIGTERM); it is killed if it does not."""
+        if not self._told.is_set():
+            self._told.set()
+            if self._process is not None:
+                self._process.terminate()
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.kill()
+
+    @property
+    def told_to_end(self) -> bool:
+        """Whether `terminate` was called."""
+        return self._told.is_set()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run."""
+        return (self._ended_at if self.ended.is_set() else trio.current_time()) - self._began
+
+    @property
+    def ended_as_told(self) -> bool:
+        """Whether it ended well; that one is killed by SIGTERM which has not come to serve, and so to handle it, is well, too."""
+        return self.told_to_end and (self.code == 0 or (self.code == -signal.SIGTERM and not self.serving.is_set()))
+
+    @property
+    def reason(self) -> str:
+        """How it ended, for the operator."""
+        if self._problem is not None:
+            return self._problem
+        return f"exit code {self.code}" if self.code >= 0 else f"killed by {_signal_name(-self.code)}"
+
+    async def metrics(self) -> list[Family] | None:
+        """Return its metrics; None if it does not tell them in time."""
+        if self._metrics_came is None:  # else it has not answered the last time; one question waits, and no more
+            self._metrics_came = trio.Event()
+            self._tell_metrics.set()
+        came = self._metrics_came
+        with trio.move_on_after(METRICS_SECONDS):
+            await came.wait()
+            return self._metrics
+        return None
+
+    async def _talk(self, line: Line, metrics_of_all: Callable[[], Awaitable[str]]) -> None:
+        async with trio.open_nursery() as answering:
+            await line.send(Begin(self._settings))
+            answering.start_soon(self._ask_metrics, line)
+            try:
+                async for message in line.received(TO_SUPERVISOR):
+                    match message:
+                        case Serving():
+                            self.serving.set()
+                        case AskMetrics():  # it asks once at a time
+                            answering.start_soon(_answer, line, metrics_of_all)
+                        case Metrics():
+                            self._metrics = message.families
+                            if self._metrics_came is not None:
+                                self._metrics_came.set()
+                                self._metrics_came = None
+            except msgspec.DecodeError as error:  # another version was installed since this process began
+                self._problem = f"is not understood: {error}"
+                self.kill()
+            answering.cancel_scope.cancel()
+
+    async def _ask_metrics(self, line: Line) -> None:
+        while True:
+            await self._tell_metrics.wait()
+            self._tell_metrics = trio.Event()
+            await line.send(TellMetrics())
+
+    async def _end_in_time(self, process: trio.Process) -> None:
+        await self._told.wait()
+        await trio.sleep(self._settings.server.drain_seconds + END_SECONDS)
+        process.kill()
+
+
+async def _answer(line: Line, metrics_of_all: Callable[[], Awaitable[str]]) -> None:
+    await line.send(MetricsOfAll(await metrics_of_all()))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
