@@ -1,6 +1,6 @@
 """A TCP port that several sockets of ours share, and nobody else's: the kernel spreads connections over those that listen.
 
-Why a socket for each worker, and not one for all: docs/decisions/0004.
+Why a socket for each worker, and not one for all: docs/decisions/0005-*.md.
 """
 
 from __future__ import annotations

@@ -129,8 +129,8 @@ class WorkerProcess:
 
     @property
     def ended_as_told(self) -> bool:
-        """Whether it ended well; that one is killed by SIGTERM which has not come to serve, and so to handle it, is well, too."""
-        return self.told_to_end and (self.code == 0 or (self.code == -signal.SIGTERM and not self.serving.is_set()))
+        """Whether it drained when it was told to. Who has not come to serve had nobody to drain."""
+        return self.told_to_end and (self.code == 0 or not self.serving.is_set())
 
     @property
     def reason(self) -> str:

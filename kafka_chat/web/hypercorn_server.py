@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hypercorn.typing import AppWrapper, LifespanState
 
 LINGER_SECONDS = 0.5  # for the client to read our last words: closing at once resets a client that is still sending
+FIRST_WORDS_SECONDS = 0.5  # for who has just connected when the shutdown begins, and was taken in, to say what for
 GONE_SECONDS = 1.0  # for the app to end by itself once the client is gone
 PIECES = 64  # of what is owed, written by one system call; far below IOV_MAX
 
@@ -86,6 +87,7 @@ class ChatTCPServer(TCPServer):
         self._heard_at = 0.0
         self._ping_at = 0.0
         self._busy_at: float | None = None  # when the request that is being served began
+        self._has_asked = False  # for anything
         self._pinged = False  # it is a WebSocket, and no close frame has been appended
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
@@ -271,6 +273,7 @@ class ChatTCPServer(TCPServer):
         else:
             if isinstance(event, Updated):
                 self._busy_at = None if event.idle else trio.current_time()
+                self._has_asked = self._has_asked or not event.idle
             # It starts or stops the task that ends an idle connection. By then the answer is sent, and quart-trio cancels who
             # sent it: without the shield no connection would ever be ended for being idle. It waits for nobody.
             with trio.CancelScope(shield=True):
@@ -401,6 +404,17 @@ class ChatTCPServer(TCPServer):
 
     async def _close(self) -> None:
         self._shut()
+
+    async def _idle_timeout(self) -> None:
+        """End a connection that asks for nothing, or nothing more."""
+        with trio.move_on_after(self.config.keep_alive_timeout):
+            await self.context.terminated.wait()
+            if not self._has_asked:
+                await trio.sleep(FIRST_WORDS_SECONDS)
+        if self._busy_at is not None:
+            return  # a request came in the same instant, and whoever stops this task has not had a turn yet
+        with trio.CancelScope(shield=True):
+            await self._initiate_server_close()
 
     async def _initiate_server_close(self) -> None:
         await self.protocol.handle(Closed())

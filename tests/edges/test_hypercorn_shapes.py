@@ -57,7 +57,7 @@ def test_the_command_loads_the_app_before_it_serves():
 @pytest.mark.parametrize(
     ("ours", "theirs", "overridden"),
     [
-        (ChatTCPServer, TCPServer, {"__init__", "run", "protocol_send", "_read_data", "_close", "_initiate_server_close"}),
+        (ChatTCPServer, TCPServer, {"__init__", "run", "protocol_send", "_read_data", "_close", "_idle_timeout", "_initiate_server_close"}),
         (ChatWSStream, WSStream, {"handle", "_accept", "_handle_events", "_send_wsproto_event"}),
     ],
 )
