@@ -44,7 +44,7 @@ class Scenario:
     repeat: int = 3
     rate: float = 0
     seconds: float = 10
-    peers: tuple[str, ...] = tuple(PEERS)
+    peers: tuple[str, ...] = ("kafka_chat", "seed_shared", "seed_stack")
 
     def options(self) -> list[str]:
         """Return what the load generator takes."""
@@ -60,6 +60,7 @@ SCENARIOS = {
     "five-hundred": Scenario(clients=500, burst=200, repeat=2, rate=50),
     "two-thousand": Scenario(clients=2000, burst=1000, rate=10, peers=("kafka_chat", "seed_shared")),
     "five-thousand": Scenario(clients=5000, burst=500, rate=5, peers=("kafka_chat", "seed_shared")),
+    "workers": Scenario(clients=2000, rate=30, peers=("kafka_chat", "kafka_chat_workers")),
     "tiny": Scenario(clients=5, burst=50, repeat=1, rate=20, seconds=1),
 }
 MARKED = ("paced-500", "burst-100")
@@ -162,7 +163,7 @@ def main() -> None:
     if arguments.clients is not None:
         chosen = [replace(scenario, clients=arguments.clients) for scenario in chosen]
     python = None
-    if any(name != "kafka_chat" for name in peers):
+    if any(not name.startswith("kafka_chat") for name in peers):
         python = arguments.peers_python or peers_python(cache)
 
     def measure_all(bootstrap: str) -> None:

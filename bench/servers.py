@@ -29,6 +29,7 @@ SETTLE_SECONDS = 2.0  # a consumer that has just joined its group
 
 PEERS = {
     "kafka_chat": "this project",
+    "kafka_chat_workers": "this project, two workers",
     "seed_shared": "FastAPI, uvicorn, one aiokafka consumer, a queue per client",
     "seed_stack": "FastAPI, uvicorn, an aiokafka consumer per client",
 }
@@ -71,8 +72,9 @@ def running(peer: str, bootstrap: str, *, logs: Path, python: Path | None) -> It
         python: with the peers' packages; None for kafka_chat.
     """
     port, log = free_port(), logs / f"{peer}.log"
-    if peer == "kafka_chat":
-        command = [str(Path(sys.executable).with_name("kafka-chat")), "serve", "--bootstrap", bootstrap]
+    if peer.startswith("kafka_chat"):
+        workers = "2" if peer == "kafka_chat_workers" else "1"
+        command = [str(Path(sys.executable).with_name("kafka-chat")), "serve", "--bootstrap", bootstrap, "--workers", workers]
     else:
         command = [str(python), "-m", "uvicorn", f"{peer}:app", "--log-level", "warning"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
