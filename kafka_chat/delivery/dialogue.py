@@ -57,7 +57,7 @@ class Dialogue(LiveSocket):
         if answering.opening is not None:
             self._asked.append((0, answering.opening))
 
-    async def _serve(self, scope: trio.CancelScope) -> None:
+    async def _serve(self) -> None:
         while True:
             while not self._asked:
                 await self._change.wait()

@@ -14,6 +14,7 @@ from .seams import Disconnect, Inbox, Sink
 if TYPE_CHECKING:
     from ..telemetry import Telemetry
 
+FAREWELL_SECONDS = 1.0
 TALK_FRAMES = 1000  # a client may send so many messages …
 TALK_SECONDS = 10.0  # … in so many seconds
 
@@ -86,7 +87,7 @@ class LiveSocket(ABC):
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
                 if self._closing is None:
-                    nursery.start_soon(self._serve, nursery.cancel_scope)
+                    nursery.start_soon(self._serve_and_leave, nursery.cancel_scope)
                     code = await self._receive(inbox)
                 nursery.cancel_scope.cancel()
         except* Exception as bugs:  # noqa: BLE001 - the outer wall of a session: told, answered with 1011, and the neighbours go on
@@ -97,9 +98,15 @@ class LiveSocket(ABC):
         await sink.close(self._closing.code, self._closing.reason)
         return self._closing.code
 
+    async def _serve_and_leave(self, scope: trio.CancelScope) -> None:
+        """Serve; a connection that is closed then has a moment to tell its inbox of the client's close code."""
+        await self._serve()
+        await trio.sleep(FAREWELL_SECONDS)
+        scope.cancel()
+
     @abstractmethod
-    async def _serve(self, scope: trio.CancelScope) -> None:
-        """Say what is to be said. Cancels `scope`, and so ends it all, where the connection is closed."""
+    async def _serve(self) -> None:
+        """Say what is to be said, until cancelled. Returns where the connection is closed."""
 
     @abstractmethod
     async def _hear(self, said: str | bytes) -> None:

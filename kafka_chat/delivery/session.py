@@ -75,7 +75,7 @@ class Session(LiveSocket):
     async def _hear(self, said: str | bytes) -> None:
         self._telemetry.client_text_discarded()
 
-    async def _serve(self, scope: trio.CancelScope) -> None:
+    async def _serve(self) -> None:
         """Deliver what is at the cursors; park when there is nothing."""
         try:
             while not self.sink.owed or await self._flush():
@@ -85,11 +85,9 @@ class Session(LiveSocket):
                     if chunk is not None:
                         progress = True
                         if not await self._send(cursor, chunk):
-                            scope.cancel()
                             return
                 if not progress:  # then there was no checkpoint since the first cursor was looked at
                     await self._wait()
-            scope.cancel()
         finally:
             self.parked = False
 

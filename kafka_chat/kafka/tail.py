@@ -418,9 +418,7 @@ async def open_tail(
     Raises:
         ExceptionGroup: a bug in here; a broker that is away is none.
     """
-    tail = KafkaTail(
-        config, listener=listener, lookup=lookup, names=names, limits=limits, telemetry=telemetry, embedded=embedded
-    )
+    tail = KafkaTail(config, listener=listener, lookup=lookup, names=names, limits=limits, telemetry=telemetry, embedded=embedded)
     async with open_tasks() as nursery:
         await nursery.start(tail.run_thread)
         nursery.start_soon(tail.run_wishes)

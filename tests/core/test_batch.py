@@ -21,7 +21,7 @@ KEY = PartitionKey("kafka.chat.x", "id", 0)
 
 def batch_of(first: int, *records: Record, next: int | None = None) -> Batch:
     end = next if next is not None else records[-1].offset + 1
-    return Batch.decode(records, first=first, next=end, chat="x", max_bytes=1000)
+    return Batch.decode(records, first=first, next=end, chat="x", max_bytes=100_000)
 
 
 @given(st.integers(0, 70_000) | st.sampled_from([125, 126, 65_535, 65_536]))
@@ -48,9 +48,7 @@ def partitions(draw):
         made.append(Record(offset, value(text) if good else b"no"))
     end = offset + draw(st.integers(1, 3))
     cuts = sorted({0, end, *draw(st.lists(st.integers(0, end), max_size=6))})
-    batches = [
-        batch_of(a, *[record for record in made if a <= record.offset < b], next=b) for a, b in itertools.pairwise(cuts)
-    ]
+    batches = [batch_of(a, *[record for record in made if a <= record.offset < b], next=b) for a, b in itertools.pairwise(cuts)]
     return made, batches, end
 
 

@@ -396,3 +396,25 @@ async def test_a_socket_that_is_closed_under_a_session_ends_it(autojump_clock):
                 core.kafka.produce(GLOBAL, value("a"))
                 await wait_all_tasks_blocked()
                 client.abort()
+
+
+async def test_the_close_code_of_a_client_that_leaves_amid_messages_is_kept(autojump_clock):
+    async with open_core() as core:
+        core.kafka.create(GLOBAL)
+        client, session = FakeClient(room=0), core.session()
+        codes = []
+
+        async def run():
+            codes.append(await session.run(client, client))
+
+        with core.audience.joined(session, known=True):
+            await core.audience.settle(session, seconds=2)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run)
+                await wait_all_tasks_blocked()
+                core.kafka.produce(GLOBAL, value("a"))
+                await wait_all_tasks_blocked()
+                client.abort()  # the connection has seen the close frame, and takes nothing more
+                await wait_all_tasks_blocked()
+                client.leave(4001)
+        assert codes == [4001]
