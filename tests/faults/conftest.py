@@ -10,7 +10,16 @@ from tests.support.brokers import KafkaCluster, kafka_cluster
 
 
 @pytest.fixture(scope="package")
-def hanging() -> Iterator[KafkaCluster]:
-    """One real broker, to be killed and frozen; each test leaves it running."""
+def _hanging() -> Iterator[KafkaCluster]:
     with kafka_cluster() as cluster:
         yield cluster
+
+
+@pytest.fixture
+def hanging(_hanging: KafkaCluster) -> Iterator[KafkaCluster]:
+    """One real broker, to be killed and frozen; it runs again for the next test."""
+    yield _hanging
+    if _hanging.running:
+        _hanging.thaw()
+    else:
+        _hanging.start()

@@ -295,5 +295,3 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds:.0f} s for {what}") from error
         time.sleep(0.02)
-
-

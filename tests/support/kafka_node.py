@@ -24,6 +24,7 @@ _FIRST_PORT, _LAST_PORT = 20000, 32000  # below the ephemeral ports, so nobody's
 # For a process that lives for a minute: the quick compiler alone, and a collector without threads of its own.
 QUICK_JAVA = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Djava.awt.headless=true")
 
+
 class KafkaNode:
     """One process of Kafka, with its ports, its folder and its log."""
 
