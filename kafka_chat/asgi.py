@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .application import create
 from .errors import SettingsError
+from .garbage import collect_seldom
 from .kafka.check import properties_problem
 from .logs import log_to_stderr
 from .settings_sources import load_settings, variable
@@ -36,3 +37,4 @@ try:
 except SettingsError as error:
     sys.stderr.write(f"kafka_chat: {error}\n")
     sys.exit(2)
+collect_seldom()

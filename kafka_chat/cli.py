@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from .errors import SettingsError
+from .garbage import collect_seldom
 from .logs import log_to_stderr
 from .settings_sources import FLAGS, load_settings, with_embedded_broker
 
@@ -117,7 +118,9 @@ def _serve(parsed: argparse.Namespace) -> None:
     from .application import create
 
     log_to_stderr()
-    trio.run(_serve_until_signalled, create(settings), settings)
+    app = create(settings)
+    collect_seldom()
+    trio.run(_serve_until_signalled, app, settings)
 
 
 def _settings(parsed: argparse.Namespace) -> Settings:

@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from .errors import Overloaded, SettingsError
+from .garbage import collect_seldom
 from .line import TO_WORKER, AskMetrics, Begin, Line, Metrics, MetricsOfAll, Serving
 from .logs import log_to_stderr
 from .telemetry import Telemetry
@@ -63,6 +64,7 @@ async def _work(line_fd: int, bound: int) -> int:
         stop, telemetry, asking = trio.Event(), Telemetry(), _Asking(line)
         telemetry.ask_all = asking.metrics_of_all
         app = create(begin.settings, telemetry=telemetry)
+        collect_seldom()
         try:
             async with trio.open_nursery() as listening:
                 listening.start_soon(_stop_at_signal, signals, stop)
