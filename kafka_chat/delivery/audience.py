@@ -89,9 +89,9 @@ class Audience:
         self._chats_of = chats_of
 
     @property
-    def sessions(self) -> list[Session]:
-        """Everybody who is here now."""
-        return [session for sessions in self._by_user.values() for session in sessions]
+    def sessions(self) -> int:
+        """How many live sessions there are."""
+        return sum(map(len, self._by_user.values()))
 
     @property
     def topics(self) -> int:

@@ -307,7 +307,7 @@ async def test_a_client_that_leaves_ends_its_session_and_leaves_nothing(autojump
             client.leave(1001)
             assert await session.run(client, client) == 1001
         assert client.closed is None
-        assert (core.audience.sessions, core.audience.partitions, core.kafka.wished) == ([], 0, set())
+        assert (core.audience.sessions, core.audience.partitions, core.kafka.wished) == (0, 0, set())
 
 
 async def test_an_end_from_outside_writes_what_is_owed_and_then_the_close_frame(autojump_clock):
