@@ -290,6 +290,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
                 limits=settings.limits,
                 telemetry=telemetry,
                 embedded=settings.kafka.embedded,
+                consumers=settings.tail.consumers,
             ) as tail,
             open_pages(config, readers=settings.pages.readers, names=names, limits=settings.limits, lookup=lookup) as pages,
             open_page_reads(pages, readers=settings.pages.readers, telemetry=telemetry) as page_reads,

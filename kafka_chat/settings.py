@@ -105,6 +105,12 @@ class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     bytes: Annotated[int, Meta(ge=65_536)] = 256 << 20
 
 
+class TailSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many consumers follow the live end, where many partitions are followed: one for each 500, at most so many."""
+
+    consumers: Annotated[int, Meta(ge=1, le=64)] = 8
+
+
 class PageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many consumers read the past at the same time."""
 
@@ -122,6 +128,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     access: AccessSettings = AccessSettings()
     limits: Limits = Limits()
     memory: MemorySettings = MemorySettings()
+    tail: TailSettings = TailSettings()
     pages: PageSettings = PageSettings()
 
     @property

@@ -127,6 +127,11 @@ class Poller:
         """Return whether this very assignment is wanted."""
         return self._wanted.get(assignment.place) is assignment
 
+    @property
+    def followed(self) -> int:
+        """How many partitions are wanted."""
+        return len(self._wanted)
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Poll until cancelled, which takes effect after `POLL_SECONDS`; started once the Consumer exists.
 

@@ -1,6 +1,6 @@
 """Follows topics at their live end, and tells what becomes of them.
 
-Three run beside each other: the Poller's thread, which reads; a task that looks up what was wished a moment ago; and a
+Three run beside each other: the Pollers' threads, which read; a task that looks up what was wished a moment ago; and a
 task that looks once a second at everything else that is followed. The two tasks never have the same topic in hand, change
 what they know only between two checkpoints, and after each await ask anew whether the topic is still wished.
 """
@@ -11,6 +11,7 @@ import heapq
 import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,6 +22,7 @@ from ..delivery.seams import Lost
 from ..errors import BrokerError
 from ..nursery import open_tasks
 from .poller import Assignment, Poller, Round
+from .pollers import Pollers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Mapping
@@ -99,6 +101,7 @@ class KafkaTail:
         limits: Limits,
         telemetry: Telemetry,
         embedded: bool,
+        consumers: int,
     ) -> None:
         self._listener = listener
         self._lookup = lookup
@@ -107,7 +110,8 @@ class KafkaTail:
         self._log = config.logger
         # The embedded broker is one, and knows what it has; of several, one may not have heard of a topic yet.
         self._absent_seconds = 0.0 if embedded else ABSENT_SECONDS
-        self._poller = Poller(config, deliver=self._deliver, trouble=self._trouble, message_bytes=limits.message_bytes)
+        poller = partial(Poller, config, deliver=self._deliver, trouble=self._trouble, message_bytes=limits.message_bytes)
+        self._poller = Pollers(poller, most=consumers)
         self._followed: dict[str, _Followed] = {}
         self._wished = trio.Event()
         self._called = trio.Event()  # the watch is called before its time
@@ -412,13 +416,33 @@ async def open_tail(
     limits: Limits,
     telemetry: Telemetry,
     embedded: bool,
+    consumers: int = 1,
 ) -> AsyncIterator[KafkaTail]:
     """Follow topics at their live end for as long as the block lasts; Kafka may be away.
+
+    Args:
+        config: of the Consumers.
+        listener: is told what is found.
+        lookup: is asked what there is.
+        names: chat <-> topic.
+        limits: of the service.
+        telemetry: its events.
+        embedded: the broker is the embedded one.
+        consumers: how many there may be, where many partitions are followed.
 
     Raises:
         ExceptionGroup: a bug in here; a broker that is away is none.
     """
-    tail = KafkaTail(config, listener=listener, lookup=lookup, names=names, limits=limits, telemetry=telemetry, embedded=embedded)
+    tail = KafkaTail(
+        config,
+        listener=listener,
+        lookup=lookup,
+        names=names,
+        limits=limits,
+        telemetry=telemetry,
+        embedded=embedded,
+        consumers=consumers,
+    )
     async with open_tasks() as nursery:
         await nursery.start(tail.run_thread)
         nursery.start_soon(tail.run_wishes)

@@ -205,3 +205,20 @@ async def test_cancelled_at_any_moment_it_leaves_nothing(broker, chats):
             began = trio.current_time()
             await cancel_after(milliseconds / 1000)
             assert trio.current_time() - began < milliseconds / 1000 + 1
+
+
+async def test_topics_that_are_spread_over_several_consumers_are_appended_in_order(embedded, chats):
+    topics = [chats.topic(f"t{number}") for number in range(300)]  # of four partitions each
+    for topic in topics:
+        embedded.create_topic(topic)
+    async with nothing_left(), following(embedded, chats, *topics, consumers=3) as following_:
+        told = following_.told
+        for topic in topics:
+            await told.opened(topic)
+        for number in range(3):
+            for topic in topics:
+                embedded.produce(topic, message(str(number)), partition=number)
+                embedded.produce(topic, message("and last"), partition=3)
+        await told.until(lambda: all(len(told.texts(topic)) == 6 for topic in topics))
+        for topic in topics:
+            assert [told.texts(topic, partition) for partition in range(4)] == [["0"], ["1"], ["2"], ["and last"] * 3]

@@ -183,7 +183,7 @@ def client_config(broker: Broker) -> ClientConfig:
 
 @asynccontextmanager
 async def following(
-    broker: Broker, chats: Chats, *topics: str, limits: Limits | None = None, lookup: KafkaLookup | None = None
+    broker: Broker, chats: Chats, *topics: str, limits: Limits | None = None, lookup: KafkaLookup | None = None, consumers: int = 1
 ) -> AsyncIterator[Following]:
     """Run a Tail that follows some topics.
 
@@ -193,6 +193,7 @@ async def following(
         topics: to follow from the beginning.
         limits: other ones than the defaults.
         lookup: another one than the broker's.
+        consumers: how many it may have.
     """
     told, noted = Told(), Noted()
     async with AsyncExitStack() as stack:
@@ -206,6 +207,7 @@ async def following(
                 limits=limits or Limits(),
                 telemetry=noted,
                 embedded=broker.embedded,
+                consumers=consumers,
             )
         )
         for topic in topics:
