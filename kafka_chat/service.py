@@ -313,7 +313,6 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
                 page_reads=page_reads,
             )
             telemetry.gauge("sockets", lambda: service.places_taken)
-            telemetry.gauge("sessions", lambda: audience.sessions)
             telemetry.gauge("memory_held_bytes", lambda: memory.held_bytes + memory.owed_bytes)
             telemetry.gauge("memory_limit_bytes", lambda: memory.limit_bytes)
             telemetry.gauge("owed_bytes", lambda: memory.owed_bytes)

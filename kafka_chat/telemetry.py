@@ -185,7 +185,6 @@ EVENTS = (
 
 GAUGES = {
     "sockets": "WebSockets that have a place now, opening ones included.",
-    "sessions": "Of those: they are delivered to, or about to be. The others ask and are answered.",
     "memory_held_bytes": "What is held in memory of Kafka's records, and owed to sockets.",
     "memory_limit_bytes": "memory.bytes: what may be held.",
     "owed_bytes": "What sockets have not taken yet.",
