@@ -73,7 +73,7 @@ class Audience:
         self._times = times
         self._memory = memory
         self._feeds: dict[str, Feed] = {}
-        self._by_user: dict[str, dict[Session, set[str]]] = {}  # username -> session -> the topics that it follows
+        self._by_user: dict[str, dict[Session, list[str]]] = {}  # username -> session -> the topics that it follows
         self._early: dict[Session, Since] = {}
         self._tail: Tail
         self._chats_of: Callable[[str], Mapping[str, SubscriptionChange]]
@@ -116,7 +116,7 @@ class Audience:
             known: what users follow has been read; otherwise `subscriptions_read` will tell.
         """
         sessions = self._by_user.setdefault(session.username, {})
-        sessions[session] = set()
+        sessions[session] = []
         if not known:
             self._early[session] = _some_seconds_ago()
         try:
@@ -221,7 +221,7 @@ class Audience:
         feed = self._feed(topic)
         if session in feed.followers:
             return
-        self._by_user[session.username][session].add(topic)
+        self._by_user[session.username][session].append(topic)
         feed.followers[session] = start
         for log in feed.logs.values():
             self._begin(session, log, start)
@@ -230,7 +230,7 @@ class Audience:
         feed = self._feeds.get(topic)
         if feed is None or feed.followers.pop(session, None) is None:
             return
-        self._by_user[session.username][session].discard(topic)
+        self._by_user[session.username][session].remove(topic)
         for log in feed.logs.values():
             session.unfollow(log)
         if not feed.followers and not feed.pinned:

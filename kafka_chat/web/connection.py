@@ -53,21 +53,40 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
         admission = await self._decide(send)
         if admission is None:
             return
-        with admission, trio.CancelScope() as scope:
-            service = cast("DrainingService", cast("Serving", self.app).service)
+        with admission:
             connection = self.scope.get("state", {}).get(CONNECTION)
             if isinstance(connection, ChatTCPServer):
-                service.watch_shutdown(connection.wait_terminated)
+                self._service.watch_shutdown(connection.wait_terminated)
+                await self._serve(admission, receive, send, abort=connection.abort)
+            else:
+                with trio.CancelScope() as scope:
+                    await self._serve(admission, receive, send, abort=scope.cancel)
 
-            async def accept() -> Sink:
-                await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
-                sink = open_sink(self.scope, send, abort=scope.cancel)
-                self._scope_dict().clear()  # nobody asks for it any more; a browser sends kilobytes of headers
-                return sink
+    async def _serve(
+        self, admission: Admission, receive: ASGIReceiveCallable, send: ASGISendCallable, *, abort: Callable[[], None]
+    ) -> None:
+        """Run what was admitted.
 
-            answering = cast("Answering | None", self._scope_dict().pop(ANSWERING, None))
-            run = service.run_session if answering is None else partial(service.run_dialogue, answering=answering)
-            await run(admission, accept=accept, inbox=AsgiInbox(receive), peer=_peer(self.scope))
+        Args:
+            admission: whose place it takes.
+            receive: the ASGI callable.
+            send: the ASGI callable.
+            abort: ends this WebSocket at once.
+        """
+
+        async def accept() -> Sink:
+            await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+            sink = open_sink(self.scope, send, abort=abort)
+            self._scope_dict().clear()  # nobody asks for it any more; a browser sends kilobytes of headers
+            return sink
+
+        answering = cast("Answering | None", self._scope_dict().pop(ANSWERING, None))
+        run = self._service.run_session if answering is None else partial(self._service.run_dialogue, answering=answering)
+        await run(admission, accept=accept, inbox=AsgiInbox(receive), peer=_peer(self.scope))
+
+    @property
+    def _service(self) -> DrainingService:
+        return cast("DrainingService", cast("Serving", self.app).service)
 
     async def _decide(self, send: ASGISendCallable) -> Admission | None:
         """Let Quart answer; returns None where it has refused."""

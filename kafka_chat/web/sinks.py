@@ -171,17 +171,14 @@ def open_sink(scope: WebsocketScope, send: ASGISendCallable, *, abort: Callable[
     Args:
         scope: of the WebSocket.
         send: its ASGI callable, as the app got it.
-        abort: ends the WebSocket at once, where the connection is not ours.
+        abort: ends the WebSocket at once; over HTTP/2 with all the client's others, which are stuck where it is.
     """
     state = scope.get("state", {})
     connection = state.get(CONNECTION)
     stream = getattr(send, "__self__", None)
-    if not isinstance(connection, ChatTCPServer) or not isinstance(stream, ChatWSStream):
-        return AsgiSink(send, abort=abort, write_seconds=terms_in(state).limits.write_seconds)
-    if connection.http11 is None:
-        # Streams of one client share the connection: where one is stuck, all are.
-        return AsgiSink(send, abort=connection.abort, write_seconds=connection.terms.limits.write_seconds)
-    return ConnectionSink(connection, send, is_open=stream.is_open)
+    if isinstance(connection, ChatTCPServer) and connection.http11 is not None and isinstance(stream, ChatWSStream):
+        return ConnectionSink(connection, send, is_open=stream.is_open)
+    return AsgiSink(send, abort=abort, write_seconds=terms_in(state).limits.write_seconds)
 
 
 def cut_reason(reason: str) -> str:
