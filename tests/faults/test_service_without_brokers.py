@@ -243,31 +243,31 @@ async def test_one_of_three_brokers_is_killed_while_messages_are_sent(chats: Cha
         async with serving(chats.settings_for(cluster)) as server:
             await until(lambda: ready(server), 10)
             assert await subscribed(server, "ann", "alone")
-            async with open_chat(server.url, "ann") as ann, open_chat(server.url, "bob") as bob, trio.open_nursery() as nursery:
-                for partition in sent:
-                    nursery.start_soon(send, partition)
-                await bob.take(30)
-                victim = cluster.leader(chats.topic("alone"), 1)
-                await trio.to_thread.run_sync(cluster.kill, victim)
+            async with open_chat(server.url, "ann") as ann, open_chat(server.url, "bob") as bob:
+                async with trio.open_nursery() as senders:
+                    for partition in sent:
+                        senders.start_soon(send, partition)
+                    await bob.take(30)
+                    victim = cluster.leader(chats.topic("alone"), 1)
+                    await trio.to_thread.run_sync(cluster.kill, victim)
 
-                async def names_it() -> bool:
-                    answer = await http(server.url, "GET", "/ready")
-                    if answer.status != 200:
-                        return False
-                    return any(f"{chats.topic('alone')}/1 " in notice for notice in answer.json()["notices"])
+                    async def names_it() -> bool:
+                        answer = await http(server.url, "GET", "/ready")
+                        if answer.status != 200:
+                            return False
+                        return any(f"{chats.topic('alone')}/1 " in notice for notice in answer.json()["notices"])
 
-                await until(names_it, 30)
-                assert await ready(server)
-                now = len(bob.received)
-                await until(lambda: _more(bob, now + 30), 30)
-                await trio.to_thread.run_sync(cluster.start, victim)
-                now = len(bob.received)
-                await until(lambda: _more(bob, now + 30), 30)
-                stop.set()
+                    await until(names_it, 30)
+                    assert await ready(server)
+                    now = len(bob.received)
+                    await until(lambda: _more(bob, now + 30), 30)
+                    await trio.to_thread.run_sync(cluster.start, victim)
+                    now = len(bob.received)
+                    await until(lambda: _more(bob, now + 30), 30)
+                    stop.set()
                 with trio.fail_after(20):
                     while min(len(ann.received), len(bob.received)) < sum(map(len, sent.values())):  # noqa: ASYNC110 - as above
                         await trio.sleep(0.05)
-                nursery.cancel_scope.cancel()
             for client in (ann, bob):
                 for partition, expected in sent.items():
                     assert [text for text in texts(client) if text.startswith(f"{partition}-")] == expected
