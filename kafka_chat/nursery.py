@@ -18,6 +18,7 @@ async def open_tasks() -> AsyncIterator[trio.Nursery]:
     An error that is alone, of a task or of the block, comes out as itself, however many of these are nested; so a route
     that asks for `BrokerError` gets it, and a traceback has one trunk. Several at once come out as their group.
     """
+    alone: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
             yield nursery
@@ -25,5 +26,6 @@ async def open_tasks() -> AsyncIterator[trio.Nursery]:
     except BaseExceptionGroup as group:
         if len(group.exceptions) > 1:
             raise
-        error = group.exceptions[0]
-        raise error from error.__cause__
+        alone = group.exceptions[0]
+    if alone is not None:
+        raise alone from alone.__cause__

@@ -26,8 +26,12 @@ async def produce(broker: Broker, topic: str, first: int, count: int) -> None:
 
 async def numbers(client: RawClient, count: int, *, seconds: float = 20.0) -> list[int]:
     """Read so many messages and return the numbers that their texts begin with."""
+    found = []
     with trio.fail_after(seconds):
-        return [int(json.loads(await client.next_text(seconds=seconds))["text"].split()[0]) for _ in range(count)]
+        for _ in range(count):
+            text = json.loads(await client.next_text(seconds=seconds))["text"]
+            found.append(int(text.split()[0]))
+    return found
 
 
 async def test_who_falls_behind_the_memory_catches_up_and_goes_on_live(broker: Broker, chats: Chats) -> None:
