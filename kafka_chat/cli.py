@@ -1,4 +1,4 @@
-"""The command line: `kafka-chat serve`."""
+"""The command line: `kafka-chat serve`, `listen`, `send`, `check`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .errors import SettingsError
+from .commands import add_check, add_listen, add_send
+from .errors import KafkaChatError, SettingsError
 from .garbage import collect_seldom
 from .logs import log_to_stderr
 from .settings_sources import FLAGS, load_settings, with_embedded_broker
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the command's own name; None for those of the process.
 
     Returns:
-        0; 1 where it cannot listen or the service crashed; 2 for wrong settings or flags; 130 for a second Ctrl-C.
+        0; 1 where what was asked for failed; 2 for wrong settings or flags; 130 for Ctrl-C (of `serve`, a second one).
     """
     parser = _parser()
     parsed = parser.parse_args(arguments)
@@ -62,22 +63,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return WRONG_SETTINGS
     try:
-        parsed.run(parsed)
+        return parsed.run(parsed) or OK
     except SettingsError as error:
         _say(str(error))
         return WRONG_SETTINGS
-    except _Failed as error:
+    except (_Failed, KafkaChatError) as error:
         _say(str(error))
         return FAILED
     except _Ended as error:
         return error.code
     except KeyboardInterrupt:
         return INTERRUPTED
-    return OK
+    except BrokenPipeError:  # who reads our stdout has seen enough; it must not be flushed at exit, either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="kafka-chat", description="Kafka chat topics on people's screens.")
+    parser = argparse.ArgumentParser(
+        prog="kafka-chat",
+        description="Kafka chat topics on people's screens.",
+        epilog="Exit codes: 0 well; 1 it failed, and one sentence says why; 2 wrong settings or flags; 130 ended by Ctrl-C.",
+    )
     parser.add_argument("--version", action="version", version=f"kafka-chat {version('kafka-chat')}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -103,6 +110,9 @@ def _parser() -> argparse.ArgumentParser:
         FLAGS["kafka.bootstrap_servers"], dest="kafka.bootstrap_servers", metavar="HOST:PORT[,...]", help="use these Kafka brokers"
     )
     serve.set_defaults(run=_serve)
+    add_listen(commands)
+    add_send(commands)
+    add_check(commands)
     return parser
 
 

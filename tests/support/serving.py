@@ -144,9 +144,13 @@ class ChildServer:
         """What it has logged so far."""
         return (self._folder / "stderr").read_text(errors="replace")
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
     def terminate(self) -> None:
         """Ask it to end (SIGTERM)."""
-        self._process.send_signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it at once (SIGKILL)."""
