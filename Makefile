@@ -9,7 +9,7 @@ READY := .venv/ready
 .PHONY: help setup run quick test lint pages lock clean
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
 
 setup: $(READY)  ## make .venv with everything in it, from requirements.lock
 
@@ -38,11 +38,22 @@ pages: setup  ## look at /docs and /redoc in Chromium, which has to be there; sc
 	.cache/browser/bin/pip install --quiet --disable-pip-version-check 'playwright==1.65.*'
 	.cache/browser/bin/python tests/pages/look.py .cache/pages
 
-lock: setup  ## resolve pyproject.toml anew into requirements.lock
+image:  ## build the container image kafka-chat, with buildah or docker
+	@if command -v buildah >/dev/null; then exec buildah build --format docker --tag kafka-chat .; \
+		elif command -v docker >/dev/null; then exec docker build --tag kafka-chat .; \
+		else echo "buildah or docker is needed: apt-get install buildah" >&2; exit 1; fi
+
+image-try:  ## build the image on a base made here, start it and try it (as root, on Debian; some minutes)
+	@exec deploy/try_image.sh
+
+lock: setup  ## resolve pyproject.toml anew into requirements.lock and requirements-runtime.lock
 	$(PYTHON) -m venv .cache/lock
 	.cache/lock/bin/pip install --quiet uv
 	.cache/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-emit-index-url --no-emit-find-links --group test --group lint --group build pyproject.toml --output-file requirements.lock
+	.cache/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --no-emit-find-links --constraints requirements.lock --group build pyproject.toml \
+		--output-file requirements-runtime.lock
 
 clean:  ## remove what these commands have made
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -19,7 +19,7 @@ from .commands import add_check, add_listen, add_send
 from .errors import KafkaChatError, SettingsError
 from .garbage import collect_seldom
 from .logs import log_to_stderr
-from .settings_sources import FLAGS, load_settings, with_embedded_broker
+from .settings_sources import FLAGS, NAME_A_BROKER, load_settings, with_embedded_broker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterator, Sequence
@@ -120,6 +120,8 @@ def _serve(parsed: argparse.Namespace) -> None:
     """Run `kafka-chat serve` until it is told to stop."""
     settings = _settings(parsed)
     if settings.kafka.bootstrap_servers is None and not settings.kafka.embedded:
+        if settings.kafka.embedded is False:
+            raise SettingsError(f"no broker is named, and kafka.embedded is false: {NAME_A_BROKER}")
         settings = with_embedded_broker(settings)
         _say("no broker is named, so the embedded one is used: all messages and subscriptions are gone when this process ends")
     if settings.server.workers > 1:

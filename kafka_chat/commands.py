@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     class Commands(Protocol):
         """What `ArgumentParser.add_subparsers` returns."""
 
-        def add_parser(self, name: str, *, help: str, description: str) -> argparse.ArgumentParser:
+        def add_parser(self, name: str, *, help: str, description: str, epilog: str) -> argparse.ArgumentParser:
             """Add a command."""
 
 
@@ -36,8 +36,10 @@ def add_listen(commands: Commands) -> None:
     listen = commands.add_parser(
         "listen",
         help="print a user's messages as they come",
-        description="Print a user's messages as they come, until Ctrl-C. Comes back when the connection is lost; what is sent meanwhile "
-        "is not shown.",
+        description="Print a user's messages as they come, until Ctrl-C. Comes back when the connection is lost or the service is away; "
+        "what is sent meanwhile is not shown.",
+        epilog="Messages go to stdout, all else to stderr. Exit codes: 0 the reader of stdout has gone; 1 refused, and one sentence says "
+        "why; 2 wrong flags; 130 ended by Ctrl-C. Example: kafka-chat listen ann --chat room1",
     )
     listen.add_argument("user", metavar="USER", help="whose messages")
     listen.add_argument("--chat", action="append", default=[], metavar="CHAT", help="subscribe the user to this chat first; repeatable")
@@ -51,9 +53,11 @@ def add_send(commands: Commands) -> None:
         "send",
         help="send a message to a chat",
         description="Send a message to a chat, and print where Kafka has put it. The service has to allow it (sending.enabled).",
+        epilog="Exit codes: 0 Kafka has the message; 1 not sent, and one sentence says why; 2 wrong flags; 130 ended by Ctrl-C. "
+        'Example: kafka-chat send room1 "hello" --as bob',
     )
     send.add_argument("chat", metavar="CHAT", help="which chat")
-    send.add_argument("text", metavar="TEXT", help="what to say")
+    send.add_argument("text", metavar="TEXT", help="what to say; - takes it from stdin")
     send.add_argument("--as", dest="sender", required=True, metavar="NAME", help="who says it")
     send.add_argument("--tag", metavar="T", help="its tag")
     _add_client_flags(send, "print what the service answers")
@@ -66,7 +70,9 @@ def add_check(commands: Commands) -> None:
         "check",
         help="say what is wrong with settings, brokers and topics",
         description="Look at the settings, the brokers, the topics and the file limit, say what is wrong, and change nothing. "
-        "Exit code 0: all is well; 1: something is not; 2: the settings are wrong.",
+        "Takes 10 seconds at most.",
+        epilog="Exit codes: 0 nothing is wrong; 1 something is; 2 the settings are wrong, or name no broker. "
+        "Example: kafka-chat check --bootstrap kafka1:9092",
     )
     check.add_argument("--config", type=Path, metavar="FILE", help="read this file instead of ./config.yaml")
     check.add_argument("--bootstrap", dest="kafka.bootstrap_servers", metavar="HOST:PORT[,...]", help="look at these Kafka brokers")
@@ -80,18 +86,14 @@ def _add_client_flags(parser: argparse.ArgumentParser, json_help: str) -> None:
 
 
 def _listen(parsed: argparse.Namespace) -> int:
-    from .client import listen, subscribe  # late: `--help` need not wait for them
+    from .client import open_listener  # late: `--help` need not wait for it
 
     colours = colours_wanted(sys.stdout)
 
-    def deliver(frame: str) -> None:
-        _print(frame if parsed.json else message_line(frame, now=datetime.now().astimezone(), colours=colours))
-
     async def run() -> None:
-        if parsed.chat:
-            await subscribe(parsed.url, parsed.user, parsed.chat)
-            _tell(f"subscribed {parsed.user} to {', '.join(parsed.chat)}")
-        await listen(parsed.url, parsed.user, deliver=deliver, tell=_tell)
+        async with open_listener(parsed.url, parsed.user, chats=parsed.chat, tell=_tell) as frames:
+            async for frame in frames:
+                _print(frame if parsed.json else message_line(frame, now=datetime.now().astimezone(), colours=colours))
 
     return _run(run)
 
@@ -99,10 +101,12 @@ def _listen(parsed: argparse.Namespace) -> int:
 def _send(parsed: argparse.Namespace) -> int:
     from .client import ask
 
+    text = sys.stdin.read().removesuffix("\n") if parsed.text == "-" else parsed.text
+
     async def run() -> None:
-        body = {"sender": parsed.sender, "text": parsed.text, "tag": parsed.tag}
+        body = {"sender": parsed.sender, "text": text, "tag": parsed.tag}
         answer = await ask(parsed.url, "POST", f"/send-message/chat/{quote(parsed.chat, safe='')}", body)
-        _print(json.dumps(answer) if parsed.json else "{topic}/{partition} at offset {offset}".format(**answer))
+        _print(json.dumps(answer) if parsed.json else f"{answer.get('topic')}/{answer.get('partition')} at offset {answer.get('offset')}")
 
     return _run(run)
 
@@ -110,13 +114,13 @@ def _send(parsed: argparse.Namespace) -> int:
 def _check(parsed: argparse.Namespace) -> int:
     from .check import check
     from .kafka.check import properties_problem
-    from .settings_sources import load_settings, variable
+    from .settings_sources import NAME_A_BROKER, load_settings
 
     servers = getattr(parsed, "kafka.bootstrap_servers")
     flags = {} if servers is None else {"kafka.bootstrap_servers": servers}
     settings = load_settings(config_file=parsed.config, environ=os.environ, flags=flags, check_properties=properties_problem)
     if settings.kafka.bootstrap_servers is None:
-        raise SettingsError(f"no broker is named: --bootstrap HOST:PORT, {variable('kafka.bootstrap_servers')}, or config.yaml")
+        raise SettingsError(f"no broker is named: {NAME_A_BROKER}")
     logging.getLogger("kafka_chat").addHandler(logging.NullHandler())  # what librdkafka says on the way is in the findings
     findings = trio.run(check, settings)
     for finding in findings:

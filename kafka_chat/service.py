@@ -289,7 +289,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
                 names=names,
                 limits=settings.limits,
                 telemetry=telemetry,
-                embedded=settings.kafka.embedded,
+                embedded=config.embedded,
                 consumers=settings.tail.consumers,
             ) as tail,
             open_pages(config, readers=settings.pages.readers, names=names, limits=settings.limits, lookup=lookup) as pages,

@@ -43,7 +43,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     bootstrap_servers: str | None = None
-    embedded: bool = False
+    embedded: bool | None = None
     properties: dict[str, str] = {}
 
     def __repr__(self) -> str:
@@ -134,7 +134,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def sending_enabled(self) -> bool:
         """Whether clients may send: as set, else only with the embedded broker."""
-        return self.kafka.embedded if self.sending.enabled is None else self.sending.enabled
+        return bool(self.kafka.embedded) if self.sending.enabled is None else self.sending.enabled
 
 
 def connections_limit(settings: Settings) -> int:

@@ -30,6 +30,8 @@ FLAGS = {
     "kafka.bootstrap_servers": "--bootstrap",
 }
 
+NAME_A_BROKER = f"name one by --bootstrap HOST:PORT, {ENVIRONMENT_PREFIX}KAFKA__BOOTSTRAP_SERVERS, or config.yaml"
+
 _PROPERTIES = "kafka.properties"
 _PROPERTY = _PROPERTIES + "."
 _PROPERTY_VARIABLE = ENVIRONMENT_PREFIX + "KAFKA__PROPERTIES__"

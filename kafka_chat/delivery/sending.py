@@ -46,7 +46,7 @@ class Sending:
         self._lookup = lookup
         self._names = names
         self._limits = settings.limits
-        self._embedded = settings.kafka.embedded
+        self._embedded = bool(settings.kafka.embedded)
         self._seen: dict[str, float] = {}  # topic -> when it existed
 
     async def send(self, chat: str, sender: str, text: str, tag: str | None) -> Published:

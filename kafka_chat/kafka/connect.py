@@ -87,7 +87,7 @@ class ClientConfig:
     def __init__(self, settings: KafkaSettings) -> None:
         if not settings.bootstrap_servers:
             raise ValueError("no bootstrap_servers; the embedded broker has some, too, once it is open")
-        self.embedded = settings.embedded
+        self.embedded = bool(settings.embedded)
         self.bootstrap_servers = settings.bootstrap_servers
         self.logger = SparingLogger(logging.getLogger("kafka_chat.kafka"))
         self._common: dict[str, Property] = {

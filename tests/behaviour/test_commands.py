@@ -140,4 +140,4 @@ async def test_check_ends_in_time_without_brokers():
 async def test_check_without_a_broker_address_is_a_matter_of_settings():
     ended = await command("check")
     assert ended.returncode == 2
-    assert ended.stderr.startswith("kafka-chat: no broker is named: --bootstrap HOST:PORT, ")
+    assert ended.stderr.startswith("kafka-chat: no broker is named: name one by --bootstrap HOST:PORT, ")

@@ -97,3 +97,9 @@ def test_more_connections_than_open_files_is_exit_code_2(tmp_path: Path) -> None
     assert ended.returncode == 2
     assert "limits.connections is 1000000000; at most " in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_where_the_embedded_broker_is_ruled_out_a_broker_has_to_be_named(tmp_path: Path) -> None:
+    ended = run("serve", folder=tmp_path, env={"KAFKA_CHAT_KAFKA__EMBEDDED": "false"})
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("kafka-chat: no broker is named, and kafka.embedded is false: name one by --bootstrap HOST:PORT, ")

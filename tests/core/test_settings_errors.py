@@ -30,7 +30,7 @@ FILES = {
     "port: 1": "config.yaml, line 1: there is no setting port; did you mean server.port?",
     "server:\n  colour: 1": "config.yaml, line 2: there is no setting server.colour; server has host, port, workers, drain_seconds",
     "colour: 1": "config.yaml, line 1: there is no setting colour; see the sections server, kafka, chats, subscriptions, sending, "
-    "access, limits, memory, pages",
+    "access, limits, memory, tail, pages",
     "server: 8001": "config.yaml, line 1: server has a value of its own; the keys host, port, workers, drain_seconds are needed under it",
     "memory: {bytes: 1.5}": "config.yaml, line 1: memory.bytes is 1.5; a whole number from 65536 is needed",
     "limits: {write_seconds: .inf}": "config.yaml, line 1: limits.write_seconds is .inf; a number above 0 and at most 86400 is needed",
@@ -93,7 +93,7 @@ def test_a_file_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
 VARIABLES = {
     ("KAFKA_CHAT_SERVER__PORT", "lots"): 'KAFKA_CHAT_SERVER__PORT: server.port is "lots"; a whole number from 0 to 65535 is needed',
     ("KAFKA_CHAT_SERVER__PORT", ""): 'KAFKA_CHAT_SERVER__PORT: server.port is ""; a whole number from 0 to 65535 is needed',
-    ("KAFKA_CHAT_KAFKA__EMBEDDED", "yes"): 'KAFKA_CHAT_KAFKA__EMBEDDED: kafka.embedded is "yes"; true or false is needed',
+    ("KAFKA_CHAT_KAFKA__EMBEDDED", "yes"): 'KAFKA_CHAT_KAFKA__EMBEDDED: kafka.embedded is "yes"; true or false, or nothing, is needed',
     ("KAFKA_CHAT_LIMITS__WRITE_SECONDS", "inf"): 'KAFKA_CHAT_LIMITS__WRITE_SECONDS: limits.write_seconds is "inf"; a number above 0 and at '
     "most 86400 is needed",
     ("KAFKA_CHAT_CHATS__DEFAULT", "a,,b"): "KAFKA_CHAT_CHATS__DEFAULT: chats.default is empty; a chat such as room1, or its topic "
@@ -103,7 +103,7 @@ VARIABLES = {
     ("KAFKA_CHAT_KAFKA__PROPERTIES", "a=b"): "KAFKA_CHAT_KAFKA__PROPERTIES: each property has a variable of its own, such as "
     "KAFKA_CHAT_KAFKA__PROPERTIES__SASL_PASSWORD",
     ("KAFKA_CHAT_X__Y", "1"): "KAFKA_CHAT_X__Y: there is no such setting; see the sections server, kafka, chats, subscriptions, sending, "
-    "access, limits, memory, pages",
+    "access, limits, memory, tail, pages",
 }
 
 

@@ -85,6 +85,7 @@ def test_every_key_has_a_variable() -> None:
         "limits.ping_seconds": ("7", 7.0),
         "limits.pong_seconds": ("7", 7.0),
         "memory.bytes": ("65536", 65536),
+        "tail.consumers": ("2", 2),
         "pages.readers": ("1", 1),
     }
     assert set(values) | {"kafka.properties"} == set(keys())
@@ -175,7 +176,7 @@ def test_brokers_are_named_as_kafka_names_them(brokers: str) -> None:
 
 def test_a_flag_that_names_brokers_replaces_the_embedded_one() -> None:
     settings = load(environ={"KAFKA_CHAT_KAFKA__EMBEDDED": "true"}, flags={"kafka.bootstrap_servers": "a:1"})
-    assert settings.kafka == KafkaSettings(bootstrap_servers="a:1")
+    assert settings.kafka == KafkaSettings(bootstrap_servers="a:1", embedded=False)
 
 
 def test_a_flag_for_the_embedded_broker_replaces_the_named_ones() -> None:
