@@ -19,7 +19,7 @@ debootstrap --variant=minbase --include=python3-minimal,python3-venv,python3-pip
 tar -C "$work/base" -cf "$work/base.tar" .
 container=$("${B[@]}" from scratch)
 "${B[@]}" add --quiet "$container" "$work/base.tar" / >/dev/null
-"${B[@]}" config --env PATH=/usr/local/bin:/usr/bin:/bin "$container"
+"${B[@]}" config --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
 "${B[@]}" commit --quiet "$container" localhost/base >/dev/null
 rm -rf "$work/base" "$work/base.tar"
 
@@ -57,8 +57,10 @@ echo "runs as user $(ps -o uid= -p "$pid" | tr -d ' ')"
 [ "$(ps -o uid= -p "$pid" | tr -d ' ')" = 10001 ]
 [ "$(curl -sf http://127.0.0.1:18001/health)" = '{"status":"Consumer is running"}' ]
 curl -sf -H 'Content-Type: application/json' -d '{"sender":"ann","text":"hi"}' http://127.0.0.1:18001/send-message/chat/global >/dev/null
-curl -s -o /dev/null -w '%{http_code}\n' --max-time 2 -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' \
-    -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' http://127.0.0.1:18001/receive-message/client/ann | grep -q 101
+status=$(curl -s -o /dev/null -w '%{http_code}' --max-time 2 -H 'Connection: Upgrade' -H 'Upgrade: websocket' \
+    -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' \
+    http://127.0.0.1:18001/receive-message/client/ann || true)  # it stays open, so curl runs into its limit
+[ "$status" = 101 ]
 kill -TERM "$pid"
 wait "$buildah_pid"
 pid=
