@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -44,7 +45,7 @@ class Scenario:
     repeat: int = 3
     rate: float = 0
     seconds: float = 10
-    peers: tuple[str, ...] = ("kafka_chat", "seed_shared", "seed_stack")
+    peers: tuple[str, ...] = ("kafka_chat", "centrifugo", "seed_shared", "seed_stack")
 
     def options(self) -> list[str]:
         """Return what the load generator takes."""
@@ -53,14 +54,19 @@ class Scenario:
 
 
 SCENARIOS = {
-    "paced-500": Scenario(clients=500, rate=50, peers=("kafka_chat", "seed_shared")),
-    "burst-100": Scenario(clients=100, burst=5000, peers=("kafka_chat", "seed_stack")),
+    "paced-500": Scenario(clients=500, rate=50, peers=("kafka_chat", "centrifugo", "seed_shared")),
+    "burst-100": Scenario(clients=100, burst=5000, peers=("kafka_chat", "centrifugo", "seed_stack")),
     "one": Scenario(clients=1, burst=5000, rate=50),
     "hundred": Scenario(clients=100, burst=2000, rate=50),
     "five-hundred": Scenario(clients=500, burst=200, repeat=2, rate=50),
     "two-thousand": Scenario(clients=2000, burst=1000, rate=10, peers=("kafka_chat", "seed_shared")),
     "five-thousand": Scenario(clients=5000, burst=500, rate=5, peers=("kafka_chat", "seed_shared")),
     "workers": Scenario(clients=2000, rate=30, peers=("kafka_chat", "kafka_chat_workers")),
+    "burst-500": Scenario(clients=500, burst=2000, peers=("kafka_chat", "centrifugo")),
+    "burst-2000": Scenario(clients=2000, burst=1000, peers=("kafka_chat", "centrifugo")),
+    "burst-5000": Scenario(clients=5000, burst=200, peers=("kafka_chat", "centrifugo")),
+    "paced-2000": Scenario(clients=2000, rate=10, peers=("kafka_chat", "centrifugo")),
+    "paced-5000": Scenario(clients=5000, rate=5, peers=("kafka_chat", "centrifugo")),
     "tiny": Scenario(clients=5, burst=50, repeat=1, rate=20, seconds=1),
 }
 MARKED = ("paced-500", "burst-100")
@@ -91,6 +97,22 @@ MARKS = (
         says="a burst of 5,000 to 100 clients: CPU per delivery at most 1/40 of a consumer per client's",
         scenario="burst-100", kind="burst", peer="seed_stack", figure="cpu_100k", at_least=40,
     ),
+    Mark(
+        says="a burst of 5,000 to 100 clients: CPU per delivery at most 1/3 of Centrifugo's",
+        scenario="burst-100", kind="burst", peer="centrifugo", figure="cpu_100k", at_least=3,
+    ),
+    Mark(
+        says="50 messages/s to 500 clients: CPU per delivery at most 0.75 of Centrifugo's",
+        scenario="paced-500", kind="paced", peer="centrifugo", figure="cpu_100k", at_least=1.33,
+    ),
+    Mark(
+        says="50 messages/s to 500 clients: p50 no later than Centrifugo's",
+        scenario="paced-500", kind="paced", peer="centrifugo", figure="p50", at_least=1,
+    ),
+    Mark(
+        says="50 messages/s to 500 clients: p99 no later than Centrifugo's",
+        scenario="paced-500", kind="paced", peer="centrifugo", figure="p99", at_least=1,
+    ),
 )  # fmt: skip
 
 
@@ -110,7 +132,9 @@ def check_marks(results: Results) -> bool:
     return held
 
 
-def measure(scenario: Scenario, number: int, *, bootstrap: str, out: Path, python: Path | None, peers: list[str]) -> None:
+def measure(
+    scenario: Scenario, number: int, *, bootstrap: str, out: Path, python: Path | None, centrifugo: Path | None, peers: list[str]
+) -> None:
     """Put each peer through a scenario once.
 
     Args:
@@ -119,14 +143,17 @@ def measure(scenario: Scenario, number: int, *, bootstrap: str, out: Path, pytho
         bootstrap: the brokers.
         out: a folder for results and logs.
         python: with the peers' packages.
+        centrifugo: its binary.
         peers: who was asked for.
     """
     for peer in [name for name in scenario.peers if name in peers]:
         once = out / "once.jsonl"
         once.unlink(missing_ok=True)
-        with running(peer, bootstrap, logs=out, python=python) as server:
+        with running(peer, bootstrap, logs=out, python=python, topic=TOPIC, centrifugo=centrifugo) as server:
             command = [sys.executable, "-m", "bench.loadgen", server.url, "--bootstrap", bootstrap, "--pid", str(server.pid)]
             command += ["--name", peer, "--topic", TOPIC, "--results", str(once), *scenario.options()]
+            if peer == "centrifugo":
+                command.append("--centrifugo")
             try:
                 done = subprocess.run(command, cwd=ROOT, stdout=sys.stderr, timeout=LIMIT_SECONDS, check=False)
             except subprocess.TimeoutExpired:
@@ -149,6 +176,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, help="another number of clients")
     parser.add_argument("--bootstrap", help="use these brokers instead of some of its own; the topic is kafka.chat.global")
     parser.add_argument("--peers-python", type=Path, help="a Python that has the dependency group bench; else one is made in the cache")
+    parser.add_argument("--centrifugo", type=Path, help="its binary; else `centrifugo` on the PATH, and without one it is left out")
     parser.add_argument("--out", type=Path, help="a folder for results.jsonl and logs; else a new one in the folder for temporary files")
     arguments = parser.parse_args()
     peers = arguments.peers.split(",")
@@ -163,13 +191,18 @@ def main() -> None:
     if arguments.clients is not None:
         chosen = [replace(scenario, clients=arguments.clients) for scenario in chosen]
     python = None
-    if any(not name.startswith("kafka_chat") for name in peers):
+    found = arguments.centrifugo or shutil.which("centrifugo")
+    centrifugo = None if found is None else Path(found)
+    if centrifugo is None and "centrifugo" in peers:
+        print("centrifugo is left out: it is not on the PATH (see bench/README.md)", file=sys.stderr)
+        peers.remove("centrifugo")
+    if any(name.startswith("seed_") for scenario in chosen for name in scenario.peers if name in peers):
         python = arguments.peers_python or peers_python(cache)
 
     def measure_all(bootstrap: str) -> None:
         for scenario in chosen:
             for number in range(arguments.passes):
-                measure(scenario, number, bootstrap=bootstrap, out=out, python=python, peers=peers)
+                measure(scenario, number, bootstrap=bootstrap, out=out, python=python, centrifugo=centrifugo, peers=peers)
 
     if arguments.bootstrap is not None:
         measure_all(arguments.bootstrap)

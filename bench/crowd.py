@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable
 
 PATH = "/receive-message/client/u{number}"
+CENTRIFUGO_PATH = "/connection/websocket"
+CENTRIFUGO_CHANNEL = "global"
 _AT_ONCE = 50  # handshakes that are under way together
 
 Take = Callable[["Client", bytes], None]
@@ -71,6 +73,9 @@ class Client:
 class Crowd:
     """All clients.
 
+    Args:
+        centrifugo: they speak Centrifugo's protocol: they subscribe to a channel, and answer its pings.
+
     Attributes:
         clients: those that were connected, also where they are gone by now.
         cut: how many connections the server has ended.
@@ -79,7 +84,8 @@ class Crowd:
         reasons: close frames that came: code and reason -> how many.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, centrifugo: bool = False) -> None:
+        self._centrifugo = centrifugo
         self.clients: list[Client] = []
         self.cut = 0
         self.frames = 0
@@ -106,8 +112,11 @@ class Crowd:
         first, joined = len(self.clients), []
         for low in range(first, first + count, _AT_ONCE):
             numbers = range(low, min(low + _AT_ONCE, first + count))
-            asked = [(number, _ask(host, port, number, seconds, receive_buffer)) for number in numbers]
-            joined += [Client(number, connection, _accepted(connection)) for number, connection in asked]
+            paths = [CENTRIFUGO_PATH if self._centrifugo else PATH.format(number=number) for number in numbers]
+            asked = [(number, _ask(host, port, path, seconds, receive_buffer)) for number, path in zip(numbers, paths, strict=True)]
+            for number, connection in asked:
+                rest = _accepted(connection)
+                joined.append(Client(number, connection, _subscribed(connection, rest) if self._centrifugo else rest))
         for client in joined:
             client.socket.setblocking(False)  # noqa: FBT003 - it takes no keyword
             self.listen(client)
@@ -165,7 +174,7 @@ class Crowd:
         position, out = 0, []
         size = len(buffer)
         # Frames alike, as the texts of a round are: their headers are compared with strided slices.
-        if size >= 4 and buffer[0] == 0x81 and buffer[1] < 127:
+        if not self._centrifugo and size >= 4 and buffer[0] == 0x81 and buffer[1] < 127:
             header = 2 if buffer[1] < 126 else 4
             stride = header + (buffer[1] if header == 2 else buffer[2] << 8 | buffer[3])
             end = size // stride * stride
@@ -196,6 +205,10 @@ class Crowd:
                 self.reasons[reason] = self.reasons.get(reason, 0) + 1
             else:
                 self.frames += 1
+                if self._centrifugo and (payload[:2] == b"{}" or b"\n{}" in payload):  # a ping, maybe amid messages
+                    self.pings += 1
+                    with contextlib.suppress(OSError):
+                        client.socket.send(_frame(1, b"{}"))
                 out.append(payload)
         client.buffer = buffer[position:]
         return b"\n".join(out)
@@ -211,14 +224,14 @@ def totals(clients: Iterable[Client], messages: int) -> dict[str, int]:
     }
 
 
-def _ask(host: str, port: int, number: int, seconds: float, receive_buffer: int | None) -> socket.socket:
+def _ask(host: str, port: int, path: str, seconds: float, receive_buffer: int | None) -> socket.socket:
     connection = socket.socket()
     if receive_buffer is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     connection.settimeout(seconds)
     connection.connect((host, port))
     request = (
-        f"GET {PATH.format(number=number)} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
     connection.sendall(request.encode())
@@ -239,6 +252,17 @@ def _accepted(connection: socket.socket) -> bytes:
     return rest
 
 
+def _subscribed(connection: socket.socket, rest: bytes) -> bytes:
+    """Subscribe by Centrifugo's protocol; return what has come after its answer."""
+    commands = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"' + CENTRIFUGO_CHANNEL.encode() + b'"}}'
+    connection.sendall(_frame(1, commands))
+    while b'"id":2' not in rest or not rest.endswith(b"}"):
+        rest += connection.recv(65536)
+    if b'"error"' in rest:
+        raise RuntimeError(f"the subscription was refused: {rest!r}")
+    return b""
+
+
 def _frame(opcode: int, payload: bytes) -> bytes:
-    """Return a client's control frame, masked with zeros."""
+    """Return a client's frame of less than 126 bytes, masked with zeros."""
     return bytes([0x80 | opcode, 0x80 | len(payload)]) + struct.pack("!I", 0) + payload

@@ -32,8 +32,8 @@ class Measurement:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.tag = f"{random.getrandbits(32):08x}"
-        self.producing = Producing(arguments.bootstrap, arguments.topic)
-        self.crowd = Crowd()
+        self.producing = Producing(arguments.bootstrap, arguments.topic, centrifugo=arguments.centrifugo)
+        self.crowd = Crowd(centrifugo=arguments.centrifugo)
 
     def run(self) -> None:
         """Measure all that was asked for."""
@@ -195,6 +195,7 @@ def main() -> None:
     parser.add_argument("--bootstrap", required=True, help="the brokers: HOST:PORT[,…]")
     parser.add_argument("--pid", type=int, required=True, help="of the server, whose cost is measured with that of its descendants")
     parser.add_argument("--name", default="server", help="what the results call it")
+    parser.add_argument("--centrifugo", action="store_true", help="the server speaks Centrifugo's protocol")
     parser.add_argument("--topic", default="kafka.chat.global")
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--burst", type=int, default=0, help="messages sent as fast as it goes")

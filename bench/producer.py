@@ -1,4 +1,4 @@
-"""The sending side of a measurement, in a process of its own: `python -m bench.producer BOOTSTRAP TOPIC`.
+"""The sending side of a measurement, in a process of its own: `python -m bench.producer BOOTSTRAP TOPIC [CHANNEL]`.
 
 Reads a JSON object a line: `{"tag", "messages", "rate", "padding"}`; sends that many messages, rate a second (0: as fast
 as it goes), and answers with a line, the number that was not acknowledged. Each text is `tag.number.nanoseconds. padding`
@@ -14,14 +14,16 @@ import time
 
 from confluent_kafka import KafkaError, Message, Producer
 
+from .crowd import CENTRIFUGO_CHANNEL
+
 WORDS = "hello everyone, this is a chat message, about a hundred bytes long"
 
 
 class Producing:
     """The child process, as the load generator has it."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
-        command = [sys.executable, "-m", "bench.producer", bootstrap, topic]
+    def __init__(self, bootstrap: str, topic: str, *, centrifugo: bool = False) -> None:
+        command = [sys.executable, "-m", "bench.producer", bootstrap, topic, *([CENTRIFUGO_CHANNEL] if centrifugo else [])]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._answer()  # it has met the topic
 
@@ -57,7 +59,9 @@ class Producing:
 
 
 def main() -> None:
-    bootstrap, topic = sys.argv[1:]
+    bootstrap, topic, *channels = sys.argv[1:]
+    # Centrifugo is told by it where to.
+    headers: list[tuple[str, str | bytes | None]] = [("centrifugo-channels", channel) for channel in channels]
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 1, "acks": "all", "queue.buffering.max.messages": 1_000_000})
     producer.list_topics(topic, timeout=10)
     print(0, flush=True)
@@ -81,7 +85,7 @@ def main() -> None:
             value = json.dumps({"sender": "alice", "text": text, "tag": "t", "topic": topic}).encode()
             while True:
                 try:
-                    producer.produce(topic, value, key=b"k", on_delivery=acknowledged)
+                    producer.produce(topic, value, key=b"k", headers=headers, on_delivery=acknowledged)
                     break
                 except BufferError:
                     producer.poll(0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import resource
@@ -16,6 +17,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from confluent_kafka import Consumer, TopicPartition
 
 from tests.support.kafka_node import free_port
 from tests.support.processes import end_process, last_lines, start_process
@@ -30,6 +33,7 @@ SETTLE_SECONDS = 2.0  # a consumer that has just joined its group
 PEERS = {
     "kafka_chat": "this project",
     "kafka_chat_workers": "this project, two workers",
+    "centrifugo": "Centrifugo, in Go: a Kafka consumer for the process, one channel",
     "seed_shared": "FastAPI, uvicorn, one aiokafka consumer, a queue per client",
     "seed_stack": "FastAPI, uvicorn, an aiokafka consumer per client",
 }
@@ -62,22 +66,27 @@ def peers_python(cache: Path) -> Path:
 
 
 @contextlib.contextmanager
-def running(peer: str, bootstrap: str, *, logs: Path, python: Path | None) -> Iterator[Running]:
+def running(peer: str, bootstrap: str, *, logs: Path, python: Path | None, topic: str, centrifugo: Path | None) -> Iterator[Running]:
     """Run a server for as long as the block lasts.
 
     Args:
         peer: one of `PEERS`.
         bootstrap: the brokers.
         logs: a folder for what it says.
-        python: with the peers' packages; None for kafka_chat.
+        python: with the packages of the peers in Python.
+        topic: that Centrifugo reads; the others know it.
+        centrifugo: its binary.
     """
     port, log = free_port(), logs / f"{peer}.log"
-    if peer.startswith("kafka_chat"):
+    if peer == "centrifugo":
+        command = [str(centrifugo), "--config", str(_centrifugo_config(bootstrap, topic, port, logs))]
+    elif peer.startswith("kafka_chat"):
         workers = "2" if peer == "kafka_chat_workers" else "1"
         command = [str(Path(sys.executable).with_name("kafka-chat")), "serve", "--bootstrap", bootstrap, "--workers", workers]
     else:
         command = [str(python), "-m", "uvicorn", f"{peer}:app", "--log-level", "warning"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
+    if peer != "centrifugo":
+        command += ["--host", "127.0.0.1", "--port", str(port)]
     env = {**os.environ, "BOOT": bootstrap}
     with log.open("ab") as output:
         process = start_process(command, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=ROOT / "bench" / "peers")
@@ -89,6 +98,35 @@ def running(peer: str, bootstrap: str, *, logs: Path, python: Path | None) -> It
         code = end_process(process, seconds=15)
         if code not in (0, -signal.SIGTERM):
             print(f"{peer} ended with {code}; the end of its log:\n{last_lines(log, 20)}", file=sys.stderr)
+
+
+def _centrifugo_config(bootstrap: str, topic: str, port: int, folder: Path) -> Path:
+    """Write a configuration in which Centrifugo passes a topic's values on as they are, from the topic's end on."""
+    group = f"bench-{port}-{time.monotonic_ns()}"
+    # A group without offsets would begin at the start of the topic; there is no setting for it.
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
+    end = TopicPartition(topic, 0)
+    end.offset = consumer.get_watermark_offsets(end, timeout=10)[1]
+    consumer.commit(offsets=[end], asynchronous=False)
+    consumer.close()
+    kafka = {
+        "brokers": [bootstrap],
+        "topics": [topic],
+        "consumer_group": group,
+        "publication_data_mode": {"enabled": True, "channels_header": "centrifugo-channels"},
+    }
+    config = {
+        "http_server": {"address": "127.0.0.1", "port": str(port)},
+        "health": {"enabled": True},
+        "log": {"level": "warn"},
+        "usage_stats": {"disabled": True},
+        "client": {"insecure": True, "allow_anonymous_connect_without_token": True},
+        "channel": {"without_namespace": {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True}},
+        "consumers": [{"enabled": True, "name": "chat", "type": "kafka", "kafka": kafka}],
+    }
+    path = folder / f"centrifugo-{port}.json"
+    path.write_text(json.dumps(config))
+    return path
 
 
 def allow_many_files() -> None:
