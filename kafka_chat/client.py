@@ -6,6 +6,7 @@ import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from math import inf
 from random import uniform
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -196,7 +197,7 @@ async def _listen(
     pauses = Pauses()
     socket_url = address.websocket(f"/receive-message/client/{quote(username, safe='')}")
     while True:
-        connected = trio.inf
+        connected = inf
         retry_seconds = 0
 
         def begun() -> None:

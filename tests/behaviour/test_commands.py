@@ -97,15 +97,15 @@ async def test_what_the_service_refuses_is_one_sentence(server):
 
 
 @pytest.mark.parametrize(
-    ("url", "sentence"),
+    ("url", "code", "sentence"),
     [
-        ("http://127.0.0.1:9", "127.0.0.1:9 cannot be reached: "),
-        ("localhost:8001", '--url is "localhost:8001"; http://HOST:PORT is needed'),
+        ("http://127.0.0.1:9", 1, "127.0.0.1:9 cannot be reached: "),
+        ("localhost:8001", 2, '--url is "localhost:8001"; http://HOST:PORT or https://HOST:PORT is needed'),
     ],
 )
-async def test_a_service_that_is_not_there_is_one_sentence(url, sentence):
+async def test_a_service_that_is_not_there_is_one_sentence(url, code, sentence):
     ended = await command("send", "room1", "hi", "--as", "bo", "--url", url)
-    assert ended.returncode == 1
+    assert ended.returncode == code
     assert ended.stderr.startswith(f"kafka-chat: {sentence}")
     assert ended.stderr.count("\n") == 1
 
