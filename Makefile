@@ -6,7 +6,7 @@ PORT ?= 8001
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup run quick test lint pages lock clean
+.PHONY: help setup run quick test lint pages image image-try lock clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile

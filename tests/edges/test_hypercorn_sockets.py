@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import ssl
-import subprocess
+from pathlib import Path
 
 import pytest
 import trio
@@ -22,14 +22,11 @@ def text(payload: bytes) -> bytes:
     return text_header(len(payload)) + payload
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A certificate of our own for 127.0.0.1, and its key."""
-    folder = tmp_path_factory.mktemp("certificate")
-    files = str(folder / "certificate.pem"), str(folder / "key.pem")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    subprocess.run([*command.split(), "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
-    return files
+@pytest.fixture
+def certificate() -> tuple[str, str]:
+    """A certificate of our own for localhost, and its key."""
+    folder = Path(__file__).parents[1] / "support" / "localhost"
+    return str(folder / "certificate.pem"), str(folder / "key.pem")
 
 
 async def test_offered_frames_arrive_in_order():
