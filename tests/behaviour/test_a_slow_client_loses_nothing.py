@@ -112,8 +112,8 @@ async def test_the_past_is_read_over_the_holes_of_compaction(kafka: KafkaCluster
     def write(number: int) -> None:
         kafka.produce(topic, message(f"{number} {PADDING}"), key=str(number % 50))
 
-    def left() -> list[int]:
-        return [int(json.loads(record.value)["text"].split()[0]) for record in kafka.records(topic) if record.value]
+    def left() -> int:
+        return len(kafka.records(topic))
 
     async with (
         running(chats.settings_for(kafka, memory__bytes=MEMORY_BYTES)) as server,
@@ -123,7 +123,7 @@ async def test_the_past_is_read_over_the_holes_of_compaction(kafka: KafkaCluster
         await trio.to_thread.run_sync(lambda: [write(number) for number in range(last)])
         with trio.fail_after(60):
             # A new record closes the segment before it; only closed ones are compacted.
-            while len(survivors := await trio.to_thread.run_sync(left)) > 200:
+            while await trio.to_thread.run_sync(left) > 200:
                 await trio.to_thread.run_sync(write, last)
                 last += 1
         await trio.to_thread.run_sync(write, last)
@@ -131,7 +131,7 @@ async def test_the_past_is_read_over_the_holes_of_compaction(kafka: KafkaCluster
         while got[-1] < last:
             got += await numbers(slow, 1)
         assert got == sorted(set(got)), "not in order, or something twice"
-        assert set(survivors) <= set(got)
+        assert set(got) >= set(range(last - 49, last + 1)), "the last record of some key is missing, which no compaction takes"
         assert len(got) < last, "nothing was compacted away before it was read"
 
 
