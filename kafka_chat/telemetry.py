@@ -1,8 +1,8 @@
-"""Every event that an operator may see, once: its log line and its metric.
+"""Tells the operator: each event by one method, as its log line and its metric.
 
 A log line is the event's dotted name, then its fields as `key=value`; a value with anything but plain characters in it
-is a JSON string, so a line is always one line. `EVENTS` and `GAUGES` are the whole list. No metric has a label per user
-or chat: their number is not ours to bound.
+is a JSON string, so a line is always one line. `events.py` has the whole list. No metric has a label per user or chat:
+their number is not ours to bound.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import re
 import threading
 import time
 import traceback
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,31 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from .chat.message import Reject
 from .delivery.seams import Lost
+from .events import (
+    BROKERS_AWAY,
+    BROKERS_BACK,
+    CONNECTION_ABORTED,
+    CONNECTION_FAILED,
+    GAUGES,
+    LINES_A_SECOND,
+    LINES_LEFT_OUT,
+    PAGE_READ_FAILED,
+    POSITION_LOST,
+    RECORD_REJECTED,
+    REQUEST_FAILED,
+    SESSION_CLOSED,
+    SESSION_FAILED,
+    SESSION_OPENED,
+    SUBSCRIPTION_SKIPPED,
+    SUBSCRIPTIONS_PROBLEM,
+    SUBSCRIPTIONS_READ,
+    WORKER_ENDED,
+    WORKER_LOST,
+    WORKER_SERVING,
+    WORKERS_NOT_RENEWED,
+    WORKERS_RENEWED,
+    Event,
+)
 from .worker_metrics import Family, families
 
 if TYPE_CHECKING:
@@ -32,165 +56,9 @@ if TYPE_CHECKING:
     from .chat.following import Skip
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-LINES_A_SECOND = 10  # of one event for one reason; the rest is counted and told in one line
 
 _log = logging.getLogger("kafka_chat")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One kind of log line.
-
-    Attributes:
-        name: what the line begins with.
-        level: of `logging`.
-        meaning: what happened, for the operator.
-        metric: what counts it, if anything does.
-    """
-
-    name: str
-    level: int
-    meaning: str
-    metric: str | None = None
-
-
-SESSION_OPENED = Event(
-    name="session.opened",
-    level=logging.INFO,
-    metric="kafka_chat_sessions_opened_total",
-    meaning="A client is connected.",
-)
-SESSION_CLOSED = Event(
-    name="session.closed",
-    level=logging.INFO,
-    metric="kafka_chat_sessions_closed_total",
-    meaning="It is gone: how long it stayed, what it got, the close code, how often it fell behind the memory.",
-)
-SESSION_FAILED = Event(
-    name="session.failed",
-    level=logging.ERROR,
-    metric="kafka_chat_sessions_failed_total",
-    meaning="A bug ended one session (close code 1011). Please report it, with its traceback.",
-)
-RECORD_REJECTED = Event(
-    name="record.rejected",
-    level=logging.WARNING,
-    metric="kafka_chat_records_rejected_total",
-    meaning="A record in a chat's topic is no chat message and was skipped. Look at its producer.",
-)
-POSITION_LOST = Event(
-    name="position.lost",
-    level=logging.WARNING,
-    metric="kafka_chat_positions_lost_total",
-    meaning="Records were gone before they could be read: retention, a topic made anew, or a log cut off. From `asked` up to `first_left`.",
-)
-PAGE_READ_FAILED = Event(
-    name="page.read_failed",
-    level=logging.WARNING,
-    metric="kafka_chat_page_reads_failed_total",
-    meaning="A piece of the past could not be read; who waits for it tries again.",
-)
-CONNECTION_FAILED = Event(
-    name="connection.failed",
-    level=logging.WARNING,
-    metric="kafka_chat_connection_failures_total",
-    meaning="An error that a client's bytes, or a bug, brought about ended one connection. The traceback is there at level DEBUG.",
-)
-CONNECTION_ABORTED = Event(
-    name="connection.aborted",
-    level=logging.INFO,
-    metric="kafka_chat_connections_aborted_total",
-    meaning="We cut a connection: the client does not read, is silent, sends too much, or stayed beyond the drain.",
-)
-BROKERS_AWAY = Event(
-    name="brokers.away",
-    level=logging.WARNING,
-    metric="kafka_chat_brokers_reachable",
-    meaning="No broker answers. Clients stay, and get what they missed once one is back.",
-)
-BROKERS_BACK = Event(name="brokers.back", level=logging.WARNING, metric="kafka_chat_brokers_reachable", meaning="A broker answers again.")
-SUBSCRIPTIONS_READ = Event(
-    name="subscriptions.read",
-    level=logging.INFO,
-    meaning="The subscriptions topic has been read to its end: how many users follow something, how many records that took.",
-)
-SUBSCRIPTIONS_PROBLEM = Event(
-    name="subscriptions.problem",
-    level=logging.WARNING,
-    meaning="The subscriptions topic cannot be used as it is; the reason says what to do. Default chats are served meanwhile.",
-)
-SUBSCRIPTION_SKIPPED = Event(
-    name="subscription.skipped",
-    level=logging.WARNING,
-    metric="kafka_chat_subscription_records_skipped_total",
-    meaning="A record in the subscriptions topic makes no sense to this version and was skipped. Who writes there, besides us?",
-)
-REQUEST_FAILED = Event(
-    name="request.failed",
-    level=logging.ERROR,
-    metric="kafka_chat_requests_failed_total",
-    meaning="A bug: a request was answered with 500. Please report it, with its traceback.",
-)
-WORKER_SERVING = Event(
-    name="worker.serving",
-    level=logging.INFO,
-    metric="kafka_chat_workers_serving",
-    meaning="A worker serves (`server.workers` above 1; the supervisor tells of workers).",
-)
-WORKER_LOST = Event(
-    name="worker.lost",
-    level=logging.ERROR,
-    metric="kafka_chat_workers_lost_total",
-    meaning="A worker ended unasked: its exit code or signal, how long it ran, after how many seconds another is started.",
-)
-WORKER_ENDED = Event(
-    name="worker.ended",
-    level=logging.INFO,
-    meaning="A worker ended as it was told to: for a restart (SIGHUP), or at the end. A code other than 0 is worth a look above.",
-)
-WORKERS_RENEWED = Event(name="workers.renewed", level=logging.INFO, meaning="SIGHUP: all workers were replaced, one after the other.")
-WORKERS_NOT_RENEWED = Event(
-    name="workers.not_renewed",
-    level=logging.ERROR,
-    meaning="SIGHUP: the settings are wrong, or a new worker did not come to serve. Those that were not replaced serve on as before.",
-)
-LINES_LEFT_OUT = Event(
-    name="log.left_out",
-    level=logging.WARNING,
-    meaning=f"So many further lines of one event within a second; {LINES_A_SECOND} were written. The metric counts all.",
-)
-
-EVENTS = (
-    SESSION_OPENED,
-    SESSION_CLOSED,
-    SESSION_FAILED,
-    RECORD_REJECTED,
-    POSITION_LOST,
-    PAGE_READ_FAILED,
-    CONNECTION_FAILED,
-    CONNECTION_ABORTED,
-    BROKERS_AWAY,
-    BROKERS_BACK,
-    SUBSCRIPTIONS_READ,
-    SUBSCRIPTIONS_PROBLEM,
-    SUBSCRIPTION_SKIPPED,
-    REQUEST_FAILED,
-    WORKER_SERVING,
-    WORKER_LOST,
-    WORKER_ENDED,
-    WORKERS_RENEWED,
-    WORKERS_NOT_RENEWED,
-    LINES_LEFT_OUT,
-)
-
-GAUGES = {
-    "sockets": "WebSockets that have a place now, opening ones included.",
-    "memory_held_bytes": "What is held in memory of Kafka's records, and owed to sockets.",
-    "memory_limit_bytes": "memory.bytes: what may be held.",
-    "owed_bytes": "What sockets have not taken yet.",
-    "followed_topics": "Topics that the live end is followed of.",
-    "followed_partitions": "Partitions that the live end is followed of.",
-}
 
 # Any other code is a client's own invention, and 3,999 label values are possible.
 _CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013})

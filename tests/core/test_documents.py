@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from kafka_chat.events import EVENTS, GAUGES
 from kafka_chat.settings_sources import keys
-from kafka_chat.telemetry import EVENTS, GAUGES, Telemetry
+from kafka_chat.telemetry import Telemetry
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs/operations.md").read_text()

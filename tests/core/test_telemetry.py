@@ -10,10 +10,11 @@ import re
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kafka_chat import telemetry as module
+from kafka_chat import events as module
 from kafka_chat.chat.message import Reject
 from kafka_chat.delivery.seams import Lost
-from kafka_chat.telemetry import EVENTS, LINES_A_SECOND, Telemetry, WorkersTelemetry
+from kafka_chat.events import EVENTS, LINES_A_SECOND
+from kafka_chat.telemetry import Telemetry, WorkersTelemetry
 from kafka_chat.worker_metrics import exposition
 
 

@@ -1,0 +1,164 @@
+"""The whole list of what an operator may see: every log line and what counts it, and every gauge."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+LINES_A_SECOND = 10  # of one event for one reason; the rest is counted and told in one line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One kind of log line.
+
+    Attributes:
+        name: what the line begins with.
+        level: of `logging`.
+        meaning: what happened, for the operator.
+        metric: what counts it, if anything does.
+    """
+
+    name: str
+    level: int
+    meaning: str
+    metric: str | None = None
+
+
+SESSION_OPENED = Event(
+    name="session.opened",
+    level=logging.INFO,
+    metric="kafka_chat_sessions_opened_total",
+    meaning="A client is connected.",
+)
+SESSION_CLOSED = Event(
+    name="session.closed",
+    level=logging.INFO,
+    metric="kafka_chat_sessions_closed_total",
+    meaning="It is gone: how long it stayed, what it got, the close code, how often it fell behind the memory.",
+)
+SESSION_FAILED = Event(
+    name="session.failed",
+    level=logging.ERROR,
+    metric="kafka_chat_sessions_failed_total",
+    meaning="A bug ended one session (close code 1011). Please report it, with its traceback.",
+)
+RECORD_REJECTED = Event(
+    name="record.rejected",
+    level=logging.WARNING,
+    metric="kafka_chat_records_rejected_total",
+    meaning="A record in a chat's topic is no chat message and was skipped. Look at its producer.",
+)
+POSITION_LOST = Event(
+    name="position.lost",
+    level=logging.WARNING,
+    metric="kafka_chat_positions_lost_total",
+    meaning="Records were gone before they could be read: retention, a topic made anew, or a log cut off. From `asked` up to `first_left`.",
+)
+PAGE_READ_FAILED = Event(
+    name="page.read_failed",
+    level=logging.WARNING,
+    metric="kafka_chat_page_reads_failed_total",
+    meaning="A piece of the past could not be read; who waits for it tries again.",
+)
+CONNECTION_FAILED = Event(
+    name="connection.failed",
+    level=logging.WARNING,
+    metric="kafka_chat_connection_failures_total",
+    meaning="An error that a client's bytes, or a bug, brought about ended one connection. The traceback is there at level DEBUG.",
+)
+CONNECTION_ABORTED = Event(
+    name="connection.aborted",
+    level=logging.INFO,
+    metric="kafka_chat_connections_aborted_total",
+    meaning="We cut a connection: the client does not read, is silent, sends too much, or stayed beyond the drain.",
+)
+BROKERS_AWAY = Event(
+    name="brokers.away",
+    level=logging.WARNING,
+    metric="kafka_chat_brokers_reachable",
+    meaning="No broker answers. Clients stay, and get what they missed once one is back.",
+)
+BROKERS_BACK = Event(name="brokers.back", level=logging.WARNING, metric="kafka_chat_brokers_reachable", meaning="A broker answers again.")
+SUBSCRIPTIONS_READ = Event(
+    name="subscriptions.read",
+    level=logging.INFO,
+    meaning="The subscriptions topic has been read to its end: how many users follow something, how many records that took.",
+)
+SUBSCRIPTIONS_PROBLEM = Event(
+    name="subscriptions.problem",
+    level=logging.WARNING,
+    meaning="The subscriptions topic cannot be used as it is; the reason says what to do. Default chats are served meanwhile.",
+)
+SUBSCRIPTION_SKIPPED = Event(
+    name="subscription.skipped",
+    level=logging.WARNING,
+    metric="kafka_chat_subscription_records_skipped_total",
+    meaning="A record in the subscriptions topic makes no sense to this version and was skipped. Who writes there, besides us?",
+)
+REQUEST_FAILED = Event(
+    name="request.failed",
+    level=logging.ERROR,
+    metric="kafka_chat_requests_failed_total",
+    meaning="A bug: a request was answered with 500. Please report it, with its traceback.",
+)
+WORKER_SERVING = Event(
+    name="worker.serving",
+    level=logging.INFO,
+    metric="kafka_chat_workers_serving",
+    meaning="A worker serves (`server.workers` above 1; the supervisor tells of workers).",
+)
+WORKER_LOST = Event(
+    name="worker.lost",
+    level=logging.ERROR,
+    metric="kafka_chat_workers_lost_total",
+    meaning="A worker ended unasked: its exit code or signal, how long it ran, after how many seconds another is started.",
+)
+WORKER_ENDED = Event(
+    name="worker.ended",
+    level=logging.INFO,
+    meaning="A worker ended as it was told to: for a restart (SIGHUP), or at the end. A code other than 0 is worth a look above.",
+)
+WORKERS_RENEWED = Event(name="workers.renewed", level=logging.INFO, meaning="SIGHUP: all workers were replaced, one after the other.")
+WORKERS_NOT_RENEWED = Event(
+    name="workers.not_renewed",
+    level=logging.ERROR,
+    meaning="SIGHUP: the settings are wrong, or a new worker did not come to serve. Those that were not replaced serve on as before.",
+)
+LINES_LEFT_OUT = Event(
+    name="log.left_out",
+    level=logging.WARNING,
+    meaning=f"So many further lines of one event within a second; {LINES_A_SECOND} were written. The metric counts all.",
+)
+
+EVENTS = (
+    SESSION_OPENED,
+    SESSION_CLOSED,
+    SESSION_FAILED,
+    RECORD_REJECTED,
+    POSITION_LOST,
+    PAGE_READ_FAILED,
+    CONNECTION_FAILED,
+    CONNECTION_ABORTED,
+    BROKERS_AWAY,
+    BROKERS_BACK,
+    SUBSCRIPTIONS_READ,
+    SUBSCRIPTIONS_PROBLEM,
+    SUBSCRIPTION_SKIPPED,
+    REQUEST_FAILED,
+    WORKER_SERVING,
+    WORKER_LOST,
+    WORKER_ENDED,
+    WORKERS_RENEWED,
+    WORKERS_NOT_RENEWED,
+    LINES_LEFT_OUT,
+)
+
+GAUGES = {
+    "sockets": "WebSockets that have a place now, opening ones included.",
+    "memory_held_bytes": "What is held in memory of Kafka's records, and owed to sockets.",
+    "memory_limit_bytes": "memory.bytes: what may be held.",
+    "owed_bytes": "What sockets have not taken yet.",
+    "followed_topics": "Topics that the live end is followed of.",
+    "followed_partitions": "Partitions that the live end is followed of.",
+}
