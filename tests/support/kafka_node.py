@@ -48,7 +48,8 @@ class KafkaNode:
         (self.folder / "log4j2.properties").write_text(_LOG4J)
         text = "".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}\n" for key, value in properties.items())
         (self.folder / "server.properties").write_text(text)
-        arguments = ("format", "-t", cluster_id, "-c", str(self.folder / "server.properties"))
+        # An id may begin with a hyphen, which is a flag where it stands by itself.
+        arguments = ("format", f"--cluster-id={cluster_id}", "-c", str(self.folder / "server.properties"))
         command = self._distribution.command("kafka.tools.StorageTool", *arguments, options=("-Xmx128m", *QUICK_JAVA))
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=START_SECONDS)
         if done.returncode:
