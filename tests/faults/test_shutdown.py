@@ -14,7 +14,7 @@ import trio
 from tests.support.brokers import KafkaCluster
 from tests.support.chats import Chats, message
 from tests.support.clients import BrokenStream, Opcode, RawClient, close_code, http, open_raw, receive_path
-from tests.support.serving import ChildServer, spawned, spawned_hypercorn
+from tests.support.serving import ChildServer, spawned, spawned_hypercorn, until_ready
 
 Spawned = Callable[..., AbstractAsyncContextManager[ChildServer]]
 
@@ -46,12 +46,6 @@ async def nobody_let_in(server: ChildServer, seconds: float) -> None:
                     return
             except (OSError, BrokenStream, trio.BrokenResourceError):
                 return
-
-
-async def until_ready(server: ChildServer) -> None:
-    with trio.fail_after(10):
-        while (await http(server.url, "GET", "/ready")).status != 200:  # noqa: ASYNC110 - it is asked
-            await trio.sleep(0.05)
 
 
 @asynccontextmanager

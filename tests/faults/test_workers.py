@@ -18,7 +18,7 @@ from tests.support.brokers import KafkaCluster
 from tests.support.calls import meanwhile, metrics
 from tests.support.chats import Chats, message
 from tests.support.clients import Opcode, RawClient, close_code, http, open_raw, receive_path
-from tests.support.serving import ChildServer, child, spawned
+from tests.support.serving import ChildServer, child, spawned, until_ready
 from tests.support.workers import is_running, serving_pids, sockets_on_each, until_gone
 
 RESTARTS = (1012, "the service restarts; come again")
@@ -32,12 +32,6 @@ async def server(kafka: KafkaCluster, chats: Chats) -> AsyncIterator[ChildServer
         for _ in range(12):
             await until_ready(server)
         yield server
-
-
-async def until_ready(server: ChildServer) -> None:
-    with trio.fail_after(10):
-        while (await http(server.url, "GET", "/ready")).status != 200:  # noqa: ASYNC110 - it is asked
-            await trio.sleep(0.05)
 
 
 async def ends(clients: list[RawClient]) -> list[tuple[int, str]]:

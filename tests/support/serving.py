@@ -22,6 +22,7 @@ from kafka_chat.settings import Settings
 from kafka_chat.settings_sources import variable
 from kafka_chat.web.server import serve
 
+from .http_client import http
 from .leaks import nothing_left
 from .processes import end_process, start_process, temporary_folder
 
@@ -257,3 +258,10 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else "null" if value is None else str(value)
+
+
+async def until_ready(server: Server | ChildServer, *, seconds: float = START_SECONDS) -> None:
+    """Wait until clients may be sent there: brokers answer, and the subscriptions are read."""
+    with trio.fail_after(seconds):
+        while (await http(server.url, "GET", "/ready")).status != 200:  # noqa: ASYNC110 - it tells nobody of a change
+            await trio.sleep(0.05)
