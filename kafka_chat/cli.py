@@ -20,6 +20,7 @@ from .errors import KafkaChatError, SettingsError
 from .garbage import collect_seldom
 from .logs import log_to_stderr
 from .settings_sources import FLAGS, NAME_A_BROKER, load_settings, with_embedded_broker
+from .terminal import harmless
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterator, Sequence
@@ -228,5 +229,5 @@ def _why_not_listening(error: OSError, settings: Settings) -> str | None:
 
 
 def _say(sentence: str) -> None:
-    sys.stderr.write(f"kafka-chat: {sentence}\n")
+    sys.stderr.write(f"kafka-chat: {harmless(sentence)}\n")
     sys.stderr.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 10.0  # the service answers everything within 5
 QUIET_SECONDS = 30.0  # after so long without a frame we ask whether the other end is still there
+QUEUED_FRAMES = 100  # what may come between our ping and its pong: nothing is taken from the queue meanwhile
 LONGEST_FRAME = 1 << 24  # bytes; `limits.message_bytes` may be set above what trio-websocket takes by default
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
@@ -147,8 +149,13 @@ def _ask(address: Address, method: str, path: str, content: bytes | None) -> dic
 
 async def subscribe(url: str, username: str, chats: Sequence[str]) -> None:
     """Subscribe a user to chats; raises as `ask` does."""
-    topics = "&".join(f"topic={quote(chat, safe='')}" for chat in chats)
-    await ask(url, "POST", f"/subscribing/{quote(username, safe='')}?{topics}")
+    topics = "&".join(f"topic={quoted(chat)}" for chat in chats)
+    await ask(url, "POST", f"/subscribing/{quoted(username)}?{topics}")
+
+
+def quoted(name: str) -> str:
+    """Return a name as it stands in a path; one that was typed in no UTF-8 as it was typed, for the service to refuse."""
+    return quote(name, safe="", errors="surrogateescape")
 
 
 @asynccontextmanager
@@ -195,7 +202,7 @@ async def _listen(
 ) -> None:
     """Connect again and again, until cancelled or refused."""
     pauses = Pauses()
-    socket_url = address.websocket(f"/receive-message/client/{quote(username, safe='')}")
+    socket_url = address.websocket(f"/receive-message/client/{quoted(username)}")
     while True:
         connected = inf
         retry_seconds = 0
@@ -216,7 +223,7 @@ async def _listen(
         if trio.current_time() - connected > STEADY_SECONDS:
             pauses.reset()
         pause = retry_seconds + pauses.next()
-        tell(f"{why}; trying again in {pause:.1f} s")
+        tell(f"{why}; trying again {f'in {pause:.1f} s' if pause >= 0.1 else 'now'}")
         await trio.sleep(pause)
 
 
@@ -229,7 +236,11 @@ async def _listen_once(address: Address, socket_url: str, came: trio.MemorySendC
     """
     try:
         async with open_websocket_url(
-            socket_url, connect_timeout=ANSWER_SECONDS, disconnect_timeout=1.0, max_message_size=LONGEST_FRAME
+            socket_url,
+            connect_timeout=ANSWER_SECONDS,
+            disconnect_timeout=1.0,
+            message_queue_size=QUEUED_FRAMES,
+            max_message_size=LONGEST_FRAME,
         ) as socket:
             connected()
             while True:
@@ -278,6 +289,9 @@ def _unreached(address: Address, error: BaseException) -> str:
         if inner is None:
             break
         error = inner
-    why = (error.strerror if isinstance(error, OSError) else None) or str(error) or "it speaks another protocol"
+    why = str(error) or "it speaks another protocol"
+    if isinstance(error, OSError) and error.strerror:
+        # Trio puts the address before it, which is there already; a name that cannot be resolved has a number of its own kind.
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
     hint = "; is `kafka-chat serve` running?" if isinstance(error, ConnectionRefusedError) else ""
     return f"{address.place} cannot be reached: {why}{hint}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -9,7 +10,6 @@ import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import quote
 
 import trio
 
@@ -88,6 +88,7 @@ def _add_client_flags(parser: argparse.ArgumentParser, json_help: str) -> None:
 def _listen(parsed: argparse.Namespace) -> int:
     from .client import open_listener  # late: `--help` need not wait for it
 
+    _open_stdout(as_json=parsed.json)
     colours = colours_wanted(sys.stdout)
 
     async def run() -> None:
@@ -99,13 +100,14 @@ def _listen(parsed: argparse.Namespace) -> int:
 
 
 def _send(parsed: argparse.Namespace) -> int:
-    from .client import ask
+    from .client import ask, quoted
 
+    _open_stdout(as_json=parsed.json)
     text = sys.stdin.read().removesuffix("\n") if parsed.text == "-" else parsed.text
 
     async def run() -> None:
         body = {"sender": parsed.sender, "text": text, "tag": parsed.tag}
-        answer = await ask(parsed.url, "POST", f"/send-message/chat/{quote(parsed.chat, safe='')}", body)
+        answer = await ask(parsed.url, "POST", f"/send-message/chat/{quoted(parsed.chat)}", body)
         _print(json.dumps(answer) if parsed.json else f"{answer.get('topic')}/{answer.get('partition')} at offset {answer.get('offset')}")
 
     return _run(run)
@@ -119,9 +121,10 @@ def _check(parsed: argparse.Namespace) -> int:
     servers = getattr(parsed, "kafka.bootstrap_servers")
     flags = {} if servers is None else {"kafka.bootstrap_servers": servers}
     settings = load_settings(config_file=parsed.config, environ=os.environ, flags=flags, check_properties=properties_problem)
-    if settings.kafka.bootstrap_servers is None:
+    if settings.kafka.bootstrap_servers is None and not settings.kafka.embedded:
         raise SettingsError(f"no broker is named: {NAME_A_BROKER}")
     logging.getLogger("kafka_chat").addHandler(logging.NullHandler())  # what librdkafka says on the way is in the findings
+    _open_stdout(as_json=parsed.json)
     findings = trio.run(check, settings)
     for finding in findings:
         if parsed.json:
@@ -141,6 +144,15 @@ def _run(run: Callable[[], Awaitable[None]]) -> int:
                 raise kind from group
         raise
     return 0
+
+
+def _open_stdout(*, as_json: bool) -> None:
+    """Have stdout take any text: JSON is UTF-8, and what else its encoding lacks is escaped."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        if as_json:
+            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+        else:
+            sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _print(line: str) -> None:

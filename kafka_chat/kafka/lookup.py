@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from concurrent.futures import Future
 
+    from confluent_kafka.admin._cluster import DescribeClusterResult
     from confluent_kafka.admin._listoffsets import ListOffsetsResultInfo
     from confluent_kafka.admin._topic import TopicDescription
 
@@ -109,6 +110,31 @@ class KafkaLookup:
         ends = await self.last_stable_offsets(keys)
         found = await self._offsets(ends.keys(), OffsetSpec.for_timestamp(time_ms), doing="asking for the offset of a time")
         return {key: found[key] if found.get(key, -1) >= 0 else end for key, end in ends.items()}
+
+    async def nodes(self) -> list[str]:
+        """Return the addresses of the brokers, `HOST:PORT`, as they name themselves; raise `BrokerUnreachable` if none answers."""
+        doing = "asking which brokers there are"
+        answers: Mapping[None, DescribeClusterResult | KafkaError] = await _asked(
+            lambda seconds: {None: self._admin.describe_cluster(request_timeout=seconds)}, doing
+        )
+        answer = answers[None]
+        if isinstance(answer, KafkaError):
+            raise broker_error(answer, doing)
+        return sorted(f"{node.host}:{node.port}" for node in answer.nodes)
+
+    async def operations(self, topics: Collection[str]) -> Mapping[str, frozenset[str]]:
+        """Return what we may do with those of `topics` that exist, in Kafka's words: `READ`, `WRITE`, `DESCRIBE` and so on.
+
+        Raises:
+            BrokerUnreachable: no broker answers.
+        """
+        doing = f"asking what may be done with {_some(topics)}"
+        names = TopicCollection(list(topics))
+        answers: Mapping[str, TopicDescription | KafkaError] = await _asked(
+            lambda seconds: self._admin.describe_topics(names, include_authorized_operations=True, request_timeout=seconds), doing
+        )
+        found = _answered(answers, doing)
+        return {topic: frozenset(operation.name for operation in described.authorized_operations) for topic, described in found.items()}
 
     def _list(self, topic: str | None) -> dict[str, frozenset[int]]:
         with broker_errors("asking for the topics"):

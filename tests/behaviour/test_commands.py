@@ -29,8 +29,8 @@ async def server() -> AsyncIterator[ChildServer]:
         yield running
 
 
-async def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    run = partial(subprocess.run, [COMMAND, *arguments], capture_output=True, text=True, timeout=40, check=False)
+async def command(*arguments: str | bytes, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    run = partial(subprocess.run, [COMMAND, *arguments], input=text, capture_output=True, text=True, timeout=40, check=False)
     return await trio.to_thread.run_sync(run)
 
 
@@ -58,6 +58,18 @@ async def test_a_pipe_gets_each_frame_as_it_came(server):
         assert json.loads(listener.stdout) == {"sender": "bo", "text": "hello", "tag": None, "chat": "global"}
 
 
+async def test_a_text_comes_from_stdin_and_reaches_a_terminal_of_any_encoding(server):
+    ascii_only = {"PYTHONIOENCODING": "ascii"}
+    as_text = child([COMMAND, "listen", "ann", "--url", server.url], env=ascii_only)
+    as_json = child([COMMAND, "listen", "ann", "--json", "--url", server.url], env=ascii_only)
+    async with as_text as text, as_json as frames:
+        for listener in (text, frames):
+            await listener.wait_for("connected to .* as ann")
+        assert (await command("send", "global", "-", "--as", "bo", "--url", server.url, text="grüße\n")).returncode == 0
+        await text.wait_for(r"global bo: gr\\xfc\\xdfe\n")
+        await frames.wait_for('"text":"grüße"')
+
+
 async def test_a_pipe_that_is_closed_ends_it_quietly(server):
     shell = f"{COMMAND} listen ann --url {server.url} | head -1"
     async with child(["bash", "-c", f"set -o pipefail; {shell}"]) as listener:
@@ -77,7 +89,7 @@ async def test_it_comes_back_when_the_service_does(tmp_path):
             await listener.wait_for("connected to .* as ann")
             first.terminate()
             assert await first.wait() == 0
-            await listener.wait_for("1012 the service restarts; come again; trying again in")
+            await listener.wait_for("1012 the service restarts; come again; trying again")
             async with child([COMMAND, "serve", "--port", port, "--embedded"]) as second:
                 await second.wait_for("listening on")
                 await listener.wait_for("(?s)connected to .*connected to ", seconds=30)
@@ -87,6 +99,7 @@ async def test_what_the_service_refuses_is_one_sentence(server):
     for arguments, sentence in (
         (("send", "a b", "hi", "--as", "bo"), "chat is 'a b'; a chat is made of letters"),
         (("send", "room1", "hi", "--as", ""), "sender"),
+        (("listen", b"a\xff"), "username is not UTF-8"),
         (("listen", "a/b"), "username has a slash, which is not allowed"),
         (("listen", "ann", "--chat", "a b"), "topic is 'a b'; a chat is made of letters"),
     ):
@@ -114,7 +127,8 @@ async def test_check_finds_nothing_wrong_with_a_broker_and_changes_nothing(kafka
     before = kafka.topics()
     ended = await command("check", "--bootstrap", kafka.bootstrap, "--json")
     found = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert [finding["subject"] for finding in found] == ["files", "brokers", "topics", "subscriptions"]
+    assert any(kafka.bootstrap.split(",")[0] in finding["sentence"] for finding in found)
+    assert [finding["subject"] for finding in found] == ["settings", "files", "brokers", "topics", "subscriptions"]
     assert all(finding["ok"] for finding in found), found
     assert (ended.returncode, ended.stderr) == (0, "")
     assert kafka.topics() == before
