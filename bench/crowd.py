@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-PATH = "/receive-message/client/u{number}"
+PATH = "/receive-message/client/{user}{number}"
 CENTRIFUGO_PATH = "/connection/websocket"
 CENTRIFUGO_CHANNEL = "global"
 _AT_ONCE = 50  # handshakes that are under way together
 
 Take = Callable[["Client", bytes], None]
+Channels = Callable[[int], Sequence[str]]
 
 
 class Client:
@@ -74,7 +77,10 @@ class Crowd:
     """All clients.
 
     Args:
-        centrifugo: they speak Centrifugo's protocol: they subscribe to a channel, and answer its pings.
+        centrifugo: they speak Centrifugo's protocol: they subscribe to channels, and answer its pings.
+        first: the number of the first of them, where others are in other processes.
+        user: what the names of users begin with, before the number.
+        channels: what the client of a number subscribes to at Centrifugo.
 
     Attributes:
         clients: those that were connected, also where they are gone by now.
@@ -84,8 +90,13 @@ class Crowd:
         reasons: close frames that came: code and reason -> how many.
     """
 
-    def __init__(self, *, centrifugo: bool = False) -> None:
+    def __init__(
+        self, *, centrifugo: bool = False, first: int = 0, user: str = "u", channels: Channels = lambda number: [CENTRIFUGO_CHANNEL]
+    ) -> None:
         self._centrifugo = centrifugo
+        self._first = first
+        self._user = user
+        self._channels = channels
         self.clients: list[Client] = []
         self.cut = 0
         self.frames = 0
@@ -109,14 +120,16 @@ class Crowd:
             seconds: for each answer.
             receive_buffer: SO_RCVBUF in bytes, for one that will not read.
         """
-        first, joined = len(self.clients), []
+        first, joined = self._first + len(self.clients), []
         for low in range(first, first + count, _AT_ONCE):
             numbers = range(low, min(low + _AT_ONCE, first + count))
-            paths = [CENTRIFUGO_PATH if self._centrifugo else PATH.format(number=number) for number in numbers]
+            paths = [CENTRIFUGO_PATH if self._centrifugo else PATH.format(user=self._user, number=number) for number in numbers]
             asked = [(number, _ask(host, port, path, seconds, receive_buffer)) for number, path in zip(numbers, paths, strict=True)]
             for number, connection in asked:
                 rest = _accepted(connection)
-                joined.append(Client(number, connection, _subscribed(connection, rest) if self._centrifugo else rest))
+                joined.append(
+                    Client(number, connection, _subscribed(connection, rest, self._channels(number)) if self._centrifugo else rest)
+                )
         for client in joined:
             client.socket.setblocking(False)  # noqa: FBT003 - it takes no keyword
             self.listen(client)
@@ -252,17 +265,20 @@ def _accepted(connection: socket.socket) -> bytes:
     return rest
 
 
-def _subscribed(connection: socket.socket, rest: bytes) -> bytes:
-    """Subscribe by Centrifugo's protocol; return what has come after its answer."""
-    commands = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"' + CENTRIFUGO_CHANNEL.encode() + b'"}}'
-    connection.sendall(_frame(1, commands))
-    while b'"id":2' not in rest or not rest.endswith(b"}"):
+def _subscribed(connection: socket.socket, rest: bytes, channels: Sequence[str]) -> bytes:
+    """Subscribe by Centrifugo's protocol; return what has come after its answers."""
+    commands: list[dict[str, object]] = [{"id": 1, "connect": {}}]
+    commands += [{"id": number, "subscribe": {"channel": channel}} for number, channel in enumerate(channels, 2)]
+    connection.sendall(_frame(1, "\n".join(map(json.dumps, commands)).encode()))
+    while len(re.findall(rb'"id":\d+', rest)) < len(commands) or not rest.endswith(b"}"):
         rest += connection.recv(65536)
     if b'"error"' in rest:
-        raise RuntimeError(f"the subscription was refused: {rest!r}")
+        raise RuntimeError(f"a subscription was refused: {rest!r}")
     return b""
 
 
 def _frame(opcode: int, payload: bytes) -> bytes:
-    """Return a client's frame of less than 126 bytes, masked with zeros."""
-    return bytes([0x80 | opcode, 0x80 | len(payload)]) + struct.pack("!I", 0) + payload
+    """Return a client's frame of less than 64 KiB, masked with zeros."""
+    size = len(payload)
+    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + struct.pack("!H", size)
+    return bytes([0x80 | opcode]) + length + struct.pack("!I", 0) + payload

@@ -1,7 +1,9 @@
 """Measures one server: `python -m bench.loadgen URL --bootstrap HOST:PORT --pid PID --clients N …`.
 
-It connects the clients, sends messages until each has had one, then bursts (`--burst MESSAGES`, `--repeat`), then a paced
-round (`--rate`, `--seconds`) which gives latencies from before the produce to after the read. A line of JSON for each.
+It connects the clients, sends messages until each has had one, then single messages, each once the one before has come
+(`--single`), then bursts (`--burst MESSAGES`, `--repeat`), then a paced round (`--rate`, `--seconds`) which gives latencies
+from before the produce to after the read. A line of JSON for each. The clients are in processes of their own
+(`--processes`); with `--rooms` each follows some of many topics instead of one.
 
 Deliveries a second are counted from the first message produced to the last delivery, so what a server holds back before
 it sends counts, too.
@@ -12,18 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
-import resource
 import time
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .crowd import Client, Crowd, totals
 from .processes import cost
 from .producer import Producing
+from .rooms import ROOM_TOPIC, rooms_of, subscribe
+from .shard import Came, Part, Round, Shard
 
-IDLE_SECONDS = 5.0
 QUIET_SECONDS = 1.5
+SINGLE_SECONDS = 5.0  # a single message that takes longer is lost
 
 
 class Measurement:
@@ -32,34 +34,80 @@ class Measurement:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.tag = f"{random.getrandbits(32):08x}"
-        self.producing = Producing(arguments.bootstrap, arguments.topic, centrifugo=arguments.centrifugo)
-        self.crowd = Crowd(centrifugo=arguments.centrifugo)
+        self.topic = ROOM_TOPIC if arguments.rooms else arguments.topic
+        self.producing = Producing(arguments.bootstrap, self.topic, rooms=arguments.rooms)
+        # Those who follow rooms are nobody who is measured without, on the same brokers.
+        self.user = f"r{arguments.rooms}c{arguments.clients}u" if arguments.rooms else "u"
+        self.shards = self.make_shards()
+        self.reasons: dict[str, int] = {}
+
+    def make_shards(self) -> list[Shard]:
+        """Start the processes with the clients."""
+        arguments = self.arguments
+        server = urlsplit(arguments.url)
+        assert server.hostname is not None
+        assert server.port is not None
+        bounds = [arguments.clients * nth // arguments.processes for nth in range(arguments.processes + 1)]
+        return [
+            Shard(
+                Part(
+                    host=server.hostname,
+                    port=server.port,
+                    first=first,
+                    clients=end - first,
+                    user=self.user,
+                    centrifugo=arguments.centrifugo,
+                    topic=self.topic,
+                    rooms=arguments.rooms,
+                    followed=arguments.followed,
+                )
+            )
+            for first, end in pairwise(bounds)
+        ]
 
     def run(self) -> None:
         """Measure all that was asked for."""
+        arguments = self.arguments
+        if arguments.rooms and not arguments.centrifugo:
+            numbers = range(arguments.clients)
+            followed = [rooms_of(number, arguments.followed, arguments.rooms) for number in numbers]
+            subscribe(arguments.url, [f"{self.user}{number}" for number in numbers], followed)
         self.connect()
-        if self.arguments.burst:
-            for _ in range(self.arguments.repeat):
-                self.round("burst", self.arguments.burst)
-        if self.arguments.rate:
-            self.round("paced", int(self.arguments.rate * self.arguments.seconds), rate=self.arguments.rate)
-        self.crowd.close()
+        if arguments.single:
+            self.single(arguments.single)
+        for _ in range(arguments.repeat if arguments.burst else 0):
+            self.round("burst", arguments.burst)
+        if arguments.rate:
+            self.round("paced", int(arguments.rate * arguments.seconds), rate=arguments.rate)
+        for shard in self.shards:
+            shard.close()
         self.producing.close()
+
+    def ask(self, *order: object) -> list[object]:
+        """Ask all processes for the same; return their answers."""
+        for shard in self.shards:
+            shard.begin(*order)
+        return self.answers()
+
+    def answers(self) -> list[object]:
+        """Wait for one more answer from each process."""
+        return [shard.answer() for shard in self.shards]
 
     def connect(self) -> None:
         """Connect everybody; measure what that costs, and what they cost while nothing happens, before and after a first message."""
-        pid, count = self.arguments.pid, self.arguments.clients
-        server = urlsplit(self.arguments.url)
-        assert server.hostname is not None
-        assert server.port is not None
+        pid, count, seconds = self.arguments.pid, self.arguments.clients, self.arguments.idle
+        self.ask("idle", 0.0)  # the processes are up
         before, start = cost(pid), time.monotonic()
-        self.crowd.connect(server.hostname, server.port, count)
+        for shard in self.shards:  # one after the other, as many handshakes are under way together as with one process
+            shard.begin("connect")
+            shard.answer()
         handshakes = time.monotonic() - start
-        self.crowd.pump_for(QUIET_SECONDS)
+        self.ask("idle", QUIET_SECONDS)
         connected = cost(pid)
         fed, fed_seconds = self.feed()
+        self.ask("idle", QUIET_SECONDS)
         quiet = cost(pid)
-        self.crowd.pump_for(IDLE_SECONDS)
+        pings = sum(int(str(answer)) for answer in self.ask("idle", seconds))
         idle = cost(pid)
         self.emit(
             "idle",
@@ -69,42 +117,60 @@ class Measurement:
             fed=fed,
             fed_seconds=fed_seconds,
             idle_kib=(idle.rss - before.rss) * 1024 / count,
-            idle_cpu=(idle.cpu - quiet.cpu) / IDLE_SECONDS,
+            idle_seconds=seconds,
+            idle_cpu=(idle.cpu - quiet.cpu) / seconds,
+            pings=pings,
             rss_before=before.rss,
             rss=idle.rss,
             threads=idle.threads,
             files=idle.files,
-            cut=self.crowd.cut,
         )
 
     def feed(self) -> tuple[int, float]:
-        """Send a message again and again until everybody has had one, then wait until all is quiet.
+        """Send a message, to each room where there are some, again and again until everybody has had one.
 
         Returns:
             How many have had one, and after how many seconds.
         """
-        mark, fed = f"{self.tag}-probe".encode(), 0
-        last_came = start = time.monotonic()
+        start = time.monotonic()
+        fed = 0
+        while fed < self.arguments.clients and time.monotonic() - start < self.arguments.patience:
+            tag = f"{self.tag}-probe"
+            self.ask("feed", tag, 3.0 + self.arguments.clients / 1000 + self.arguments.rooms / 200)
+            self.producing.send(tag, self.arguments.rooms or 1)
+            self.producing.finished()
+            fed = sum(int(str(answer)) for answer in self.answers())
+        return fed, time.monotonic() - start
 
-        def take(client: Client, data: bytes) -> None:
-            nonlocal fed, last_came
-            last_came = time.monotonic()
-            if not client.fed and mark in data:
-                client.fed = True
-                fed += 1
-
-        sent = 0.0
-        while fed < self.crowd.open and time.monotonic() - start < self.arguments.patience:
-            if time.monotonic() - sent > max(0.25, self.arguments.clients / 400):
-                sent = time.monotonic()
-                self.producing.send(f"{self.tag}-probe", 1)
-                self.producing.finished()
-            self.crowd.pump(0.05, take)
+    def single(self, messages: int) -> None:
+        """Send messages one at a time, each to the next room where there are some, and measure when each is read first."""
+        tag = f"{self.tag}-single"
+        produced, acknowledged, lost, cpu, start = [], [], 0, cost(self.arguments.pid).cpu, time.monotonic()
+        for number in range(messages):
+            text = f"{tag}.{number:08d}."
+            for shard in self.shards:
+                shard.begin("wait_for", text, SINGLE_SECONDS)
+            self.answers()
+            sent = time.monotonic_ns()
+            self.producing.send(tag, 1, first=number)
+            self.producing.finished()
+            reads = [read for read in (int(str(answer)) for answer in self.answers()) if read]
+            if reads:
+                produced.append((min(reads) - sent) / 1e6)
+                acknowledged.append((min(reads) - self.producing.acknowledged_ns) / 1e6)
+            else:
+                lost += 1
+            time.sleep(random.uniform(0, 0.02))  # never in step with anybody's clock
         seconds = time.monotonic() - start
-        last_came = time.monotonic()
-        while time.monotonic() - last_came < QUIET_SECONDS:
-            self.crowd.pump(0.1, take)
-        return fed, seconds
+        self.emit(
+            "single",
+            messages=messages,
+            rooms=self.arguments.rooms,
+            missing=lost,
+            cpu=(cost(self.arguments.pid).cpu - cpu) / seconds,
+            **_quantiles(acknowledged),
+            **{f"produced_{name}": value for name, value in _quantiles(produced).items()},
+        )
 
     def round(self, kind: str, messages: int, *, rate: float = 0) -> None:
         """Send messages and measure how they come.
@@ -114,69 +180,50 @@ class Measurement:
             messages: how many.
             rate: a second, and then latencies are measured; 0: as fast as it goes.
         """
-        crowd, pid, count = self.crowd, self.arguments.pid, self.arguments.clients
+        pid = self.arguments.pid
         tag = f"{self.tag}-{random.getrandbits(24):06x}"
-        find_numbers = re.compile(tag.encode() + rb"\.(\d{8})\.").findall
-        find_numbers_and_times = re.compile(tag.encode() + rb"\.(\d{8})\.(\d{16})\.").findall
-        expected = b"".join(b"%08d" % number for number in range(messages))
-        for client in crowd.clients:
-            client.begin_round()
-        crowd.frames, cut_before = 0, crowd.cut
-        came = complete = 0
-        first = last = 0.0
-        latencies: list[int] = []
-
-        def take(client: Client, data: bytes) -> None:
-            nonlocal came, complete, first, last
-            if rate:
-                now = time.monotonic_ns()
-                found = find_numbers_and_times(data)
-                latencies.extend([now - int(sent) for _, sent in found])
-                numbers = [number for number, _ in found]
-            else:
-                numbers = find_numbers(data)
-            if numbers:
-                last = time.monotonic()
-                first = first or last
-                came += len(numbers)
-                had = client.had
-                client.take(numbers, expected)
-                complete += had < messages == client.had
-
-        before, own_before, start = cost(pid), _own_cpu(), time.monotonic()
+        self.ask("count", Round(tag=tag, messages=messages, timed=bool(rate), stall=self.arguments.stall))
+        before, start = cost(pid), time.monotonic()
         self.producing.send(tag, messages, rate=rate)
-        while complete < count and crowd.open and time.monotonic() - (last or start) < self.arguments.stall:
-            crowd.pump(0.2, take)
-        after, own_after, end = cost(pid), _own_cpu(), time.monotonic()
-        crowd.pump_for(0.7, take)  # what comes twice comes now
+        self.answers()
+        after, end = cost(pid), time.monotonic()
+        parts = [part for part in self.answers() if isinstance(part, Came)]
         unacknowledged = self.producing.finished()
+        came = sum(part.came for part in parts)
+        last = max(part.last for part in parts) or end
+        first = min((part.first for part in parts if part.first), default=end)
+        for part in parts:
+            self.reasons.update(part.reasons)
         result = {
             "messages": messages,
             "rate": rate,
+            "rooms": self.arguments.rooms,
             "came": came,
-            **totals(crowd.clients, messages),
-            "cut": crowd.cut - cut_before,
+            "missing": sum(part.missing for part in parts),
+            "doubles": sum(part.doubles for part in parts),
+            "disordered": sum(part.disordered for part in parts),
+            "cut": sum(part.cut for part in parts),
             "unacknowledged": unacknowledged,
-            "per_second": came / ((last or end) - start),
-            "first_after_ms": ((first or end) - start) * 1000,
+            "per_second": came / (last - start),
+            "first_after_ms": (first - start) * 1000,
             "cpu": after.cpu - before.cpu,
             "cpu_100k": (after.cpu - before.cpu) / max(came, 1) * 1e5,
             "cores": (after.cpu - before.cpu) / (end - start),
-            "loadgen_cores": (own_after - own_before) / (end - start),
+            "loadgen_cores": sum(part.cpu for part in parts) / (end - start),
+            "loadgen_busiest": max(part.cpu for part in parts) / (end - start),
             "rss": cost(pid).rss,
-            "frames": crowd.frames,
+            "frames": sum(part.frames for part in parts),
         }
-        if latencies:
-            latencies.sort()
-            for name, part in {"p50": 0.5, "p99": 0.99, "p999": 0.999, "max": 1.0}.items():
-                result[name] = latencies[min(len(latencies) - 1, int(len(latencies) * part))] / 1e6
+        if rate:
+            result |= _quantiles([nanoseconds / 1e6 for part in parts for nanoseconds in part.latencies])
         self.emit(kind, **result)
 
     def emit(self, kind: str, **result: float) -> None:
         """Write a result: as a line on stdout, and into the file of results."""
-        line = {"peer": self.arguments.name, "kind": kind, "clients": self.arguments.clients, **result}
-        if self.crowd.reasons:
-            line["close_frames"] = self.crowd.reasons
+        line: dict[str, object] = {"peer": self.arguments.name, "kind": kind, "clients": self.arguments.clients}
+        line |= {"processes": self.arguments.processes, **result}
+        if self.reasons:
+            line["close_frames"] = self.reasons
         shown = {key: round(value, 3) if isinstance(value, float) else value for key, value in line.items()}
         print(json.dumps(shown), flush=True)
         if self.arguments.results is not None:
@@ -184,9 +231,10 @@ class Measurement:
                 file.write(json.dumps(line) + "\n")
 
 
-def _own_cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+def _quantiles(values: list[float]) -> dict[str, float]:
+    values = sorted(values)
+    parts = {"p50": 0.5, "p99": 0.99, "p999": 0.999, "max": 1.0}
+    return {name: values[min(len(values) - 1, int(len(values) * part))] for name, part in parts.items()} if values else {}
 
 
 def main() -> None:
@@ -197,7 +245,12 @@ def main() -> None:
     parser.add_argument("--name", default="server", help="what the results call it")
     parser.add_argument("--centrifugo", action="store_true", help="the server speaks Centrifugo's protocol")
     parser.add_argument("--topic", default="kafka.chat.global")
+    parser.add_argument("--rooms", type=int, default=0, help=f"so many topics, {ROOM_TOPIC}0 and on, which have to be there")
+    parser.add_argument("--followed", type=int, default=3, help="rooms that a client follows")
     parser.add_argument("--clients", type=int, default=100)
+    parser.add_argument("--processes", type=int, default=1, help="over which the clients are spread")
+    parser.add_argument("--idle", type=float, default=5, help="seconds of doing nothing")
+    parser.add_argument("--single", type=int, default=0, help="messages sent one at a time")
     parser.add_argument("--burst", type=int, default=0, help="messages sent as fast as it goes")
     parser.add_argument("--repeat", type=int, default=3, help="bursts")
     parser.add_argument("--rate", type=float, default=0, help="messages a second of the paced round")

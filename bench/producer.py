@@ -1,8 +1,9 @@
-"""The sending side of a measurement, in a process of its own: `python -m bench.producer BOOTSTRAP TOPIC [CHANNEL]`.
+"""The sending side of a measurement, in a process of its own: `python -m bench.producer BOOTSTRAP TOPIC [ROOMS]`.
 
-Reads a JSON object a line: `{"tag", "messages", "rate", "padding"}`; sends that many messages, rate a second (0: as fast
-as it goes), and answers with a line, the number that was not acknowledged. Each text is `tag.number.nanoseconds. padding`
-with CLOCK_MONOTONIC, so that loss, doubles, order and latency are exact.
+Reads a JSON object a line: `{"tag", "first", "messages", "rate", "padding"}`; sends that many messages, rate a second (0:
+as fast as it goes), and answers with a line: the number that was not acknowledged, and when the last one was. Each text is
+`tag.number.nanoseconds. padding` with CLOCK_MONOTONIC, so that loss, doubles, order and latency are exact. With rooms,
+the topic's name is what theirs begin with, and `rooms.room_of` says which message goes to which.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from .crowd import CENTRIFUGO_CHANNEL
+from .rooms import channel_of, room_of
 
 WORDS = "hello everyone, this is a chat message, about a hundred bytes long"
 
@@ -22,22 +23,25 @@ WORDS = "hello everyone, this is a chat message, about a hundred bytes long"
 class Producing:
     """The child process, as the load generator has it."""
 
-    def __init__(self, bootstrap: str, topic: str, *, centrifugo: bool = False) -> None:
-        command = [sys.executable, "-m", "bench.producer", bootstrap, topic, *([CENTRIFUGO_CHANNEL] if centrifugo else [])]
+    def __init__(self, bootstrap: str, topic: str, *, rooms: int = 0) -> None:
+        command = [sys.executable, "-m", "bench.producer", bootstrap, topic, str(rooms)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.acknowledged_ns = 0  # when the last message of the last answer was, by CLOCK_MONOTONIC
         self._answer()  # it has met the topic
 
-    def send(self, tag: str, messages: int, *, rate: float = 0, padding: int = 0) -> None:
+    def send(self, tag: str, messages: int, *, first: int = 0, rate: float = 0, padding: int = 0) -> None:
         """Begin to send; `finished` says when all are acknowledged.
 
         Args:
             tag: what their texts begin with.
             messages: how many.
+            first: the first one's number.
             rate: a second; 0: as fast as it goes.
             padding: how many bytes are added to each text.
         """
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"tag": tag, "messages": messages, "rate": rate, "padding": padding}) + "\n")
+        order = {"tag": tag, "first": first, "messages": messages, "rate": rate, "padding": padding}
+        self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
 
     def finished(self) -> int:
@@ -55,42 +59,48 @@ class Producing:
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError("the producer has ended")
-        return int(line)
+        unacknowledged, self.acknowledged_ns = map(int, line.split())
+        return unacknowledged
 
 
 def main() -> None:
-    bootstrap, topic, *channels = sys.argv[1:]
-    # Centrifugo is told by it where to.
-    headers: list[tuple[str, str | bytes | None]] = [("centrifugo-channels", channel) for channel in channels]
+    bootstrap, topic, rooms = sys.argv[1], sys.argv[2], int(sys.argv[3])
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 1, "acks": "all", "queue.buffering.max.messages": 1_000_000})
-    producer.list_topics(topic, timeout=10)
-    print(0, flush=True)
-    refused = 0
+    topics = [f"{topic}{room}" for room in range(rooms)] or [topic]
+    # Centrifugo is told by a header where to.
+    headers: list[list[tuple[str, str | bytes | None]]] = [[("centrifugo-channels", channel_of(name))] for name in topics]
+    for name in topics:
+        producer.list_topics(name, timeout=10)
+    refused = acknowledged_ns = 0
 
     def acknowledged(error: KafkaError | None, _: Message) -> None:
-        nonlocal refused
+        nonlocal refused, acknowledged_ns
         refused += error is not None
+        acknowledged_ns = time.monotonic_ns()
 
+    print(refused, acknowledged_ns, flush=True)
     for line in sys.stdin:
         order = json.loads(line)
         refused, start = 0, time.monotonic()
         words = WORDS + "x" * order["padding"]
-        for number in range(order["messages"]):
+        for number in range(order["first"], order["first"] + order["messages"]):
             if order["rate"]:
-                due = start + number / order["rate"]
+                due = start + (number - order["first"]) / order["rate"]
                 while (wait := due - time.monotonic()) > 0:
                     producer.poll(0)
                     time.sleep(min(wait, 0.05))
+            room = room_of(number, rooms) if rooms else 0
             text = f"{order['tag']}.{number:08d}.{time.monotonic_ns():016d}. {words}"
-            value = json.dumps({"sender": "alice", "text": text, "tag": "t", "topic": topic}).encode()
+            value = json.dumps({"sender": "alice", "text": text, "tag": "t", "topic": topics[room]}).encode()
             while True:
                 try:
-                    producer.produce(topic, value, key=b"k", headers=headers, on_delivery=acknowledged)
+                    producer.produce(topics[room], value, key=b"k", headers=headers[room], on_delivery=acknowledged)
                     break
                 except BufferError:
                     producer.poll(0.1)
             producer.poll(0)
-        print(producer.flush(60) + refused, flush=True)
+        unacknowledged = producer.flush(60) + refused
+        print(unacknowledged, acknowledged_ns, flush=True)
 
 
 if __name__ == "__main__":

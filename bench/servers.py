@@ -19,23 +19,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from tests.support.kafka_node import free_port
 from tests.support.processes import end_process, last_lines, start_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 30.0
 SETTLE_SECONDS = 2.0  # a consumer that has just joined its group
+PING_SECONDS = 25  # the defaults of kafka_chat and of Centrifugo
+PONG_SECONDS = 8  # Centrifugo's default; kafka_chat's is 10
 
 PEERS = {
     "kafka_chat": "this project",
     "kafka_chat_workers": "this project, two workers",
-    "centrifugo": "Centrifugo, in Go: a Kafka consumer for the process, one channel",
+    "centrifugo": "Centrifugo, in Go: a Kafka consumer for the process, a channel for each chat",
     "seed_shared": "FastAPI, uvicorn, one aiokafka consumer, a queue per client",
     "seed_stack": "FastAPI, uvicorn, an aiokafka consumer per client",
+    "floor": "no server: os.write to as many sockets in a bare loop",
 }
 
 
@@ -66,7 +71,9 @@ def peers_python(cache: Path) -> Path:
 
 
 @contextlib.contextmanager
-def running(peer: str, bootstrap: str, *, logs: Path, python: Path | None, topic: str, centrifugo: Path | None) -> Iterator[Running]:
+def running(
+    peer: str, bootstrap: str, *, logs: Path, python: Path | None, topics: Sequence[str], centrifugo: Path | None
+) -> Iterator[Running]:
     """Run a server for as long as the block lasts.
 
     Args:
@@ -74,12 +81,12 @@ def running(peer: str, bootstrap: str, *, logs: Path, python: Path | None, topic
         bootstrap: the brokers.
         logs: a folder for what it says.
         python: with the packages of the peers in Python.
-        topic: that Centrifugo reads; the others know it.
+        topics: that Centrifugo reads; the others know theirs.
         centrifugo: its binary.
     """
     port, log = free_port(), logs / f"{peer}.log"
     if peer == "centrifugo":
-        command = [str(centrifugo), "--config", str(_centrifugo_config(bootstrap, topic, port, logs))]
+        command = [str(centrifugo), "--config", str(_centrifugo_config(bootstrap, topics, port, logs))]
     elif peer.startswith("kafka_chat"):
         workers = "2" if peer == "kafka_chat_workers" else "1"
         command = [str(Path(sys.executable).with_name("kafka-chat")), "serve", "--bootstrap", bootstrap, "--workers", workers]
@@ -100,18 +107,19 @@ def running(peer: str, bootstrap: str, *, logs: Path, python: Path | None, topic
             print(f"{peer} ended with {code}; the end of its log:\n{last_lines(log, 20)}", file=sys.stderr)
 
 
-def _centrifugo_config(bootstrap: str, topic: str, port: int, folder: Path) -> Path:
-    """Write a configuration in which Centrifugo passes a topic's values on as they are, from the topic's end on."""
+def _centrifugo_config(bootstrap: str, topics: Sequence[str], port: int, folder: Path) -> Path:
+    """Write a configuration in which Centrifugo passes values of topics of one partition on as they are, from their ends on."""
     group = f"bench-{port}-{time.monotonic_ns()}"
-    # A group without offsets would begin at the start of the topic; there is no setting for it.
+    # A group without offsets would begin at the start of the topics; there is no setting for it.
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.list_topics(timeout=30)  # it would not find the leaders of new topics
+    latest = admin.list_offsets({TopicPartition(topic, 0): OffsetSpec.latest() for topic in topics}, request_timeout=30)
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
-    end = TopicPartition(topic, 0)
-    end.offset = consumer.get_watermark_offsets(end, timeout=10)[1]
-    consumer.commit(offsets=[end], asynchronous=False)
+    consumer.commit(offsets=[TopicPartition(at.topic, 0, end.result().offset) for at, end in latest.items()], asynchronous=False)
     consumer.close()
     kafka = {
         "brokers": [bootstrap],
-        "topics": [topic],
+        "topics": list(topics),
         "consumer_group": group,
         "publication_data_mode": {"enabled": True, "channels_header": "centrifugo-channels"},
     }
@@ -120,7 +128,12 @@ def _centrifugo_config(bootstrap: str, topic: str, port: int, folder: Path) -> P
         "health": {"enabled": True},
         "log": {"level": "warn"},
         "usage_stats": {"disabled": True},
-        "client": {"insecure": True, "allow_anonymous_connect_without_token": True},
+        "client": {
+            "insecure": True,
+            "allow_anonymous_connect_without_token": True,
+            "ping_interval": f"{PING_SECONDS}s",
+            "pong_timeout": f"{PONG_SECONDS}s",
+        },
         "channel": {"without_namespace": {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True}},
         "consumers": [{"enabled": True, "name": "chat", "type": "kafka", "kafka": kafka}],
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 
 BASE = "kafka_chat"
+BUSY = 0.8  # of a core: a process of the load generator that takes more may be the bottleneck
 
 Result = dict[str, float]
 
@@ -45,19 +46,26 @@ class Results:
     def ratios(self, kind: str, scenario: tuple[int, int, float], peer: str, figure: str) -> list[float]:
         """Return the figure of a peer over that of kafka_chat, a number a pass."""
         found = self._found[(kind, *scenario)]
-        mine, base = ([median([result[figure] for result in one]) if one else None for one in found[name]] for name in (peer, BASE))
+        mine, base = (
+            [median([result[figure] for result in one]) if one and figure in one[0] else None for one in found[name]]
+            for name in (peer, BASE)
+        )
         return [a / b for a, b in zip(mine, base, strict=False) if a is not None and b]
+
+    def medians(self, kind: str, scenario: tuple[int, int, float], figure: str) -> list[float]:
+        """Return a figure of kafka_chat, a number a pass."""
+        return [median([result[figure] for result in one]) for one in self._found[(kind, *scenario)][BASE] if one and figure in one[0]]
 
 
 def tables(results: Results) -> str:
     """Return everything that was measured."""
-    return "\n\n".join(table for table in (_bursts(results), _paced(results), _idle(results)) if table)
+    return "\n\n".join(table for table in (_bursts(results), _paced(results), _singles(results), _idle(results)) if table)
 
 
 def _bursts(results: Results) -> str:
     columns = [
         "clients", "messages x rounds", "peer", "deliveries/s, median (least-most)", "/ kafka_chat, per pass",
-        "server CPU s per 100,000", "/ kafka_chat, per pass", "server cores", "load generator cores",
+        "server CPU s per 100,000", "/ kafka_chat, per pass", "server cores", "load generator cores x processes",
         "lost / doubled / disordered / cut", "RSS MiB",
     ]  # fmt: skip
     rows = []
@@ -69,7 +77,7 @@ def _bursts(results: Results) -> str:
                 str(scenario[0]), f"{scenario[1]} x {len(rounds)}", peer, f"{median(rates):,.0f} ({min(rates):,.0f}-{max(rates):,.0f})",
                 _listed(results.ratios("burst", scenario, peer, "per_second")), _median(rounds, "cpu_100k", 3),
                 _listed(results.ratios("burst", scenario, peer, "cpu_100k")),
-                _median(rounds, "cores", 2), _median(rounds, "loadgen_cores", 2),
+                _median(rounds, "cores", 2), _generator(rounds),
                 _faults(rounds), _median(rounds, "rss", 0),
             ])  # fmt: skip
     return _table(columns, rows)
@@ -77,18 +85,35 @@ def _bursts(results: Results) -> str:
 
 def _paced(results: Results) -> str:
     columns = [
-        "clients", "messages/s x seconds x rounds", "peer", "p50 ms", "p99 ms", "p99 / kafka_chat, per pass", "p999 ms", "most ms",
-        "server CPU s per 100,000", "/ kafka_chat, per pass", "load generator cores", "lost / doubled / disordered / cut",
+        "clients", "rooms", "messages/s x seconds x rounds", "peer", "p50 ms", "p99 ms", "p99 / kafka_chat, per pass", "p999 ms", "most ms",
+        "server CPU s per 100,000", "/ kafka_chat, per pass", "load generator cores x processes", "lost / doubled / disordered / cut",
     ]  # fmt: skip
     rows = []
     for scenario in results.scenarios("paced"):
         for peer in results.peers("paced", scenario):
             rounds = results.all("paced", scenario, peer)
             rows.append([
-                str(scenario[0]), f"{scenario[2]:g} x {scenario[1] / scenario[2]:g} x {len(rounds)}", peer,
+                str(scenario[0]), _median(rounds, "rooms", 0), f"{scenario[2]:g} x {scenario[1] / scenario[2]:g} x {len(rounds)}", peer,
                 _median(rounds, "p50", 1), _median(rounds, "p99", 1), _listed(results.ratios("paced", scenario, peer, "p99")),
                 _median(rounds, "p999", 1), _median(rounds, "max", 1), _median(rounds, "cpu_100k", 2),
-                _listed(results.ratios("paced", scenario, peer, "cpu_100k")), _median(rounds, "loadgen_cores", 2), _faults(rounds),
+                _listed(results.ratios("paced", scenario, peer, "cpu_100k")), _generator(rounds), _faults(rounds),
+            ])  # fmt: skip
+    return _table(columns, rows)
+
+
+def _singles(results: Results) -> str:
+    columns = [
+        "clients", "rooms", "messages x rounds", "peer", "acknowledged -> read, p50 ms", "p99 ms", "produced -> read, p50 ms", "p99 ms",
+        "server cores", "lost",
+    ]  # fmt: skip
+    rows = []
+    for scenario in results.scenarios("single"):
+        for peer in results.peers("single", scenario):
+            rounds = results.all("single", scenario, peer)
+            rows.append([
+                str(scenario[0]), _median(rounds, "rooms", 0), f"{scenario[1]} x {len(rounds)}", peer,
+                _median(rounds, "p50", 1), _median(rounds, "p99", 1), _median(rounds, "produced_p50", 1),
+                _median(rounds, "produced_p99", 1), _median(rounds, "cpu", 2), f"{sum(one['missing'] for one in rounds):g}",
             ])  # fmt: skip
     return _table(columns, rows)
 
@@ -96,7 +121,7 @@ def _paced(results: Results) -> str:
 def _idle(results: Results) -> str:
     columns = [
         "clients", "peer", "CPU ms to connect one", "KiB a connected socket", "the same after a first message", "idle CPU % of a core",
-        "RSS MiB before -> with all", "threads", "files", "handshakes s", "fed", "fed after s",
+        "pings in s", "RSS MiB before -> with all", "threads", "files", "handshakes s", "fed", "fed after s",
     ]  # fmt: skip
     rows = []
     for scenario in results.scenarios("idle"):
@@ -106,6 +131,7 @@ def _idle(results: Results) -> str:
                 str(scenario[0]), peer, _median(rounds, "connect_cpu_ms", 2),
                 _median(rounds, "connected_kib", 1), _median(rounds, "idle_kib", 1),
                 f"{median([one['idle_cpu'] * 100 for one in rounds]):.1f}",
+                f"{_median(rounds, 'pings', 0)} in {_median(rounds, 'idle_seconds', 0)}",
                 f"{_median(rounds, 'rss_before', 0)} -> {_median(rounds, 'rss', 0)}",
                 _median(rounds, "threads", 0), _median(rounds, "files", 0),
                 _median(rounds, "handshake_seconds", 1), f"{_median(rounds, 'fed', 0)} / {scenario[0]}", _median(rounds, "fed_seconds", 1),
@@ -122,7 +148,17 @@ def _listed(ratios: list[float]) -> str:
     return " ".join(f"{ratio:.3g}" for ratio in ratios) or "-"
 
 
+def _generator(rounds: list[Result]) -> str:
+    """Return its cores, and in bold where one of its processes was so busy that it may have been what held us up."""
+    if "loadgen_cores" not in rounds[0]:
+        return "-"
+    shown = f"{_median(rounds, 'loadgen_cores', 2)} x {_median(rounds, 'processes', 0)}"
+    return f"**{shown}**" if median([one["loadgen_busiest"] for one in rounds]) > BUSY else shown
+
+
 def _faults(rounds: list[Result]) -> str:
+    if "missing" not in rounds[0]:
+        return "-"
     return " / ".join(f"{sum(one[figure] for one in rounds):g}" for figure in ("missing", "doubles", "disordered", "cut"))
 
 

@@ -1,0 +1,79 @@
+"""Many rooms, a topic each: which message goes to which, who follows which, and what is missing in the end."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from itertools import pairwise
+from urllib.parse import urlencode, urlsplit
+
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+PREFIX = "kafka.chat."
+ROOM_TOPIC = PREFIX + "room"  # and a number
+_STRIDE = 7919  # a prime, so that neighbouring messages go to rooms far apart and each room has its turn
+_AT_ONCE = 500  # topics made by one call
+_CALLS_AT_ONCE = 8
+
+
+def room_of(number: int, rooms: int) -> int:
+    """Return the room of a message; each room gets one of every `rooms` messages."""
+    return number * _STRIDE % rooms
+
+
+def channel_of(topic: str) -> str:
+    """Return what a topic is called at Centrifugo, as a chat is called here."""
+    return topic.removeprefix(PREFIX)
+
+
+def rooms_of(client: int, followed: int, rooms: int) -> list[int]:
+    """Return the rooms that a client follows: as many followers for each room as for any other."""
+    return [(client * followed + nth) % rooms for nth in range(followed)]
+
+
+def faults(numbers: list[int], wanted: set[int], rooms: int) -> tuple[int, int, int]:
+    """Return how many messages one client missed, had twice, and had after a later one of the same room.
+
+    Args:
+        numbers: of the messages that came, in their order.
+        wanted: the numbers that should have come.
+        rooms: how many there are.
+    """
+    by_room: dict[int, list[int]] = defaultdict(list)
+    for number in numbers:
+        by_room[room_of(number, rooms)].append(number)
+    disordered = sum(later < earlier for one in by_room.values() for earlier, later in pairwise(one))
+    return len(wanted - set(numbers)), sum(times - 1 for times in Counter(numbers).values()), disordered
+
+
+def make_topics(bootstrap: str, rooms: int) -> None:
+    """Make the topics of so many rooms, where they are missing."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    there = admin.list_topics(timeout=30).topics
+    missing = [name for name in (f"{ROOM_TOPIC}{room}" for room in range(rooms)) if name not in there]
+    for low in range(0, len(missing), _AT_ONCE):
+        made = admin.create_topics([NewTopic(name, 1, 1) for name in missing[low : low + _AT_ONCE]], operation_timeout=60)
+        for future in made.values():
+            future.result(90)
+
+
+def subscribe(url: str, users: list[str], followed: list[list[int]]) -> None:
+    """Subscribe each user to its rooms through `POST /subscribing/…`; what is there already is left as it is."""
+    server = urlsplit(url)
+    assert server.hostname is not None
+
+    def calls(nth: int) -> None:
+        connection = HTTPConnection(str(server.hostname), server.port, timeout=30)
+        for user, rooms in list(zip(users, followed, strict=True))[nth::_CALLS_AT_ONCE]:
+            connection.request("POST", f"/subscribing/{user}?{urlencode([('topic', f'room{room}') for room in rooms])}")
+            answer = connection.getresponse()
+            body = json.loads(answer.read())
+            if answer.status != 200:
+                raise RuntimeError(f"{user} could not subscribe: {body}")
+        connection.close()
+
+    with ThreadPoolExecutor(_CALLS_AT_ONCE) as threads:
+        list(threads.map(calls, range(_CALLS_AT_ONCE)))
