@@ -30,9 +30,13 @@ if TYPE_CHECKING:
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-# How long each try of a question may take; 3 s in all, then `BrokerUnreachable`. One that is asked while the client connects
-# may never be sent, which happens to one in twenty of the first ones, and nothing but its timeout ends it.
-TRIES_SECONDS = (0.3, 0.7, 2.0)
+ANSWER_SECONDS = 3.0  # for a question, then `BrokerUnreachable`
+# How long each try may take. One that is asked while the client connects may never be sent, which happens to one in twenty of
+# the first ones, and nothing but its timeout ends it. Others are for one broker, the "controller", and that may be away: then
+# the next try is for another one.
+TRIES_SECONDS = (0.3, 0.3, 0.4, 0.5, ANSWER_SECONDS)
+LEARN_SECONDS = 0.3  # for a listing in between; a thread waits meanwhile
+CONTROLLERS = 10  # listings until one names another controller: each names any of them, one that was just killed included
 LATE_SECONDS = 0.2  # how much later than that librdkafka may tell of a timeout
 LOG_SECONDS = 1.0
 LIST_SECONDS = 1.0  # for a listing, which takes a millisecond; a thread waits meanwhile
@@ -57,6 +61,10 @@ class KafkaLookup:
         self._admin = admin
         self._lister = lister  # never assigned: a Consumer's metadata requests create no topic, an AdminClient's do
         self._thread = trio.CapacityLimiter(1)  # a Consumer takes one call at a time
+        self._learning = trio.Lock()
+        self._learners = trio.CapacityLimiter(1)
+        self._learned = float("-inf")
+        self._controller = -1  # whom the AdminClient was last told to ask
 
     async def run_log(self) -> None:
         """Have the AdminClient's log lines written, until cancelled; without this they would pile up in it."""
@@ -82,7 +90,7 @@ class KafkaLookup:
             return {}
         doing = f"describing {_some(topics)}"
         names = TopicCollection(list(topics))
-        answers: Mapping[str, TopicDescription | KafkaError] = await _asked(
+        answers: Mapping[str, TopicDescription | KafkaError] = await self._asked(
             lambda seconds: self._admin.describe_topics(names, request_timeout=seconds), doing
         )
         facts: dict[str, TopicFacts] = {}
@@ -114,7 +122,7 @@ class KafkaLookup:
     async def nodes(self) -> list[str]:
         """Return the addresses of the brokers, `HOST:PORT`, as they name themselves; raise `BrokerUnreachable` if none answers."""
         doing = "asking which brokers there are"
-        answers: Mapping[None, DescribeClusterResult | KafkaError] = await _asked(
+        answers: Mapping[None, DescribeClusterResult | KafkaError] = await self._asked(
             lambda seconds: {None: self._admin.describe_cluster(request_timeout=seconds)}, doing
         )
         answer = answers[None]
@@ -130,7 +138,7 @@ class KafkaLookup:
         """
         doing = f"asking what may be done with {_some(topics)}"
         names = TopicCollection(list(topics))
-        answers: Mapping[str, TopicDescription | KafkaError] = await _asked(
+        answers: Mapping[str, TopicDescription | KafkaError] = await self._asked(
             lambda seconds: self._admin.describe_topics(names, include_authorized_operations=True, request_timeout=seconds), doing
         )
         found = _answered(answers, doing)
@@ -149,10 +157,44 @@ class KafkaLookup:
         doing = f"{doing} of {_some(keys)}"
         asked = {TopicPartition(topic, partition): spec for topic, partition in by_place}
         # Without the isolation level the answer is the high watermark, which lies above open transactions.
-        answers: Mapping[TopicPartition, ListOffsetsResultInfo | KafkaError] = await _asked(
+        answers: Mapping[TopicPartition, ListOffsetsResultInfo | KafkaError] = await self._asked(
             lambda seconds: self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=seconds), doing
         )
         return {by_place[place.topic, place.partition]: answer.offset for place, answer in _answered(answers, doing).items()}
+
+    async def _asked(self, ask: Callable[[float], Mapping[K, Future[T]]], doing: str) -> dict[K, T | KafkaError]:
+        """Return the answers to what `ask(seconds)` asks, which is asked anew until no answer is missing or the time is over."""
+        answers: dict[K, T | KafkaError] | None = None
+        with trio.move_on_after(ANSWER_SECONDS):
+            for seconds in TRIES_SECONDS:
+                with suppress(BrokerUnreachable):
+                    answers = await admin_futures(ask(seconds), doing=doing, timeout_seconds=seconds + LATE_SECONDS)
+                    if not any(isinstance(answer, KafkaError) and unreachable(answer) for answer in answers.values()):
+                        return answers
+                await self._learn()
+        if answers is None:
+            raise BrokerUnreachable(f"{doing} failed: no broker answered within {ANSWER_SECONDS:g} s")
+        return answers
+
+    async def _learn(self) -> None:
+        """Have the AdminClient hear of another controller, once for all who want that at the same time.
+
+        It asks for that by itself once a second, but not while it waits for one that is away: then it tries to connect without
+        a pause for ten seconds (measured), and has time for nothing else.
+        """
+        wanted = trio.current_time()
+        async with self._learning:
+            if self._learned < wanted:
+                self._learned = trio.current_time()
+                await trio.to_thread.run_sync(self._find_controller, limiter=self._learners)
+
+    def _find_controller(self) -> None:
+        with suppress(KafkaException):  # no broker answers: the next try tells
+            for _ in range(CONTROLLERS):
+                listing = self._admin.list_topics(timeout=LEARN_SECONDS)  # of all topics: this makes none
+                if listing.controller_id != self._controller or len(listing.brokers) == 1:
+                    break
+            self._controller = listing.controller_id
 
 
 class EmbeddedLookup(KafkaLookup):
@@ -181,17 +223,6 @@ async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
             yield lookup
     finally:
         lookup.close()
-
-
-async def _asked(ask: Callable[[float], Mapping[K, Future[T]]], doing: str) -> dict[K, T | KafkaError]:
-    """Return the answers to what `ask(seconds)` asks, which is asked anew until no answer is missing or the time is over."""
-    *tries, last = TRIES_SECONDS
-    for seconds in tries:
-        with suppress(BrokerUnreachable):
-            answers = await admin_futures(ask(seconds), doing=doing, timeout_seconds=seconds + LATE_SECONDS)
-            if not any(isinstance(answer, KafkaError) and unreachable(answer) for answer in answers.values()):
-                return answers
-    return await admin_futures(ask(last), doing=doing, timeout_seconds=last + LATE_SECONDS)
 
 
 def _answered(answers: Mapping[K, T | KafkaError], doing: str) -> dict[K, T]:
