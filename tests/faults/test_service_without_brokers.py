@@ -94,8 +94,8 @@ async def test_started_without_a_broker_it_serves_and_delivers_once_there_is_one
             await assert_refused(server, "POST", "/subscribing/ann?topic=room")
             await until(lambda: _says(server, "no broker"), 5)
             lines, spent = len(server.stderr.splitlines()), cpu_seconds(server.pid)
-            await trio.sleep(4)
-            assert cpu_seconds(server.pid) - spent < 0.6, "it polls busily"
+            await trio.sleep(3)
+            assert cpu_seconds(server.pid) - spent < 0.45, "it polls busily"
             assert len(server.stderr.splitlines()) - lines <= 4, server.stderr
             await trio.to_thread.run_sync(hanging.start)
             await produce(hanging, topic, *(f"at once {n}" for n in range(20)))
@@ -148,7 +148,6 @@ async def test_brokers_that_go_and_come_back_cost_nobody_a_message(hanging: Kafk
                 await ann.take(200, seconds=20)
                 await bob.take(200, seconds=20)
                 await late.take_until("after 99", seconds=20)
-            await trio.sleep(4)  # longer than anything may wait to be written
             await produce(hanging, chats.topic("room"), "mark")
             await ann.take_until("mark")
             assert await chats_of(server, "ann") == ["global", "room"]
