@@ -5,6 +5,8 @@ PORT ?= 8001
 
 BIN := .venv/bin
 READY := .venv/ready
+COMPILE := .cache/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-emit-index-url --no-emit-find-links
 
 .PHONY: help setup run quick test lint pages image image-try lock clean
 
@@ -46,14 +48,12 @@ image:  ## build the container image kafka-chat, with buildah or docker
 image-try:  ## build the image on a base made here, start it and try it (as root, on Debian; some minutes)
 	@exec deploy/try_image.sh
 
-lock: setup  ## resolve pyproject.toml anew into requirements.lock and requirements-runtime.lock
+lock: setup  ## resolve pyproject.toml anew into the requirements*.lock
 	$(PYTHON) -m venv .cache/lock
 	.cache/lock/bin/pip install --quiet uv
-	.cache/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-		--no-emit-index-url --no-emit-find-links --group test --group lint --group build pyproject.toml --output-file requirements.lock
-	.cache/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-		--no-emit-index-url --no-emit-find-links --constraints requirements.lock --group build pyproject.toml \
-		--output-file requirements-runtime.lock
+	$(COMPILE) --upgrade --group test --group lint --group build pyproject.toml --output-file requirements.lock
+	$(COMPILE) --constraints requirements.lock pyproject.toml --output-file requirements-runtime.lock
+	$(COMPILE) --constraints requirements.lock --group build --output-file requirements-build.lock
 
 clean:  ## remove what these commands have made
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -119,14 +120,32 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(parsed: argparse.Namespace) -> None:
     """Run `kafka-chat serve` until it is told to stop."""
-    settings = _settings(parsed)
+    with _ended_by_sigterm():
+        _serve_with(_settings(parsed), reload=partial(_settings, parsed))
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the process at once, until something that serves listens for it.
+
+    Without a handler that would be so, too, but not for process 1 of a container: the kernel lets it miss the signal.
+    """
+    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(OK))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _serve_with(settings: Settings, *, reload: Callable[[], Settings]) -> None:
+    """Serve with these settings; `reload` gives those that the workers get after SIGHUP."""
     if settings.kafka.bootstrap_servers is None and not settings.kafka.embedded:
         if settings.kafka.embedded is False:
             raise SettingsError(f"no broker is named, and kafka.embedded is false: {NAME_A_BROKER}")
         settings = with_embedded_broker(settings)
         _say("no broker is named, so the embedded one is used: all messages and subscriptions are gone when this process ends")
     if settings.server.workers > 1:
-        _supervise(settings, partial(_settings, parsed))
+        _supervise(settings, reload)
         return
     from .application import create
 

@@ -48,6 +48,18 @@ async def test_a_signal_ends_it_with_exit_code_0(number: signal.Signals) -> None
         assert "Traceback" not in server.stderr
 
 
+async def test_sigterm_is_not_missed_while_it_starts(tmp_path: Path) -> None:
+    # A handler of its own is what process 1 of a container needs, so that is what the exit code has to show.
+    config = tmp_path / "config.yaml"
+    os.mkfifo(config)
+    async with child([*COMMAND, "--config", str(config)]) as server:
+        writing = await trio.to_thread.run_sync(os.open, config, os.O_WRONLY, abandon_on_cancel=True)  # once it reads
+        server.terminate()
+        assert await server.wait(seconds=8) == 0
+        os.close(writing)
+        assert (server.stdout, server.stderr) == ("", "")
+
+
 async def test_log_lines_have_the_time_in_utc() -> None:
     async with spawned() as server:
         await server.wait_for(r"(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO kafka_chat: ")

@@ -42,13 +42,19 @@ def test_a_newcomer_finds_every_setting(key):
     assert f"| `{key}` |" in README
 
 
-def test_the_runtime_lock_is_a_part_of_the_whole_one():
-    def pins(name: str) -> set[str]:
-        return set(re.findall(r"^[a-z0-9.-]+==[^ \\]+", (ROOT / name).read_text(), re.MULTILINE))
+def pins(lock: str) -> set[str]:
+    return set(re.findall(r"^[a-z0-9.-]+==[^ \\]+", (ROOT / lock).read_text(), re.MULTILINE))
 
-    assert pins("requirements-runtime.lock") <= pins("requirements.lock")
-    for name in ("requirements.lock", "requirements-runtime.lock"):
-        assert "://" not in (ROOT / name).read_text()
+
+@pytest.mark.parametrize("lock", ["requirements-runtime.lock", "requirements-build.lock"])
+def test_what_the_image_is_made_of_is_a_part_of_what_is_tested(lock):
+    assert pins(lock)
+    assert pins(lock) <= pins("requirements.lock")
+
+
+@pytest.mark.parametrize("lock", sorted(path.name for path in ROOT.glob("*.lock")))
+def test_a_lock_names_no_host(lock):
+    assert "://" not in (ROOT / lock).read_text()
 
 
 @pytest.mark.parametrize("document", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "bench/README.md"], ids=lambda path: path.name)
