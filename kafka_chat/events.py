@@ -71,7 +71,7 @@ CONNECTION_ABORTED = Event(
     name="connection.aborted",
     level=logging.INFO,
     metric="kafka_chat_connections_aborted_total",
-    meaning="We cut a connection: the client does not read, is silent, sends too much, or stayed beyond the drain.",
+    meaning="We cut a connection: the client does not read, is silent, or breaks the rules; `reason` says which.",
 )
 BROKERS_AWAY = Event(
     name="brokers.away",

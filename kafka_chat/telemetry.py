@@ -106,7 +106,7 @@ class Telemetry:
         lost = counter("positions_lost", "Positions whose records were gone, by cause.", "cause")
         self._lost = {cause: lost.labels(cause.value) for cause in Lost}
         self._page_reads = counter("page_reads", "Pieces of the past read from Kafka.")
-        self._page_bytes = counter("page_read_bytes", "Their bytes.")
+        self._page_bytes = counter("page_read_bytes", "Bytes of the past read from Kafka.")
         self._page_reads_failed = counter("page_reads_failed", "Pieces of the past that could not be read.")
         self._connections_failed = counter("connection_failures", "Connections that an error ended.")
         self._aborted = counter("connections_aborted", "Connections that we cut, by reason.", "reason")
@@ -186,7 +186,7 @@ class Telemetry:
         self._write_limited(CONNECTION_FAILED, "", {"peer": peer, **_blame(error)}, error=shown)
 
     def connection_aborted(self, *, peer: str, reason: str) -> None:
-        """A connection was cut by us: `write_seconds`, `pong_seconds`, `too_large`, `drain`."""
+        """A connection was cut by us: for a limit that it broke (`write_seconds`, `too_large` and so on), or a `protocol_error`."""
         self._aborted.labels(reason).inc()
         self._write_limited(CONNECTION_ABORTED, reason, {"reason": reason, "peer": peer})
 

@@ -8,33 +8,53 @@ from pathlib import Path
 
 import pytest
 
-from kafka_chat.events import EVENTS, GAUGES
-from kafka_chat.settings_sources import keys
-from kafka_chat.telemetry import Telemetry
+from kafka_chat.events import EVENTS, GAUGES, Event
+from kafka_chat.settings_sources import keys, variable
+from kafka_chat.telemetry import Telemetry, WorkersTelemetry
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.name)
-def test_operators_can_look_up_every_event(event):
-    metric = f"`{event.metric}`" if event.metric else ""
-    assert f"| `{event.name}` | {logging.getLevelName(event.level).lower()} | {metric} | {event.meaning} |\n" in OPERATIONS
+def rows(document: str, heading: str) -> list[str]:
+    """The rows of the table below a heading, its own head not among them."""
+    section = re.split(r"^#+ ", document.partition(f"# {heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    return [line for line in section.splitlines() if line.startswith("| `")]
 
 
-@pytest.mark.parametrize("gauge", GAUGES)
-def test_operators_can_look_up_every_gauge(gauge):
-    assert f"| `kafka_chat_{gauge}` | {GAUGES[gauge]} |\n" in OPERATIONS
+def test_operators_can_look_up_every_event_and_no_other():
+    def row(event: Event) -> str:
+        metric = f"`{event.metric}`" if event.metric else ""
+        return f"| `{event.name}` | {logging.getLevelName(event.level).lower()} | {metric} | {event.meaning} |"
+
+    assert rows(OPERATIONS, "Events") == [row(event) for event in EVENTS]
+
+
+def every_metric() -> dict[str, tuple[str, str]]:
+    """Name, as Prometheus shows it -> kind and meaning."""
+    found = {f"kafka_chat_{name}": ("gauge", meaning) for name, meaning in GAUGES.items()}
+    for family in [*Telemetry().families(), *WorkersTelemetry().families()]:
+        if family.name.startswith("kafka_chat_"):
+            found[family.name + ("_total" if family.kind == "counter" else "")] = (family.kind, family.meaning)
+    return found
+
+
+def test_operators_can_look_up_every_metric_and_no_other():
+    assert rows(OPERATIONS, "Metrics") == [f"| `{name}` | {kind} | {meaning} |" for name, (kind, meaning) in sorted(every_metric().items())]
 
 
 def test_every_metric_that_the_documents_name_exists():
-    shown = Telemetry().metrics()
-    text = shown if isinstance(shown, str) else shown.decode()
-    known = {line.split()[2] for line in text.splitlines() if line.startswith("# HELP")} | {f"kafka_chat_{gauge}" for gauge in GAUGES}
-    known |= {event.metric for event in EVENTS if event.metric}
-    named = set(re.findall(r"kafka_chat_[a-z_]+(?=[`{])", OPERATIONS))
-    assert named <= known
+    named = set(re.findall(r"`(kafka_chat_[a-z_]+)[`{ ]", OPERATIONS + README)) - {"kafka_chat_config"}
+    assert {event.metric for event in EVENTS if event.metric} | named <= every_metric().keys()
+
+
+def test_every_setting_that_operators_are_told_of_exists():
+    sections = {key.split(".")[0] for key in keys()}
+    named = set(re.findall(r"`([a-z]+\.[a-z_]+)[`=]", OPERATIONS))
+    assert {name for name in named if name.split(".")[0] in sections} <= keys().keys() | {event.name for event in EVENTS}
+    for variable_name in re.findall(r"KAFKA_CHAT_[A-Z_]+", OPERATIONS):
+        assert variable_name in {variable(key) for key in keys()}
 
 
 @pytest.mark.parametrize("key", keys())
