@@ -89,6 +89,10 @@ async def _topics(settings: Settings, lookup: KafkaLookup) -> list[Finding]:
             findings.append(_wrong("topics", f"{topic} has partitions without a leader, which cannot be read: {partitions}"))
         elif "READ" not in operations.get(topic, {"READ"}):
             findings.append(_wrong("topics", f"{topic} may not be read by this user; an ACL that allows Read is needed"))
+        elif settings.sending_enabled and "WRITE" not in operations.get(topic, {"WRITE"}):
+            findings.append(
+                _wrong("topics", f"{topic} may not be written by this user, though sending is on; an ACL that allows Write is needed")
+            )
         else:
             findings.append(_well("topics", f"{topic} is there, with {_count(len(facts[topic].partitions), 'partition')}"))
     return findings

@@ -144,6 +144,14 @@ def unreachable(error: KafkaError) -> bool:
     return error.code() in _UNREACHABLE
 
 
+def of_the_group(error: KafkaError) -> bool:
+    """Return whether an error is about the consumer group, which nobody joins and so nobody need be allowed to see.
+
+    librdkafka looks for the coordinator of every Consumer's group, and gives a refusal to who polls for records.
+    """
+    return error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
+
+
 def broker_error(error: KafkaError, doing: str, *, topic: str | None = None, partition: int | None = None) -> BrokerError:
     """Return our error for one of librdkafka's.
 

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from ..delivery.batch import BATCH_BYTES, Batch, PartitionKey, Record
 from ..errors import BrokerUnreachable, PositionLost, TopicGone
 from ..nursery import open_tasks
-from .connect import broker_error
+from .connect import broker_error, of_the_group
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -185,6 +185,8 @@ class _Reader:
                     end = _offset(message)
                     if end > first:
                         return records, min(end, until)
+                    continue
+                if error is not None and of_the_group(error):
                     continue
                 if error is not None:
                     raise _refusal(error, key)

@@ -13,6 +13,7 @@ import trio
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ..delivery.batch import BATCH_BYTES, Batch, PartitionKey, Record
+from .connect import of_the_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -184,7 +185,7 @@ class Poller:
                 records.setdefault(assignment.place, []).append(Record(message.offset(), message.value()))  # type: ignore[arg-type]
             elif error is not None and assignment is not None:
                 taken.broken.append((assignment, error))
-            elif error is not None:
+            elif error is not None and not of_the_group(error):
                 _log.warning("the tail's consumer says: %s", error.str())
         for place, position in _positions(consumer, records):
             assignment = self._assigned[place]

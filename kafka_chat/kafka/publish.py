@@ -8,7 +8,8 @@ it is written, neither with transactions, whose commit can go unanswered just so
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import time
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
 GIVE_UP_MS = 2_500  # librdkafka looks once a second for what has waited too long: so 3.5 s at most, measured 3.0
 LINGER_MS = 5  # a hundred records are handed over in 0.3 ms; so those of one call are one batch, and a send waits little
 POLL_SECONDS = 0.1  # an acknowledgement ends a poll at once; this is how long closing waits
+REPLACE_SECONDS = 1.0  # how soon a producer follows one that has failed for good, at most; the next may fail as soon as it connects
 FLUSH_SECONDS = 0.3  # what is on its way when we close, and nobody waits for any more
 RECORD_BYTES = (64 << 20) + 65_536  # above any `limits.message_bytes`, so that the broker's own limit decides
 ANY_PARTITION = -1
+
+_PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 
 
 class KafkaPublisher:
@@ -50,10 +54,12 @@ class KafkaPublisher:
                 "linger.ms": LINGER_MS,
                 "message.max.bytes": RECORD_BYTES,
                 "allow.auto.create.topics": config.embedded,
-                "error_cb": self._failed,
+                "error_cb": _ignore,
             }
         )
         self._spent = False
+        self._spent_by = ""  # the last fatal error
+        self._replaced_at = float("-inf")
         self._closing = False
         try:
             self._producer = Producer(self._properties)
@@ -80,6 +86,8 @@ class KafkaPublisher:
         """Hand records over in one step, wait until all are acknowledged or refused, and return the last one's place."""
         waiting = _Waiting(len(records))
         doing = f"writing to {topic}"
+        if self._spent:
+            raise BrokerError(f"{doing} failed: {self._spent_by}", topic=topic)
 
         def acknowledged(error: KafkaError | None, message: Message) -> None:
             # In the polling thread; nothing may be raised here.
@@ -96,6 +104,8 @@ class KafkaPublisher:
             if isinstance(refusal, KafkaError):
                 waiting.one_less(refusal, partition, -1)
         await waiting.over.wait()
+        if waiting.error is not None and waiting.error.code() in _PURGED and self._spent_by and not self._closing:
+            raise BrokerError(f"{doing} failed: {self._spent_by}", topic=topic)
         if waiting.error is not None:
             raise _ours(waiting.error, doing, topic)
         return Published(topic, waiting.partition, waiting.offset)
@@ -103,20 +113,20 @@ class KafkaPublisher:
     def _poll(self) -> None:
         """Poll until closing; then leave nothing behind."""
         while not self._closing:
-            self._producer.poll(POLL_SECONDS)
-            if self._spent:
+            try:
+                self._producer.poll(POLL_SECONDS)
+            except KafkaException as error:  # confluent_kafka has no callback for a fatal one
+                if not error.args[0].fatal():
+                    raise
+                self._spent, self._spent_by = True, error.args[0].str()
+            if self._spent and time.monotonic() - self._replaced_at >= REPLACE_SECONDS:
                 self._replace()
         _end(self._producer)
 
-    def _failed(self, error: KafkaError) -> None:
-        """Be told by librdkafka, in the polling thread, that brokers are away, which others tell; or that it is spent."""
-        if error.fatal():
-            self._spent = True
-
     def _replace(self) -> None:
-        """Begin with a new producer: after a fatal error (lost sequence numbers, say) the old one takes nothing more."""
+        """Begin with a new producer: after a fatal error (lost sequence numbers, no permission) the old one takes nothing more."""
         old, self._producer = self._producer, Producer(self._properties)
-        self._spent = False
+        self._spent, self._replaced_at = False, time.monotonic()
         _end(old)
 
 
@@ -150,16 +160,22 @@ class _Waiting:
 
 def _end(producer: Producer) -> None:
     """Let go of a producer, within half a second; who still waits for it is told."""
-    producer.flush(FLUSH_SECONDS)
+    with suppress(KafkaException):  # a fatal error comes out of whichever call is the next to look; here it is too late for it
+        producer.flush(FLUSH_SECONDS)
     producer.purge()
-    producer.poll(0)
+    with suppress(KafkaException):
+        producer.poll(0)
     producer.close()
+
+
+def _ignore(error: KafkaError) -> None:
+    """Leave it to others to tell that brokers are away; without a callback librdkafka logs every error."""
 
 
 def _ours(error: KafkaError, doing: str, topic: str) -> BrokerError | TooLarge:
     if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
         return TooLarge(f"{doing} failed: the topic takes no record of that size (max.message.bytes)")
-    if error.code() in (KafkaError._QUEUE_FULL, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
+    if error.code() == KafkaError._QUEUE_FULL or error.code() in _PURGED:
         return BrokerUnreachable(f"{doing} failed: {error.str()}; come again", topic=topic)
     return broker_error(error, doing, topic=topic)
 

@@ -10,7 +10,7 @@ import trio
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from ..errors import BrokerUnreachable
-from .connect import broker_error
+from .connect import broker_error, of_the_group
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -85,7 +85,7 @@ class RecordReader:
                 self._next = offset + 1
             elif error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
                 lost = True
-            elif error is not None and error.code() != KafkaError._PARTITION_EOF:
+            elif error is not None and error.code() != KafkaError._PARTITION_EOF and not of_the_group(error):
                 doing = f"reading {self._place.topic}/{self._place.partition}"
                 refusal = broker_error(error, doing)
                 problem = problem if isinstance(refusal, BrokerUnreachable) else str(refusal)  # a broker that is away comes back

@@ -1,0 +1,189 @@
+"""The service may do on the brokers what docs/operations.md lists: with it all is well, and without it it says so and lives on."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+import trio
+
+from kafka_chat.check import check
+from kafka_chat.delivery.seams import KeyedRecord
+from kafka_chat.errors import BrokerError
+from kafka_chat.kafka.connect import ClientConfig
+from kafka_chat.kafka.publish import open_publisher
+from tests.support.chats import message, with_overrides
+from tests.support.clients import http, open_chat
+from tests.support.guarded_kafka import GuardedKafka, guarded_kafka
+from tests.support.serving import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kafka_chat.settings import Settings
+    from tests.support.chats import Chats
+    from tests.support.http_client import Answer
+    from tests.support.serving import Server
+
+OPERATIONS = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+CHATS, SUBSCRIPTIONS = "topics that begin with `chats.prefix`", "the topic `subscriptions.topic`"
+HELLO = {"sender": "bob", "text": "hello"}
+
+pytestmark = pytest.mark.deadline(120)
+
+
+class Permission(NamedTuple):
+    resource: str
+    operation: str
+
+
+def documented() -> set[Permission]:
+    """What operators are told to allow."""
+    table = OPERATIONS.partition("## What Kafka has to allow\n")[2].partition("\n\nOn brokers")[0]
+    rows = re.findall(r"^\| (t.*?) \| (.*?) \|", table, re.MULTILINE)
+    return {Permission(resource, operation) for resource, operations in rows for operation in operations.split(", ")}
+
+
+@pytest.fixture(scope="module")
+def _guarded() -> Iterator[GuardedKafka]:
+    with guarded_kafka() as broker:
+        yield broker
+
+
+@pytest.fixture
+def guarded(_guarded: GuardedKafka) -> Iterator[GuardedKafka]:
+    """A broker on which the service may do nothing yet."""
+    yield _guarded
+    _guarded.forbid_everything()
+
+
+@pytest.fixture
+def settings(guarded: GuardedKafka, chats: Chats) -> Settings:
+    guarded.cluster.create_topic(chats.topic("global"))
+    return guarded.settings(chats.settings_for(guarded.cluster, sending__enabled=True))
+
+
+def allow(guarded: GuardedKafka, chats: Chats, permissions: set[Permission]) -> None:
+    for resource, operation in permissions:
+        assert resource in (CHATS, SUBSCRIPTIONS)
+        name = chats.prefix if resource == CHATS else chats.subscriptions_topic
+        guarded.allow(name, [operation], prefixed=resource == CHATS)
+
+
+async def wrong(settings: Settings) -> list[str]:
+    """What `kafka-chat check` finds fault with."""
+    return [finding.sentence for finding in await check(settings) if not finding.ok]
+
+
+async def ready(server: Server) -> Answer:
+    return await http(server.url, "GET", "/ready")
+
+
+async def until_ready(server: Server, status: int = 200) -> Answer:
+    with trio.fail_after(20):
+        while (answer := await ready(server)).status != status:  # noqa: ASYNC110 - it is asked as a load balancer asks
+            await trio.sleep(0.05)
+    return answer
+
+
+async def test_what_operators_are_told_to_allow_is_enough(guarded, chats, settings, caplog):
+    allow(guarded, chats, documented())
+    with caplog.at_level(logging.WARNING):
+        async with serving(settings) as server, open_chat(server.url, "ann") as ann:
+            await until_ready(server)
+            for _ in range(3):
+                for method in ("POST", "DELETE"):
+                    assert (await http(server.url, method, "/subscribing/ann?topic=room1")).status == 200
+            assert (await http(server.url, "POST", "/send-message/chat/global", json_body=HELLO)).status == 200
+            assert await ann.texts(1) == ["hello"]
+            assert (await ready(server)).status == 200
+    assert await wrong(settings) == []
+    # Nobody need be allowed anything with the consumer group, so nothing may be said of it.
+    assert [record.getMessage() for record in caplog.records if "roup" in record.getMessage()] == []
+
+
+async def test_a_client_that_is_behind_gets_the_past_without_a_permission_for_the_group(guarded, chats, settings):
+    allow(guarded, chats, documented())
+    topic = chats.topic("global")
+    texts = [f"{number} {'x' * 1000}" for number in range(300)]
+    async with serving(with_overrides(settings, memory__bytes=65_536)) as server, open_chat(server.url, "ann") as ann:
+        await until_ready(server)
+        guarded.cluster.produce_many(topic, [message(text) for text in texts])
+        assert await ann.texts(len(texts)) == texts
+        assert server.service.telemetry.metrics().count(b"kafka_chat_page_reads_failed_total 0.0") == 1
+
+
+@pytest.mark.parametrize("operation", ["DescribeConfigs", "Read", "Create"])
+async def test_without_a_permission_for_the_subscriptions_topic_it_is_unready_and_delivers_default_chats(
+    guarded, chats, settings, operation
+):
+    if operation != "Create":
+        guarded.cluster.create_topic(chats.subscriptions_topic, cleanup_policy="compact")
+    allow(guarded, chats, documented() - {Permission(SUBSCRIPTIONS, operation)})
+    async with serving(settings) as server, open_chat(server.url, "ann") as ann:
+        answer = await until_ready(server, 503)
+        assert "uthorization failed" in answer.text
+        assert (await http(server.url, "POST", "/subscribing/ann?topic=room1")).status == 503
+        assert (await http(server.url, "POST", "/send-message/chat/global", json_body=HELLO)).status == 200
+        assert await ann.texts(1) == ["hello"]
+    if operation != "Create":  # which no client can ask for
+        assert len(await wrong(settings)) == 1
+
+
+async def test_without_write_it_says_so_to_who_writes(guarded, chats, settings):
+    guarded.cluster.create_topic(chats.subscriptions_topic, cleanup_policy="compact")
+    allow(guarded, chats, {permission for permission in documented() if permission.operation != "Write"})
+    async with serving(settings) as server:
+        await until_ready(server)
+        for path, body in (("/subscribing/ann?topic=room1", None), ("/send-message/chat/global", HELLO)):
+            answer = await http(server.url, "POST", path, json_body=body)
+            assert answer.status == 503
+            assert "uthorization failed" in answer.text
+    assert [sentence for sentence in await wrong(settings) if "an ACL that allows Write is needed" in sentence] == await wrong(settings)
+    assert len(await wrong(settings)) == 2
+
+
+async def test_without_read_on_a_chat_it_is_told(guarded, chats, settings, caplog):
+    allow(guarded, chats, documented() - {Permission(CHATS, "Read"), Permission(CHATS, "Write")})
+    with caplog.at_level(logging.WARNING):
+        async with serving(settings) as server, open_chat(server.url, "ann"):
+            await until_ready(server)
+            with trio.fail_after(10):
+                while not any("cannot be read" in record.getMessage() for record in caplog.records):  # noqa: ASYNC110 - a log line wakes nobody
+                    await trio.sleep(0.05)
+    assert any("Read is needed" in sentence for sentence in await wrong(settings))
+
+
+async def test_allowed_nothing_it_lives_and_all_is_well_once_it_is_allowed(guarded, chats, settings):
+    async with serving(settings) as server:
+        answer = await http(server.url, "POST", "/subscribing/ann?topic=room1")
+        assert (answer.status, (await ready(server)).status) == (503, 503)
+        allow(guarded, chats, documented())
+        await until_ready(server)
+        with trio.fail_after(10):
+            while (await http(server.url, "POST", "/subscribing/ann?topic=room1")).status != 200:  # noqa: ASYNC110 - so would a client
+                await trio.sleep(0.1)
+
+
+async def test_a_producer_that_has_failed_for_good_says_why_and_another_takes_over(guarded, chats, settings):
+    topic, record = chats.topic("global"), KeyedRecord(b"k", b"v")
+    async with open_publisher(ClientConfig(settings.kafka)) as publisher:
+        first = publisher._producer
+        with trio.fail_after(20):
+            while publisher._producer is first:  # noqa: ASYNC110 - librdkafka fails in a thread of its own
+                await trio.sleep(0.05)
+        with pytest.raises(BrokerError, match=f"writing to {re.escape(topic)} failed: .*uthorization failed"):
+            await publisher.publish(topic, record)
+        allow(guarded, chats, documented())
+        with trio.fail_after(20):
+            while True:
+                try:
+                    at = await publisher.publish(topic, record)
+                except BrokerError:
+                    await trio.sleep(0.1)
+                else:
+                    break
+    assert guarded.cluster.records(topic)[at.offset].value == b"v"
