@@ -8,7 +8,8 @@ work=$(mktemp -d)
 B=(buildah --root "$work/store" --runroot "$work/run" --storage-driver vfs)
 engine=
 cleanup() {
-    [ -z "$engine" ] || kill -9 "$engine" 2>/dev/null || true  # which takes the container along
+    # Process 1, which takes all others along. Killing unshare would not, not even with --kill-child, which a change of user undoes.
+    [ -z "$engine" ] || pkill -KILL -P "$engine" || true
     "${B[@]}" rm --all >/dev/null 2>&1 || true
     "${B[@]}" rmi --all --force >/dev/null 2>&1 || true
     rm -rf "$work"
@@ -55,7 +56,7 @@ run() {
     [ $# -eq 0 ] || shift
     [ $# -gt 0 ] || set -- "${command[@]:1}"
     exec env -i "${environment[@]}" ${more[@]+"${more[@]}"} \
-        unshare --pid --net --mount --fork --kill-child --mount-proc="$root/proc" \
+        unshare --pid --net --mount --fork --mount-proc="$root/proc" \
         sh -c 'ip link set lo up; exec chroot --userspec="$1:$1" "$2" sh -c "cd $3; shift 3; exec \"\$@\"" sh "$@"' sh "$user" "$root" "$folder" "${command[0]}" "$@"
 }
 # begin ...: run it in the background, until it serves; then $pid is the container's process 1.
