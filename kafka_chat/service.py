@@ -21,7 +21,7 @@ from .delivery.fanout import FanOut
 from .delivery.live_socket import Close, LiveSocket
 from .delivery.memory import Memory
 from .delivery.page_reads import PageReads, open_page_reads
-from .delivery.positions import TimesResolved
+from .delivery.positions import OffsetsAsked
 from .delivery.sending import Sending
 from .delivery.session import Session
 from .delivery.subscriptions import Subscriptions
@@ -271,8 +271,8 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
     memory = Memory(settings.memory.bytes)
     fanout = FanOut(telemetry=telemetry)
     async with _reachable(settings) as config, open_lookup(config) as lookup, open_publisher(config) as publisher:
-        times = TimesResolved(lookup)
-        audience = Audience(names=names, fanout=fanout, times=times, memory=memory)
+        offsets = OffsetsAsked(lookup)
+        audience = Audience(names=names, fanout=fanout, offsets=offsets, memory=memory)
         async with (
             open_subscription_log(
                 config,
@@ -319,7 +319,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
             telemetry.gauge("followed_topics", lambda: audience.topics)
             telemetry.gauge("followed_partitions", lambda: audience.partitions)
             nursery.start_soon(fanout.run)
-            nursery.start_soon(times.run)
+            nursery.start_soon(offsets.run)
             nursery.start_soon(telemetry.run_left_out)
             nursery.start_soon(service.run_until_read)
             nursery.start_soon(service.run_drain)

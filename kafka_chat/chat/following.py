@@ -29,10 +29,12 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         topic_id: the identity of the chat's topic then; "" where there was none.
         starts: partition -> its last stable offset then; one that is not named came later, and starts at 0.
+        offset: of its record in the subscriptions topic; negative where that is not known.
     """
 
     topic_id: str
     starts: Mapping[int, int]
+    offset: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,7 @@ class Following:
     """User -> chats.
 
     A million users are in memory, so a user is one byte string (some 360 bytes with three chats), which the garbage
-    collector need not look at: per chat an entry `chat`, space, value, with a zero byte between two, which neither has.
+    collector need not look at: per chat an entry `chat`, space, offset, space, value, with a zero byte between two, which neither has.
     Values are decoded for who asks.
     """
 
@@ -69,8 +71,13 @@ class Following:
         """How many users follow anything."""
         return len(self._entries)
 
-    def apply(self, key: bytes | None, value: bytes | None) -> Change | Skip | None:
+    def apply(self, key: bytes | None, value: bytes | None, *, offset: int = -1) -> Change | Skip | None:
         """Fold in the next record of the log.
+
+        Args:
+            key: as `record_key` writes it.
+            value: as `record_value` does; None for a tombstone.
+            offset: of the record; negative where that is not known.
 
         Returns:
             What it changed; None where it says what is so already: a second subscription, by an instance that had not
@@ -91,12 +98,12 @@ class Following:
             entries.remove(present)
             self._put(username, entries)
             return Change(username=username, chat=chat, subscription=None)
-        subscription = _subscription(value)
+        subscription = _subscription(value, offset)
         if isinstance(subscription, Skip):
             return subscription
         if present is not None:
             return None
-        self._put(username, [*entries, name + value])
+        self._put(username, [*entries, b"%b%d %b" % (name, offset, value)])
         return Change(username=username, chat=chat, subscription=subscription)
 
     def chats_of(self, username: str) -> dict[str, Subscription]:
@@ -176,14 +183,14 @@ def _pair(key: bytes) -> tuple[str, str] | None:
     return (user, chat) if legal and record_key(user, chat) == key else None
 
 
-def _subscription(value: bytes) -> Subscription | Skip:
+def _subscription(value: bytes, offset: int) -> Subscription | Skip:
     try:
         decoded = _decode_value(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Skip.UNKNOWN_VERSION if _is_of_another_version(value) else Skip.BAD_VALUE
     if decoded.v != VERSION:
         return Skip.UNKNOWN_VERSION
-    return Subscription(topic_id=decoded.topic_id, starts=decoded.starts)
+    return Subscription(topic_id=decoded.topic_id, starts=decoded.starts, offset=offset)
 
 
 def _is_of_another_version(value: bytes) -> bool:
@@ -194,6 +201,6 @@ def _is_of_another_version(value: bytes) -> bool:
 
 
 def _decoded(entry: bytes) -> tuple[str, Subscription]:
-    chat, _, value = entry.partition(b" ")
+    chat, offset, value = entry.split(b" ", 2)
     decoded = _decode_value(value)
-    return chat.decode(), Subscription(topic_id=decoded.topic_id, starts=decoded.starts)
+    return chat.decode(), Subscription(topic_id=decoded.topic_id, starts=decoded.starts, offset=int(offset))

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..chat.cursor import absent_entry, head_of_cursor, text_of, topic_entry
 from .batch import Batch, PartitionKey
 from .log import PartitionLog
-from .positions import EARLIER_MS, LATEST, At, Latest, Since, Start
+from .positions import ANEW, EARLIER_MS, FIRST, At, Earliest, Latest, Resumed, Rewind, Since, Start
 from .seams import Lost, SubscriptionChange
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ..chat.topics import ChatNames
     from .fanout import FanOut
     from .memory import Memory
-    from .positions import TimesResolved
+    from .positions import OffsetsAsked
     from .seams import Tail
     from .session import Session
 
@@ -50,13 +51,40 @@ class Feed:
         self.looked = trio.Event()
 
 
+class Awaited:
+    """What it takes a broker to tell before a session's beginning is fixed.
+
+    Attributes:
+        keys: the partitions.
+        none: set while there are none.
+    """
+
+    __slots__ = ("keys", "none")
+
+    def __init__(self) -> None:
+        self.keys: set[PartitionKey] = set()
+        self.none = trio.Event()
+
+    def add(self, key: PartitionKey) -> None:
+        """Wait for one more."""
+        if not self.keys:
+            self.none = trio.Event()
+        self.keys.add(key)
+
+    def discard(self, key: PartitionKey) -> None:
+        """No longer wait for one."""
+        self.keys.discard(key)
+        if not self.keys:
+            self.none.set()
+
+
 class Audience:
     """The live sessions, and the topics that they follow.
 
     Args:
         names: chat <-> topic.
         fanout: is told of logs with news.
-        times: resolves the starts of sessions that were accepted while no broker could be asked.
+        offsets: asks for the starts that take a broker to tell.
         memory: where the logs count what they hold.
     """
 
@@ -65,16 +93,17 @@ class Audience:
         *,
         names: ChatNames,
         fanout: FanOut,
-        times: TimesResolved,
+        offsets: OffsetsAsked,
         memory: Memory,
     ) -> None:
         self._names = names
         self._fanout = fanout
-        self._times = times
+        self._offsets = offsets
         self._memory = memory
         self._feeds: dict[str, Feed] = {}
-        self._by_user: dict[str, dict[Session, list[str]]] = {}  # username -> session -> the topics that it follows
+        self._by_user: dict[str | None, dict[Session, list[str]]] = {}  # username -> session -> the topics that it follows
         self._early: dict[Session, Since] = {}
+        self._awaited: dict[Session, Awaited] = {}
         self._tail: Tail
         self._chats_of: Callable[[str], Mapping[str, SubscriptionChange]]
 
@@ -109,48 +138,97 @@ class Audience:
 
     @contextmanager
     def joined(self, session: Session, *, known: bool) -> Iterator[None]:
-        """Have `session` follow what its user follows, for as long as the block lasts.
+        """Have `session` follow what its user follows, or the chats that it names, for as long as the block lasts.
 
         Args:
             session: who comes.
             known: what users follow has been read; otherwise `subscriptions_read` will tell.
         """
-        sessions = self._by_user.setdefault(session.username, {})
+        user = None if session.only else session.username  # what changes for a user is nothing to who names its chats
+        sessions = self._by_user.setdefault(user, {})
         sessions[session] = []
         if not known:
             self._early[session] = _some_seconds_ago()
         try:
-            for chat in self._chats_of(session.username):
-                self._follow(session, self._names.topic(chat), LATEST)
+            changes = self._chats_of(session.username)
+            for chat in session.only or changes:
+                self._follow(session, self._names.topic(chat), session.start(self._names.topic(chat), changes.get(chat)))
             yield
         finally:
             for topic in tuple(sessions[session]):
                 self._unfollow(session, topic)
             self._early.pop(session, None)
+            self._awaited.pop(session, None)
             del sessions[session]
             if not sessions:
-                del self._by_user[session.username]
+                del self._by_user[user]
 
     async def settle(self, session: Session, *, seconds: float) -> None:
         """Wait until it is fixed where `session` begins, at most `seconds`.
 
         What no broker has told by then begins some seconds before now, as soon as one does: rather early than late.
         """
-        feeds = [self._feeds[topic] for topic in self._by_user[session.username][session]]
+        feeds = [self._feeds[topic] for topic in self._topics_of(session)]
         with trio.move_on_after(seconds):
             for feed in feeds:
                 await feed.looked.wait()
+            while (awaited := self._awaited.get(session)) is not None and awaited.keys:
+                await awaited.none.wait()
         now = _some_seconds_ago()
         for feed in feeds:
             if isinstance(feed.followers.get(session), Latest):
                 feed.followers[session] = now
 
+    def settled(self, session: Session) -> bool:
+        """Whether it is fixed where `session` begins in all that it follows."""
+        awaited = self._awaited.get(session)
+        looked = all(self._feeds[topic].looked.is_set() for topic in self._topics_of(session))
+        return looked and session not in self._early and not (awaited is not None and awaited.keys)
+
+    def chats(self, session: Session) -> list[str]:
+        """Return the chats that `session` follows, sorted."""
+        return sorted(map(self._names.chat, self._topics_of(session)))
+
+    def exists(self, chat: str) -> bool:
+        """Whether a chat that somebody follows is known to have a topic."""
+        feed = self._feeds.get(self._names.topic(chat))
+        return feed is not None and bool(feed.topic_id)
+
+    def logs(self, session: Session, chat: str) -> list[PartitionLog]:
+        """Return the logs of a chat that `session` follows, in the order of their partitions; none where it has no topic."""
+        feed = self._feeds.get(self._names.topic(chat))
+        return [] if feed is None or session not in feed.followers else [log for _, log in sorted(feed.logs.items())]
+
+    def cursor(self, session: Session, *, cluster: bytes | None, subscriptions: int) -> str | None:
+        """Return the text that says up to where `session` has had everything; None while that is not fixed.
+
+        Args:
+            session: whose.
+            cluster: as `cluster_mark` says it; None where it is not known.
+            subscriptions: up to where the subscriptions topic has been read.
+        """
+        if not self.settled(session):
+            return None
+        entries = [head_of_cursor(cluster, subscriptions)]
+        for topic in self._topics_of(session):
+            feed = self._feeds[topic]
+            if feed.logs:
+                cursors = {log.key.partition: session.cursors.get(log.key) for log in feed.logs.values()}
+                places = [cursors.get(partition) for partition in range(max(feed.logs) + 1)]
+                entries.append(topic_entry(topic, feed.topic_id, [None if place is None else place.position for place in places]))
+            else:
+                entries.append(absent_entry(topic))
+        return text_of(b"".join(entries))
+
     def subscriptions_read(self) -> None:
         """Have those who came before the subscriptions were read follow theirs, from some seconds before they came."""
         early, self._early = self._early, {}
         for session, since in early.items():
-            for chat in self._chats_of(session.username):
-                self._follow(session, self._names.topic(chat), since)
+            for chat, change in self._chats_of(session.username).items():
+                topic = self._names.topic(chat)
+                start = session.start(topic, change)
+                if not session.only:
+                    self._follow(session, topic, since if isinstance(start, Latest) else start)
 
     def user_changed(self, change: SubscriptionChange) -> None:
         """Have the live sessions of a user follow what was subscribed, from where it was, and leave what was not.
@@ -163,8 +241,15 @@ class Audience:
         for session in list(self._by_user.get(change.username, ())):
             if change.subscribed:
                 self._follow(session, topic, At(change.topic_id, change.starts))
+                session.tell_subscribed(change)
             else:
+                session.tell_unsubscribed(change.chat, self.positions(session, change.chat))
                 self._unfollow(session, topic)
+
+    def positions(self, session: Session, chat: str) -> dict[int, int]:
+        """Return partition -> position of `session` in a chat, where that is fixed."""
+        cursors = {log.key.partition: session.cursors.get(log.key) for log in self.logs(session, chat)}
+        return {partition: cursor.position for partition, cursor in cursors.items() if cursor is not None}
 
     # The TailListener
 
@@ -177,7 +262,7 @@ class Audience:
             log = PartitionLog(PartitionKey(topic, topic_id, partition), start, self._memory)
             feed.logs[partition] = log
             for session, begin in feed.followers.items():
-                self._begin(session, log, At("", {}) if created else begin)
+                self._begin(session, log, ANEW if created and not isinstance(begin, Resumed) else begin)
 
     def topic_missing(self, topic: str) -> None:
         """There is no such topic; it is followed all the same."""
@@ -187,9 +272,12 @@ class Audience:
         """Close the logs of a topic that is no more."""
         feed = self._feeds[topic]
         for log in feed.logs.values():
+            for cursor in log.cursors:
+                cursor.session.tell_gap(log.key, cursor.position, 0, Lost.RECREATED)
             self._close(log)
         feed.logs.clear()
         feed.topic_id = ""
+        feed.followers = dict.fromkeys(feed.followers, ANEW)
 
     def append(self, key: PartitionKey, batches: Sequence[Batch]) -> None:
         """Append to a log, and have it walked."""
@@ -203,10 +291,16 @@ class Audience:
         feed = self._feeds[key.topic]
         old = feed.logs[key.partition]
         new = feed.logs[key.partition] = PartitionLog(key, first_left, self._memory)
-        places = [(cursor.session, cursor.position) for cursor in old.followers]
+        places = [(cursor.session, cursor.position) for cursor in old.cursors]
         self._close(old)
         for session, position in places:
-            session.follow(new, min(position, first_left) if cause is Lost.TRUNCATED else first_left, afresh=True)
+            begin = min(position, first_left) if cause is Lost.TRUNCATED else first_left
+            if begin != position:
+                session.tell_gap(key, position, begin, cause)
+            session.follow(new, begin, afresh=True)
+        for session, start in feed.followers.items():
+            if key not in session.cursors:  # it was not fixed yet where it begins
+                self._begin(session, new, start)
 
     # Inside
 
@@ -231,39 +325,86 @@ class Audience:
         if feed is None or feed.followers.pop(session, None) is None:
             return
         self._by_user[session.username][session].remove(topic)
+        awaited = self._awaited.get(session)
         for log in feed.logs.values():
             session.unfollow(log)
+            if awaited is not None:
+                awaited.discard(log.key)
         if not feed.followers and not feed.pinned:
             self._tail.unfollow(topic)
             del self._feeds[topic]
             for log in feed.logs.values():
                 self._close(log)
 
+    def _topics_of(self, session: Session) -> list[str]:
+        return self._by_user[None if session.only else session.username][session]
+
     def _begin(self, session: Session, log: PartitionLog, start: Start) -> None:
         """Give `session` a cursor in `log`, now or when it is known where."""
         match start:
             case Latest():
                 session.follow(log, log.head)
+            case Rewind(messages):
+                session.follow(log, log.head)
+                session.rewind(log, messages)
             case At():
                 session.follow(log, start.offset(log.key))
-            case Since():
-                self._times.want(log.key, start.time_ms, partial(self._begin_at, session, log, log.head))
+            case Since(time_ms):
+                self._ask(session, log, time_ms, partial(self._begin_at, session, log, log.head, None))
+            case Earliest():
+                self._ask(session, log, FIRST, partial(self._begin_at, session, log, log.head, None))
+            case Resumed():
+                self._resume(session, log, start)
 
-    def _begin_at(self, session: Session, log: PartitionLog, head: int, offset: int) -> None:
-        """Begin at a time's offset, and not above the head as it was when that was asked."""
+    def _resume(self, session: Session, log: PartitionLog, start: Resumed) -> None:
+        recreated = start.recreated(log.key)
+        if recreated is not None:
+            session.tell_gap(log.key, recreated, 0, Lost.RECREATED)
+        offset = start.offset(log.key)
+        if offset is None:
+            self._begin(session, log, start.otherwise)
+        elif offset >= log.head or log.holds(offset):
+            session.follow(log, offset)
+        else:  # is it still there?
+            self._ask(session, log, FIRST, partial(self._begin_at, session, log, log.head, offset))
+
+    def _ask(self, session: Session, log: PartitionLog, time_ms: int, begin: Callable[[int], None]) -> None:
+        """Have `begin` called with the offset of a time; see `OffsetsAsked`."""
+        self._awaited.setdefault(session, Awaited()).add(log.key)
+        self._offsets.want(log.key, time_ms, begin)
+
+    def _begin_at(self, session: Session, log: PartitionLog, head: int, due: int | None, offset: int) -> None:
+        """Begin at an offset that a broker told, and not above the head as it was when that was asked.
+
+        Args:
+            session: who begins.
+            log: where.
+            head: as it was.
+            due: where its client wants it to begin; then `offset` is the first that is left.
+            offset: what the broker told.
+        """
+        awaited = self._awaited.get(session)
+        if awaited is not None:
+            awaited.discard(log.key)
         feed = self._feeds.get(log.key.topic)
         if log.key in session.cursors:
             return  # it has left meanwhile, and come again
-        if feed is not None and session in feed.followers and feed.logs.get(log.key.partition) is log:
-            session.follow(log, min(offset, head))
+        if feed is None or session not in feed.followers or feed.logs.get(log.key.partition) is not log:
+            return
+        begin = min(offset, head) if due is None else max(offset, due)
+        if due is not None and begin > due:
+            session.tell_gap(log.key, due, begin, Lost.RETENTION)
+        session.follow(log, begin)
 
     def _close(self, log: PartitionLog) -> None:
-        for cursor in list(log.followers):
+        for cursor in log.cursors:
             cursor.session.unfollow(log)
         self._fanout.forget(log)
-        self._times.forget(log.key)
+        self._offsets.forget(log.key)
+        for awaited in self._awaited.values():
+            awaited.discard(log.key)
         log.close()
 
 
 def _some_seconds_ago() -> Since:
-    return Since(time.time_ns() // 1_000_000 - EARLIER_MS)
+    return Since((time.time_ns() // 1_000_000 - EARLIER_MS) // 1000 * 1000)  # whole seconds: five thousand sessions ask as one

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .batch import Chunk
+from .forms import BARE
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..telemetry import Telemetry
-    from .batch import Chunk
     from .log import Cursor, PartitionLog
 
 WALK_SECONDS = 0.002  # then the other tasks have their turn
-OFFERS_A_LOOK = 16  # offers between two looks at the clock: some 20 µs
+OFFERS_A_LOOK = 16  # offers between two looks at the clock: some 100 µs
+WHOLE = 1 << 62  # bytes: all of the range that is offered, whatever it takes in another form
 
 
 class FanOut:
@@ -50,45 +55,48 @@ class FanOut:
             await self._news.wait()
 
     async def _walk(self, log: PartitionLog) -> None:
-        chunk = log.fresh()
+        first, chunk = log.offered, log.fresh()
         if chunk is None:
             log.offered = log.head
-            for cursor in log.followers:
+            for cursor in log.cursors:
                 if cursor.position < log.head:
                     cursor.session.wake()
             return
-        first, log.offered = log.offered, chunk.next
-        delivered = await self._offer_all(log, first, chunk)
-        if delivered and chunk.messages:
-            self._telemetry.delivered(messages=delivered * chunk.messages, size=delivered * len(chunk.data))
+        log.offered = chunk.next
+        for view in tuple(log.followers):
+            piece = chunk if view is BARE else log.read(first, WHOLE, view, end=chunk.next)
+            if view in log.followers and isinstance(piece, Chunk):
+                delivered = await self._offer_all(log, log.followers[view], first, piece)
+                if delivered and piece.messages:
+                    self._telemetry.delivered(messages=delivered * piece.messages, size=delivered * len(piece.data))
+            else:  # forgotten by memory while others were walked
+                for cursor in tuple(log.followers.get(view, ())):
+                    cursor.session.wake()
 
-    async def _offer_all(self, log: PartitionLog, first: int, chunk: Chunk) -> int:
-        """Return how many sessions have taken `chunk`, which begins at `first`."""
+    async def _offer_all(self, log: PartitionLog, cursors: Mapping[Cursor, None], first: int, chunk: Chunk) -> int:
+        """Give `chunk`, which begins at `first`, to all who are parked right before it; return how many that are.
+
+        Those that are not parked read for themselves: they are woken, for they may wait for a page of another log.
+        """
+        data, after, messages = chunk
+        size = len(data)
         delivered = 0
         began = perf_counter()
-        for count, cursor in enumerate(list(log.followers)):
+        for count, cursor in enumerate(list(cursors)):
             if not count % OFFERS_A_LOOK and perf_counter() - began > WALK_SECONDS:
                 await trio.lowlevel.checkpoint()
                 began = perf_counter()
-            if cursor in log.followers:  # it may have left while the others had their turn, and its session come again
-                delivered += _offer(cursor, first, chunk)
+            if cursor not in cursors:  # it has left while the others had their turn
+                continue
+            session = cursor.session
+            if session.parked and cursor.position == first:
+                cursor.position = after
+                delivered += 1
+                if messages:
+                    session.messages += messages
+                    session.bytes_sent += size
+                    if not session.sink.offer(data):
+                        session.wake()
+            elif not session.parked or cursor.position < log.head:
+                session.wake()
         return delivered
-
-
-def _offer(cursor: Cursor, first: int, chunk: Chunk) -> bool:
-    """Give `chunk` to a session that is parked right before it; wake one that is parked elsewhere."""
-    session = cursor.session
-    if not session.parked:
-        session.wake()  # it reads for itself; if it waits for a page of another log it has to be told
-        return False
-    if cursor.position != first:
-        if cursor.position < cursor.log.head:
-            session.wake()
-        return False
-    cursor.position = chunk.next
-    if chunk.messages:
-        session.messages += chunk.messages
-        session.bytes_sent += len(chunk.data)
-        if not session.sink.offer(chunk.data):
-            session.wake()
-    return True

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from .batch import Batch, Chunk, PartitionKey
+from .forms import BARE, View
 
 if TYPE_CHECKING:
     from .memory import Memory
@@ -34,15 +35,17 @@ class Cursor:
     Attributes:
         position: the next offset that the client gets.
         page: the page read that it waits for.
+        end: it gets nothing at or above this offset; None: no such bound.
     """
 
-    __slots__ = ("log", "page", "position", "session")
+    __slots__ = ("end", "log", "page", "position", "session")
 
     def __init__(self, session: Session, log: PartitionLog, position: int) -> None:
         self.session = session
         self.log = log
         self.position = position
         self.page: PageRead | None = None
+        self.end: int | None = None
 
 
 class PartitionLog:
@@ -56,7 +59,7 @@ class PartitionLog:
     Attributes:
         head: the next offset that the Tail will append.
         offered: up to where the fan-out has offered the head to the followers.
-        followers: the cursors in it; kept by the `Audience`.
+        followers: the cursors in it, by what they are shown; kept by the `Audience`.
         closed: nobody follows it any more; it keeps nothing.
         low: below it nothing is left, as far as is known.
         coarse: its records are so large that a page from the grid's line on falls short of the position in it.
@@ -73,7 +76,7 @@ class PartitionLog:
         self.low = 0
         self.coarse = False
         self.closed = False
-        self.followers: dict[Cursor, None] = {}
+        self.followers: dict[View, dict[Cursor, None]] = {}
         self._memory = memory
         self._batches: list[Batch] = []  # contiguous up to the head; the first `_gone` of them are forgotten
         self._firsts: list[int] = []
@@ -97,23 +100,48 @@ class PartitionLog:
         self._firsts.append(batch.first)
         self._memory.hold(batch, self._forget)
 
-    def read(self, position: int, max_bytes: int) -> Chunk | Elsewhere:
-        """Return frames from `position` on: at most `max_bytes` of them, or a single one; or where they are."""
+    @property
+    def cursors(self) -> list[Cursor]:
+        """All of its followers."""
+        return [cursor for cursors in self.followers.values() for cursor in cursors]
+
+    def read(self, position: int, max_bytes: int, view: View = BARE, *, end: int | None = None) -> Chunk | Elsewhere:
+        """Return messages from `position` on: at most `max_bytes` of them, or a single one; or where they are.
+
+        Args:
+            position: the next offset that is wanted.
+            max_bytes: where to stop.
+            view: in which form, and which messages.
+            end: nothing at or above this offset, which is above `position`; None: no such bound.
+        """
         if position >= self.head:
             return Elsewhere.AHEAD
         index = bisect_right(self._firsts, position, self._gone) - 1
         if index < self._gone:
             page = self._page_at(position)
-            return Elsewhere.PAGE if page is None else page.read(position, max_bytes)
-        chunk = self._batches[index].read(position, max_bytes)
-        if chunk.next < self._batches[index].next or index + 1 == len(self._batches):
+            return Elsewhere.PAGE if page is None else self.read_in(page, position, max_bytes, view, end=end)
+        batch = self._batches[index]
+        chunk = self.read_in(batch, position, max_bytes, view, end=end)
+        if chunk.next < batch.next or index + 1 == len(self._batches):
             return chunk
-        return self._joined(chunk, index + 1, max_bytes)
+        return self._joined(chunk, index + 1, max_bytes, view, end)
+
+    def holds(self, position: int) -> bool:
+        """Whether `position` is in memory."""
+        index = bisect_right(self._firsts, position, self._gone) - 1
+        return position < self.head and (index >= self._gone or self._page_at(position) is not None)
 
     def fresh(self) -> Chunk | None:
-        """Return what the fan-out has to offer next, joined; None where memory no longer has it."""
+        """Return what the fan-out has to offer next, bare and joined; None where memory no longer has it."""
         chunk = self.read(self.offered, JOIN_BYTES)
         return chunk if isinstance(chunk, Chunk) else None
+
+    def read_in(self, batch: Batch, position: int, max_bytes: int, view: View, *, end: int | None) -> Chunk:
+        """Return what one batch or page of this log has, which memory may not hold any more; as `read` does."""
+        chunk = batch.read(position, max_bytes, view, end=end)
+        if view is not BARE:
+            self._memory.recount(batch)
+        return chunk
 
     def page_range(self, position: int) -> tuple[int, int]:
         """Return the range `[first, until)` of the page that has `position`, below the head as it is now."""
@@ -139,13 +167,17 @@ class PartitionLog:
             self._memory.release(page)
         self._pages.clear()
 
-    def _joined(self, chunk: Chunk, index: int, max_bytes: int) -> Chunk:
+    def _joined(self, chunk: Chunk, index: int, max_bytes: int, view: View, end: int | None) -> Chunk:
         pieces, messages, room, after = [chunk.data], chunk.messages, max_bytes - len(chunk.data), chunk.next
         for batch in self._batches[index:]:
-            piece = batch.whole()
+            if batch is _GONE or (end is not None and batch.next > end):
+                break  # counting one may make memory forget another
+            piece = batch.whole(view)
             room -= len(piece.data)
             if room < 0:
                 break
+            if view is not BARE:
+                self._memory.recount(batch)
             pieces.append(piece.data)
             messages += piece.messages
             after = piece.next
@@ -177,7 +209,7 @@ class PartitionLog:
         self._gone = 0
 
 
-_GONE = Batch(first=0, next=0, offsets=(), frames=(), rejected=())  # in the place of what is forgotten
+_GONE = Batch(PartitionKey("", "", 0), first=0, next=0, records=(), frames=(), rejected=())  # in the place of what is forgotten
 
 
 def _first(batch: Batch) -> int:

@@ -26,13 +26,26 @@ class Memory:
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
         self.owed_bytes = 0
-        self._held: OrderedDict[Batch, Callable[[Batch], None]] = OrderedDict()
+        self._held: OrderedDict[Batch, tuple[Callable[[Batch], None], int]] = OrderedDict()
 
     def hold(self, batch: Batch, forget: Callable[[Batch], None]) -> None:
         """Count `batch`; `forget(batch)` is called when it has to go. The owner then no longer refers to it."""
-        self._held[batch] = forget
-        self.held_bytes += batch.size
+        size = batch.size
+        self._held[batch] = forget, size
+        self.held_bytes += size
         self._trim()
+
+    def recount(self, batch: Batch) -> None:
+        """Count `batch` again, which may have been rendered in another form since; no error if it is not held."""
+        held = self._held.get(batch)
+        if held is None:
+            return
+        forget, counted = held
+        size = batch.size
+        if size != counted:
+            self._held[batch] = forget, size
+            self.held_bytes += size - counted
+            self._trim()
 
     def touch(self, batch: Batch) -> None:
         """Make `batch` the last one to go, for it was just used."""
@@ -41,8 +54,9 @@ class Memory:
 
     def release(self, batch: Batch) -> None:
         """No longer count `batch`: its owner has let it go."""
-        if self._held.pop(batch, None) is not None:
-            self.held_bytes -= batch.size
+        held = self._held.pop(batch, None)
+        if held is not None:
+            self.held_bytes -= held[1]
 
     @contextmanager
     def owing(self, size: int) -> Iterator[None]:
@@ -56,6 +70,6 @@ class Memory:
 
     def _trim(self) -> None:
         while self._held and self.held_bytes + self.owed_bytes > self.limit_bytes:
-            batch, forget = self._held.popitem(last=False)
-            self.held_bytes -= batch.size
+            batch, (forget, size) = self._held.popitem(last=False)
+            self.held_bytes -= size
             forget(batch)

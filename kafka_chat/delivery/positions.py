@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..chat.cursor import TopicPlace, identity_of
 from ..errors import BrokerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from .batch import PartitionKey
     from .seams import Lookup
@@ -21,6 +22,18 @@ EARLIER_MS = 10_000  # how much before the accept a session begins that was acce
 @dataclass(frozen=True, slots=True)
 class Latest:
     """At the head: what is produced from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Earliest:
+    """At the first record that is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """So many messages before the head, over all partitions of the chat."""
+
+    messages: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,50 +60,102 @@ class At:
         return self.offsets.get(key.partition, 0) if key.topic_id == self.topic_id else 0
 
 
-Start = Latest | Since | At
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """After what a client has had.
+
+    Attributes:
+        place: where its cursor stands in the topic.
+        otherwise: how a partition begins that the cursor does not stand for.
+    """
+
+    place: TopicPlace
+    otherwise: Start
+
+    def offset(self, key: PartitionKey) -> int | None:
+        """Return the next offset of this partition; None where `otherwise` says.
+
+        A topic that was absent then, or is another one now, begins at 0, and so does a partition that was added since.
+        """
+        place = self.place
+        if place.identity != identity_of(key.topic_id):
+            return 0
+        if key.partition in place.unknown or (not place.whole and key.partition not in place.offsets):
+            return None
+        return place.offsets.get(key.partition, 0)
+
+    def recreated(self, key: PartitionKey) -> int | None:
+        """Return the offset that is due of a partition whose topic is another one now; None where that is not so."""
+        if self.place.identity in (None, identity_of(key.topic_id)):
+            return None
+        return self.place.offsets.get(key.partition)
+
+
+Start = Latest | Earliest | Rewind | Since | At | Resumed
 
 LATEST = Latest()
+EARLIEST = Earliest()
+ANEW = At("", {})  # the start of a topic that came to life after it was followed
+
+# Times that are none; Kafka has the same ones.
+FIRST = -2  # the first offset that is left
+LAST = -1  # the last stable offset
 
 
-class TimesResolved:
-    """Offsets for times, asked of the brokers in a task of the service, as long as it takes them to answer."""
+class OffsetsAsked:
+    """Offsets of times, and first offsets, asked of the brokers in a task of the service, as long as it takes them to answer."""
 
     AGAIN_SECONDS = 1.0
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
-        self._wanted: dict[tuple[PartitionKey, int], list[Callable[[int], None]]] = {}
+        self._wanted: dict[int, dict[PartitionKey, list[Callable[[int], None]]]] = {}
+        self._asking: dict[PartitionKey, list[Callable[[int], None]]] = {}  # what the question under way is for
         self._news = trio.Event()
 
     def want(self, key: PartitionKey, time_ms: int, begin: Callable[[int], None]) -> None:
-        """Have `begin(offset)` called once the offset of that time is known.
+        """Have `begin(offset)` called once the offset of that time, `FIRST` or `LAST` is known.
 
-        Times are asked for by the whole second before them, so that five thousand sessions ask as one.
+        What is wanted while a question is under way is one question afterwards: five thousand sessions ask as one.
         """
-        self._wanted.setdefault((key, time_ms - time_ms % 1000), []).append(begin)
+        self._wanted.setdefault(time_ms, {}).setdefault(key, []).append(begin)
         self._news.set()
 
     def forget(self, key: PartitionKey) -> None:
-        """No longer ask for times in a partition that nobody follows."""
-        for wanted in [wanted for wanted in self._wanted if wanted[0] == key]:
-            del self._wanted[wanted]
+        """No longer ask for a partition that nobody follows."""
+        for wanted in (self._asking, *self._wanted.values()):
+            wanted.pop(key, None)
 
     async def run(self) -> None:
         """Ask until cancelled."""
         while True:
             await self._news.wait()
             self._news = trio.Event()
-            for time_ms in {time_ms for _, time_ms in self._wanted}:
-                await self._resolve(time_ms, [key for key, other in self._wanted if other == time_ms])
-            if self._wanted:
+            for time_ms in list(self._wanted):
+                await self._resolve(time_ms)
+            self._wanted = {time_ms: wanted for time_ms, wanted in self._wanted.items() if wanted}
+            if self._wanted and not self._news.is_set():
                 self._news.set()
                 await trio.sleep(self.AGAIN_SECONDS)
 
-    async def _resolve(self, time_ms: int, keys: list[PartitionKey]) -> None:
+    async def _resolve(self, time_ms: int) -> None:
+        self._asking, self._wanted[time_ms] = self._wanted[time_ms], {}
+        keys = tuple(self._asking)
         try:
-            offsets = await self._lookup.offsets_at(keys, time_ms)
+            offsets = await self._ask(keys, time_ms)
         except BrokerError:
-            return  # asked again; that the brokers are away is told by the Tail
-        for key, offset in offsets.items():
-            for begin in self._wanted.pop((key, time_ms), ()):
-                begin(offset)
+            offsets = {}  # asked again; that the brokers are away is told by the Tail
+        asked, self._asking = self._asking, {}
+        for key, begins in asked.items():
+            if key in offsets:
+                for begin in begins:
+                    begin(offsets[key])
+            else:
+                self._wanted[time_ms].setdefault(key, []).extend(begins)
+
+    async def _ask(self, keys: Sequence[PartitionKey], time_ms: int) -> Mapping[PartitionKey, int]:
+        if time_ms == FIRST:
+            return await self._lookup.first_offsets(keys)
+        if time_ms == LAST:
+            return await self._lookup.last_stable_offsets(keys)
+        return await self._lookup.offsets_at(keys, time_ms)

@@ -193,6 +193,7 @@ class SubscriptionChange:
         subscribed: or unsubscribed.
         topic_id: the identity of the chat's topic when it was subscribed; "" where there was none.
         starts: partition -> offset from which it is followed; partitions that are not named start at 0.
+        offset: of the record; negative where it is not known.
     """
 
     username: str
@@ -200,6 +201,7 @@ class SubscriptionChange:
     subscribed: bool
     topic_id: str = ""
     starts: Mapping[int, int]
+    offset: int = -1
 
 
 class KeyedRecord(NamedTuple):
@@ -250,6 +252,10 @@ class SubscriptionLog(Protocol):
     @property
     def ready(self) -> bool:
         """Whether it has been read up to where it ended when we started. Never false again."""
+
+    @property
+    def position(self) -> int:
+        """The next offset that `chats_of` does not know yet; 0 before anything is known."""
 
     @property
     def problem(self) -> str | None:

@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, ClassVar
 import trio
 
 from .batch import Chunk, PartitionKey
+from .forms import BARE, View
 from .live_socket import LiveSocket
 from .log import Cursor, Elsewhere, PartitionLog
+from .positions import LATEST
+from .seams import Lost
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from ..telemetry import Telemetry
     from .memory import Memory
     from .page_reads import PageReads
+    from .positions import Start
+    from .seams import SubscriptionChange
 
 ROUND_BYTES = 64 * 1024  # of each partition in turn, so that one chat's history does not starve another's live end
 HAD_PARTITIONS = 1000  # left ones whose position is remembered, in case they are followed again
@@ -25,13 +32,19 @@ class Session(LiveSocket):
     The `Audience` gives it cursors and takes them away. It is *parked* when all of its cursors are at the head and
     nothing is owed: then, and only then, the fan-out offers it what comes. All else it reads for itself.
 
+    This one asks for nothing: it gets what its user follows, bare, from now on. `WishedSession` is for the others.
+
     Attributes:
         cursors: its place in each partition that it follows.
         parked: whether it may be offered to.
+        view: what it gets of a message.
+        only: the chats that it follows, subscribed or not; none: those of its user.
     """
 
     __slots__ = ("_awake", "_had", "_memory", "_page_reads", "cursors", "parked")
 
+    view: View = BARE
+    only: Sequence[str] = ()
     too_much: ClassVar[str] = f"{LiveSocket.too_much}; this service only sends"
 
     def __init__(self, *, session_id: str, username: str, page_reads: PageReads, memory: Memory, telemetry: Telemetry) -> None:
@@ -50,7 +63,7 @@ class Session(LiveSocket):
         had = self._had.pop(log.key, 0)
         cursor = Cursor(self, log, position if afresh else max(position, had))
         self.cursors[log.key] = cursor
-        log.followers[cursor] = None
+        log.followers.setdefault(self.view, {})[cursor] = None
         self.wake()
 
     def unfollow(self, log: PartitionLog) -> None:
@@ -58,7 +71,10 @@ class Session(LiveSocket):
         cursor = self.cursors.pop(log.key, None)
         if cursor is None:
             return
-        del log.followers[cursor]
+        followers = log.followers[self.view]
+        del followers[cursor]
+        if not followers:
+            del log.followers[self.view]
         if cursor.page is not None:
             cursor.page.leave(self.wake)
         self._had[log.key] = cursor.position
@@ -69,6 +85,27 @@ class Session(LiveSocket):
         """Look at the cursors again; until then nothing is offered."""
         self.parked = False
         self._awake.set()
+
+    def start(self, topic: str, change: SubscriptionChange | None) -> Start:
+        """Return where it begins in a topic.
+
+        Args:
+            topic: that it follows.
+            change: how its user subscribed to it; None where it did not.
+        """
+        return LATEST
+
+    def rewind(self, log: PartitionLog, messages: int) -> None:
+        """Begin so many messages before the cursor that it has just been given. Only who starts by `Rewind` is asked to."""
+
+    def tell_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: Lost) -> None:
+        """Messages that were due are gone. Bare clients are not told: they would not know what it is."""
+
+    def tell_subscribed(self, change: SubscriptionChange) -> None:
+        """Its user subscribed to a chat."""
+
+    def tell_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
+        """Its user unsubscribed from a chat, which was delivered up to these positions, a partition each."""
 
     # What its own nursery runs.
 
@@ -103,10 +140,14 @@ class Session(LiveSocket):
         if not chunk.messages:
             await trio.lowlevel.checkpoint()
             return True
-        self.messages += chunk.messages
-        self.bytes_sent += len(chunk.data)
-        self._telemetry.delivered(messages=chunk.messages, size=len(chunk.data))
-        if not self.sink.offer(chunk.data):
+        return await self._write(chunk.data, chunk.messages)
+
+    async def _write(self, data: bytes, messages: int) -> bool:
+        """Write whole messages; False where the connection is closed."""
+        self.messages += messages
+        self.bytes_sent += len(data)
+        self._telemetry.delivered(messages=messages, size=len(data))
+        if not self.sink.offer(data):
             return await self._flush()
         await trio.lowlevel.checkpoint()
         return True
@@ -125,7 +166,7 @@ class Session(LiveSocket):
             chunk = self._turn_page(cursor)
             if chunk is not None or cursor.page is not None:
                 return chunk
-        found = cursor.log.read(cursor.position, ROUND_BYTES)
+        found = cursor.log.read(cursor.position, ROUND_BYTES, self.view, end=cursor.end)
         if isinstance(found, Chunk):
             return found
         if found is Elsewhere.PAGE:
@@ -140,7 +181,8 @@ class Session(LiveSocket):
             return None  # a partition that is gone waits for the Audience to hear of it
         cursor.page = None
         if read.lost is not None and cursor.position < read.lost.first_left:
+            self.tell_gap(cursor.log.key, cursor.position, read.lost.first_left, Lost.RETENTION)
             cursor.position = read.lost.first_left
         if read.page is not None and read.page.first <= cursor.position < read.page.next:
-            return read.page.read(cursor.position, ROUND_BYTES)
+            return cursor.log.read_in(read.page, cursor.position, ROUND_BYTES, self.view, end=cursor.end)
         return None

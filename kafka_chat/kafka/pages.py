@@ -16,6 +16,7 @@ from ..delivery.batch import BATCH_BYTES, Batch, PartitionKey, Record
 from ..errors import BrokerUnreachable, PositionLost, TopicGone
 from ..nursery import open_tasks
 from .connect import broker_error, of_the_group
+from .records import chat_record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -168,7 +169,7 @@ class _Reader:
             return None
         finally:
             self._consumer.unassign()
-        return Batch.decode(records, first=first, next=end, chat=self._names.chat(key.topic), max_bytes=self._message_bytes)
+        return Batch.decode(records, key, first=first, next=end, chat=self._names.chat(key.topic), max_bytes=self._message_bytes)
 
     def close(self) -> None:
         """Close the Consumer."""
@@ -195,7 +196,7 @@ class _Reader:
                     return records, until
                 if records and size + len(value or b"") > BATCH_BYTES:
                     return records, records[-1].offset + 1
-                records.append(Record(offset, value))
+                records.append(chat_record(message))
                 size += len(value or b"")
             if self._position(key) >= until:
                 return records, until

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from ..delivery.batch import BATCH_BYTES, Batch, PartitionKey, Record
 from .connect import of_the_group
+from .records import chat_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -182,7 +183,7 @@ class Poller:
             error = message.error()
             assignment = self._assigned.get((message.topic(), message.partition()))  # type: ignore[arg-type]  # of an error without
             if error is None and assignment is not None:
-                records.setdefault(assignment.place, []).append(Record(message.offset(), message.value()))  # type: ignore[arg-type]
+                records.setdefault(assignment.place, []).append(chat_record(message))
             elif error is not None and assignment is not None:
                 taken.broken.append((assignment, error))
             elif error is not None and not of_the_group(error):
@@ -220,7 +221,9 @@ class Poller:
 
     def _batch(self, assignment: Assignment, records: Sequence[Record], position: int) -> Batch:
         first, assignment.position = assignment.position, position
-        return Batch.decode(records, first=first, next=position, chat=assignment.chat, max_bytes=self._message_bytes)
+        return Batch.decode(
+            records, assignment.key, first=first, next=position, chat=assignment.chat, max_bytes=self._message_bytes
+        )
 
     def _reconcile(self, consumer: Consumer) -> None:
         """Bring the Consumer's assignment a step nearer to what is wanted."""

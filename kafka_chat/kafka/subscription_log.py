@@ -80,6 +80,11 @@ class SubscriptionLog:
         return self._read.is_set()
 
     @property
+    def position(self) -> int:
+        """The next offset that `chats_of` does not know yet; see the seam."""
+        return self._position
+
+    @property
     def problem(self) -> str | None:
         """A sentence for the operator: what keeps it from being read, or written."""
         reading = None if self.ready else f"the subscriptions topic {self._topic.name} is still being read"
@@ -195,7 +200,7 @@ class SubscriptionLog:
     def _fold(self, following: Following, piece: Piece) -> list[Change]:
         changes = []
         for offset, key, value in piece.records:
-            outcome = following.apply(key, value)
+            outcome = following.apply(key, value, offset=offset)
             if isinstance(outcome, Skip):
                 self._telemetry.subscription_skipped(topic=self._topic.name, offset=offset, reason=outcome)
             elif outcome is not None:
@@ -241,7 +246,14 @@ class SubscriptionLog:
 def _told(username: str, chat: str, subscription: Subscription | None) -> SubscriptionChange:
     if subscription is None:
         return SubscriptionChange(username=username, chat=chat, subscribed=False, starts={})
-    return SubscriptionChange(username=username, chat=chat, subscribed=True, topic_id=subscription.topic_id, starts=subscription.starts)
+    return SubscriptionChange(
+        username=username,
+        chat=chat,
+        subscribed=True,
+        topic_id=subscription.topic_id,
+        starts=subscription.starts,
+        offset=subscription.offset,
+    )
 
 
 def _value(change: SubscriptionChange) -> bytes | None:

@@ -21,7 +21,7 @@ KEY = PartitionKey("kafka.chat.x", "id", 0)
 
 def batch_of(first: int, *records: Record, next: int | None = None) -> Batch:
     end = next if next is not None else records[-1].offset + 1
-    return Batch.decode(records, first=first, next=end, chat="x", max_bytes=100_000)
+    return Batch.decode(records, KEY, first=first, next=end, chat="x", max_bytes=100_000)
 
 
 @given(st.integers(0, 70_000) | st.sampled_from([125, 126, 65_535, 65_536]))
@@ -116,6 +116,6 @@ def test_nothing_is_joined_over_a_hole():
 
 def test_a_frame_that_grew_past_the_limit_is_a_reject():
     grown = json.dumps({"sender": "a", "text": "x" * 90}).encode()
-    batch = Batch.decode([Record(0, grown)], first=0, next=1, chat="y" * 200, max_bytes=150)
+    batch = Batch.decode([Record(0, grown)], KEY, first=0, next=1, chat="y" * 200, max_bytes=150)
     assert [(r.offset, r.reason) for r in batch.rejected] == [(0, Reject.TOO_LARGE)]
     assert batch.messages == 0

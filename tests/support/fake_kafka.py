@@ -68,6 +68,10 @@ class FakeSubscriptionLog:
     def ready(self) -> bool:
         return self._ready.is_set()
 
+    @property
+    def position(self) -> int:
+        return self._position
+
     async def wait_ready(self) -> None:
         await self._ready.wait()
 
@@ -88,7 +92,7 @@ class FakeSubscriptionLog:
     def read(self) -> None:
         """Read to the end of the topic; nothing is read by itself but by `run`."""
         for record in self._records[self._position :]:
-            outcome = self._following.apply(*record)
+            outcome = self._following.apply(*record, offset=self._position)
             self._position += 1
             if self.ready and isinstance(outcome, Change):
                 self.listener(self._told(outcome.username, outcome.chat, outcome.subscription))
@@ -107,7 +111,8 @@ class FakeSubscriptionLog:
     def _told(self, username: str, chat: str, since: Subscription | None) -> SubscriptionChange:
         if since is None:
             return SubscriptionChange(username=username, chat=chat, subscribed=False, starts={})
-        return SubscriptionChange(username=username, chat=chat, subscribed=True, topic_id=since.topic_id, starts=since.starts)
+        since_when = {"topic_id": since.topic_id, "starts": since.starts, "offset": since.offset}
+        return SubscriptionChange(username=username, chat=chat, subscribed=True, **since_when)
 
     def _value(self, change: SubscriptionChange) -> bytes | None:
         return record_value(Subscription(topic_id=change.topic_id, starts=change.starts)) if change.subscribed else None

@@ -17,7 +17,7 @@ from kafka_chat.delivery.fanout import FanOut
 from kafka_chat.delivery.frames import text_payloads
 from kafka_chat.delivery.memory import Memory
 from kafka_chat.delivery.page_reads import PageReads, open_page_reads
-from kafka_chat.delivery.positions import TimesResolved
+from kafka_chat.delivery.positions import OffsetsAsked
 from kafka_chat.delivery.seams import Disconnect, Lost, SubscriptionChange, TailListener, TopicFacts
 from kafka_chat.delivery.session import Session
 from kafka_chat.errors import BrokerUnreachable, PositionLost, TopicGone
@@ -187,8 +187,9 @@ class FakeKafka:
 
     def _batch(self, topic: str, partition: int, first: int, end: int) -> Batch:
         log = self.topics[topic].partitions[partition]
-        records = [Record(offset, log.records[offset]) for offset in range(first, end) if offset in log.records]
-        return Batch.decode(records, first=first, next=end, chat=NAMES.chat(topic), max_bytes=MAX_BYTES)
+        offsets = [offset for offset in range(first, end) if offset in log.records]
+        records = [Record(offset, log.records[offset], log.times[offset]) for offset in offsets]
+        return Batch.decode(records, self.key(topic, partition), first=first, next=end, chat=NAMES.chat(topic), max_bytes=MAX_BYTES)
 
 
 class FakeClient:
@@ -290,18 +291,18 @@ class Core:
 @asynccontextmanager
 async def open_core(*, memory_bytes: int = 1 << 24, readers: int = 2) -> AsyncIterator[Core]:
     kafka, telemetry, memory = FakeKafka(), Telemetry(), Memory(memory_bytes)
-    fanout, times = FanOut(telemetry=telemetry), TimesResolved(kafka)
+    fanout, offsets = FanOut(telemetry=telemetry), OffsetsAsked(kafka)
     chats: dict[str, set[str]] = {}
 
     def chats_of(username: str) -> Mapping[str, SubscriptionChange]:
         followed = sorted(chats.get(username, {"global"}))
         return {chat: SubscriptionChange(username=username, chat=chat, subscribed=True, starts={}) for chat in followed}
 
-    audience = Audience(names=NAMES, fanout=fanout, times=times, memory=memory)
+    audience = Audience(names=NAMES, fanout=fanout, offsets=offsets, memory=memory)
     audience.attach(kafka, chats_of)
     kafka.listener = audience
     async with open_page_reads(kafka, readers=readers, telemetry=telemetry) as reads, trio.open_nursery() as nursery:
         nursery.start_soon(fanout.run)
-        nursery.start_soon(times.run)
+        nursery.start_soon(offsets.run)
         yield Core(kafka, audience, memory, reads, telemetry, chats)
         nursery.cancel_scope.cancel()

@@ -1,0 +1,54 @@
+"""What a client asked for when it came; docs/protocol.md, "Asking for it"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .forms import Form
+from .positions import LATEST, Earliest, Latest, Since
+
+if TYPE_CHECKING:
+    from ..chat.cursor import Cursor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """The defaults are what a client gets that asks for nothing.
+
+    Attributes:
+        form: how messages are written.
+        chats: only these, subscribed or not; none: what the user follows.
+        cursor: begin after what it stands for.
+        cursor_in_frame: it comes as the first frame.
+        start: where to begin without a cursor, and without `rewind`.
+        rewind: begin so many messages before the head of each chat; 0: no.
+        until_ms: end before this time, Unix, in milliseconds.
+        tags: only messages with one of these, or with none.
+        senders: only messages from one of these.
+        heartbeat_seconds: how often to say that all is well.
+    """
+
+    form: Form = Form.BARE
+    chats: tuple[str, ...] = ()
+    cursor: Cursor | None = None
+    cursor_in_frame: bool = False
+    start: Latest | Earliest | Since = LATEST
+    rewind: int = 0
+    until_ms: int | None = None
+    tags: frozenset[str] | None = None
+    senders: frozenset[str] | None = None
+    heartbeat_seconds: float | None = None
+
+    @property
+    def none(self) -> bool:
+        """Whether nothing is asked for."""
+        return self == NONE
+
+    @property
+    def catches_up(self) -> bool:
+        """Whether what is asked for may lie in the past."""
+        return bool(self.cursor or self.cursor_in_frame or self.rewind) or not isinstance(self.start, Latest)
+
+
+NONE = Wishes()
