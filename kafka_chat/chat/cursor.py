@@ -50,11 +50,13 @@ class Cursor:
     Attributes:
         cluster: 4 bytes that tell clusters apart; None where it does not say.
         subscriptions: the next offset of the subscriptions topic, as it was known; 0 where it was not.
+        whole: it stands for all that a client followed; False where it is ids of messages alone.
         places: 4 bytes of the hash of a topic's name -> where it stands in that topic.
     """
 
     cluster: bytes | None = None
     subscriptions: int = 0
+    whole: bool = False
     places: Mapping[bytes, TopicPlace] = field(default_factory=dict)
 
     def place(self, topic: str) -> TopicPlace | None:
@@ -129,6 +131,7 @@ def parse(text: str) -> Cursor:
         raise RequestError(f"cursor has {len(text)} characters; at most {TEXT_LENGTH} are allowed", field="cursor")
     cluster: bytes | None = None
     subscriptions = 0
+    whole = False
     places: dict[bytes, TopicPlace] = {}
     for part in text.split("."):
         data = _Bytes(_decoded(part))
@@ -138,6 +141,7 @@ def parse(text: str) -> Cursor:
             cluster = said if said != _UNKNOWN_CLUSTER else cluster
             subscriptions = max(subscriptions, data.varint())
             places.update(_entries(data))
+            whole = True
         elif kind == _ID:
             mark, identity, partition, offset = data.take(_NAME_BYTES), data.take(_IDENTITY_BYTES), data.varint(), data.varint()
             data.check_end()
@@ -146,7 +150,7 @@ def parse(text: str) -> Cursor:
             _move(places, mark, identity, partition, offset + 1)
         else:
             raise RequestError(f"cursor is of version {kind}, which this service does not know; leave it out to begin anew", field="cursor")
-    return Cursor(cluster=cluster, subscriptions=subscriptions, places=places)
+    return Cursor(cluster=cluster, subscriptions=subscriptions, whole=whole, places=places)
 
 
 def _entries(data: _Bytes) -> Iterator[tuple[bytes, TopicPlace]]:

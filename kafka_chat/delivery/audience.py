@@ -363,7 +363,7 @@ class Audience:
         offset = start.offset(log.key)
         if offset is None:
             self._begin(session, log, start.otherwise)
-        elif offset >= log.head or log.holds(offset):
+        elif offset >= log.head or log.batch_at(offset) is not None:
             session.follow(log, offset)
         else:  # is it still there?
             self._ask(session, log, FIRST, partial(self._begin_at, session, log, log.head, offset))

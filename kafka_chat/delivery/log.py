@@ -126,10 +126,12 @@ class PartitionLog:
             return chunk
         return self._joined(chunk, index + 1, max_bytes, view, end)
 
-    def holds(self, position: int) -> bool:
-        """Whether `position` is in memory."""
+    def batch_at(self, position: int) -> Batch | None:
+        """Return what memory has around `position`; None where that is nothing."""
+        if position >= self.head:
+            return None
         index = bisect_right(self._firsts, position, self._gone) - 1
-        return position < self.head and (index >= self._gone or self._page_at(position) is not None)
+        return self._page_at(position) if index < self._gone else self._batches[index]
 
     def fresh(self) -> Chunk | None:
         """Return what the fan-out has to offer next, bare and joined; None where memory no longer has it."""

@@ -90,6 +90,32 @@ class PageReads:
         read.waiting[wake] = None
         return read
 
+    async def fetch(self, log: PartitionLog, position: int) -> Batch:
+        """Return a piece of `log` that has `position`, an offset below its head: from memory, or a page.
+
+        Waits as long as brokers are away; cancelling it never waits for one.
+
+        Raises:
+            PositionLost: it is below what is left.
+            TopicGone: the topic is, or the partition.
+        """
+        while (held := log.batch_at(position)) is None:
+            done = trio.Event()
+            wake = done.set
+            read = self.want(log, position, wake)
+            try:
+                await done.wait()
+            finally:
+                read.leave(wake)
+            if read.lost is not None and read.lost.first_left > position:
+                raise PositionLost(asked=position, first_left=read.lost.first_left)
+            if read.gone:
+                raise TopicGone(f"{log.key} is gone", topic=log.key.topic, partition=log.key.partition)
+            if read.page is not None and read.page.first <= position < read.page.next:
+                return read.page  # which memory may not have kept
+        await trio.lowlevel.checkpoint()
+        return held
+
     async def run_reader(self) -> None:
         """Read page after page, until cancelled; as many of these run as pages are read at a time."""
         while True:

@@ -131,8 +131,11 @@ class Session(LiveSocket):
     async def _wait(self) -> None:
         """Wait to be woken; meanwhile be offered to, unless a page is awaited."""
         self._awake = trio.Event()
-        self.parked = all(cursor.page is None for cursor in self.cursors.values())
+        self.parked = self._may_park()
         await self._awake.wait()
+
+    def _may_park(self) -> bool:
+        return all(cursor.page is None for cursor in self.cursors.values())
 
     async def _send(self, cursor: Cursor, chunk: Chunk) -> bool:
         """Write `chunk`; False where the connection is closed."""

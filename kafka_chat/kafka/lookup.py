@@ -84,6 +84,10 @@ class KafkaLookup:
         """
         await trio.to_thread.run_sync(self._list, PING_TOPIC, limiter=self._thread)
 
+    async def cluster_id(self) -> str:
+        """Return what the brokers call their cluster; raise `BrokerUnreachable` if none answers."""
+        return await trio.to_thread.run_sync(self._list_cluster, limiter=self._thread)
+
     async def describe(self, topics: Collection[str]) -> Mapping[str, TopicFacts]:
         """Return the facts of those of `topics` that exist; see `Lookup`."""
         if not topics:
@@ -143,6 +147,11 @@ class KafkaLookup:
         )
         found = _answered(answers, doing)
         return {topic: frozenset(operation.name for operation in described.authorized_operations) for topic, described in found.items()}
+
+    def _list_cluster(self) -> str:
+        with broker_errors("asking for the cluster's id"):
+            listing = self._lister.list_topics(PING_TOPIC, timeout=LIST_SECONDS)
+        return str(listing.cluster_id)
 
     def _list(self, topic: str | None) -> dict[str, frozenset[int]]:
         with broker_errors("asking for the topics"):

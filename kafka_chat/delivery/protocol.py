@@ -1,0 +1,208 @@
+"""The words of kafka-chat.v1: what we tell a client beside messages, and what it may ask; docs/protocol.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..errors import RequestError
+from .forms import Form, text_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .seams import Lost
+
+SUBPROTOCOL = "kafka-chat.v1"
+RE_BYTES = 200  # of JSON, of what a client marks an op with
+
+_NO_RE = msgspec.Raw()  # an op that is not marked; its answer is not, either
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a client has to keep to; see `hello`."""
+
+    message_bytes: int
+    client_message_bytes: int
+    chats_per_user: int
+    heartbeat_seconds: float | None
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+    """What stands in `meta` of a control frame."""
+
+
+class Hello(Notice, frozen=True, kw_only=True, tag="hello"):
+    """First of all."""
+
+    session: str
+    user: str
+    chats: Sequence[str]
+    resume: str
+    cursor: str | None
+    limits: Limits
+
+
+class Live(Notice, frozen=True, kw_only=True, tag="live"):
+    """All that was there has been delivered."""
+
+    cursor: str | None
+
+
+class Gap(Notice, frozen=True, kw_only=True, tag="gap"):
+    """Messages that were due are gone."""
+
+    chat: str
+    partition: int
+    first_lost: int
+    first_left: int
+    cause: Lost
+
+
+class Answer(Notice, frozen=True, kw_only=True):
+    """What may be the answer to an op."""
+
+    re: msgspec.Raw = _NO_RE
+
+
+class Subscribed(Answer, frozen=True, kw_only=True, tag="subscribed"):
+    """The user follows a chat from here on."""
+
+    chat: str
+    exists: bool
+    positions: Mapping[int, int]
+
+
+class Unsubscribed(Answer, frozen=True, kw_only=True, tag="unsubscribed"):
+    """The user follows a chat no more; it was delivered up to here."""
+
+    chat: str
+    exists: bool
+    positions: Mapping[int, int]
+
+
+class Sent(Answer, frozen=True, kw_only=True, tag="sent"):
+    """A message is in Kafka."""
+
+    chat: str
+    partition: int
+    offset: int
+
+
+class Pong(Answer, frozen=True, kw_only=True, tag="pong"):
+    """The answer to `ping`."""
+
+
+class Failed(Answer, frozen=True, kw_only=True, tag="error"):
+    """An op failed, or was none."""
+
+    code: int
+    message: str
+    field: str | None
+
+
+class Heartbeat(Notice, frozen=True, kw_only=True, tag="heartbeat"):
+    """All is well."""
+
+    cursor: str | None
+
+
+class Reconnect(Notice, frozen=True, kw_only=True, tag="reconnect"):
+    """The service restarts."""
+
+    after_ms: int
+    cursor: str | None
+
+
+class End(Notice, frozen=True, kw_only=True, tag="end"):
+    """An event stream has reached `until`."""
+
+    cursor: str | None
+
+
+class Op(msgspec.Struct, frozen=True):
+    """What a client asks by a text frame. Further keys are ignored.
+
+    Attributes:
+        op: which.
+        re: a mark that its answer has, too.
+        chat: of `subscribe`, `unsubscribe`, `send`.
+        chats: of the first two, in place of `chat`.
+        text: of `send`.
+        tag: of `send`.
+        cursor: of `start`.
+    """
+
+    op: str
+    re: msgspec.Raw = _NO_RE
+    chat: str | None = None
+    chats: list[str] | None = None
+    text: str | None = None
+    tag: str | None = None
+    cursor: str | None = None
+
+    @property
+    def named(self) -> list[str]:
+        """The chats that it names."""
+        if self.chats is not None:
+            return self.chats
+        if self.chat is None:
+            raise RequestError(f"chat is missing; {self.op} names one, or several in chats", field="chat")
+        return [self.chat]
+
+
+class _Mark(msgspec.Struct, frozen=True):
+    re: msgspec.Raw = _NO_RE
+
+
+class OpRefused(Exception):
+    """What a client said is no op.
+
+    Attributes:
+        error: why.
+        re: its mark, if it has one that can be told back.
+    """
+
+    def __init__(self, error: RequestError, re: msgspec.Raw) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.re = re
+
+
+_decode_op = msgspec.json.Decoder(Op).decode
+_decode_mark = msgspec.json.Decoder(_Mark).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def parse_op(said: str | bytes) -> Op:
+    """Return the op in a message of a client; raise `OpRefused` where it is none."""
+    if isinstance(said, bytes):
+        raise OpRefused(RequestError("the message is binary; a text frame with a JSON object is needed"), _NO_RE)
+    try:
+        op = _decode_op(said)
+    except msgspec.ValidationError as error:
+        raise OpRefused(RequestError(f"the op is not understood: {error}"), _mark_of(said)) from error
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise OpRefused(RequestError('the message is not JSON; an object such as {"op":"ping"} is needed'), _NO_RE) from error
+    if len(op.re) > RE_BYTES:
+        raise OpRefused(RequestError(f"re has {len(op.re)} bytes; at most {RE_BYTES} are allowed", field="re"), _NO_RE)
+    return op
+
+
+def control(notice: Notice, form: Form) -> bytes:
+    """Return a notice as a text frame, or as an event."""
+    payload = b'{"meta":' + _encode(notice) + b"}"
+    if form is not Form.EVENTS:
+        return text_frame(payload)
+    cursor = getattr(notice, "cursor", None)
+    name = str(notice.__struct_config__.tag).encode()
+    return (b"id: %b\n" % cursor.encode() if cursor else b"") + b"event: %b\ndata: %b\n\n" % (name, payload)
+
+
+def _mark_of(said: str) -> msgspec.Raw:
+    try:
+        mark = _decode_mark(said).re
+    except msgspec.DecodeError:
+        return _NO_RE
+    return mark if len(mark) <= RE_BYTES else _NO_RE

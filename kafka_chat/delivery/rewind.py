@@ -1,0 +1,52 @@
+"""Finds the last messages before a position: where a client begins that wants so many of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import PositionLost, TopicGone
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .batch import Line, PartitionKey
+    from .forms import View
+    from .log import PartitionLog
+    from .page_reads import PageReads
+
+LOOKED_AT = 50_000  # offsets of a partition, backward: for filters that hardly anything passes
+
+
+async def lines_before(log: PartitionLog, position: int, messages: int, *, view: View, page_reads: PageReads) -> list[Line]:
+    """Return the last messages of a partition before a position, oldest first.
+
+    Args:
+        log: of a partition that is followed.
+        position: at most its head.
+        messages: how many; fewer where there are no more, or not within `LOOKED_AT` offsets.
+        view: which messages; of the form V1.
+        page_reads: reads what memory does not have.
+    """
+    found: list[Line] = []
+    end, floor = position, max(0, position - LOOKED_AT)
+    while len(found) < messages and end > floor:
+        try:
+            batch = await page_reads.fetch(log, end - 1)
+        except (PositionLost, TopicGone):
+            break
+        first = max(batch.first, floor)
+        found = [*batch.lines(view, first=first, end=end), *found]
+        end = first
+    return found[-messages:]
+
+
+def last_of_all(lines: Mapping[PartitionKey, Sequence[Line]], messages: int) -> dict[PartitionKey, list[Line]]:
+    """Return the last messages of several partitions together: of each its own last ones, as many as are among them.
+
+    They are told apart by their times; in a partition the order is that of the offsets, whatever the times say.
+    """
+    left = {key: len(of_one) for key, of_one in lines.items()}
+    for _ in range(min(messages, sum(left.values()))):
+        latest = max((key for key, count in left.items() if count), key=lambda key: lines[key][left[key] - 1].time_ms)
+        left[latest] -= 1
+    return {key: list(of_one[left[key] :]) for key, of_one in lines.items()}

@@ -1,0 +1,400 @@
+"""One client that asked for something: where to begin, what to see, or to be told of all that happens."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from random import uniform
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..errors import BrokerError, RequestError
+from .forms import MARK, Form, View
+from .live_socket import Close
+from .positions import LAST, LATEST, At, Resumed, Rewind
+from .protocol import (
+    Answer,
+    End,
+    Failed,
+    Gap,
+    Heartbeat,
+    Hello,
+    Limits,
+    Live,
+    Notice,
+    OpRefused,
+    Pong,
+    Reconnect,
+    Sent,
+    Subscribed,
+    Unsubscribed,
+    control,
+    parse_op,
+)
+from .rewind import last_of_all, lines_before
+from .seams import Lost
+from .session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import msgspec
+
+    from ..chat.cursor import Cursor as ChatCursor
+    from ..chat.topics import ChatNames
+    from ..settings import Limits as LimitSettings
+    from ..telemetry import Telemetry
+    from .audience import Audience
+    from .batch import Chunk, Line, PartitionKey
+    from .log import Cursor, PartitionLog
+    from .memory import Memory
+    from .page_reads import PageReads
+    from .positions import OffsetsAsked, Start
+    from .protocol import Op
+    from .seams import SubscriptionChange, SubscriptionLog
+    from .sending import Sending
+    from .subscriptions import Subscriptions
+    from .wishes import Wishes
+
+OPS_WAITING = 32  # answers that a client may wait for
+BEYOND_SECONDS = 5.0  # how long a position may lie beyond the end before the log is known to have lost its end
+LOOK_SECONDS = 0.1
+STAY_AWAY_MS = 3000  # those who are told to come back do so within so long
+
+UNTIL_REACHED = Close(code=1000, reason="until is reached")
+
+_ID_LINE = re.compile(MARK + rb"[^\n]*\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What such a session needs of the service.
+
+    Attributes:
+        audience: who follows what, and how far.
+        subscription_log: how far it has been read.
+        subscriptions: changed by ops.
+        sending: None where it is switched off.
+        names: chat <-> topic.
+        offsets: asks for those of times.
+        limits: told to clients.
+        cluster: tells the cluster's mark; None where it is not known yet.
+    """
+
+    audience: Audience
+    subscription_log: SubscriptionLog
+    subscriptions: Subscriptions
+    sending: Sending | None
+    names: ChatNames
+    offsets: OffsetsAsked
+    limits: LimitSettings
+    cluster: Callable[[], bytes | None]
+
+
+class WishedSession(Session):
+    """Delivers as a `Session` does, but from where its client wants to, what it wants to see, and with notices between.
+
+    A notice keeps its place: a gap is told before the first message after it.
+    """
+
+    __slots__ = (
+        "_around", "_asked", "_asked_news", "_beyond", "_caught_up", "_ends", "_live", "_mine", "_notices",
+        "_resume", "_rewinds", "_said_hello",
+        "only", "view", "wishes",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        wishes: Wishes,
+        around: Surroundings,
+        *,
+        session_id: str,
+        username: str,
+        page_reads: PageReads,
+        memory: Memory,
+        telemetry: Telemetry,
+        caught_up: Callable[[], None],
+    ) -> None:
+        """Make one that the `Audience` is to let in.
+
+        Args:
+            wishes: what its client asked for.
+            around: the service.
+            session_id: for the operator's eyes.
+            username: whose it is.
+            page_reads: reads what memory does not have.
+            memory: what sockets are owed counts there.
+            telemetry: the service's.
+            caught_up: is called once when it has delivered all that was there.
+        """
+        super().__init__(session_id=session_id, username=username, page_reads=page_reads, memory=memory, telemetry=telemetry)
+        self.wishes = wishes
+        self.view = View(form=wishes.form, tags=wishes.tags, senders=wishes.senders)
+        self.only = wishes.chats
+        self._around = around
+        self._caught_up = caught_up
+        self._notices: deque[Notice] = deque()
+        self._said_hello = False
+        self._live = False
+        self._resume = "none" if self._cursor_of_this_cluster() is None else "exact"
+        self._rewinds: dict[PartitionKey, tuple[PartitionLog, int]] = {}
+        self._beyond: dict[PartitionKey, int] = {}  # partition -> the last stable offset, where that lies before our position
+        self._ends: set[PartitionKey] = set()  # partitions whose `end` is known
+        self._asked: deque[str | bytes] = deque()
+        self._asked_news = trio.Event()
+        self._mine: list[str] = []  # chats of the op that is being done
+
+    # What the Audience asks and tells.
+
+    def start(self, topic: str, change: SubscriptionChange | None) -> Start:
+        """See `Session.start`."""
+        wishes, cursor = self.wishes, self._cursor_of_this_cluster()
+        begin: Start = Rewind(wishes.rewind) if wishes.rewind else wishes.start
+        subscribed = None if change is None or change.offset < 0 else At(change.topic_id, change.starts)
+        if cursor is None:
+            return begin
+        place = cursor.place(topic)
+        if place is None:
+            return subscribed if subscribed is not None and begin == LATEST and cursor.whole else begin
+        if subscribed is not None and change is not None and not self.only and cursor.whole and change.offset >= cursor.subscriptions:
+            return subscribed  # again, since that cursor
+        return Resumed(place, begin)
+
+    def follow(self, log: PartitionLog, position: int, *, afresh: bool = False) -> None:
+        """See `Session.follow`."""
+        super().follow(log, position, afresh=afresh)
+        self._ends.discard(log.key)
+        if self.wishes.until_ms is not None:
+            self._around.offsets.want(log.key, self.wishes.until_ms, partial(self._end_at, log))
+
+    def rewind(self, log: PartitionLog, messages: int) -> None:
+        """See `Session.rewind`."""
+        self._rewinds[log.key] = log, messages
+
+    def tell_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: Lost) -> None:
+        """See `Session.tell_gap`."""
+        if not self._said_hello and self._resume != "none":
+            self._resume = "future" if cause is Lost.TRUNCATED else "gap"
+        chat = self._around.names.chat(key.topic)
+        self._tell(Gap(chat=chat, partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause))
+
+    def tell_subscribed(self, change: SubscriptionChange) -> None:
+        """See `Session.tell_subscribed`."""
+        if change.chat not in self._mine:
+            exists = bool(change.topic_id) or self._around.audience.exists(change.chat)
+            self._tell(Subscribed(chat=change.chat, exists=exists, positions=dict(change.starts)))
+
+    def tell_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
+        """See `Session.tell_unsubscribed`."""
+        if chat not in self._mine:
+            self._tell(Unsubscribed(chat=chat, exists=self._around.audience.exists(chat), positions=dict(positions)))
+
+    def end(self, close: Close) -> None:
+        """See `LiveSocket.end`; who is to come back is told when."""
+        if close.code == 1012 and self._accepted and self.view.form is not Form.BARE and self._closing is None:
+            self._offer(Reconnect(after_ms=round(uniform(0, STAY_AWAY_MS)), cursor=self._cursor()))
+        super().end(close)
+
+    # What its own nursery runs.
+
+    async def _hear(self, said: str | bytes) -> None:
+        if self.view.form is not Form.V1:
+            await super()._hear(said)
+        elif len(self._asked) >= OPS_WAITING:
+            self.end(Close(code=1008, reason=f"over {OPS_WAITING} ops wait for their answers"))
+        else:
+            self._asked.append(said)
+            self._asked_news.set()
+
+    async def _serve(self) -> None:
+        async with trio.open_nursery() as nursery:
+            if self.view.form is Form.V1:
+                nursery.start_soon(self._answer_ops)
+            if self.wishes.heartbeat_seconds is not None:
+                nursery.start_soon(self._beat, self.wishes.heartbeat_seconds)
+            await self._find_beginnings()
+            self._say_hello()
+            await super()._serve()
+            nursery.cancel_scope.cancel()
+
+    async def _find_beginnings(self) -> None:
+        """Find what takes more than an offset to tell: the messages before the head, and whether the log has lost its end."""
+        chats: dict[str, list[tuple[PartitionLog, int]]] = {}
+        for log, messages in self._rewinds.values():
+            chats.setdefault(log.key.topic, []).append((log, messages))
+        for of_chat in chats.values():
+            await self._rewind_chat([log for log, _ in of_chat], max(messages for _, messages in of_chat))
+        self._rewinds.clear()
+        deadline = trio.current_time() + BEYOND_SECONDS
+        while beyond := [cursor for cursor in self.cursors.values() if cursor.position > cursor.log.head]:
+            if trio.current_time() >= deadline:
+                self._go_back(beyond)
+            await trio.sleep(LOOK_SECONDS)
+
+    async def _rewind_chat(self, logs: Sequence[PartitionLog], messages: int) -> None:
+        view = View(form=Form.V1, tags=self.view.tags, senders=self.view.senders)
+        lines: dict[PartitionKey, Sequence[Line]] = {}
+        for log in logs:
+            cursor = self.cursors.get(log.key)
+            if cursor is not None and cursor.log is log:
+                lines[log.key] = await lines_before(log, cursor.position, messages, view=view, page_reads=self._page_reads)
+        for key, last in last_of_all(lines, messages).items():
+            cursor = self.cursors.get(key)
+            if last and cursor is not None:
+                cursor.position = min(cursor.position, last[0].offset)
+
+    def _go_back(self, beyond: Sequence[Cursor]) -> None:
+        """Move cursors to the last stable offset, once a broker has told that it lies before them."""
+        for cursor in beyond:
+            told = self._beyond.pop(cursor.log.key, None)
+            if told is None:
+                self._around.offsets.want(cursor.log.key, LAST, partial(self._beyond.__setitem__, cursor.log.key))
+            elif told < cursor.position:
+                self.tell_gap(cursor.log.key, cursor.position, told, Lost.TRUNCATED)
+                cursor.position = told
+
+    def _read(self, cursor: Cursor) -> Chunk | None:
+        if self._notices or (self.wishes.until_ms is not None and (cursor.log.key not in self._ends or _at_end(cursor))):
+            return None
+        chunk = super()._read(cursor)
+        return None if self._notices else chunk  # turning to a page may have told of a gap before it
+
+    async def _wait(self) -> None:
+        if not self._notices and self.wishes.until_ms is not None and self._all_ended():
+            if self.view.form is Form.EVENTS:
+                self._offer(End(cursor=self._cursor()))
+            self.end(UNTIL_REACHED)
+        elif not self._notices and not self._live and self.wishes.until_ms is None and self._has_all():
+            self._live = True
+            self._caught_up()
+            self._tell(Live(cursor=self._cursor()))
+        if self._notices:
+            await self._say_notices()
+            return
+        await super()._wait()
+
+    def _may_park(self) -> bool:
+        return self.view.form is not Form.EVENTS and self.wishes.until_ms is None and super()._may_park()
+
+    async def _say_notices(self) -> None:
+        while self._notices:
+            self._offer(self._notices.popleft())
+        await self._flush()
+
+    async def _write(self, data: bytes, messages: int) -> bool:
+        if self.view.form is Form.EVENTS:
+            cursor = self._cursor()
+            data = _ID_LINE.sub(b"", data) if cursor is None else data.replace(MARK, b"id: %b." % cursor.encode())
+        return await super()._write(data, messages)
+
+    async def _beat(self, seconds: float) -> None:
+        while True:
+            await trio.sleep(seconds)
+            self._tell(Heartbeat(cursor=self._cursor()))
+
+    async def _answer_ops(self) -> None:
+        while True:
+            while not self._asked:
+                self._asked_news = trio.Event()
+                await self._asked_news.wait()
+            for notice in await self._answers(self._asked[0]):
+                self._tell(notice)
+            self._asked.popleft()
+
+    async def _answers(self, said: str | bytes) -> Sequence[Answer]:
+        try:
+            op = parse_op(said)
+        except OpRefused as refused:
+            return [_failed(refused.error, refused.re)]
+        try:
+            return await self._do(op)
+        except (RequestError, BrokerError) as error:
+            return [_failed(error, op.re)]
+        finally:
+            self._mine = []
+
+    async def _do(self, op: Op) -> Sequence[Answer]:
+        around = self._around
+        match op.op:
+            case "ping":
+                return [Pong(re=op.re)]
+            case "subscribe" | "unsubscribe":
+                chats = self._mine = [around.names.parse(chat, field="chat") for chat in op.named]
+                before = {chat: around.audience.positions(self, chat) for chat in chats}
+                if op.op == "subscribe":
+                    followed = await around.subscriptions.subscribe(self.username, chats)
+                    exists = {one.chat: one.exists for one in followed}
+                    return [
+                        Subscribed(re=op.re, chat=chat, exists=exists.get(chat, False), positions=around.audience.positions(self, chat))
+                        for chat in chats
+                    ]
+                await around.subscriptions.unsubscribe(self.username, chats)
+                return [Unsubscribed(re=op.re, chat=chat, exists=around.audience.exists(chat), positions=before[chat]) for chat in chats]
+            case "send":
+                if around.sending is None:
+                    raise RequestError("sending is switched off (sending.enabled)", field="op")
+                if op.chat is None or op.text is None:
+                    raise RequestError("chat and text are needed to send", field="chat" if op.chat is None else "text")
+                sent = await around.sending.send(around.names.parse(op.chat, field="chat"), self.username, op.text, op.tag)
+                return [Sent(re=op.re, chat=around.names.chat(sent.topic), partition=sent.partition, offset=sent.offset)]
+            case _:
+                raise RequestError(f"op is {op.op[:60]!r}; it may be subscribe, unsubscribe, send or ping", field="op")
+
+    # Inside
+
+    def _cursor_of_this_cluster(self) -> ChatCursor | None:
+        cursor, cluster = self.wishes.cursor, self._around.cluster()
+        if cursor is None or (None not in (cursor.cluster, cluster) and cursor.cluster != cluster):
+            return None
+        return cursor
+
+    def _cursor(self) -> str | None:
+        around = self._around
+        return around.audience.cursor(self, cluster=around.cluster(), subscriptions=around.subscription_log.position)
+
+    def _say_hello(self) -> None:
+        limits = self._around.limits
+        told = Limits(limits.message_bytes, limits.client_message_bytes, limits.chats_per_user, self.wishes.heartbeat_seconds)
+        chats = self._around.audience.chats(self)
+        hello = Hello(session=self.session_id, user=self.username, chats=chats, resume=self._resume, cursor=self._cursor(), limits=told)
+        self._said_hello = True
+        if self.view.form is not Form.BARE:
+            self._notices.appendleft(hello)
+
+    def _tell(self, notice: Notice) -> None:
+        """Say `notice` before the next message. Bare clients are told nothing: they would not know what it is."""
+        if self.view.form is not Form.BARE:
+            self._notices.append(notice)
+            self.wake()
+
+    def _offer(self, notice: Notice) -> None:
+        self.sink.offer(control(notice, self.view.form))
+
+    def _has_all(self) -> bool:
+        """Whether all that was there has been delivered."""
+        return self._around.audience.settled(self) and all(
+            cursor.page is None and cursor.position >= cursor.log.head for cursor in self.cursors.values()
+        )
+
+    def _end_at(self, log: PartitionLog, offset: int) -> None:
+        cursor = self.cursors.get(log.key)
+        if cursor is not None and cursor.log is log:
+            cursor.end = offset
+            self._ends.add(log.key)
+            self.wake()
+
+    def _all_ended(self) -> bool:
+        return self._around.audience.settled(self) and all(
+            cursor.log.key in self._ends and _at_end(cursor) for cursor in self.cursors.values()
+        )
+
+
+def _at_end(cursor: Cursor) -> bool:
+    return cursor.end is not None and cursor.position >= cursor.end
+
+
+def _failed(error: RequestError | BrokerError, mark: msgspec.Raw) -> Failed:
+    return Failed(re=mark, code=error.status, message=str(error), field=error.field if isinstance(error, RequestError) else None)
