@@ -15,6 +15,7 @@ from .origins import Origins
 from .raw_path import RestConverter
 from .routes.health import health
 from .routes.metrics import metrics
+from .routes.page import page
 from .routes.receive import receive
 from .routes.sending import sending
 from .routes.subscribing import subscribing
@@ -85,7 +86,7 @@ def create_app(settings: Settings) -> ChatApp:
     app.url_map.converters["rest"] = RestConverter
     app.url_map.merge_slashes = False  # an empty name is answered as one, by no redirect
     app.before_request(_read_whole_body)
-    for blueprint in (receive, subscribing, sending, health, metrics):
+    for blueprint in (receive, subscribing, sending, health, metrics, page):
         app.register_blueprint(blueprint)
     answer_errors(app)
     document(app)

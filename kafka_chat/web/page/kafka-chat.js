@@ -1,0 +1,664 @@
+/**
+ * A client of kafka_chat for browsers and Node: it comes back where it was, so that nothing is lost and nothing comes twice.
+ *
+ * It speaks the protocol kafka-chat.v1 (docs/protocol.md). One ES module, without a build or dependencies:
+ *
+ *     import { KafkaChat } from "http://127.0.0.1:8001/kafka-chat.js";                   // a page's <script type="module">
+ *     const { KafkaChat } = await import("http://127.0.0.1:8001/kafka-chat.js");         // any other script
+ *     import { KafkaChat } from "./kafka-chat.js";                                       // Node
+ *
+ *     const chat = new KafkaChat("http://127.0.0.1:8001", "ann", {
+ *       onMessage: ({ chat, sender, text, tag, meta }) => console.log(chat, sender, text),
+ *       onGap: ({ chat, partition, first_lost, first_left, cause }) => console.warn("lost", chat, first_lost, first_left, cause),
+ *       onState: (state, about) => console.log(state, about),
+ *     });
+ *     await chat.subscribe("room1");
+ *     await chat.send("room1", "hello");
+ *     chat.close();
+ *
+ * Node has WebSocket of its own from 22 on; for an older one pass that of the package ws: `{ WebSocket }`.
+ */
+
+const PROTOCOL = "kafka-chat.v1";
+const PATH = "/receive-message/client/";
+
+const FIRST_PAUSE_MS = 1_000;
+const LONGEST_PAUSE_MS = 30_000;
+const STEADY_MS = 30_000; // a connection that lasted so long was no failed try
+const OPENING_MS = 20_000; // for the handshake, and once more for hello: the service may wait 5 s for a partition to go on
+const HEARTBEAT_SECONDS = 20;
+const LATE_MS = 5_000; // how late a heartbeat may be, and then the answer to a ping
+const SAVING_MS = 1_000; // the cursor is handed to `save` so often at most
+const LONGEST_IN_ADDRESS = 4_096; // of a cursor, in bytes; a longer one is the first frame
+const UNANSWERED = 24; // ops at a time; the service allows 32
+const FRAMES = 900; // in FRAMES_MS; the service allows 1,000
+const FRAMES_MS = 10_000;
+const TOPIC_CHARACTERS = 28; // of a message's id: 21 bytes that are the topic's own
+
+/** Close codes after which it comes back; all others are final. 1005, 1014 and 1015 come from proxies. */
+const COMES_BACK = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 1015, 4408]);
+/** The least pause after some of them, and the least bound of what chance adds to it; milliseconds. */
+const PAUSES = { 1011: [1_000, FIRST_PAUSE_MS], 1012: [0, 5_000], 1013: [2_000, 5_000] };
+
+/** What an op came to that was refused, or whose answer will not come. */
+export class KafkaChatError extends Error {
+  /**
+   * @param {string} message a sentence
+   * @param {{code?: number, field?: string | null}} [about] `code` as HTTP has it, 0 where the connection ended before the answer:
+   *     what was asked may have been done or not
+   */
+  constructor(message, { code = 0, field = null } = {}) {
+    super(message);
+    this.name = "KafkaChatError";
+    this.code = code;
+    this.field = field;
+  }
+}
+
+/**
+ * @typedef {object} Options
+ * @property {string[]} [chats] these chats only, subscribed or not; nothing is stored
+ * @property {string | number | Date} [from] where to begin: "latest", "earliest", a time, "-15m"
+ * @property {number} [rewind] begin with the last so many messages of each chat
+ * @property {string | number | Date} [until] deliver what is older, then end with 1000
+ * @property {string[]} [tags] only messages with one of these tags, or with none
+ * @property {string[]} [senders] only messages from one of these
+ * @property {string} [cursor] begin after what this cursor stands for; wins over what `load` gives
+ * @property {() => string | null | undefined | Promise<string | null | undefined>} [load] gives the cursor that `save` was given last
+ * @property {(cursor: string) => void} [save] keeps the cursor; called once a second at most, and before the page goes
+ * @property {number} [heartbeat] seconds: a connection that is silent for so long is tested, 10 to 600
+ * @property {(message: object) => void} [onMessage] a message; the cursor is past it once this returns
+ * @property {(gap: object) => void} [onGap] messages that are lost: `{chat, partition, first_lost, first_left, cause}`. `cause` is
+ *     "retention", "recreated", "truncated"; or "cluster", with nothing else: the cursor is of another Kafka, where it began anew
+ * @property {(state: string, about: object) => void} [onState] "connecting"; "open", with `resume`, `session`, `user`; "live": what
+ *     had been missed has come; "waiting", with `ms`, `code`, `reason`; "paused": the page is put away; "closed", with `code`, `reason`
+ * @property {(meta: object) => void} [onControl] every control frame's `meta`, before all else
+ * @property {typeof WebSocket} [WebSocket] another one than the platform's
+ */
+
+/** One user's messages over one connection at a time, again and again until a close code is final or `close()` is called. */
+export class KafkaChat {
+  #address;
+  #options;
+  #WebSocket;
+  #place = new Place();
+  #ops = new Ops((frame) => this.#socket.send(frame));
+  #state = "new";
+  #socket = null; // the current one; what an earlier one still says is not heard
+  #greeted = false; // hello has come on it
+  #greetedEver = false;
+  #plain = false; // ask by ?meta=1, without the subprotocol
+  #openedAt = 0;
+  #heardAt = 0;
+  #silenceMs = Infinity; // after so long a ping asks; Infinity where the service sends no heartbeats
+  #askedAt = 0; // when a ping was sent that is not answered; 0 where there is none
+  #awayUntil = 0; // the service said to stay away until then
+  #boundMs = FIRST_PAUSE_MS;
+  #watching; // the one timer: of a pause, an opening or a silence
+  #saving;
+  #saved = "";
+  #chats = new Set();
+  #session = null;
+  #ended = new AbortController();
+  #resolveClosed;
+
+  /** @type {Promise<{code: number, reason: string}>} how it ended; it never rejects */
+  closed = new Promise((resolve) => (this.#resolveClosed = resolve));
+
+  /**
+   * @param {string | URL | null} url of the service, `http://host:port`, with a path prefix if it has one; null: where this file is from
+   * @param {string} username whose messages
+   * @param {Options} [options]
+   */
+  constructor(url, username, options = {}) {
+    this.#address = addressOf(url, username);
+    this.#options = options;
+    this.#WebSocket = options.WebSocket ?? globalThis.WebSocket;
+    if (!this.#WebSocket) {
+      throw new TypeError("there is no WebSocket here; pass the option WebSocket, for instance that of the package ws");
+    }
+    this.#watchPage();
+    this.#begin();
+  }
+
+  /** Everything before this has been handed to `onMessage`; text to begin with another time, "" before anything is known. */
+  get cursor() {
+    return this.#place.cursor;
+  }
+
+  /** "connecting", "open", "live", "waiting", "paused" or "closed"; "new" while `load` is waited for. */
+  get state() {
+    return this.#state;
+  }
+
+  /** The chats that are followed now, sorted. */
+  get chats() {
+    return [...this.#chats].sort();
+  }
+
+  /** The session's id, for whoever reads the service's log; null where there is none. */
+  get session() {
+    return this.#session;
+  }
+
+  /** Follow a chat, on all connections of the user and from now on. Resolves to `{chat, exists, positions}`. */
+  subscribe(chat) {
+    return this.#ask({ op: "subscribe", chat });
+  }
+
+  /** Follow a chat no longer. Resolves to `{chat, exists, positions}`. */
+  unsubscribe(chat) {
+    return this.#ask({ op: "unsubscribe", chat });
+  }
+
+  /** Write to a chat. Resolves to `{chat, partition, offset}` once Kafka has it; rejects where it may not have arrived: code 0. */
+  send(chat, text, { tag = null } = {}) {
+    return this.#ask({ op: "send", chat, text, tag });
+  }
+
+  /** End, for good. Returns `closed`. */
+  close() {
+    if (this.#state !== "closed") {
+      this.#finish(1000, "");
+    }
+    return this.closed;
+  }
+
+  #ask(op) {
+    if (this.#state === "closed") {
+      return Promise.reject(new KafkaChatError("it is closed"));
+    }
+    const answer = this.#ops.ask(op);
+    this.#ops.pump();
+    return answer;
+  }
+
+  // --- one connection
+
+  async #begin() {
+    try {
+      // Also without `load` only once the caller has us in hand: `onState` may use it.
+      const cursor = await (this.#options.cursor ?? this.#options.load?.());
+      this.#place.begin(cursor ?? "");
+      this.#saved = this.cursor;
+    } catch (error) {
+      this.#report(error); // without a cursor: what was missed is missed, what comes now is not
+    }
+    if (this.#state === "new") {
+      this.#connect();
+    }
+  }
+
+  #connect() {
+    this.#greeted = false;
+    this.#enter("connecting");
+    if (this.#state !== "connecting") {
+      return; // who was told has closed it
+    }
+    const cursor = this.cursor;
+    const inFrame = cursor.length > LONGEST_IN_ADDRESS;
+    const address = `${this.#address}?${this.#query(inFrame ? "frame" : cursor)}`;
+    let socket;
+    try {
+      socket = this.#plain ? new this.#WebSocket(address) : new this.#WebSocket(address, [PROTOCOL]);
+    } catch (error) {
+      this.#finish(1006, error.message); // a page that came by https may open no ws:
+      return;
+    }
+    this.#socket = socket;
+    let opened = false;
+    socket.onopen = () => {
+      if (socket === this.#socket) {
+        opened = true;
+        if (inFrame) {
+          socket.send(JSON.stringify({ op: "start", cursor }));
+        }
+        this.#watch(OPENING_MS, () => this.#noHello());
+      }
+    };
+    socket.onmessage = ({ data }) => socket === this.#socket && this.#take(data);
+    socket.onclose = ({ code, reason }) => socket === this.#socket && this.#lost(code, reason, opened);
+    // Close follows and says more; but not in every Node, where a handshake fails.
+    socket.onerror = () => setTimeout(() => socket === this.#socket && this.#lost(1006, "", opened), 1_000);
+    this.#watch(OPENING_MS, () => this.#lost(1006, "no answer to the handshake", false));
+  }
+
+  #query(cursor) {
+    const { chats = [], from, rewind, until, tags = [], senders = [], heartbeat = HEARTBEAT_SECONDS } = this.#options;
+    const query = new URLSearchParams({ heartbeat });
+    if (this.#plain) {
+      query.set("meta", 1);
+    }
+    if (cursor) {
+      query.set("cursor", cursor);
+    }
+    // Where to begin is said once. From hello on there is a cursor; what it does not name begins where it was subscribed to.
+    if (!this.#greetedEver) {
+      setIfGiven(query, "from", from);
+      setIfGiven(query, "rewind", rewind);
+    }
+    setIfGiven(query, "until", until);
+    for (const [name, values] of [["chat", chats], ["tag", tags], ["sender", senders]]) {
+      values.forEach((value) => query.append(name, value));
+    }
+    return query;
+  }
+
+  #take(data) {
+    this.#heardAt = Date.now();
+    let frame;
+    try {
+      frame = JSON.parse(data);
+    } catch {
+      frame = null; // no frame of ours; below
+    }
+    const meta = frame?.meta;
+    if (!this.#greeted && meta?.type !== "hello") {
+      this.#noHello();
+    } else if (typeof meta?.type === "string") {
+      this.#tell("onControl", meta);
+      this.#control(meta);
+    } else if (typeof meta?.id === "string" && this.#place.advance(frame)) {
+      this.#tell("onMessage", frame);
+      this.#saveSoon();
+    }
+  }
+
+  /** The other end takes WebSockets, and is no service that knows the protocol; or one that has named it hangs. */
+  #noHello() {
+    if (this.#socket.protocol === PROTOCOL) {
+      this.#lost(1006, "no hello came", true);
+    } else {
+      this.#finish(1002, `the service does not speak ${PROTOCOL}`);
+    }
+  }
+
+  #control(meta) {
+    const socket = this.#socket;
+    if (meta.type === "hello") {
+      this.#hello(meta);
+    } else if (typeof meta.cursor === "string") {
+      this.#place.begin(meta.cursor);
+      this.#saveSoon();
+    }
+    if (socket !== this.#socket) {
+      return; // who was told has closed it
+    }
+    switch (meta.type) {
+      case "live":
+        this.#enter("live");
+        break;
+      case "gap":
+        if (this.#place.jump(meta)) {
+          this.#tell("onGap", meta);
+        }
+        break;
+      case "subscribed":
+        this.#chats.add(meta.chat);
+        break;
+      case "unsubscribed":
+        this.#chats.delete(meta.chat);
+        break;
+      case "reconnect":
+        this.#ops.stop();
+        this.#awayUntil = Date.now() + (Number(meta.after_ms) || 0);
+        break;
+    }
+    this.#ops.answer(meta);
+  }
+
+  #hello(meta) {
+    const moved = meta.resume === "none" && this.cursor !== "";
+    if (moved) {
+      this.#place.forget();
+    }
+    if (typeof meta.cursor === "string") {
+      this.#place.begin(meta.cursor);
+      this.#saveSoon();
+    }
+    this.#greeted = this.#greetedEver = true;
+    this.#openedAt = Date.now();
+    this.#awayUntil = 0;
+    this.#session = meta.session ?? null;
+    this.#chats = new Set(meta.chats);
+    const seconds = meta.limits?.heartbeat_seconds;
+    this.#silenceMs = seconds ? seconds * 1_000 + LATE_MS : Infinity;
+    this.#listenOn();
+    this.#ops.start(meta.limits?.client_message_bytes);
+    this.#enter("open", { resume: meta.resume, session: this.#session, user: meta.user });
+    if (moved && this.#socket) {
+      this.#tell("onGap", { type: "gap", chat: null, partition: null, first_lost: null, first_left: null, cause: "cluster" });
+    }
+    this.#ops.pump();
+  }
+
+  /** Watch for a silence that is too long. */
+  #listenOn() {
+    this.#askedAt = 0;
+    const leftMs = this.#heardAt + this.#silenceMs - Date.now();
+    if (leftMs <= 0) {
+      this.#probe();
+    } else if (leftMs === Infinity) {
+      this.#unwatch();
+    } else {
+      this.#watch(leftMs, () => this.#listenOn());
+    }
+  }
+
+  /** Find out whether the connection still is one: a page slept, a network changed, a heartbeat is late. */
+  #probe() {
+    if (!this.#greeted || this.#askedAt) {
+      return;
+    }
+    this.#askedAt = Date.now();
+    this.#socket.send(JSON.stringify({ op: "ping" }));
+    this.#watch(LATE_MS, () => {
+      if (this.#heardAt >= this.#askedAt) {
+        this.#listenOn();
+      } else if (Date.now() - this.#askedAt > 2 * LATE_MS) {
+        this.#askedAt = 0; // we slept, and what was said meanwhile may be about to be heard
+        this.#probe();
+      } else {
+        this.#lost(1006, "no sign of life", true);
+      }
+    });
+  }
+
+  /** A connection is over, by a close frame or without one. */
+  #lost(code, reason, opened) {
+    if (this.#greeted && Date.now() - this.#openedAt >= STEADY_MS) {
+      this.#boundMs = FIRST_PAUSE_MS;
+    }
+    this.#leave();
+    if (!COMES_BACK.has(code)) {
+      this.#finish(code, reason);
+      return;
+    }
+    if (!opened && !this.#greetedEver) {
+      // A browser does not say why. Where the subprotocol was not taken, a proxy may have dropped it; or the service is an old one.
+      this.#plain = !this.#plain;
+    }
+    this.#wait(code, reason);
+  }
+
+  /** Full jitter: any pause up to a bound that doubles, so that who left together does not come back together. */
+  #wait(code, reason) {
+    const awayMs = this.#awayUntil - Date.now();
+    const [least, leastBound] = PAUSES[code] ?? [0, 0];
+    let ms = Math.max(awayMs, 0);
+    if (awayMs <= 0) {
+      ms = least + Math.random() * Math.max(this.#boundMs, leastBound);
+      this.#awayUntil = Date.now() + least;
+    }
+    this.#boundMs = Math.min(this.#boundMs * 2, LONGEST_PAUSE_MS);
+    this.#watch(ms, () => this.#connect());
+    this.#enter("waiting", { ms, code, reason });
+  }
+
+  /** Let go of the socket without waiting for it: a half-open one would not close for minutes. */
+  #leave() {
+    const socket = this.#socket;
+    this.#socket = null;
+    this.#greeted = false;
+    this.#askedAt = 0;
+    this.#session = null;
+    this.#unwatch();
+    this.#ops.lose();
+    if (socket && socket.readyState < 2) {
+      socket.close(1000);
+    }
+  }
+
+  #finish(code, reason) {
+    this.#state = "closed";
+    this.#leave();
+    this.#ended.abort();
+    this.#saveNow();
+    this.#ops.end(new KafkaChatError(`it is closed: ${code}${reason && " "}${reason}`));
+    this.#enter("closed", { code, reason });
+    this.#resolveClosed({ code, reason });
+  }
+
+  #watch(ms, late) {
+    this.#unwatch();
+    this.#watching = setTimeout(late, ms);
+  }
+
+  #unwatch() {
+    clearTimeout(this.#watching);
+  }
+
+  // --- the page around it; in Node there is none
+
+  #watchPage() {
+    const { document } = globalThis;
+    const on = (target, name, act) => target?.addEventListener?.(name, act, { signal: this.#ended.signal });
+    on(globalThis, "online", () => this.#wake());
+    on(globalThis, "offline", () => this.#probe());
+    on(globalThis, "pageshow", ({ persisted }) => persisted && this.#wake());
+    on(globalThis, "pagehide", () => this.#pause());
+    on(document, "resume", () => this.#wake());
+    on(document, "freeze", () => this.#saveNow());
+    on(document, "visibilitychange", () => (document.visibilityState === "visible" ? this.#wake() : this.#saveNow()));
+  }
+
+  /** Somebody looks again, or there is a network again: do not wait for a pause that was made for a dead one. */
+  #wake() {
+    if (this.#socket) {
+      this.#probe();
+    } else if (this.#state === "paused" || this.#state === "waiting") {
+      this.#watch(Math.max(this.#awayUntil - Date.now(), 0), () => this.#connect()); // not before the service wants it
+    }
+  }
+
+  /** A page with an open socket cannot be kept for the way back; and one that goes leaves in order. */
+  #pause() {
+    if (this.#state !== "closed" && this.#state !== "new") {
+      this.#leave();
+      this.#saveNow();
+      this.#enter("paused");
+    }
+  }
+
+  // --- telling
+
+  #enter(state, about = {}) {
+    this.#state = state;
+    this.#tell("onState", state, about);
+  }
+
+  /** Call back. What that throws is the page's to hear of, and not ours to stumble over. */
+  #tell(name, ...what) {
+    try {
+      this.#options[name]?.(...what);
+    } catch (error) {
+      this.#report(error);
+    }
+  }
+
+  #report(error) {
+    queueMicrotask(() => {
+      throw error;
+    });
+  }
+
+  #saveSoon() {
+    if (this.#options.save) {
+      this.#saving ??= setTimeout(() => this.#saveNow(), SAVING_MS);
+    }
+  }
+
+  #saveNow() {
+    clearTimeout(this.#saving);
+    this.#saving = undefined;
+    const cursor = this.cursor;
+    if (cursor !== this.#saved) {
+      this.#saved = cursor;
+      this.#tell("save", cursor);
+    }
+  }
+}
+
+/** Up to where everything has come, a partition at a time. */
+class Place {
+  #base = "";
+  #ids = new Map(); // "partition/chat" -> the last message's id, since #base
+  #partitions = new Map(); // "partition/chat" -> {topic, next, gap}: what is due there, and the last gap that was told
+
+  get cursor() {
+    return [this.#base, ...this.#ids.values()].filter(Boolean).join(".");
+  }
+
+  /** The service has said where we are. */
+  begin(cursor) {
+    this.#base = cursor;
+    this.#ids.clear();
+  }
+
+  /** All is another Kafka's now. */
+  forget() {
+    this.begin("");
+    this.#partitions.clear();
+  }
+
+  /** Go past a message; false where it has been here before. */
+  advance({ chat, meta: { id, partition, offset } }) {
+    const key = `${partition}/${chat}`;
+    const topic = id.slice(0, TOPIC_CHARACTERS); // one that was made anew counts from 0 again
+    const known = this.#partitions.get(key);
+    if (known && offset < known.next && (known.topic === topic || known.topic === null)) {
+      return false;
+    }
+    this.#partitions.set(key, { topic, next: offset + 1 });
+    this.#ids.set(key, id);
+    return true;
+  }
+
+  /** Go on where a gap ends, which may be before where we are; false where it has been told before. */
+  jump({ chat, partition, first_lost, first_left, cause }) {
+    const key = `${partition}/${chat}`;
+    const gap = `${cause} ${first_lost} ${first_left}`;
+    const known = this.#partitions.get(key);
+    if (known?.gap === gap) {
+      return false;
+    }
+    const topic = cause === "recreated" ? null : (known?.topic ?? null);
+    this.#partitions.set(key, { topic, next: first_left, gap });
+    return true;
+  }
+}
+
+/** What the caller has asked for: in order, some at a time, each answered once. */
+class Ops {
+  #write;
+  #queue = []; // not written yet
+  #asked = new Map(); // re -> written, not answered yet
+  #last = 0;
+  #open = false;
+  #longest = Infinity; // bytes of a frame; the service closes on a longer one
+  #written = []; // when the last FRAMES of them were
+  #pumping;
+
+  constructor(write) {
+    this.#write = write;
+  }
+
+  ask(op) {
+    return new Promise((resolve, reject) => this.#queue.push({ op: { ...op, re: ++this.#last }, resolve, reject }));
+  }
+
+  start(longest = Infinity) {
+    this.#open = true;
+    this.#longest = longest;
+  }
+
+  stop() {
+    this.#open = false;
+  }
+
+  /** Write as much as the service takes. */
+  pump() {
+    while (this.#open && this.#queue.length && this.#asked.size < UNANSWERED && this.#mayWrite()) {
+      const asked = this.#queue.shift();
+      const frame = JSON.stringify(asked.op);
+      const bytes = new TextEncoder().encode(frame).length;
+      if (bytes > this.#longest) {
+        asked.reject(new KafkaChatError(`it has ${bytes} bytes; at most ${this.#longest} are allowed`, { code: 413 }));
+      } else {
+        this.#asked.set(asked.op.re, asked);
+        this.#written.push(Date.now());
+        this.#write(frame);
+      }
+    }
+  }
+
+  #mayWrite() {
+    const now = Date.now();
+    if (this.#written.length >= FRAMES) {
+      const ms = this.#written[0] + FRAMES_MS - now;
+      if (ms > 0) {
+        this.#pumping ??= setTimeout(() => {
+          this.#pumping = undefined;
+          this.pump();
+        }, ms);
+        return false;
+      }
+      this.#written.shift();
+    }
+    return true;
+  }
+
+  answer({ re, type, ...about }) {
+    const asked = this.#asked.get(re);
+    if (asked) {
+      this.#asked.delete(re);
+      if (type === "error") {
+        asked.reject(new KafkaChatError(about.message, about));
+      } else {
+        asked.resolve(about);
+      }
+      this.pump();
+    }
+  }
+
+  /** The connection is gone. What can be done twice is asked again; a message cannot. */
+  lose() {
+    this.stop();
+    const again = [];
+    for (const asked of this.#asked.values()) {
+      if (asked.op.op === "send") {
+        asked.reject(new KafkaChatError("the connection ended before the answer; the message may have been sent or not"));
+      } else {
+        again.push(asked);
+      }
+    }
+    this.#asked.clear();
+    this.#queue.unshift(...again);
+  }
+
+  end(error) {
+    clearTimeout(this.#pumping);
+    this.#queue.splice(0).forEach(({ reject }) => reject(error));
+  }
+}
+
+function addressOf(url, username) {
+  const address = new URL(url ?? new URL(".", import.meta.url), globalThis.location?.href);
+  if (!/^(https?|wss?):$/.test(address.protocol)) {
+    throw new TypeError(`${address} is no address of a service; http://HOST:PORT or https://HOST:PORT is needed`);
+  }
+  address.protocol = address.protocol.replace("http", "ws");
+  address.search = address.hash = "";
+  const path = address.pathname.replace(/\/+$/, "") + PATH + encodeURIComponent(username);
+  address.pathname = path;
+  if (!username || address.pathname !== path) {
+    throw new TypeError(`the username ${JSON.stringify(username)} cannot stand in an address`); // "." and ".."
+  }
+  return address.href;
+}
+
+function setIfGiven(query, name, value) {
+  if (value != null) {
+    query.set(name, value instanceof Date ? value.getTime() : value);
+  }
+}

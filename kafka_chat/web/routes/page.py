@@ -1,0 +1,22 @@
+"""The client for browsers, `/kafka-chat.js`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quart import Blueprint, Response, send_from_directory
+from quart_schema import hide
+
+page = Blueprint("page", __name__)
+
+_FOLDER = Path(__file__).parents[1] / "page"
+
+
+@page.get("/kafka-chat.js")
+@hide
+async def show_client() -> Response:
+    """Return the module; it is asked for again each time, by its tag, for it goes with the service's version."""
+    response = await send_from_directory(_FOLDER, "kafka-chat.js", mimetype="text/javascript")
+    response.headers["Cache-Control"] = "no-cache"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
