@@ -159,6 +159,7 @@ GAUGES = {
     "memory_held_bytes": "What is held in memory of Kafka's records, and owed to sockets.",
     "memory_limit_bytes": "memory.bytes: what may be held.",
     "owed_bytes": "What sockets have not taken yet.",
+    "catching_up": "Clients that have not got all that was there when they came.",
     "followed_topics": "Topics that the live end is followed of.",
     "followed_partitions": "Partitions that the live end is followed of.",
 }

@@ -7,13 +7,17 @@ a server that is up and delivers nothing is the worst state.
 from __future__ import annotations
 
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from secrets import token_hex
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 import trio
 
+from .chat.cursor import cluster_mark
+from .chat.cursor import parse as parse_cursor
 from .chat.topics import ChatNames
 from .delivery.audience import Audience
 from .delivery.dialogue import Dialogue
@@ -22,13 +26,17 @@ from .delivery.live_socket import Close, LiveSocket
 from .delivery.memory import Memory
 from .delivery.page_reads import PageReads, open_page_reads
 from .delivery.positions import OffsetsAsked
+from .delivery.protocol import OpRefused, parse_op
+from .delivery.seams import Disconnect
 from .delivery.sending import Sending
 from .delivery.session import Session
 from .delivery.subscriptions import Subscriptions
-from .errors import Overloaded
+from .delivery.wished_session import Surroundings, WishedSession
+from .delivery.wishes import NONE, Wishes
+from .errors import BrokerError, Overloaded, RequestError, TopicGone
 from .kafka.connect import ClientConfig
 from .kafka.embedded import open_embedded_broker
-from .kafka.lookup import open_lookup
+from .kafka.lookup import KafkaLookup, open_lookup
 from .kafka.pages import open_pages
 from .kafka.publish import open_publisher
 from .kafka.subscription_log import open_subscription_log
@@ -40,10 +48,13 @@ from .telemetry import Telemetry
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
+    from .chat.cursor import Cursor
     from .delivery.dialogue import Answering
     from .delivery.seams import Inbox, Sink, SubscriptionLog
     from .web.seams import Admission
 
+FIRST_FRAME_SECONDS = 10.0  # for a cursor that is too long for an address
+CLUSTER_SECONDS = 1.0
 SETTLE_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same
 RESTART = Close(code=1012, reason="the service restarts; come again")
 
@@ -63,18 +74,27 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Place:
-    """A place for one WebSocket; given back when the block ends."""
+    """A place for one client; given back when the block ends."""
 
-    def __init__(self, service: Service, username: str) -> None:
+    def __init__(self, service: Service, username: str, wishes: Wishes) -> None:
         self.username = username
+        self.wishes = wishes
         self._service = service
+        self._catching_up = wishes.catches_up
         service.places_taken += 1
+        service.catching_up += self._catching_up
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.caught_up()
         self._service.places_taken -= 1
+
+    def caught_up(self) -> None:
+        """Its client has got all that was there when it came. Idempotent."""
+        self._service.catching_up -= self._catching_up
+        self._catching_up = False
 
 
 class Service:
@@ -88,6 +108,7 @@ class Service:
         sending: writes messages.
         places: how many WebSockets there may be.
         places_taken: how many there are.
+        catching_up: how many of them have not got all that was there when they came.
         draining: the process ends; nobody new is taken in.
     """
 
@@ -100,6 +121,8 @@ class Service:
         subscriptions: Subscriptions,
         sending: Sending,
         subscription_log: SubscriptionLog,
+        lookup: KafkaLookup,
+        offsets: OffsetsAsked,
         tail: KafkaTail,
         audience: Audience,
         memory: Memory,
@@ -112,8 +135,21 @@ class Service:
         self.sending = sending
         self.places = connections_limit(settings)
         self.places_taken = 0
+        self.catching_up = 0
         self.draining = False
         self._subscription_log = subscription_log
+        self._lookup = lookup
+        self._cluster: bytes | None = None
+        self._surroundings = Surroundings(
+            audience=audience,
+            subscription_log=subscription_log,
+            subscriptions=subscriptions,
+            sending=sending if settings.sending.enabled else None,
+            names=names,
+            offsets=offsets,
+            limits=settings.limits,
+            cluster=lambda: self._cluster,
+        )
         self._tail = tail
         self._audience = audience
         self._memory = memory
@@ -123,17 +159,23 @@ class Service:
         self._shutdown: Callable[[], Awaitable[None]] | None = None
         self._shutdown_known = trio.Event()
 
-    def admit(self, username: str) -> Place:
-        """Take a place for one WebSocket of `username`.
+    def admit(self, username: str, wishes: Wishes = NONE) -> Place:
+        """Take a place for one client.
+
+        Args:
+            username: whose it is.
+            wishes: what it asks for.
 
         Raises:
-            Overloaded: all are taken, or the service drains.
+            Overloaded: all are taken, too many catch up, or the service drains.
         """
         if self.draining:
             raise Overloaded("the service restarts; come again", retry_after_seconds=1)
         if self.places_taken >= self.places:
             raise Overloaded(f"all {self.places} places for WebSockets are taken (limits.connections); come again")
-        return Place(self, username)
+        if wishes.catches_up and self.catching_up >= (most := self.settings.limits.catching_up):
+            raise Overloaded(f"{most} clients are catching up (limits.catching_up); come again", retry_after_seconds=2)
+        return Place(self, username, wishes)
 
     async def run_session(self, admission: Admission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
         """Fix where it begins, accept, and deliver until the client is gone or the service ends.
@@ -144,19 +186,48 @@ class Service:
             inbox: what the client says.
             peer: its address, for the operator.
         """
-        session = Session(
-            session_id=token_hex(4),
-            username=admission.username,
-            page_reads=self._page_reads,
-            memory=self._memory,
-            telemetry=self.telemetry,
-        )
+        wishes = admission.wishes
+        if wishes.cursor_in_frame:
+            sink = await accept()
+            told = await self._cursor_told(sink, inbox)
+            if told is None:
+                return
+            wishes, accept = replace(wishes, cursor=told, cursor_in_frame=False), partial(_accepted, sink)
+        session = self._session(admission, wishes)
         settled_by = trio.current_time() + SETTLE_SECONDS
         with trio.move_on_at(settled_by):
             await self._subscription_log.wait_ready()
+            if wishes.cursor is not None and wishes.cursor.cluster in (None, self._cluster):
+                with suppress(TopicGone):  # made anew: nobody knows more than we
+                    await self._subscription_log.passed(wishes.cursor.subscriptions - 1)
         with self._present(session), self._audience.joined(session, known=self._subscription_log.ready):
             await self._audience.settle(session, seconds=max(0.0, settled_by - trio.current_time()))
             await self._attend(session, accept=accept, inbox=inbox, peer=peer)
+
+    def _session(self, admission: Admission, wishes: Wishes) -> Session:
+        common: dict[str, Any] = {"page_reads": self._page_reads, "memory": self._memory, "telemetry": self.telemetry}
+        common |= {"session_id": token_hex(4), "username": admission.username}
+        if wishes.none:
+            return Session(**common)
+        return WishedSession(wishes, self._surroundings, caught_up=admission.caught_up, **common)
+
+    async def _cursor_told(self, sink: Sink, inbox: Inbox) -> Cursor | None:
+        """Return the cursor that comes as the first frame; None where it does not, and the connection is closed."""
+        with trio.move_on_after(FIRST_FRAME_SECONDS) as waited:
+            said = await inbox.receive()
+        if waited.cancelled_caught:
+            await sink.close(4408, f"cursor=frame: no frame came within {FIRST_FRAME_SECONDS:.0f} s")
+            return None
+        if isinstance(said, Disconnect):
+            return None
+        try:
+            op = parse_op(said)
+            if op.op != "start" or op.cursor is None:
+                raise RequestError('cursor=frame: the first frame has to be {"op":"start","cursor":TEXT}', field="cursor")
+            return parse_cursor(op.cursor)
+        except (RequestError, OpRefused) as error:
+            await sink.close(4400, str(error))
+            return None
 
     async def run_dialogue(
         self, admission: Admission, *, answering: Answering, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str
@@ -241,6 +312,14 @@ class Service:
         await self._subscription_log.wait_ready()
         self._audience.subscriptions_read()
 
+    async def run_cluster(self) -> None:
+        """Learn which cluster this is, for cursors are of one; as long as it takes."""
+        while self._cluster is None:
+            try:
+                self._cluster = cluster_mark(await self._lookup.cluster_id())
+            except BrokerError:
+                await trio.sleep(CLUSTER_SECONDS)
+
     async def run_drain(self) -> None:
         """Wait for the server's shutdown, then drain."""
         await self._shutdown_known.wait()
@@ -307,12 +386,15 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
                 subscriptions=subscriptions,
                 sending=Sending(publisher, lookup=lookup, names=names, settings=settings),
                 subscription_log=subscription_log,
+                lookup=lookup,
+                offsets=offsets,
                 tail=tail,
                 audience=audience,
                 memory=memory,
                 page_reads=page_reads,
             )
             telemetry.gauge("sockets", lambda: service.places_taken)
+            telemetry.gauge("catching_up", lambda: service.catching_up)
             telemetry.gauge("memory_held_bytes", lambda: memory.held_bytes + memory.owed_bytes)
             telemetry.gauge("memory_limit_bytes", lambda: memory.limit_bytes)
             telemetry.gauge("owed_bytes", lambda: memory.owed_bytes)
@@ -323,4 +405,11 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
             nursery.start_soon(telemetry.run_left_out)
             nursery.start_soon(service.run_until_read)
             nursery.start_soon(service.run_drain)
+            nursery.start_soon(service.run_cluster)
             yield service
+
+
+async def _accepted(sink: Sink) -> Sink:
+    """Stand in for an accept that has been made."""
+    await trio.lowlevel.checkpoint()
+    return sink

@@ -85,6 +85,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         client_message_bytes: a message of a client (close code 1009), and an HTTP body (413).
         chats_per_user: subscriptions of one user.
         connections: WebSockets; None: what the limit of open files leaves.
+        catching_up: clients at a time that have not got all that was there when they came.
         write_seconds: how long a write may make no progress.
         ping_seconds: how often a WebSocket is pinged.
         pong_seconds: how long it may then say nothing.
@@ -94,6 +95,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     client_message_bytes: Annotated[int, Meta(ge=1024, le=16 << 20)] = 65_536
     chats_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 200
     connections: Annotated[int, Meta(ge=1)] | None = None
+    catching_up: Annotated[int, Meta(ge=1)] = 5000
     write_seconds: Seconds = 30.0
     ping_seconds: Seconds = 25.0
     pong_seconds: Seconds = 10.0

@@ -315,7 +315,7 @@ class Audience:
         feed = self._feed(topic)
         if session in feed.followers:
             return
-        self._by_user[session.username][session].append(topic)
+        self._topics_of(session).append(topic)
         feed.followers[session] = start
         for log in feed.logs.values():
             self._begin(session, log, start)
@@ -324,7 +324,7 @@ class Audience:
         feed = self._feeds.get(topic)
         if feed is None or feed.followers.pop(session, None) is None:
             return
-        self._by_user[session.username][session].remove(topic)
+        self._topics_of(session).remove(topic)
         awaited = self._awaited.get(session)
         for log in feed.logs.values():
             session.unfollow(log)

@@ -328,8 +328,7 @@ class WishedSession(Session):
                     followed = await around.subscriptions.subscribe(self.username, chats)
                     exists = {one.chat: one.exists for one in followed}
                     return [
-                        Subscribed(re=op.re, chat=chat, exists=exists.get(chat, False), positions=around.audience.positions(self, chat))
-                        for chat in chats
+                        Subscribed(re=op.re, chat=chat, exists=exists.get(chat, False), positions=self._positions(chat)) for chat in chats
                     ]
                 await around.subscriptions.unsubscribe(self.username, chats)
                 return [Unsubscribed(re=op.re, chat=chat, exists=around.audience.exists(chat), positions=before[chat]) for chat in chats]
@@ -354,6 +353,11 @@ class WishedSession(Session):
     def _cursor(self) -> str | None:
         around = self._around
         return around.audience.cursor(self, cluster=around.cluster(), subscriptions=around.subscription_log.position)
+
+    def _positions(self, chat: str) -> Mapping[int, int]:
+        """Return where it is in a chat, or, where it is to begin only, where that was subscribed to."""
+        change = self._around.subscription_log.chats_of(self.username).get(chat)
+        return self._around.audience.positions(self, chat) or ({} if change is None else dict(change.starts))
 
     def _say_hello(self) -> None:
         limits = self._around.limits

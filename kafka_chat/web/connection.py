@@ -9,10 +9,11 @@ import trio
 from quart.asgi import ASGIWebsocketConnection
 from quart_trio.asgi import TrioASGIWebsocketConnection
 
+from ..delivery.protocol import SUBPROTOCOL
 from ..delivery.seams import Disconnect, Sink
 from .hypercorn_server import ChatTCPServer
-from .seams import ADMISSION, ANSWERING, Admission, Service, Serving
-from .sinks import open_sink
+from .seams import ADMISSION, ANSWERING, REFUSAL, Admission, Service, Serving
+from .sinks import cut_reason, open_sink
 from .terms import CONNECTION
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from ..delivery.dialogue import Answering
+    from ..delivery.live_socket import Close
 
 
 class DrainingService(Service, Protocol):
@@ -52,6 +54,7 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
         await receive()  # websocket.connect
         admission = await self._decide(send)
         if admission is None:
+            await self._refuse(send)
             return
         with admission:
             connection = self.scope.get("state", {}).get(CONNECTION)
@@ -75,7 +78,7 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
         """
 
         async def accept() -> Sink:
-            await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+            await send({"type": "websocket.accept", "subprotocol": self._subprotocol, "headers": []})
             sink = open_sink(self.scope, send, abort=abort)
             self._scope_dict().clear()  # nobody asks for it any more; a browser sends kilobytes of headers
             return sink
@@ -83,6 +86,17 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
         answering = cast("Answering | None", self._scope_dict().pop(ANSWERING, None))
         run = self._service.run_session if answering is None else partial(self._service.run_dialogue, answering=answering)
         await run(admission, accept=accept, inbox=AsgiInbox(receive), peer=_peer(self.scope))
+
+    async def _refuse(self, send: ASGISendCallable) -> None:
+        """Tell a client that can read no HTTP status by a close frame, where the route left one for it."""
+        refusal = cast("Close | None", self._scope_dict().pop(REFUSAL, None))
+        if refusal is not None:
+            await send({"type": "websocket.accept", "subprotocol": self._subprotocol, "headers": []})
+            await send({"type": "websocket.close", "code": refusal.code, "reason": cut_reason(refusal.reason)})
+
+    @property
+    def _subprotocol(self) -> str | None:
+        return SUBPROTOCOL if SUBPROTOCOL in self.scope.get("subprotocols", ()) else None
 
     @property
     def _service(self) -> DrainingService:

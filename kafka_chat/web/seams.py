@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from quart import current_app
 
+from ..delivery.wishes import NONE
 from ..errors import Overloaded
 
 if TYPE_CHECKING:
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
     from ..delivery.seams import Inbox, Sink
     from ..delivery.sending import Sending
     from ..delivery.subscriptions import Subscriptions
+    from ..delivery.wishes import Wishes
     from ..settings import Settings
     from ..telemetry import Telemetry
 
 # Keys in a WebSocket's scope: a route puts something there, the connection then runs what serves the client.
 ADMISSION = "kafka_chat.admission"
 ANSWERING = "kafka_chat.answering"  # beside it, where the client's messages are to be answered
+REFUSAL = "kafka_chat.refusal"  # in its place: a `Close` for a client that can read no HTTP status
 
 
 class Admission(Protocol):
@@ -30,6 +33,13 @@ class Admission(Protocol):
     @property
     def username(self) -> str:
         """Whose it is."""
+
+    @property
+    def wishes(self) -> Wishes:
+        """What it asked for."""
+
+    def caught_up(self) -> None:
+        """Say that its client has got all that was there when it came."""
 
     def __enter__(self) -> object: ...
 
@@ -75,8 +85,8 @@ class Service(Protocol):
     def sending(self) -> Sending:
         """How a message is written."""
 
-    def admit(self, username: str) -> Admission:
-        """Give a place to one more WebSocket, or raise `Overloaded`."""
+    def admit(self, username: str, wishes: Wishes = NONE) -> Admission:
+        """Give a place to one more client, or raise `Overloaded`."""
 
     async def run_session(self, admission: Admission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
         """Deliver until the client is gone or we close. Never raises for what a client does, or a bug in a session."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kafka_chat.delivery.wishes import Wishes
 from tests.support.fake_service import app_with_service, ask
 
 BAD_NAMES = {
@@ -72,9 +73,9 @@ async def test_a_handshake_gets_a_place_under_the_name_that_it_gave(name: str, u
     seen: list[str] = []
     admit = service.admit
 
-    def watched(name: str):
+    def watched(name: str, wishes: Wishes):
         seen.append(name)
-        return admit(name)
+        return admit(name, wishes)
 
     service.admit = watched
     answer = await ask(app, "GET", f"/receive-message/client/{name}?any=thing", websocket=True)

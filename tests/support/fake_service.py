@@ -14,6 +14,7 @@ from kafka_chat.chat.topics import ChatNames
 from kafka_chat.delivery.dialogue import Answering, Dialogue
 from kafka_chat.delivery.seams import Inbox, Published, Sink
 from kafka_chat.delivery.subscriptions import FollowedChat
+from kafka_chat.delivery.wishes import NONE, Wishes
 from kafka_chat.errors import Conflict, NotFound, Overloaded, RequestError
 from kafka_chat.settings import Settings
 from kafka_chat.telemetry import Telemetry
@@ -21,9 +22,13 @@ from kafka_chat.web.app import ChatApp, create_app
 
 
 class FakeAdmission:
-    def __init__(self, service: FakeService, username: str) -> None:
+    def __init__(self, service: FakeService, username: str, wishes: Wishes) -> None:
         self.username = username
+        self.wishes = wishes
         self._service = service
+
+    def caught_up(self) -> None:
+        self._service.caught_up += 1
 
     def __enter__(self) -> FakeAdmission:
         return self
@@ -103,12 +108,13 @@ class FakeService:
         self.state = FakeReadiness()
         self.places = 10
         self.admitted: list[str] = []
+        self.caught_up = 0
 
-    def admit(self, username: str) -> FakeAdmission:
+    def admit(self, username: str, wishes: Wishes = NONE) -> FakeAdmission:
         if len(self.admitted) >= self.places:
             raise Overloaded("all places are taken; come again")
         self.admitted.append(username)
-        return FakeAdmission(self, username)
+        return FakeAdmission(self, username, wishes)
 
     def watch_shutdown(self, wait: Callable[[], Awaitable[None]]) -> None:
         self.watched = wait

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, NoReturn, cast
 
 from quart import Blueprint, request, websocket
 from quart_schema import hide, tag
 
 from ...chat.topics import parse_username
+from ...delivery.forms import Form
+from ...delivery.live_socket import Close
+from ...delivery.protocol import SUBPROTOCOL
+from ...errors import Overloaded, RequestError
 from ..errors import upgrade_required
 from ..openapi import refuses, speaks
+from ..parameters import parse_wishes
 from ..raw_path import rest_of_path
-from ..seams import ADMISSION, service
+from ..seams import ADMISSION, REFUSAL, service
 
 receive = Blueprint("receive", __name__)
 
@@ -65,7 +71,15 @@ async def receive_messages_of_user(username: str) -> None:
 def _admit(path: str) -> None:
     name = parse_username(rest_of_path(path))
     scope = cast("dict[str, Any]", websocket.scope)
-    scope[ADMISSION] = service().admit(name)
+    offers_v1 = SUBPROTOCOL in websocket.requested_subprotocols
+    now_ms = time.time_ns() // 1_000_000
+    try:
+        wishes = parse_wishes(websocket.query_string, form=Form.V1 if offers_v1 else Form.BARE, names=service().names, now_ms=now_ms)
+        scope[ADMISSION] = service().admit(name, wishes)
+    except RequestError as error:
+        if not offers_v1:
+            raise
+        scope[REFUSAL] = Close(code=1013 if isinstance(error, Overloaded) else 4400, reason=str(error))
 
 
 @receive.get(_PATH + "<rest:username>")

@@ -1,0 +1,184 @@
+"""What a client asks for in its address; docs/protocol.md, "Asking for it"."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_plus
+
+from ..chat.cursor import joined
+from ..chat.cursor import parse as parse_cursor
+from ..delivery.forms import Form
+from ..delivery.positions import EARLIEST, LATEST, Earliest, Latest, Since
+from ..delivery.wishes import Wishes
+from ..errors import RequestError
+
+if TYPE_CHECKING:
+    from ..chat.topics import ChatNames
+
+REPEATED = 100  # chats, tags, senders
+REWIND = 1000
+HEARTBEAT_SECONDS = (10.0, 600.0)
+IN_FRAME = "frame"  # the value of `cursor` where it comes as the first frame
+
+_LEAST_MS = 10**11  # a number below was meant as seconds; in milliseconds it would be 1973
+_MOST_MS = 10**14
+_SPAN = re.compile(r"-(\d{1,9})([smhd])")
+_UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_WHOLE = re.compile(r"\d{1,15}")
+_TIMES = "a time as 2026-11-25T10:00:00Z, Unix milliseconds, or a span before now as -15m"
+
+
+class Query:
+    """The parameters of an address, decoded; names that nobody asks for are ignored.
+
+    Args:
+        query: as it came, percent-encoded.
+
+    Raises:
+        RequestError: percent-encoding that is no UTF-8.
+    """
+
+    def __init__(self, query: bytes) -> None:
+        self._values: dict[str, list[str]] = {}
+        for pair in query.decode("latin-1").split("&"):
+            name, _, value = pair.partition("=")
+            if pair:
+                known = _decoded(name, "the name of a parameter")
+                self._values.setdefault(known, []).append(_decoded(value, known))
+
+    def all(self, name: str) -> list[str]:
+        """Return every value of a parameter that may be repeated."""
+        return self._values.get(name, [])
+
+    def one(self, name: str) -> str | None:
+        """Return the value of one that may not be; None where it is missing."""
+        values = self.all(name)
+        if len(values) > 1:
+            raise RequestError(f"{name} is given {len(values)} times; once is allowed", field=name)
+        return values[0] if values else None
+
+    def some(self, name: str) -> list[str]:
+        """Return every value of a parameter that may be repeated up to a hundred times, each once."""
+        values = self.all(name)
+        if len(values) > REPEATED:
+            raise RequestError(f"{name} is given {len(values)} times; at most {REPEATED} are allowed", field=name)
+        return list(dict.fromkeys(values))
+
+    def whole(self, name: str, *, most: int) -> int | None:
+        """Return a number from 1 to `most`; None where it is missing."""
+        value = self.one(name)
+        if value is None:
+            return None
+        if not _WHOLE.fullmatch(value) or not 1 <= int(value) <= most:
+            raise RequestError(f"{name} is {_shown(value)}; a whole number from 1 to {most} is needed", field=name)
+        return int(value)
+
+    def time_ms(self, name: str, *, now_ms: int) -> int | None:
+        """Return a time, Unix, in milliseconds; None where it is missing."""
+        value = self.one(name)
+        return None if value is None else _time_ms(name, value, now_ms)
+
+
+def parse_wishes(query: bytes, *, form: Form, names: ChatNames, now_ms: int) -> Wishes:
+    """Return what a client asks for.
+
+    Args:
+        query: of its address, as it came.
+        form: in which it gets its messages, unless `meta=1` says otherwise.
+        names: which chats are legal.
+        now_ms: the time, Unix, in milliseconds.
+
+    Raises:
+        RequestError: a bad value; it names the parameter and what is allowed.
+    """
+    if not query:
+        return Wishes(form=form)
+    asked = Query(query)
+    if asked.one("meta") is not None and form is Form.BARE:
+        form = _form(asked)
+    cursors = asked.all("cursor")
+    in_frame = form is Form.V1 and cursors == [IN_FRAME]
+    start = _start(asked, now_ms)
+    tags, senders = asked.some("tag"), asked.some("sender")
+    return Wishes(
+        form=form,
+        chats=tuple(dict.fromkeys(names.parse(chat, field="chat") for chat in asked.some("chat"))),
+        cursor=parse_cursor(joined(cursors)) if cursors and not in_frame else None,
+        cursor_in_frame=in_frame,
+        start=start or LATEST,
+        rewind=(asked.whole("rewind", most=REWIND) or 0) if start is None else 0,
+        until_ms=until_ms(asked, now_ms),
+        tags=frozenset(tags) if tags else None,
+        senders=frozenset(senders) if senders else None,
+        heartbeat_seconds=_heartbeat(asked) if form is Form.V1 else None,
+    )
+
+
+def until_ms(asked: Query, now_ms: int) -> int | None:
+    """Return `until`, Unix, in milliseconds; None where it is missing."""
+    until = asked.time_ms("until", now_ms=now_ms)
+    if until is not None and until > now_ms:
+        raise RequestError(f"until is {_shown(str(asked.one('until')))}, which is in the future; a time up to now is needed", field="until")
+    return until
+
+
+def _form(asked: Query) -> Form:
+    value = asked.one("meta")
+    if value not in ("0", "1"):
+        raise RequestError(f"meta is {_shown(str(value))}; 1 or 0 is needed", field="meta")
+    return Form.V1 if value == "1" else Form.BARE
+
+
+def _start(asked: Query, now_ms: int) -> Latest | Earliest | Since | None:
+    value = asked.one("from")
+    if value is None:
+        return None
+    if value == "latest":
+        return LATEST
+    if value == "earliest":
+        return EARLIEST
+    return Since(_time_ms("from", value, now_ms))
+
+
+def _heartbeat(asked: Query) -> float | None:
+    value = asked.one("heartbeat")
+    if value is None:
+        return None
+    if not _WHOLE.fullmatch(value):
+        raise RequestError(f"heartbeat is {_shown(value)}; whole seconds are needed, 10 to 600", field="heartbeat")
+    least, most = HEARTBEAT_SECONDS
+    return min(max(float(value), least), most)
+
+
+def _time_ms(name: str, value: str, now_ms: int) -> int:
+    span = _SPAN.fullmatch(value)
+    if span:
+        return max(0, now_ms - int(span[1]) * _UNIT_MS[span[2]])
+    if _WHOLE.fullmatch(value):
+        if not _LEAST_MS <= int(value) < _MOST_MS:
+            raise RequestError(f"{name} is {value}; Unix milliseconds are needed, from {_LEAST_MS}", field=name)
+        return int(value)
+    try:
+        # An unencoded plus arrives as a space.
+        when = datetime.fromisoformat(re.sub(r" (?=\d\d:?\d\d$)", "+", value)) if "T" in value.upper() else None
+    except ValueError:
+        when = None
+    if when is None or when.tzinfo is None:
+        words = " latest, earliest," if name == "from" else ""
+        hint = " (it lacks its zone: Z, or +02:00)" if when is not None else ""
+        raise RequestError(f"{name} is {_shown(value)}{hint};{words} {_TIMES} is needed", field=name)
+    return max(0, round(when.timestamp() * 1000))
+
+
+def _decoded(text: str, name: str) -> str:
+    try:
+        return unquote_plus(text, errors="strict")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{name} is not UTF-8; percent-encode its UTF-8 bytes", field=None if " " in name else name) from error
+
+
+def _shown(value: str) -> str:
+    """Return a value quoted for a message, at most 60 characters of it."""
+    return repr(value if len(value) <= 60 else value[:57] + "...")
