@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from kafka_chat.chat.cursor import cluster_mark
 from kafka_chat.chat.topics import ChatNames
 from kafka_chat.delivery.audience import Audience
 from kafka_chat.delivery.batch import Batch, PartitionKey, Record
@@ -20,8 +21,13 @@ from kafka_chat.delivery.page_reads import PageReads, open_page_reads
 from kafka_chat.delivery.positions import OffsetsAsked
 from kafka_chat.delivery.seams import Disconnect, Lost, SubscriptionChange, TailListener, TopicFacts
 from kafka_chat.delivery.session import Session
+from kafka_chat.delivery.subscriptions import Subscriptions
+from kafka_chat.delivery.wished_session import Surroundings, WishedSession
+from kafka_chat.delivery.wishes import Wishes
 from kafka_chat.errors import BrokerUnreachable, PositionLost, TopicGone
+from kafka_chat.settings import Settings
 from kafka_chat.telemetry import Telemetry
+from tests.support.fake_kafka import FakePublisher, FakeSubscriptionLog
 
 PREFIX = "kafka.chat."
 NAMES = ChatNames(PREFIX)
@@ -272,14 +278,28 @@ class Core:
     reads: PageReads
     telemetry: Telemetry
     chats: dict[str, set[str]]
+    subscribed: dict[tuple[str, str], SubscriptionChange]  # those that are in the log, unlike `chats`
+    surroundings: Surroundings
+
+    def wished(self, wishes: Wishes, username: str = "ann") -> WishedSession:
+        return WishedSession(
+            wishes,
+            self.surroundings,
+            session_id="s",
+            username=username,
+            page_reads=self.reads,
+            memory=self.memory,
+            telemetry=self.telemetry,
+            caught_up=lambda: None,
+        )
 
     def session(self, username: str = "ann") -> Session:
         return Session(session_id="s", username=username, page_reads=self.reads, memory=self.memory, telemetry=self.telemetry)
 
     @asynccontextmanager
-    async def connected(self, client: FakeClient, username: str = "ann") -> AsyncIterator[Session]:
+    async def connected(self, client: FakeClient, username: str = "ann", *, wishes: Wishes | None = None) -> AsyncIterator[Session]:
         """A session that runs for as long as the block lasts, its start fixed."""
-        session = self.session(username)
+        session = self.session(username) if wishes is None else self.wished(wishes, username)
         with self.audience.joined(session, known=True):
             await self.audience.settle(session, seconds=2)
             async with trio.open_nursery() as nursery:
@@ -294,9 +314,12 @@ async def open_core(*, memory_bytes: int = 1 << 24, readers: int = 2) -> AsyncIt
     fanout, offsets = FanOut(telemetry=telemetry), OffsetsAsked(kafka)
     chats: dict[str, set[str]] = {}
 
+    subscribed: dict[tuple[str, str], SubscriptionChange] = {}
+
     def chats_of(username: str) -> Mapping[str, SubscriptionChange]:
         followed = sorted(chats.get(username, {"global"}))
-        return {chat: SubscriptionChange(username=username, chat=chat, subscribed=True, starts={}) for chat in followed}
+        default = {chat: SubscriptionChange(username=username, chat=chat, subscribed=True, starts={}) for chat in followed}
+        return default | {chat: change for (user, chat), change in subscribed.items() if user == username}
 
     audience = Audience(names=NAMES, fanout=fanout, offsets=offsets, memory=memory)
     audience.attach(kafka, chats_of)
@@ -304,5 +327,15 @@ async def open_core(*, memory_bytes: int = 1 << 24, readers: int = 2) -> AsyncIt
     async with open_page_reads(kafka, readers=readers, telemetry=telemetry) as reads, trio.open_nursery() as nursery:
         nursery.start_soon(fanout.run)
         nursery.start_soon(offsets.run)
-        yield Core(kafka, audience, memory, reads, telemetry, chats)
+        surroundings = Surroundings(
+            audience=audience,
+            subscription_log=FakeSubscriptionLog(FakePublisher()),
+            subscriptions=Subscriptions(FakeSubscriptionLog(FakePublisher()), lookup=kafka, names=NAMES, settings=Settings()),
+            sending=None,
+            names=NAMES,
+            offsets=offsets,
+            limits=Settings().limits,
+            cluster=lambda: cluster_mark("here"),
+        )
+        yield Core(kafka, audience, memory, reads, telemetry, chats, subscribed, surroundings)
         nursery.cancel_scope.cancel()
