@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_to_bytes
 
 from ..chat.cursor import joined
 from ..chat.cursor import parse as parse_cursor
@@ -24,9 +25,10 @@ IN_FRAME = "frame"  # the value of `cursor` where it comes as the first frame
 
 _LEAST_MS = 10**11  # a number below was meant as seconds; in milliseconds it would be 1973
 _MOST_MS = 10**14
-_SPAN = re.compile(r"-(\d{1,9})([smhd])")
+_SPAN = re.compile(r"-([0-9]{1,9})([smhd])")
 _UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_WHOLE = re.compile(r"\d{1,15}")
+_WHOLE = re.compile(r"[0-9]{1,15}")
+_RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?)([Zz]|[+ -]\d\d:\d\d)?", re.ASCII)
 _TIMES = "a time as 2026-11-25T10:00:00Z, Unix milliseconds, or a span before now as -15m"
 
 
@@ -42,8 +44,8 @@ class Query:
 
     def __init__(self, query: bytes) -> None:
         self._values: dict[str, list[str]] = {}
-        for pair in query.decode("latin-1").split("&"):
-            name, _, value = pair.partition("=")
+        for pair in query.split(b"&"):
+            name, _, value = pair.partition(b"=")
             if pair:
                 known = _decoded(name, "the name of a parameter")
                 self._values.setdefault(known, []).append(_decoded(value, known))
@@ -81,7 +83,7 @@ class Query:
         return None if value is None else _time_ms(name, value, now_ms)
 
 
-def parse_wishes(query: bytes, *, form: Form, names: ChatNames, now_ms: int) -> Wishes:
+def parse_wishes(query: bytes, *, form: Form, names: ChatNames, now_ms: int, last_had: str | None = None) -> Wishes:
     """Return what a client asks for.
 
     Args:
@@ -89,18 +91,20 @@ def parse_wishes(query: bytes, *, form: Form, names: ChatNames, now_ms: int) -> 
         form: in which it gets its messages, unless `meta=1` says otherwise.
         names: which chats are legal.
         now_ms: the time, Unix, in milliseconds.
+        last_had: a cursor that comes in a header, in place of those in the address.
 
     Raises:
         RequestError: a bad value; it names the parameter and what is allowed.
     """
-    if not query:
+    if not query and last_had is None:
         return Wishes(form=form)
     asked = Query(query)
-    if asked.one("meta") is not None and form is Form.BARE:
+    if form is Form.BARE:
         form = _form(asked)
-    cursors = asked.all("cursor")
+    cursors = asked.all("cursor") if last_had is None else [last_had]
     in_frame = form is Form.V1 and cursors == [IN_FRAME]
-    start = _start(asked, now_ms)
+    start = start_of(asked, now_ms)
+    rewind = asked.whole("rewind", most=REWIND) or 0
     tags, senders = asked.some("tag"), asked.some("sender")
     return Wishes(
         form=form,
@@ -108,7 +112,7 @@ def parse_wishes(query: bytes, *, form: Form, names: ChatNames, now_ms: int) -> 
         cursor=parse_cursor(joined(cursors)) if cursors and not in_frame else None,
         cursor_in_frame=in_frame,
         start=start or LATEST,
-        rewind=(asked.whole("rewind", most=REWIND) or 0) if start is None else 0,
+        rewind=rewind if start is None else 0,
         until_ms=until_ms(asked, now_ms),
         tags=frozenset(tags) if tags else None,
         senders=frozenset(senders) if senders else None,
@@ -124,14 +128,8 @@ def until_ms(asked: Query, now_ms: int) -> int | None:
     return until
 
 
-def _form(asked: Query) -> Form:
-    value = asked.one("meta")
-    if value not in ("0", "1"):
-        raise RequestError(f"meta is {_shown(str(value))}; 1 or 0 is needed", field="meta")
-    return Form.V1 if value == "1" else Form.BARE
-
-
-def _start(asked: Query, now_ms: int) -> Latest | Earliest | Since | None:
+def start_of(asked: Query, now_ms: int) -> Latest | Earliest | Since | None:
+    """Return `from`; None where it is missing."""
     value = asked.one("from")
     if value is None:
         return None
@@ -140,6 +138,13 @@ def _start(asked: Query, now_ms: int) -> Latest | Earliest | Since | None:
     if value == "earliest":
         return EARLIEST
     return Since(_time_ms("from", value, now_ms))
+
+
+def _form(asked: Query) -> Form:
+    value = asked.one("meta")
+    if value not in (None, "0", "1"):
+        raise RequestError(f"meta is {_shown(str(value))}; 1 or 0 is needed", field="meta")
+    return Form.V1 if value == "1" else Form.BARE
 
 
 def _heartbeat(asked: Query) -> float | None:
@@ -160,21 +165,21 @@ def _time_ms(name: str, value: str, now_ms: int) -> int:
         if not _LEAST_MS <= int(value) < _MOST_MS:
             raise RequestError(f"{name} is {value}; Unix milliseconds are needed, from {_LEAST_MS}", field=name)
         return int(value)
-    try:
-        # An unencoded plus arrives as a space.
-        when = datetime.fromisoformat(re.sub(r" (?=\d\d:?\d\d$)", "+", value)) if "T" in value.upper() else None
-    except ValueError:
-        when = None
-    if when is None or when.tzinfo is None:
+    told = _RFC_3339.fullmatch(value)
+    when = None
+    if told is not None and told[2] is not None:
+        with suppress(ValueError):  # there is no such day, or hour
+            when = datetime.fromisoformat(told[1] + told[2].upper().replace(" ", "+"))  # an unencoded plus arrives as a space
+    if when is None:
         words = " latest, earliest," if name == "from" else ""
-        hint = " (it lacks its zone: Z, or +02:00)" if when is not None else ""
+        hint = " (it lacks its zone: Z, or +02:00)" if told is not None and told[2] is None else ""
         raise RequestError(f"{name} is {_shown(value)}{hint};{words} {_TIMES} is needed", field=name)
     return max(0, round(when.timestamp() * 1000))
 
 
-def _decoded(text: str, name: str) -> str:
+def _decoded(text: bytes, name: str) -> str:
     try:
-        return unquote_plus(text, errors="strict")
+        return unquote_to_bytes(text.replace(b"+", b" ")).decode()
     except UnicodeDecodeError as error:
         raise RequestError(f"{name} is not UTF-8; percent-encode its UTF-8 bytes", field=None if " " in name else name) from error
 

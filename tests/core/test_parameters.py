@@ -1,0 +1,314 @@
+"""What a client asks for in its address is understood as docs/protocol.md says, or refused by the parameter's name."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kafka_chat.chat.cursor import MessageIds, cluster_mark, head_of_cursor, parse, text_of, topic_entry
+from kafka_chat.chat.topics import ChatNames
+from kafka_chat.delivery.forms import Form
+from kafka_chat.delivery.positions import EARLIEST, LATEST, Since
+from kafka_chat.delivery.wishes import NONE, Wishes
+from kafka_chat.errors import RequestError
+from kafka_chat.web.parameters import Query, parse_wishes
+
+NAMES = ChatNames("kafka.chat.")
+NOW = 1_764_064_800_123  # 2025-11-25T10:00:00.123Z
+CURSOR = text_of(head_of_cursor(cluster_mark("here"), 3) + topic_entry("kafka.chat.global", "id1", [5, 7]))
+ID = MessageIds("kafka.chat.global", "id1", 1).of(9).decode()
+
+
+def wishes(query: bytes | str, form: Form = Form.BARE, last_had: str | None = None) -> Wishes:
+    return parse_wishes(query.encode() if isinstance(query, str) else query, form=form, names=NAMES, now_ms=NOW, last_had=last_had)
+
+
+def refused(query: bytes | str, form: Form = Form.BARE) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        wishes(query, form)
+    assert caught.value.status == 400
+    return caught.value
+
+
+@pytest.mark.parametrize("query", ["", "&", "&&", "any=thing", "topic=room1&x", "=x", "Chat=room1", "meta=0", "heartbeat=none"])
+def test_who_asks_for_nothing_that_is_known_gets_what_it_always_got(query: str):
+    assert wishes(query) == NONE
+    assert wishes(query).none
+
+
+def test_everything_may_be_asked_for_together():
+    query = f"cursor={CURSOR}&from=earliest&until=-1s&chat=a&chat=b&tag=t&tag=&sender=ann&heartbeat=30&rewind=5&new=1"
+    assert wishes(query, Form.V1) == Wishes(
+        form=Form.V1,
+        chats=("a", "b"),
+        cursor=parse(CURSOR),
+        start=EARLIEST,
+        until_ms=NOW - 1000,
+        tags=frozenset({"t", ""}),
+        senders=frozenset({"ann"}),
+        heartbeat_seconds=30.0,
+    )
+
+
+# The form
+
+
+@pytest.mark.parametrize(
+    ("query", "form", "got"),
+    [
+        ("meta=1", Form.BARE, Form.V1),
+        ("meta=0", Form.BARE, Form.BARE),
+        ("meta=0", Form.V1, Form.V1),
+        ("meta=1", Form.EVENTS, Form.EVENTS),
+        ("meta=what", Form.EVENTS, Form.EVENTS),
+    ],
+)
+def test_meta_asks_for_v1_where_the_subprotocol_cannot(query: str, form: Form, got: Form):
+    assert wishes(query, form).form is got
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [("30", 30.0), ("10", 10.0), ("0", 10.0), ("9", 10.0), ("601", 600.0), ("999999", 600.0)])
+def test_heartbeats_come_every_ten_to_six_hundred_seconds(asked: str, seconds: float):
+    assert wishes(f"heartbeat={asked}", Form.V1).heartbeat_seconds == seconds
+
+
+def test_only_v1_has_heartbeats():
+    assert wishes("heartbeat=30").heartbeat_seconds is None
+    assert wishes("heartbeat=30", Form.EVENTS).heartbeat_seconds is None
+    assert wishes("heartbeat=30&meta=1").heartbeat_seconds == 30.0
+
+
+# Where it begins
+
+
+@pytest.mark.parametrize(
+    ("value", "start"),
+    [
+        ("latest", LATEST),
+        ("earliest", EARLIEST),
+        ("2025-11-25T10:00:00Z", Since(1_764_064_800_000)),
+        ("2025-11-25T10:00:00.123Z", Since(1_764_064_800_123)),
+        ("2025-11-25t10:00:00z", Since(1_764_064_800_000)),
+        ("2025-11-25T12:00:00%2B02:00", Since(1_764_064_800_000)),
+        ("2025-11-25T12:00:00+02:00", Since(1_764_064_800_000)),  # a plus that nobody encoded is a space
+        ("2025-11-25T05:00:00-05:00", Since(1_764_064_800_000)),
+        ("2025-11-25T10:00:00.1234567890Z", Since(1_764_064_800_123)),
+        ("1969-12-31T23:59:59Z", Since(0)),
+        ("0001-01-01T00:00:00%2B14:00", Since(0)),
+        ("9999-12-31T23:59:59Z", Since(253_402_300_799_000)),
+        ("100000000000", Since(100_000_000_000)),
+        ("1764064800123", Since(1_764_064_800_123)),
+        ("-90s", Since(NOW - 90_000)),
+        ("-15m", Since(NOW - 900_000)),
+        ("-2h", Since(NOW - 7_200_000)),
+        ("-7d", Since(NOW - 604_800_000)),
+        ("-0s", Since(NOW)),
+        ("-999999999d", Since(0)),
+    ],
+)
+def test_from_takes_a_word_a_time_or_a_span(value: str, start: object):
+    assert wishes(f"from={value}").start == start
+
+
+def test_seconds_are_refused_where_milliseconds_are_needed():
+    error = refused("from=1764064800")
+    assert error.field == "from"
+    assert "milliseconds are needed" in str(error)
+
+
+def test_a_time_without_its_zone_is_refused_with_a_word_on_that():
+    assert "zone" in str(refused("from=2025-11-25T10:00:00"))
+
+
+@pytest.mark.parametrize("value", ["latest", "earliest"])
+def test_until_is_a_time(value: str):
+    assert refused(f"until={value}").field == "until"
+
+
+def test_until_is_not_in_the_future():
+    assert wishes(f"until={NOW}").until_ms == NOW
+    error = refused(f"until={NOW + 1}")
+    assert error.field == "until"
+    assert "future" in str(error)
+
+
+def test_from_counts_before_rewind_and_a_cursor_before_both():
+    asked = wishes(f"cursor={CURSOR}&from=latest&rewind=5")
+    assert (asked.cursor, asked.start, asked.rewind) == (parse(CURSOR), LATEST, 0)
+    asked = wishes(f"cursor={CURSOR}&rewind=5")
+    assert (asked.cursor, asked.start, asked.rewind) == (parse(CURSOR), LATEST, 5)
+
+
+@pytest.mark.parametrize("query", ["rewind=1", "from=earliest", "from=-1s", f"cursor={ID}"])
+def test_whose_beginning_may_lie_in_the_past_catches_up(query: str):
+    assert wishes(query).catches_up
+
+
+@pytest.mark.parametrize("query", ["from=latest", "chat=a&tag=b", "meta=1"])
+def test_whose_beginning_is_now_does_not_catch_up(query: str):
+    assert not wishes(query).catches_up
+
+
+# Cursors
+
+
+def test_cursors_are_joined_by_dots_or_repeated():
+    both = parse(f"{CURSOR}.{ID}")
+    assert wishes(f"cursor={CURSOR}.{ID}").cursor == both
+    assert wishes(f"cursor={CURSOR}&cursor={ID}").cursor == both
+    place = both.place("kafka.chat.global")
+    assert place is not None
+    assert dict(place.offsets) == {0: 5, 1: 10}
+
+
+def test_the_cursor_of_a_header_takes_the_place_of_those_in_the_address():
+    assert wishes(f"cursor={CURSOR}", Form.EVENTS, last_had=ID).cursor == parse(ID)
+    assert wishes("", Form.EVENTS, last_had=CURSOR).cursor == parse(CURSOR)
+    assert wishes("cursor=stale%20nonsense", Form.EVENTS, last_had=CURSOR).cursor == parse(CURSOR)
+
+
+def test_a_cursor_may_come_as_the_first_frame_of_v1_alone():
+    assert wishes("cursor=frame", Form.V1).cursor_in_frame
+    assert wishes("cursor=frame&meta=1").cursor_in_frame
+    for form in (Form.BARE, Form.EVENTS):
+        assert refused("cursor=frame", form).field == "cursor"
+    assert refused(f"cursor=frame&cursor={CURSOR}", Form.V1).field == "cursor"
+
+
+# Lists
+
+
+def test_chats_are_named_by_their_own_names_or_by_their_topics_and_count_once():
+    assert wishes("chat=room1&chat=kafka.chat.room2&chat=kafka.chat.room1").chats == ("room1", "room2")
+
+
+@pytest.mark.parametrize("name", ["chat", "tag", "sender"])
+def test_a_hundred_of_each_may_be_asked_for(name: str):
+    query = "&".join(f"{name}=x{number}" for number in range(100))
+    asked = wishes(query)
+    assert [len(found) for found in (asked.chats, asked.tags or (), asked.senders or ()) if found] == [100]
+    error = refused(f"{query}&{name}=y")
+    assert error.field == name
+    assert "at most 100" in str(error)
+
+
+# What is refused
+
+BAD: list[tuple[str, str]] = [
+    *[("from", value) for value in ("", "now", "Latest", "yesterday", "15m", "+15m", "-15", "-15w", "-1.5h", "-m", "--1s", "-1234567890s")],
+    *[("from", value) for value in ("0", "-1", "99999999999", "1e12", "1764064800123.5", "100000000000000", "9" * 30, "\u0661" * 12)],
+    *[("from", f"2025-{rest}") for rest in ("13-01T00:00:00Z", "02-30T00:00:00Z", "11-25T24:00:01Z", "11-25T10:00:00%2B25:00", "11-25")],
+    *[("from", value) for value in ("20251125T100000Z", "2025-W48-2T10:00:00Z", "2025-11-25T10:00Z", "2025-11-25 10:00:00Z")],
+    *[("until", value) for value in ("", "now", "1764064800", "2025-11-25T10:00:00")],
+    *[("rewind", value) for value in ("", "0", "-1", "1001", "1.0", "0x10", "many", "1" * 20, "\u0663")],
+    *[("cursor", value) for value in ("", "x", "AQ", "frame", f"{CURSOR}.", f".{CURSOR}", f"{CURSOR}..{ID}", "%20", CURSOR[:-1] + "!")],
+    *[("chat", value) for value in ("", "a/b", "a%20b", "kafka.chat.", "%C3%A9", "x" * 300)],
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+@pytest.mark.parametrize("form", [Form.BARE, Form.V1, Form.EVENTS])
+def test_a_bad_value_is_refused_by_the_name_of_its_parameter(name: str, value: str, form: Form):
+    if (name, value, form) == ("cursor", "frame", Form.V1):
+        assert wishes("cursor=frame", form).cursor_in_frame
+        return
+    error = refused(f"{name}={value}", form)
+    assert error.field == name
+    assert str(error).startswith(name)
+    assert len(str(error)) < 400
+
+
+@pytest.mark.parametrize(("name", "value"), [("meta", ""), ("meta", "2"), ("meta", "true"), ("meta", "0&meta=0")])
+def test_meta_is_one_or_zero(name: str, value: str):
+    assert refused(f"{name}={value}").field == name
+
+
+@pytest.mark.parametrize("value", ["", "-1", "10.5", "often", "nan", "inf"])
+def test_a_heartbeat_is_whole_seconds(value: str):
+    assert refused(f"heartbeat={value}", Form.V1).field == "heartbeat"
+
+
+@pytest.mark.parametrize("query", ["from=latest&from=latest", "until=-1s&until=-2s", "rewind=1&rewind=1", "meta=1&meta=1"])
+def test_what_has_one_value_may_be_given_once(query: str):
+    error = refused(query)
+    assert error.field == query.partition("=")[0]
+    assert "once" in str(error)
+
+
+def test_a_bad_rewind_is_refused_also_where_from_counts():
+    assert refused("from=latest&rewind=none").field == "rewind"
+
+
+@pytest.mark.parametrize("value", [b"%ff", b"%C3", b"%ED%A0%80", b"%C0%AF", b"\xff"])
+def test_percent_encoding_that_is_no_utf8_is_refused(value: bytes):
+    error = refused(b"tag=" + value)
+    assert error.field == "tag"
+    assert "UTF-8" in str(error)
+    assert refused(value + b"=x").field is None
+
+
+def test_raw_utf8_means_what_percent_encoded_does():
+    assert wishes("tag=é".encode()).tags == wishes("tag=%C3%A9").tags == frozenset({"é"})
+
+
+def outcome(query: bytes | str, form: Form) -> Wishes | RequestError:
+    try:
+        return wishes(query, form)
+    except RequestError as error:
+        return error
+
+
+@given(st.binary(max_size=80), st.sampled_from(Form))
+def test_any_query_is_understood_or_refused(query: bytes, form: Form):
+    found = outcome(query, form)
+    if isinstance(found, RequestError):
+        assert found.status == 400
+    else:
+        assert found.form is form or (form is Form.BARE and b"meta" in query)
+
+
+PARAMETERS = ["cursor", "from", "rewind", "until", "chat", "tag", "meta", "heartbeat"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(PARAMETERS), st.text(max_size=12))), st.sampled_from(Form))
+def test_any_values_are_understood_or_refused_by_name_in_strict_words(pairs: list[tuple[str, str]], form: Form):
+    found = outcome("&".join(f"{name}={quote(value, errors='surrogatepass')}" for name, value in pairs), form)
+    if isinstance(found, RequestError):
+        assert found.field in dict(pairs)
+        assert str(found).encode()
+    else:
+        assert form is Form.BARE or found.form is form
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), min_size=1, max_size=100))
+def test_tags_and_senders_come_through_every_encoding(values: list[str]):
+    for name in ("tag", "sender"):
+        query = urlencode([(name, value) for value in values])
+        found = wishes(query)
+        assert (found.tags if name == "tag" else found.senders) == frozenset(values)
+        percent = "&".join(f"{name}={quote(value, safe='')}" for value in values)
+        assert wishes(percent) == found
+
+
+@given(st.datetimes(min_value=datetime(1971, 1, 1), max_value=datetime(2999, 1, 1)), st.integers(-24 * 60 + 1, 24 * 60 - 1))
+def test_a_time_is_the_same_moment_in_every_zone(naive: datetime, minutes: int):
+    when = naive.replace(microsecond=naive.microsecond // 1000 * 1000, tzinfo=UTC)
+    there = when.astimezone(timezone(timedelta(minutes=minutes)))
+    expected = Since((when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1))
+    assert wishes("from=" + when.isoformat()).start == expected
+    assert wishes("from=" + there.isoformat()).start == expected  # with its plus as it is
+    assert wishes("from=" + quote(there.isoformat())).start == expected
+
+
+def test_a_query_tells_of_every_value_of_a_name():
+    asked: Any = Query(b"a=1&b=2&a=3+4&c")
+    assert asked.all("a") == ["1", "3 4"]
+    assert asked.one("b") == "2"
+    assert asked.one("c") == ""
+    assert asked.one("d") is None
+    assert asked.some("d") == []
