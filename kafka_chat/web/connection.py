@@ -13,7 +13,7 @@ from ..delivery.protocol import SUBPROTOCOL
 from ..delivery.seams import Disconnect, Sink
 from .hypercorn_server import ChatTCPServer
 from .seams import ADMISSION, ANSWERING, REFUSAL, Admission, Service, Serving
-from .sinks import cut_reason, open_sink
+from .sinks import open_sink
 from .terms import CONNECTION
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
         await receive()  # websocket.connect
         admission = await self._decide(send)
         if admission is None:
-            await self._refuse(send)
+            refusal = cast("Close | None", self._scope_dict().pop(REFUSAL, None))
+            if refusal is not None:
+                await self._refuse(refusal, send)
             return
         with admission:
             connection = self.scope.get("state", {}).get(CONNECTION)
@@ -87,12 +89,11 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
         run = self._service.run_session if answering is None else partial(self._service.run_dialogue, answering=answering)
         await run(admission, accept=accept, inbox=AsgiInbox(receive), peer=_peer(self.scope))
 
-    async def _refuse(self, send: ASGISendCallable) -> None:
-        """Tell a client that can read no HTTP status by a close frame, where the route left one for it."""
-        refusal = cast("Close | None", self._scope_dict().pop(REFUSAL, None))
-        if refusal is not None:
+    async def _refuse(self, refusal: Close, send: ASGISendCallable) -> None:
+        """Tell a client that can read no HTTP status by a close frame."""
+        with trio.CancelScope() as scope:
             await send({"type": "websocket.accept", "subprotocol": self._subprotocol, "headers": []})
-            await send({"type": "websocket.close", "code": refusal.code, "reason": cut_reason(refusal.reason)})
+            await open_sink(self.scope, send, abort=scope.cancel).close(refusal.code, refusal.reason)
 
     @property
     def _subprotocol(self) -> str | None:

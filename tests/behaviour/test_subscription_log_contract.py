@@ -53,8 +53,8 @@ def place(request: pytest.FixtureRequest, chats: Chats) -> Place:
     return Place(None if request.param == "fake" else request.getfixturevalue(request.param), chats)
 
 
-def subscribed(chat: str, starts: dict[int, int] | None = None) -> SubscriptionChange:
-    return SubscriptionChange(username="ann", chat=chat, subscribed=True, topic_id="id1", starts=starts or {})
+def subscribed(chat: str, starts: dict[int, int] | None = None, *, offset: int = -1) -> SubscriptionChange:
+    return SubscriptionChange(username="ann", chat=chat, subscribed=True, topic_id="id1", starts=starts or {}, offset=offset)
 
 
 def ended(chat: str) -> SubscriptionChange:
@@ -70,9 +70,12 @@ async def test_what_is_written_is_known_once_it_is_passed_and_told_in_order(plac
         second = await log.write([ended("room1"), subscribed("room3")])
         assert second == first + 2
         await log.passed(second)
-        assert log.chats_of("ann") == {"room2": subscribed("room2"), "room3": subscribed("room3")}
+        room1, room2 = subscribed("room1", {0: 7, 3: 0}, offset=first - 1), subscribed("room2", offset=first)
+        room3 = subscribed("room3", offset=second)
+        assert log.position > second
+        assert log.chats_of("ann") == {"room2": room2, "room3": room3}
         await log.passed(first)
-        assert changes == [subscribed("room1", {0: 7, 3: 0}), subscribed("room2"), ended("room1"), subscribed("room3")]
+        assert changes == [room1, room2, ended("room1"), room3]
 
 
 async def test_who_is_told_of_a_change_finds_it_there_already(place: Place) -> None:
@@ -84,17 +87,17 @@ async def test_who_is_told_of_a_change_finds_it_there_already(place: Place) -> N
 
 async def test_the_first_start_counts_and_what_changes_nothing_is_not_told(place: Place) -> None:
     async with place.instance() as (log, _, changes):
-        await log.write([subscribed("room1", {0: 1})])
+        offset = await log.write([subscribed("room1", {0: 1})])
         await log.passed(await log.write([subscribed("room1", {0: 2}), ended("room2")]))
         assert log.chats_of("ann")["room1"].starts == {0: 1}
-        assert changes == [subscribed("room1", {0: 1})]
+        assert changes == [subscribed("room1", {0: 1}, offset=offset)]
 
 
 async def test_a_later_instance_knows_and_is_told_nothing(place: Place) -> None:
     async with place.instance() as (log, _, _), place.instance() as (other, _, told):
         offset = await log.write([subscribed("room1")])
         await other.passed(offset)
-        assert told == [subscribed("room1")]
+        assert told == [subscribed("room1", offset=offset)]
     async with place.instance() as (later, _, changes):
         assert list(later.chats_of("ann")) == ["room1"]
         assert changes == []
