@@ -6,6 +6,7 @@ import re
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from random import uniform
 from typing import TYPE_CHECKING
 
@@ -222,6 +223,8 @@ class WishedSession(Session):
 
     async def _find_beginnings(self) -> None:
         """Find what takes more than an offset to tell: the messages before the head, and whether the log has lost its end."""
+        if self.wishes.rewind:  # while brokers are away, too: nobody knows yet what there is
+            await self._around.audience.settle(self, seconds=inf)
         chats: dict[str, list[tuple[PartitionLog, int]]] = {}
         for log, messages in self._rewinds.values():
             chats.setdefault(log.key.topic, []).append((log, messages))
