@@ -40,6 +40,7 @@ PEERS = {
     "centrifugo": "Centrifugo, in Go: a Kafka consumer for the process, a channel for each chat",
     "seed_shared": "FastAPI, uvicorn, one aiokafka consumer, a queue per client",
     "seed_stack": "FastAPI, uvicorn, an aiokafka consumer per client",
+    "seed_replay": "the same, begun at an offset: in `bench.replay` only",
     "floor": "no server: os.write to as many sockets in a bare loop",
 }
 
