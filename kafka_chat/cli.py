@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .commands import add_check, add_listen, add_send
+from .commands import add_check, add_cursor, add_listen, add_send, joined_spans
 from .errors import KafkaChatError, SettingsError
 from .garbage import collect_seldom
 from .logs import log_to_stderr
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 where what was asked for failed; 2 for wrong settings or flags; 130 for Ctrl-C (of `serve`, a second one).
     """
     parser = _parser()
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(joined_spans(sys.argv[1:] if arguments is None else arguments))
     if parsed.run is None:
         parser.print_help(sys.stderr)
         return WRONG_SETTINGS
@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     add_listen(commands)
     add_send(commands)
+    add_cursor(commands)
     add_check(commands)
     return parser
 

@@ -1,4 +1,4 @@
-"""The commands of who uses or looks after a service that runs: `listen`, `send`, `check`."""
+"""The commands of who uses or looks after a service that runs: `listen`, `send`, `cursor`, `check`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import io
 import json
 import logging
 import os
+import re
 import sys
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from .errors import SettingsError
-from .terminal import colours_wanted, harmless, message_line
+from .errors import RequestError, SettingsError
+from .terminal import colours_wanted, harmless
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     class Commands(Protocol):
         """What `ArgumentParser.add_subparsers` returns."""
@@ -30,20 +31,36 @@ if TYPE_CHECKING:
 URL = "http://127.0.0.1:8001"
 FAILED = 1
 
+_TIMES = "a time as 2026-11-25T10:00:00Z, Unix milliseconds, or how long ago as -15m"
+
 
 def add_listen(commands: Commands) -> None:
     """Add `listen USER`."""
     listen = commands.add_parser(
         "listen",
         help="print a user's messages as they come",
-        description="Print a user's messages as they come, until Ctrl-C. Comes back when the connection is lost or the service is away; "
-        "what is sent meanwhile is not shown.",
-        epilog="Messages go to stdout, all else to stderr. Exit codes: 0 the reader of stdout has gone; 1 refused, and one sentence says "
-        "why; 2 wrong flags; 130 ended by Ctrl-C. Example: kafka-chat listen ann --chat room1",
+        description="Print a user's messages as they come, until Ctrl-C. Comes back when the connection is lost or the service is away, "
+        "and misses nothing: what was sent meanwhile comes then, and what is lost for good is told.",
+        epilog="Messages go to stdout, all else to stderr. Exit codes: 0 --until is reached, or the reader of stdout has gone; 1 refused, "
+        "and one sentence says why; 2 wrong flags; 130 ended by Ctrl-C. Example: kafka-chat listen ann --chat room1 --rewind 20",
     )
     listen.add_argument("user", metavar="USER", help="whose messages")
     listen.add_argument("--chat", action="append", default=[], metavar="CHAT", help="subscribe the user to this chat first; repeatable")
-    _add_client_flags(listen, "print each frame as it came, a line each")
+    listen.add_argument(
+        "--chat-only", action="append", default=[], metavar="CHAT", help="only this chat, subscribed or not; stores nothing; repeatable"
+    )
+    listen.add_argument("--from", dest="from_", metavar="TIME", help=f"begin here: latest, earliest, {_TIMES}")
+    listen.add_argument("--rewind", type=int, default=0, metavar="N", help="begin with the last N messages of each chat, up to 1000")
+    listen.add_argument("--until", metavar="TIME", help=f"end with what is older than {_TIMES}")
+    listen.add_argument("--tag", action="append", default=[], metavar="T", help="only messages with this tag, or with none; repeatable")
+    listen.add_argument("--sender", action="append", default=[], metavar="NAME", help="only messages from this one; repeatable")
+    place = listen.add_mutually_exclusive_group()
+    place.add_argument("--cursor", metavar="TEXT", help="begin after what this cursor, or id of a message, stands for")
+    place.add_argument(
+        "--cursor-file", type=Path, metavar="FILE", help="begin where the last run with this file ended, and note there where this one does"
+    )
+    listen.add_argument("--meta", action="store_true", help="print with each message where it is in Kafka; with --json all that is known")
+    _add_client_flags(listen, "print each message as JSON, a line each")
     listen.set_defaults(run=_listen)
 
 
@@ -62,6 +79,33 @@ def add_send(commands: Commands) -> None:
     send.add_argument("--tag", metavar="T", help="its tag")
     _add_client_flags(send, "print what the service answers")
     send.set_defaults(run=_send)
+
+
+def add_cursor(commands: Commands) -> None:
+    """Add `cursor TEXT`."""
+    cursor = commands.add_parser(
+        "cursor",
+        help="say in words what a cursor means",
+        description="Say in words what a cursor, or the id of a message, means. Asks nobody.",
+        epilog="Exit codes: 0 said; 2 it is none, or wrong flags. Example: kafka-chat cursor AgEC... --topic kafka.chat.room1",
+    )
+    cursor.add_argument("text", metavar="TEXT", help="the cursor; - takes it from stdin")
+    cursor.add_argument(
+        "--topic", action="append", default=[], metavar="TOPIC", help="a topic to know again: cursors have hashes of names only; repeatable"
+    )
+    cursor.add_argument("--json", action="store_true", help="say it as JSON")
+    cursor.set_defaults(run=_cursor)
+
+
+def joined_spans(arguments: Sequence[str]) -> list[str]:
+    """Return arguments with each span before now as one with its flag: argparse takes -15m for a flag of its own."""
+    found: list[str] = []
+    for argument in arguments:
+        if found and found[-1] in ("--from", "--until") and re.fullmatch(r"-\d+[a-z]", argument):
+            found[-1] += f"={argument}"
+        else:
+            found.append(argument)
+    return found
 
 
 def add_check(commands: Commands) -> None:
@@ -86,17 +130,42 @@ def _add_client_flags(parser: argparse.ArgumentParser, json_help: str) -> None:
 
 
 def _listen(parsed: argparse.Namespace) -> int:
-    from .client import open_listener  # late: `--help` need not wait for it
+    from .cursor_file import CursorFile
+    from .listening import Wanted, listen  # late: `--help` need not wait for it
 
     _open_stdout(as_json=parsed.json)
-    colours = colours_wanted(sys.stdout)
+    wanted = Wanted(
+        url=parsed.url,
+        user=parsed.user,
+        subscribe_to=parsed.chat,
+        from_=parsed.from_,
+        rewind=parsed.rewind,
+        until=parsed.until,
+        chats=parsed.chat_only,
+        tags=parsed.tag,
+        senders=parsed.sender,
+        cursor=parsed.cursor,
+        file=None if parsed.cursor_file is None else CursorFile(parsed.cursor_file),
+        as_json=parsed.json,
+        meta=parsed.meta,
+        colours=colours_wanted(sys.stdout),
+    )
+    return _run(partial(listen, wanted, show=_print, tell=_tell))
 
-    async def run() -> None:
-        async with open_listener(parsed.url, parsed.user, chats=parsed.chat, tell=_tell) as frames:
-            async for frame in frames:
-                _print(frame if parsed.json else message_line(frame, now=datetime.now().astimezone(), colours=colours))
 
-    return _run(run)
+def _cursor(parsed: argparse.Namespace) -> int:
+    from .chat.cursor import parse
+    from .cursor_words import facts_of, words_of
+
+    text = sys.stdin.read().strip() if parsed.text == "-" else parsed.text
+    try:
+        cursor = parse(text)
+    except RequestError as error:
+        raise SettingsError(str(error)) from error
+    _open_stdout(as_json=parsed.json)
+    for line in [json.dumps(facts_of(cursor, parsed.topic))] if parsed.json else words_of(cursor, parsed.topic):
+        _print(line)
+    return 0
 
 
 def _send(parsed: argparse.Namespace) -> int:

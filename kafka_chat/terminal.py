@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import unicodedata
+from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
+
+    from .client import Message
 
 _DIM, _BOLD, _CYAN, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[0m"
 _JOINERS = "\u200c\u200d"
 
 
-def message_line(frame: str, *, now: datetime, colours: bool) -> str:
-    """Return a frame as a person reads it: `12:03:04 room1 ann: hello  #tag`.
+def message_line(message: Message, *, now: datetime, colours: bool, places: bool = False) -> str:
+    """Return a message as a person reads it: `12:03:04 room1 ann: hello  #tag`.
 
-    What somebody wrote cannot steer the terminal (`harmless`). A frame that is no message is shown as it is.
+    What somebody wrote cannot steer the terminal (`harmless`).
+
+    Args:
+        message: whose own time is shown, if it has one, with its date where that is not today.
+        now: with the reader's zone.
+        colours: whether to use them.
+        places: with where the message is in Kafka: `room1/0@41`.
     """
-    try:
-        message = json.loads(frame)
-        chat, sender, text = (harmless(str(message[field])) for field in ("chat", "sender", "text"))
-        tag = f"  #{harmless(str(message['tag']))}" if message["tag"] is not None else ""
-    except (ValueError, KeyError, TypeError):
-        return harmless(frame)
-    time = f"{now:%H:%M:%S}"
+    chat, sender, text = (harmless(part) for part in (message.chat, message.sender, message.text))
+    tag = f"  #{harmless(message.tag)}" if message.tag is not None else ""
+    time = _time(message.time_ms, now)
+    if places:
+        chat = f"{chat}/{message.partition}@{message.offset}"
     if not colours:
         return f"{time} {chat} {sender}: {text}{tag}"
     return f"{_DIM}{time}{_PLAIN} {_CYAN}{chat}{_PLAIN} {_BOLD}{sender}:{_PLAIN} {text}{_DIM}{tag}{_PLAIN}"
@@ -38,6 +44,13 @@ def harmless(text: str) -> str:
     What joins letters and emoji stays as it is, and any kind of space is one.
     """
     return "".join(character if character.isprintable() or character in _JOINERS else _harmless(character) for character in text)
+
+
+def _time(time_ms: int | None, now: datetime) -> str:
+    when = now
+    with contextlib.suppress(ValueError, OverflowError, OSError):  # a producer may set any number as its record's time
+        when = now if time_ms is None else datetime.fromtimestamp(time_ms / 1000, now.tzinfo)
+    return f"{when:%H:%M:%S}" if when.date() == now.date() else f"{when:%Y-%m-%d %H:%M:%S}"
 
 
 def _harmless(character: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 HERE = Path(__file__).parent
-OURS = {"javascript": [node(), str(HERE / "javascript_client.mjs")]}
+OURS = {
+    "javascript": [node(), str(HERE / "javascript_client.mjs")],
+    "python": [sys.executable, str(HERE / "python_client.py")],
+}
 THEIRS = os.environ.get("CONFORMANCE_CLIENT")
 CLIENTS = {"theirs": shlex.split(THEIRS)} if THEIRS else OURS
 

@@ -1,0 +1,25 @@
+"""A client of the service on trio: a user's messages, each once, and what is asked over HTTP."""
+
+from .address import quoted
+from .asking import Away, Refused, ask, subscribe
+from .chat import Chat, open_chat
+from .events import Event, Gap, Heartbeat, Hello, Live, Message, Sent, Subscribed, Unsubscribed
+
+__all__ = [
+    "Away",
+    "Chat",
+    "Event",
+    "Gap",
+    "Heartbeat",
+    "Hello",
+    "Live",
+    "Message",
+    "Refused",
+    "Sent",
+    "Subscribed",
+    "Unsubscribed",
+    "ask",
+    "open_chat",
+    "quoted",
+    "subscribe",
+]

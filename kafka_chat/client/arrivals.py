@@ -1,0 +1,68 @@
+"""Events that have come and that the caller has not taken yet."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .events import Control, Message
+
+QUEUED_EVENTS = 100  # then the connection is not read from: a caller that is slow is the service's to know
+
+
+class Arrivals:
+    """A queue that is bounded, but for as long as an answer is waited for, which comes behind what is queued.
+
+    A caller that asks something in its own loop takes no event meanwhile; were the queue bounded then, it would wait forever.
+    """
+
+    def __init__(self) -> None:
+        self._events: deque[Message | Control] = deque()
+        self._news = trio.Event()
+        self._room = trio.Event()
+        self._askers = 0
+        self._ended = False
+
+    async def put(self, event: Message | Control) -> None:
+        """Add an event, once there is room."""
+        while len(self._events) >= QUEUED_EVENTS and not self._askers:
+            await self._room.wait()
+        self._events.append(event)
+        self._news.set()
+
+    async def take(self) -> Message | Control | None:
+        """Return the next event; None: there will be none."""
+        await trio.lowlevel.checkpoint()
+        while not self._events:
+            if self._ended:
+                return None
+            self._news = trio.Event()
+            await self._news.wait()
+        event = self._events.popleft()
+        self._make_room()
+        return event
+
+    def end(self) -> None:
+        """No more will be added."""
+        self._ended = True
+        self._news.set()
+
+    @contextmanager
+    def unbounded(self) -> Iterator[None]:
+        """Take whatever comes, for as long as the block lasts."""
+        self._askers += 1
+        self._make_room()
+        try:
+            yield
+        finally:
+            self._askers -= 1
+
+    def _make_room(self) -> None:
+        self._room.set()
+        self._room = trio.Event()

@@ -1,0 +1,126 @@
+"""What a client asks the service over HTTP, and how it is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..errors import KafkaChatError
+from .address import Address, address_of, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ANSWER_SECONDS = 10.0  # the service answers everything within 5
+
+
+class Refused(KafkaChatError):
+    """The service does not do what was asked, and would not the next time: a sentence.
+
+    Attributes:
+        code: the HTTP status or the close code; 0 where there is none.
+        reason: the service's own words.
+        field: the parameter or field that is wrong, where the service names it.
+    """
+
+    def __init__(self, sentence: str, *, code: int = 0, reason: str | None = None, field: str | None = None) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.reason = sentence if reason is None else reason
+        self.field = field
+
+
+class Away(KafkaChatError):
+    """The service cannot be reached, or does not do it now: a sentence.
+
+    Attributes:
+        code: the HTTP status; 0 where there was no answer.
+        retry_seconds: how long to stay away at least, as it said itself.
+    """
+
+    def __init__(self, sentence: str, *, code: int = 0, retry_seconds: int = 0) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.retry_seconds = retry_seconds
+
+
+async def ask(url: str, method: str, path: str, body: object = None) -> dict[str, object]:
+    """Ask the service over HTTP and return what it answers.
+
+    Args:
+        url: of the service, `http://host:port`, with a path prefix if it has one.
+        method: of HTTP.
+        path: from `/` on, percent-encoded.
+        body: sent as JSON; None for none.
+
+    Raises:
+        Refused: it answered with an error.
+        Away: it did not answer, or cannot do it now.
+        SettingsError: `url` is none.
+    """
+    address = address_of(url)
+    content = None if body is None else json.dumps(body).encode()
+    # Abandoned where it is cancelled: it holds nothing but its socket, and ends by its timeout.
+    return await trio.to_thread.run_sync(_ask, address, method, path, content, abandon_on_cancel=True)
+
+
+async def subscribe(url: str, username: str, chats: Sequence[str]) -> None:
+    """Subscribe a user to chats; raises as `ask` does."""
+    topics = "&".join(f"topic={quoted(chat)}" for chat in chats)
+    await ask(url, "POST", f"/subscribing/{quoted(username)}?{topics}")
+
+
+def refusal(address: Address, status: int, body: bytes, retry_after: str) -> Refused | Away:
+    """Return the error for an answer: the service's own sentence, or what there is instead."""
+    field = None
+    try:
+        said = json.loads(body)
+        reason, field = said["error"], said.get("field")
+        sentence = f"{reason} ({status})"
+    except (ValueError, KeyError, TypeError):
+        reason = sentence = f"{address.place} answers with HTTP status {status}, and not as kafka_chat does; is it another service?"
+    if status < 500:
+        return Refused(sentence, code=status, reason=reason, field=field)
+    return Away(sentence, code=status, retry_seconds=min(int(retry_after), 60) if retry_after.isdecimal() else 0)
+
+
+def unreached(address: Address, error: BaseException) -> str:
+    """Return a sentence for why nobody answers there: what the system said, however deep it lies."""
+    while True:
+        inner = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__
+        if inner is None:
+            break
+        error = inner
+    why = str(error) or "it speaks another protocol"
+    if isinstance(error, OSError) and error.strerror:
+        # Trio puts the address before it, which is there already; a name that cannot be resolved has a number of its own kind.
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+    hint = "; is `kafka-chat serve` running?" if isinstance(error, ConnectionRefusedError) else ""
+    return f"{address.place} cannot be reached: {why}{hint}"
+
+
+def _ask(address: Address, method: str, path: str, content: bytes | None) -> dict[str, object]:
+    kind = HTTPSConnection if address.secure else HTTPConnection
+    connection = kind(address.host, address.port, timeout=ANSWER_SECONDS)
+    headers = {"Content-Type": "application/json"} if content is not None else {}
+    try:
+        connection.request(method, address.prefix + path, body=content, headers=headers)
+        answer = connection.getresponse()
+        said = answer.read()
+    except (OSError, HTTPException) as error:
+        raise Away(unreached(address, error)) from error
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise refusal(address, answer.status, said, answer.headers.get("Retry-After", ""))
+    try:
+        found = json.loads(said)
+    except ValueError as error:
+        raise Refused(f"{address.place} does not answer as kafka_chat does; is it another service?") from error
+    if not isinstance(found, dict):
+        raise Refused(f"{address.place} does not answer as kafka_chat does; is it another service?")
+    return found

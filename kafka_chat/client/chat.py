@@ -1,0 +1,376 @@
+"""A user's messages, over one connection after the other: none is lost, none comes twice."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import trio
+
+from ..nursery import open_tasks
+from .address import Address, address_of, quoted
+from .arrivals import Arrivals
+from .asked import Asked, in_frame
+from .asking import ANSWER_SECONDS, Away, Refused, subscribe
+from .connection import LOST, Closed, Connection, open_connection
+from .events import (
+    Answer,
+    Event,
+    Failed,
+    Gap,
+    Hello,
+    Live,
+    NotUnderstood,
+    Pong,
+    Reconnect,
+    Sent,
+    Subscribed,
+    Unsubscribed,
+    parse_bare_frame,
+    parse_frame,
+)
+from .pauses import Pauses
+from .place import Place
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from .asked import Moment
+
+STEADY_SECONDS = 30.0  # a connection that lasted so long is no failed try
+LATE_SECONDS = 5.0  # how late a heartbeat may be
+DONE = 1000
+LEFT = Closed(DONE, "")
+
+_AnswerT = TypeVar("_AnswerT", bound=Answer)
+_log = logging.getLogger("kafka_chat.client")
+
+
+@asynccontextmanager
+async def open_chat(
+    url: str,
+    username: str,
+    *,
+    cursor: str | None = None,
+    from_: Moment | None = None,
+    rewind: int = 0,
+    until: Moment | None = None,
+    chats: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    senders: Sequence[str] = (),
+    subscribe_to: Sequence[str] = (),
+    bare: bool = False,
+    tell: Callable[[str], None] = _log.info,
+) -> AsyncIterator[Chat]:
+    """Receive a user's messages for as long as the block lasts, from wherever, each once, whatever happens to connections.
+
+    ```python
+    async with open_chat("http://127.0.0.1:8001", "ann", rewind=10) as chat:
+        async for event in chat:
+            match event:
+                case Message(chat=room, sender=sender, text=text):
+                    print(room, sender, text)
+                case Gap():
+                    print("lost", event)
+                case Live():
+                    print("what comes now is new")
+    ```
+
+    Args:
+        url: of the service, `http://host:port`, with a path prefix if it has one.
+        username: whose messages.
+        cursor: begin after what it stands for; that of an earlier `Chat`.
+        from_: begin here, where there is no cursor.
+        rewind: begin with the last so many messages of each chat, where there is neither.
+        until: end after what is older; `Live` never comes.
+        chats: these only, subscribed or not; nothing is stored. None: those that the user follows.
+        tags: only messages with one of these, or with none.
+        senders: only messages from one of these.
+        subscribe_to: the user is subscribed to these chats first.
+        bare: take messages also from a service that does not speak kafka-chat.v1: without their places, without ops, and what is sent
+            while the connection is lost is not received.
+        tell: takes a sentence when the connection comes or goes; a logger's, otherwise.
+
+    Raises:
+        Refused: by iterating and by ops, where coming again will not help.
+        SettingsError: `url` is none.
+    """
+    asked = Asked(from_=from_, rewind=rewind, until=until, chats=tuple(chats), tags=tuple(tags), senders=tuple(senders))
+    chat = Chat(url, address_of(url), username, asked, cursor=cursor, subscribe_to=tuple(subscribe_to), bare=bare, tell=tell)
+    async with open_tasks() as tasks:
+        tasks.start_soon(chat.run)
+        yield chat
+        await chat.aclose()
+
+
+class Chat:
+    """What `open_chat` yields: iterate over it, by one task at a time, to take what comes; ask it from any task.
+
+    It ends where `until` is reached, and raises `Refused` where coming again will not help.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        address: Address,
+        username: str,
+        asked: Asked,
+        *,
+        cursor: str | None,
+        subscribe_to: tuple[str, ...],
+        bare: bool,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._url = url
+        self._address = address
+        self._username = username
+        self._asked = asked
+        self._subscribe_to = subscribe_to
+        self._bare = bare
+        self._tell = tell
+        self._come = Place(cursor)  # of what has come: the next connection goes on from there
+        self._taken = Place(cursor)  # of what the caller has taken
+        self._begun = False  # the service has said where we are
+        self._arrivals = Arrivals()
+        self._connection: Connection | None = None  # that has begun, and takes ops
+        self._greeted = trio.Event()
+        self._trying = trio.CancelScope()
+        self._receiving: trio.CancelScope | None = None  # while there is a connection, which is left in order
+        self._no_ops: Refused | Away | None = None  # why nothing can be asked, where waiting would not help
+        self._refused: Refused | None = None
+        self._ended = trio.Event()
+
+    @property
+    def cursor(self) -> str | None:
+        """Where to begin another time: after all that has been taken by iterating. None where that is not known yet."""
+        return self._taken.cursor
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        """Return what has come next.
+
+        Raises:
+            Refused: nothing comes any more, and coming again will not help.
+        """
+        while (event := await self._arrivals.take()) is not None:
+            self._taken.note(event)
+            if isinstance(event, Event):
+                return event
+        if self._refused is not None:
+            raise self._refused
+        raise StopAsyncIteration
+
+    async def subscribe(self, chat: str) -> Subscribed:
+        """Have the user follow a chat, on all connections and from now on; raises as `send` does."""
+        return await self._ask({"op": "subscribe", "chat": chat}, Subscribed, again=True)
+
+    async def unsubscribe(self, chat: str) -> Unsubscribed:
+        """Have the user follow a chat no more; raises as `send` does."""
+        return await self._ask({"op": "unsubscribe", "chat": chat}, Unsubscribed, again=True)
+
+    async def send(self, chat: str, text: str, *, tag: str | None = None) -> Sent:
+        """Write a message to a chat, and return where Kafka has put it.
+
+        Raises:
+            Refused: the service does not do it.
+            Away: it does not do it now, or there was no answer: it may have been done or not.
+        """
+        return await self._ask({"op": "send", "chat": chat, "text": text, "tag": tag}, Sent, again=False)
+
+    async def ping(self) -> None:
+        """Return once the service has answered; raises as `send` does."""
+        await self._ask({"op": "ping"}, Pong, again=True)
+
+    async def aclose(self) -> None:
+        """Leave, in order."""
+        (self._receiving or self._trying).cancel()
+        await self._ended.wait()
+
+    async def run(self) -> None:
+        """Connect again and again, until told to leave, refused or done; run by `open_chat`."""
+        try:
+            with self._trying:
+                await self._come_again_and_again()
+        except Refused as refused:
+            self._refused = refused
+        finally:
+            self._no_ops = self._refused or Away("the chat has ended")
+            self._arrivals.end()
+            self._greeted.set()
+            self._ended.set()
+
+    async def _come_again_and_again(self) -> None:
+        pauses = Pauses()
+        while True:
+            visit = _Visit()
+            try:
+                await self._subscribe_first()
+                closed = await self._visit(visit)
+                why = closed.reason if closed.code == LOST.code else _sentence(closed)
+            except Away as away:
+                closed, why = Closed(0, ""), str(away)
+                visit.away_until = trio.current_time() + away.retry_seconds
+            if closed is LEFT or (closed.code == DONE and visit.speaks_v1 and self._asked.until is not None):
+                return
+            if _is_final(closed.code) or (closed.code == DONE and visit.speaks_v1):
+                raise Refused(why, code=closed.code, reason=closed.reason)
+            if visit.steady:
+                pauses.reset()
+            await self._stay_away(pauses, visit, closed.code, why)
+
+    async def _stay_away(self, pauses: Pauses, visit: _Visit, code: int, why: str) -> None:
+        told = visit.away_until - trio.current_time()
+        # Who restarts has shared out the pauses itself; who has no place has told all the same.
+        pause = told if visit.restarts else max(told, 0) + pauses.next(after=code)
+        self._tell(f"{why}; trying again {f'in {pause:.1f} s' if pause >= 0.1 else 'now'}")
+        await trio.sleep(max(pause, 0))
+
+    async def _subscribe_first(self) -> None:
+        if self._subscribe_to:
+            await subscribe(self._url, self._username, self._subscribe_to)
+            self._tell(f"subscribed {self._username} to {', '.join(self._subscribe_to)}")
+            self._subscribe_to = ()
+
+    async def _visit(self, visit: _Visit) -> Closed:
+        """Receive over one connection, and return how it ended.
+
+        Raises:
+            Refused: the next one would end alike.
+            Away: there was none.
+        """
+        cursor = self._come.cursor
+        path = f"/receive-message/client/{quoted(self._username)}?{self._asked.query(cursor, begun=self._begun)}"
+        async with open_connection(self._address, path) as connection:
+            visit.begun, visit.speaks_v1 = trio.current_time(), connection.speaks_v1
+            if cursor is not None and in_frame(cursor) and connection.speaks_v1:
+                connection.say({"op": "start", "cursor": cursor})
+            if not connection.speaks_v1:
+                self._check_bare_will_do()
+            try:
+                with trio.CancelScope() as self._receiving:
+                    return await self._receive(connection, visit)
+                return LEFT
+            except NotUnderstood as error:
+                raise Refused(f"{self._address.place} does not speak as kafka_chat does: {error}", code=1002) from error
+            finally:
+                self._receiving = self._connection = self._no_ops = None
+                if self._greeted.is_set():
+                    self._greeted = trio.Event()
+
+    async def _receive(self, connection: Connection, visit: _Visit) -> Closed:
+        while not isinstance(frame := await connection.receive(), Closed):
+            event = parse_frame(frame) if connection.speaks_v1 else parse_bare_frame(frame)
+            if isinstance(event, Answer) and self._is_answer(connection, event):
+                continue
+            if isinstance(event, Hello):
+                await self._begin(connection, event)
+            elif event is not None and self._come.note(event):
+                self._begun |= getattr(event, "cursor", None) is not None
+                await self._arrivals.put(event)
+            if isinstance(event, Live):
+                visit.live = True
+            elif isinstance(event, Reconnect):
+                visit.restarts = True
+                visit.away_until = trio.current_time() + event.after_ms / 1000
+        return frame
+
+    async def _begin(self, connection: Connection, hello: Hello) -> None:
+        moved = hello.resume == "none" and self._come.cursor is not None
+        self._come.note(hello)
+        self._begun |= hello.cursor is not None
+        if hello.limits.heartbeat_seconds is not None:
+            connection.quiet_seconds = hello.limits.heartbeat_seconds + LATE_SECONDS
+        connection.limit_bytes = hello.limits.client_message_bytes
+        self._tell(f"connected to {self._url} as {self._username}")
+        self._connection = connection
+        self._greeted.set()
+        await self._arrivals.put(hello)
+        if moved:
+            await self._arrivals.put(Gap(chat=None, partition=None, first_lost=None, first_left=None, cause="cluster"))
+
+    def _is_answer(self, connection: Connection, answer: Answer) -> bool:
+        """Hand an answer to whoever asked, and return whether it was one: a subscription may be told of unasked."""
+        if connection.answer(answer):
+            return True
+        if isinstance(answer, Failed):
+            self._tell(f"the service tells of an error: {answer.message} ({answer.code})")
+        return not isinstance(answer, Subscribed | Unsubscribed)
+
+    def _check_bare_will_do(self) -> None:
+        if not self._bare:
+            raise Refused(f"{self._address.place} does not speak kafka-chat.v1", code=1002)
+        if self._begun:
+            raise Away(f"{self._address.place} does not speak kafka-chat.v1 now")  # other instances do, or it will
+        self._tell(f"connected to {self._url} as {self._username}")
+        self._tell("it does not speak kafka-chat.v1: what is sent while the connection is lost will not come")
+        self._no_ops = Refused(f"{self._address.place} does not speak kafka-chat.v1, so nothing can be asked on this connection")
+        self._greeted.set()
+
+    async def _ask(self, op: Mapping[str, object], kind: type[_AnswerT], *, again: bool) -> _AnswerT:
+        """Do an op, and return its answer.
+
+        Args:
+            op: without its mark.
+            kind: the answer's.
+            again: it may be done twice, so a connection that ends before the answer is no matter.
+        """
+        with self._arrivals.unbounded(), trio.move_on_after(ANSWER_SECONDS):
+            while True:
+                await self._greeted.wait()
+                if self._connection is None:
+                    assert self._no_ops is not None
+                    raise self._no_ops
+                answer = await self._connection.ask(op)
+                if isinstance(answer, kind):
+                    return answer
+                if isinstance(answer, Failed):
+                    raise _error(answer)
+                if answer is not None:
+                    raise Refused(f"{self._address.place} does not speak as kafka_chat does: it answers {op['op']} by {answer}")
+                if not again:
+                    raise Away("the connection ended before the answer; what was asked may have been done or not")
+        raise Away(f"there was no answer within {ANSWER_SECONDS:g} s; what was asked may have been done or not")
+
+
+@dataclass(slots=True)
+class _Visit:
+    """What one connection has come to.
+
+    Attributes:
+        begun: when it was open; trio's time.
+        live: all that was there has come.
+        speaks_v1: the service has agreed to kafka-chat.v1.
+        restarts: the service has said so.
+        away_until: not to come before; trio's time.
+    """
+
+    begun: float | None = None
+    live: bool = False
+    speaks_v1: bool = False
+    restarts: bool = False
+    away_until: float = 0.0
+
+    @property
+    def steady(self) -> bool:
+        """Whether it was no failed try."""
+        return self.live or (self.begun is not None and trio.current_time() - self.begun > STEADY_SECONDS)
+
+
+def _is_final(code: int) -> bool:
+    """Return whether coming again will not help: docs/protocol.md, "Close codes"."""
+    return code in (1002, 1003, 1007, 1008, 1009, 1010) or (4400 <= code < 4500 and code != 4408)
+
+
+def _sentence(closed: Closed) -> str:
+    return f"the service closed the connection: {closed.code} {closed.reason}".rstrip()
+
+
+def _error(failed: Failed) -> Refused | Away:
+    sentence = f"{failed.message} ({failed.code})"
+    if failed.code >= 500:
+        return Away(sentence, code=failed.code)
+    return Refused(sentence, code=failed.code, reason=failed.message, field=failed.field)

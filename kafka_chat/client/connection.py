@@ -1,0 +1,259 @@
+"""One WebSocket of a client, from its handshake to its end."""
+
+from __future__ import annotations
+
+import ssl
+from collections import deque
+from contextlib import asynccontextmanager, contextmanager
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import trio
+from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
+
+from ..nursery import open_tasks
+from .asking import Away, Refused, refusal, unreached
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+    from .address import Address
+    from .events import Answer
+
+SUBPROTOCOL = "kafka-chat.v1"
+
+OPENING_SECONDS = 20.0  # the service may wait for its brokers before it accepts, and many may come at once
+QUIET_SECONDS = 30.0  # after so long without a frame we ask whether the other end is still there
+PONG_SECONDS = 10.0  # how long it may take to answer that
+CLOSING_SECONDS = 1.0
+QUEUED_FRAMES = 16  # between the socket and us; the bound that counts is that of `Arrivals`
+LONGEST_FRAME = 1 << 26  # bytes; `limits.message_bytes` may be set above what trio-websocket takes by default
+UNANSWERED_OPS = 24  # the service allows 32
+OPS, OPS_SECONDS = 900, 10.0  # so many in so long; the service allows 1,000
+
+
+class Closed(NamedTuple):
+    """How a connection ended; 1006 where no close frame came."""
+
+    code: int
+    reason: str
+
+
+LOST = Closed(1006, "the connection was lost")
+SILENT = Closed(1006, "the service does not answer any more")
+
+
+class Connection:
+    """A connection that is open.
+
+    Attributes:
+        speaks_v1: whether the service has agreed to kafka-chat.v1.
+        quiet_seconds: how long it may say nothing before it is asked for a sign of life.
+        limit_bytes: of what we say at once; None where the service has not told.
+    """
+
+    def __init__(self, socket: WebSocketConnection, tasks: trio.Nursery) -> None:
+        self.speaks_v1 = socket.subprotocol == SUBPROTOCOL
+        self.quiet_seconds = QUIET_SECONDS
+        self.limit_bytes: int | None = None
+        self._socket = socket
+        self._tasks = tasks
+        self._ops, self._to_write = trio.open_memory_channel[str](inf)
+        self._asked: dict[int, _Asked] = {}
+        self._last_mark = 0
+        self._unanswered = trio.Semaphore(UNANSWERED_OPS)
+        self._ended = False
+        tasks.start_soon(self._write_ops)
+
+    async def receive(self) -> str | bytes | Closed:
+        """Return the next frame, or how the connection ended. One that says nothing any more is ended, too."""
+        try:
+            while True:
+                with trio.move_on_after(self.quiet_seconds):
+                    return await self._socket.get_message()
+                with trio.fail_after(PONG_SECONDS), trio.CancelScope() as pong:
+                    self._tasks.start_soon(self._ping, pong)
+                    return await self._socket.get_message()
+        except ConnectionClosed as closed:
+            return _how(closed)
+        except trio.TooSlowError:
+            return SILENT
+
+    def say(self, op: Mapping[str, object]) -> None:
+        """Say what has no answer of its own."""
+        self._ops.send_nowait(_encode(op))
+
+    async def ask(self, op: Mapping[str, object]) -> Answer | None:
+        """Do an op, and return its answer; None where the connection ended before.
+
+        Raises:
+            Refused: it is longer than the service takes.
+        """
+        async with self._unanswered:
+            if self._ended:
+                return None
+            self._last_mark += 1
+            mark, asked = self._last_mark, _Asked()
+            frame = _encode({**op, "re": mark})
+            size = len(frame.encode())
+            if self.limit_bytes is not None and size > self.limit_bytes:
+                raise Refused(f"it has {size} bytes; at most {self.limit_bytes} are allowed", code=413)
+            self._asked[mark] = asked
+            try:
+                self._ops.send_nowait(frame)  # a task of its own writes it: a write that is cancelled leaves half a frame
+                await asked.answered.wait()
+            finally:
+                del self._asked[mark]
+        return asked.answer
+
+    def answer(self, answer: Answer) -> bool:
+        """Hand an answer to whoever asked; returns False where nobody did."""
+        asked = self._asked.get(answer.re) if isinstance(answer.re, int) else None
+        if asked is None:
+            return False
+        asked.answer = answer
+        asked.answered.set()
+        return True
+
+    def end(self) -> None:
+        """Tell all who wait for answers that none will come."""
+        self._ended = True
+        self._ops.close()
+        for asked in self._asked.values():
+            asked.answered.set()
+
+    async def _ping(self, pong: trio.CancelScope) -> None:
+        try:
+            await self._socket.ping()
+        except ConnectionClosed:
+            return  # whoever receives is told
+        pong.cancel()
+
+    async def _write_ops(self) -> None:
+        written: deque[float] = deque([-inf], maxlen=OPS)
+        async for frame in self._to_write:
+            if len(written) == OPS:
+                await trio.sleep_until(written[0] + OPS_SECONDS)
+            written.append(trio.current_time())
+            try:
+                await self._socket.send_message(frame)
+            except ConnectionClosed:
+                return  # whoever receives is told
+
+
+@asynccontextmanager
+async def open_connection(address: Address, path: str) -> AsyncIterator[Connection]:
+    """Be connected for as long as the block lasts.
+
+    Args:
+        address: of the service.
+        path: from `/` on, percent-encoded, with its query.
+
+    Raises:
+        Refused: the service does not take us, and would not the next time.
+        Away: there is no connection now.
+    """
+    try:
+        async with open_tasks() as tasks:
+            socket = await _opened(tasks, address, path)
+            connection = Connection(socket, tasks)
+            try:
+                yield connection
+                with trio.move_on_after(CLOSING_SECONDS):
+                    await socket.aclose()
+            finally:
+                connection.end()
+                await trio.aclose_forcefully(socket)
+    except ConnectionRejected as rejected:
+        headers = dict(rejected.headers)
+        raise refusal(address, rejected.status_code, rejected.body or b"", headers.get(b"retry-after", b"").decode()) from rejected
+
+
+class _Noticing(trio.abc.Stream):
+    """A stream that tells when it has ended: trio-websocket would wait on for an answer to its handshake."""
+
+    def __init__(self, stream: trio.abc.Stream, ended: Callable[[], None]) -> None:
+        self._stream = stream
+        self._ended = ended
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """See trio."""
+        with self._noticing():
+            data = await self._stream.receive_some(max_bytes)
+        if not data:
+            self._ended()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """See trio."""
+        with self._noticing():
+            await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """See trio."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """See trio."""
+        await self._stream.aclose()
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        try:
+            yield
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._ended()
+            raise
+
+
+async def _opened(tasks: trio.Nursery, address: Address, path: str) -> WebSocketConnection:
+    """Open a WebSocket whose reader is one of `tasks`; a refusal is raised there."""
+    with trio.move_on_after(OPENING_SECONDS), trio.CancelScope() as handshake:
+        try:
+            stream = _Noticing(await _open_stream(address), handshake.cancel)
+        except (OSError, trio.BrokenResourceError) as error:
+            raise Away(unreached(address, error)) from error
+        return await wrap_client_stream(
+            tasks,
+            stream,  # type: ignore[arg-type]  # any stream will do
+            address.place,
+            address.prefix + path,
+            subprotocols=[SUBPROTOCOL],
+            message_queue_size=QUEUED_FRAMES,
+            max_message_size=LONGEST_FRAME,
+        )
+    if handshake.cancelled_caught:
+        raise Away(f"{address.place} cannot be reached: the connection ended before it was open")
+    raise Away(f"{address.place} cannot be reached: no answer within {OPENING_SECONDS:g} s")
+
+
+async def _open_stream(address: Address) -> trio.abc.Stream:
+    if not address.secure:
+        return await trio.open_tcp_stream(address.host, address.port or 80)
+    trusted = ssl.create_default_context()
+    stream = await trio.open_ssl_over_tcp_stream(address.host, address.port or 443, ssl_context=trusted, https_compatible=True)
+    try:
+        await stream.do_handshake()  # now, so that what is wrong with a certificate is told
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
+class _Asked:
+    """An op that waits for its answer."""
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.answer: Answer | None = None
+
+
+def _how(closed: ConnectionClosed) -> Closed:
+    if closed.reason is None or closed.reason.code == LOST.code:
+        return LOST
+    return Closed(int(closed.reason.code), closed.reason.reason or "")
+
+
+def _encode(op: Mapping[str, object]) -> str:
+    return msgspec.json.encode(op).decode()

@@ -1,0 +1,65 @@
+"""A file that keeps a cursor from one run to the next."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from .chat.cursor import parse
+from .errors import KafkaChatError, RequestError, SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class CursorNotKept(KafkaChatError):
+    """The file cannot be written: a sentence."""
+
+
+class CursorFile:
+    """Keeps the last cursor; who reads the file finds a whole one at any time.
+
+    Args:
+        path: of the file; a link is followed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.resolve()
+        self._kept: str | None = None
+
+    def read(self) -> str | None:
+        """Return the cursor that is kept; None where there is no file.
+
+        Raises:
+            SettingsError: it cannot be read, or holds something else.
+        """
+        try:
+            text = self._path.read_text(encoding="ascii").strip()
+            parse(text)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SettingsError(f"--cursor-file: {self._path} cannot be read: {error.strerror}") from error
+        except (UnicodeDecodeError, RequestError) as error:
+            raise SettingsError(f"--cursor-file: {self._path} holds no cursor; name another file, or delete it to begin anew") from error
+        self._kept = text
+        return text
+
+    def keep(self, cursor: str | None) -> None:
+        """Keep a cursor in place of the one before; None, where nothing is known yet, leaves that.
+
+        Raises:
+            CursorNotKept: the file cannot be written; it is as it was.
+        """
+        if cursor is None or cursor == self._kept:
+            return
+        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        try:
+            beside.write_text(f"{cursor}\n", encoding="ascii")
+            beside.replace(self._path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                beside.unlink()
+            raise CursorNotKept(f"{self._path} cannot be written: {error.strerror}; what was printed last is not noted there") from error
+        self._kept = cursor

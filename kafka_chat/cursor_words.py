@@ -1,0 +1,76 @@
+"""What a cursor says, in words: `kafka-chat cursor`."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from typing import TYPE_CHECKING
+
+from .chat.cursor import topic_mark
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from .chat.cursor import Cursor, TopicPlace
+
+
+def words_of(cursor: Cursor, topics: Sequence[str]) -> Iterator[str]:
+    """Yield lines that say what a cursor means.
+
+    Args:
+        cursor: also one that is made of ids of messages alone.
+        topics: names that its hashes may be those of.
+    """
+    names = _names(topics)
+    cluster = f"of the cluster {cursor.cluster.hex()}" if cursor.cluster is not None else "of a cluster that it does not name"
+    if cursor.whole:
+        yield f"a cursor {cluster}: everything before this is delivered"
+        known = f"up to offset {cursor.subscriptions}" if cursor.subscriptions else "not at all"
+        yield f"the user's subscriptions were known {known}"
+    else:
+        yield "a position, from ids of messages: everything before this is delivered; other partitions begin as without it"
+    for mark, place in cursor.places.items():
+        yield f"topic {mark.hex()}{_named(names, mark)}{_identity_words(place)}"
+        numbers = sorted({*place.offsets, *place.unknown})
+        for partition in numbers:
+            offset = place.offsets.get(partition)
+            yield f"  partition {partition}: " + ("next is not known" if offset is None else f"next is offset {offset}")
+        if cursor.whole and place.identity is not None and not place.whole:
+            yield "  other partitions begin as without a cursor"
+
+
+def facts_of(cursor: Cursor, topics: Sequence[str]) -> dict[str, object]:
+    """Return the same for programs: numbers, hashes in hexadecimal, None for what is not known."""
+    names = _names(topics)
+    return {
+        "cluster": cursor.cluster.hex() if cursor.cluster is not None else None,
+        "subscriptions": cursor.subscriptions or None,
+        "whole": cursor.whole,
+        "topics": [
+            {
+                "hash": mark.hex(),
+                "name": names.get(mark),
+                "id": _identity(place),
+                "whole": place.whole,
+                "next": {str(partition): place.offsets.get(partition) for partition in sorted({*place.offsets, *place.unknown})},
+            }
+            for mark, place in cursor.places.items()
+        ],
+    }
+
+
+def _names(topics: Sequence[str]) -> Mapping[bytes, str]:
+    return {topic_mark(topic): topic for topic in topics}
+
+
+def _named(names: Mapping[bytes, str], mark: bytes) -> str:
+    return f" ({names[mark]})" if mark in names else ""
+
+
+def _identity_words(place: TopicPlace) -> str:
+    identity = _identity(place)
+    return ": there was no such topic" if identity is None else f", id {identity}"
+
+
+def _identity(place: TopicPlace) -> str | None:
+    """Return a topic's id as Kafka's tools show it."""
+    return None if place.identity is None else urlsafe_b64encode(place.identity).rstrip(b"=").decode()

@@ -1,0 +1,118 @@
+"""What `kafka-chat listen` prints of what comes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from .client import Gap, Message, open_chat
+from .terminal import message_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .cursor_file import CursorFile
+
+_CAUSES = {
+    "retention": "deleted by age, size or hand",
+    "recreated": "the topic was made anew",
+    "truncated": "a broker lost the end of its log",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What to listen to, and how to print it.
+
+    Attributes:
+        url: of the service.
+        user: whose messages.
+        subscribe_to: the user is subscribed to these chats first.
+        from_, rewind, until, chats, tags, senders: as `open_chat` has them.
+        cursor: where to begin.
+        file: keeps the cursor; begins where that one says.
+        as_json: print frames, not lines for people.
+        meta: with each message's place; in JSON, the whole frame of kafka-chat.v1.
+        colours: for people.
+    """
+
+    url: str
+    user: str
+    subscribe_to: Sequence[str] = ()
+    from_: str | None = None
+    rewind: int = 0
+    until: str | None = None
+    chats: Sequence[str] = ()
+    tags: Sequence[str] = ()
+    senders: Sequence[str] = ()
+    cursor: str | None = None
+    file: CursorFile | None = None
+    as_json: bool = False
+    meta: bool = False
+    colours: bool = False
+
+    @property
+    def bare_will_do(self) -> bool:
+        """Whether nothing is asked for that an earlier service does not know: it would go unheard."""
+        asked = (self.from_, self.rewind, self.until, self.chats, self.tags, self.senders, self.cursor, self.file, self.meta)
+        return not any(asked)
+
+
+async def listen(wanted: Wanted, *, show: Callable[[str], None], tell: Callable[[str], None]) -> None:
+    """Print what comes, until that is all there is to come.
+
+    Args:
+        wanted: what.
+        show: takes a line for stdout, and returns once it is there.
+        tell: takes a sentence for stderr.
+
+    Raises:
+        Refused: coming again will not help.
+        SettingsError: the url is none, or the file holds no cursor.
+        CursorNotKept: the file cannot be written.
+    """
+    cursor = wanted.cursor if wanted.file is None else wanted.file.read()
+    async with open_chat(
+        wanted.url,
+        wanted.user,
+        cursor=cursor,
+        from_=wanted.from_,
+        rewind=wanted.rewind,
+        until=wanted.until,
+        chats=wanted.chats,
+        tags=wanted.tags,
+        senders=wanted.senders,
+        subscribe_to=wanted.subscribe_to,
+        bare=wanted.bare_will_do,
+        tell=tell,
+    ) as chat:
+        async for event in chat:
+            if isinstance(event, Message):
+                show(_line(event, wanted))
+            elif isinstance(event, Gap):
+                tell(gap_sentence(event))
+            if wanted.file is not None:
+                wanted.file.keep(chat.cursor)
+
+
+def gap_sentence(gap: Gap) -> str:
+    """Return in words what is lost."""
+    if gap.cause == "cluster":
+        return "the cursor is of another Kafka cluster: what came after it is not there, and all begins as without a cursor"
+    where = f"{gap.chat}/{gap.partition}"
+    cause = _CAUSES.get(gap.cause, gap.cause)
+    if gap.first_lost is not None and gap.first_left is not None and gap.first_left > gap.first_lost and gap.cause == "retention":
+        lost = (
+            f"offset {gap.first_lost} is"
+            if gap.first_left == gap.first_lost + 1
+            else f"offsets {gap.first_lost} to {gap.first_left - 1} are"
+        )
+        return f"messages of {where} are lost: {lost} gone ({cause}); it goes on at {gap.first_left}"
+    return f"messages of {where} are lost, from offset {gap.first_lost} on ({cause}); it goes on at {gap.first_left}"
+
+
+def _line(message: Message, wanted: Wanted) -> str:
+    if wanted.as_json:
+        return message.frame if wanted.meta else message.bare
+    return message_line(message, now=datetime.now().astimezone(), colours=wanted.colours, places=wanted.meta)
