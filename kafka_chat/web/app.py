@@ -9,10 +9,12 @@ from quart_trio import QuartTrio
 
 from .connection import ChatWebsocketConnection
 from .errors import answer_errors
+from .http_connection import ChatHTTPConnection
 from .lifespan import ServiceLifespan
 from .openapi import document
 from .origins import Origins
 from .raw_path import RestConverter
+from .routes.events import events
 from .routes.health import health
 from .routes.metrics import metrics
 from .routes.page import page
@@ -78,6 +80,7 @@ class ChatApp(QuartTrio):
 def create_app(settings: Settings) -> ChatApp:
     """Return the application; it has no service yet."""
     app = ChatApp("kafka_chat", static_folder=None)
+    app.asgi_http_class = ChatHTTPConnection
     app.asgi_websocket_class = ChatWebsocketConnection
     app.asgi_lifespan_class = ServiceLifespan
     app.origins = Origins(settings.access.origins)
@@ -86,7 +89,7 @@ def create_app(settings: Settings) -> ChatApp:
     app.url_map.converters["rest"] = RestConverter
     app.url_map.merge_slashes = False  # an empty name is answered as one, by no redirect
     app.before_request(_read_whole_body)
-    for blueprint in (receive, subscribing, sending, health, metrics, page):
+    for blueprint in (receive, events, subscribing, sending, health, metrics, page):
         app.register_blueprint(blueprint)
     answer_errors(app)
     document(app)

@@ -61,7 +61,15 @@ class Origins:
         Raises:
             OriginRefused: it does.
         """
-        for origin in websocket.headers.getlist("Origin"):
+        self.check(websocket.headers.getlist("Origin"))
+
+    def check(self, origins: Iterable[str]) -> None:
+        """Refuse what comes from a page that may not use the service; raise `OriginRefused`.
+
+        Args:
+            origins: the values of `Origin`.
+        """
+        for origin in origins:
             if not self._any and origin.encode("latin-1", "replace") not in self._allowed:
                 raise OriginRefused(f"pages of the origin {origin[:100]!a} may not use this service (access.origins)")
 

@@ -21,6 +21,7 @@ ASSETS_DIRECTORY = Path(kafka_chat.web.__file__).with_name("assets")
 ERROR = {"$ref": "#/components/schemas/ErrorBody"}
 OPERATIONS = {
     ("/receive-message/client/{username}", "get"): {"101", "400", "403", "426", "500", "503"},
+    ("/receive-message/client/{username}/events", "get"): {"200", "400", "403", "500", "503"},
     ("/receive-messages/user/{username}", "get"): {"101", "400", "403", "426", "500", "503"},
     ("/subscribing/{username}/{chat}", "post"): {"200", "400", "409", "413", "500", "503"},
     ("/send-message/chat/{chat}", "get"): {"101", "400", "403", "426", "500", "503"},

@@ -12,7 +12,7 @@ import trio
 
 from kafka_chat.chat.topics import ChatNames
 from kafka_chat.delivery.dialogue import Answering, Dialogue
-from kafka_chat.delivery.seams import Inbox, Published, Sink
+from kafka_chat.delivery.seams import Disconnect, Inbox, Published, Sink
 from kafka_chat.delivery.subscriptions import FollowedChat
 from kafka_chat.delivery.wishes import NONE, Wishes
 from kafka_chat.errors import Conflict, NotFound, Overloaded, RequestError
@@ -109,6 +109,7 @@ class FakeService:
         self.places = 10
         self.admitted: list[str] = []
         self.caught_up = 0
+        self.gone: list[str | bytes | Disconnect] = []  # what each client said last
 
     def admit(self, username: str, wishes: Wishes = NONE) -> FakeAdmission:
         if len(self.admitted) >= self.places:
@@ -120,8 +121,9 @@ class FakeService:
         self.watched = wait
 
     async def run_session(self, admission: FakeAdmission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
-        await accept()
-        await inbox.receive()
+        sink = await accept()
+        await sink.flush()
+        self.gone.append(await inbox.receive())
 
     async def run_dialogue(
         self, admission: FakeAdmission, *, answering: Answering, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str
@@ -180,7 +182,8 @@ async def ask(
         body: of the request.
         headers: besides Host.
         json_body: sent as JSON, with its content type, where it is given.
-        websocket: whether it is a handshake; the client leaves as soon as it is accepted, has said all, and has its frames.
+        websocket: whether it is a handshake; the client leaves as soon as it is accepted, has said all, and has its frames. One
+            that gets a stream of events leaves after its first piece.
         root_path: as a server behind a proxy is told.
         scheme: as such a server is told.
         raw_query: the query where it is no ASCII.
@@ -236,7 +239,8 @@ async def ask(
         elif event["type"] == "websocket.send":
             sent.append(event["text"])
         accepted = started.get("type") == "websocket.accept" and len(sent) >= frames
-        if accepted or (event["type"] == "websocket.http.response.body" and not event.get("more_body")):
+        streamed = event["type"] == "http.response.body" and (b"content-type", b"text/event-stream") in started["headers"]
+        if accepted or streamed or (event["type"] == "websocket.http.response.body" and not event.get("more_body")):
             leave.set()
 
     with trio.fail_after(120):

@@ -1,0 +1,147 @@
+"""An HTTP request of the app: Quart answers it, or it becomes a stream of events, and then its session runs."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+import trio
+from quart import Response
+from quart.utils import encode_headers
+from quart_trio.asgi import TrioASGIHTTPConnection
+
+from ..delivery.seams import Disconnect
+from .events_sink import EventsSink
+from .hypercorn_server import ChatTCPServer
+from .seams import ADMISSION, Admission
+from .terms import CONNECTION, terms_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, HTTPScope
+    from quart import Quart
+    from quart.typing import ResponseTypes
+
+    from ..delivery.seams import Sink
+    from .connection import DrainingService
+
+NO_CODE = 1005  # what a session that ends without a close frame tells the operator
+
+
+class EventStream(Response):
+    """The head of a response whose body is what a session says."""
+
+    def __init__(self) -> None:
+        super().__init__(b"", content_type="text/event-stream")
+        self.timeout = None
+        del self.headers["Content-Length"]
+        # Neither stored nor compressed, nor collected by nginx until there is enough of it.
+        self.headers["Cache-Control"] = "no-cache, no-transform"
+        self.headers["X-Accel-Buffering"] = "no"
+
+
+class ChatHTTPConnection(TrioASGIHTTPConnection):
+    """Answers as Quart does; where a route left an `Admission` and returned an `EventStream`, runs the session then.
+
+    Nothing of the request is left in memory by then.
+    """
+
+    def __init__(self, app: Quart, scope: HTTPScope) -> None:
+        super().__init__(app, scope)
+        self._head: list[tuple[bytes, bytes]] | None = None  # of a stream that is to begin
+        self._gone = False
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Serve one request, to its end."""
+        connection = self.scope.get("state", {}).get(CONNECTION)
+        service = cast("DrainingService | None", getattr(self.app, "service", None))
+        if isinstance(connection, ChatTCPServer) and service is not None:
+            service.watch_shutdown(connection.wait_terminated)
+
+        async def receive_and_see() -> ASGIReceiveEvent:
+            event = await receive()
+            self._gone = self._gone or event["type"] == "http.disconnect"
+            return event
+
+        try:
+            await super().__call__(receive_and_see, send)
+        finally:
+            admission = cast("Admission | None", cast("dict[str, object]", self.scope).pop(ADMISSION, None))
+            if admission is not None and (self._head is None or self._gone):
+                with admission:  # it leads to no session: the client left, or something failed after the route
+                    admission = None
+        if admission is None or self._head is None or service is None:
+            return
+        with admission, trio.CancelScope() as scope:
+            if isinstance(connection, ChatTCPServer):
+                _notice_silence(connection)
+                await self._stream(admission, service, receive, send, abort=connection.abort)
+            else:
+                await self._stream(admission, service, receive, send, abort=lambda _: scope.cancel())
+
+    async def _stream(
+        self,
+        admission: Admission,
+        service: DrainingService,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+        *,
+        abort: Callable[[str | None], None],
+    ) -> None:
+        """Run the session of a stream.
+
+        Args:
+            admission: whose place it takes.
+            service: what runs it.
+            receive: the ASGI callable.
+            send: the ASGI callable.
+            abort: ends this stream at once; over HTTP/2 with all others of its connection.
+        """
+        async with trio.open_nursery() as nursery:
+
+            async def accept() -> Sink:
+                await send({"type": "http.response.start", "status": 200, "headers": self._head or [], "trailers": False})
+                limits = terms_in(self.scope.get("state", {})).limits
+                sink = EventsSink(send, abort=abort, write_seconds=limits.write_seconds)
+                nursery.start_soon(sink.run_comments)
+                return sink
+
+            await service.run_session(admission, accept=accept, inbox=Departure(receive), peer=_peer(self.scope))
+            nursery.cancel_scope.cancel()
+
+    async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
+        """Send what Quart answers, unless a stream is to begin."""
+        if isinstance(response, EventStream) and ADMISSION in self.scope:
+            self._head = encode_headers(response.headers)
+        else:
+            await super()._send_response(send, response)
+
+
+class Departure:
+    """All that a client says during a response: that it is gone. See `seams.Inbox`."""
+
+    __slots__ = ("_receive",)
+
+    def __init__(self, receive: ASGIReceiveCallable) -> None:
+        self._receive = receive
+
+    async def receive(self) -> str | bytes | Disconnect:
+        """See `Inbox`."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        return Disconnect(code=NO_CODE)
+
+
+def _notice_silence(connection: ChatTCPServer) -> None:
+    """Have the kernel end a connection whose client acknowledges nothing for long: there is no ping whose answer could be missed."""
+    option: Any = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux; elsewhere the kernel's own patience counts, 15 minutes or so
+    if option is not None:
+        with suppress(OSError):  # no TCP: a Unix socket
+            connection.bare_socket.setsockopt(socket.IPPROTO_TCP, option, round(connection.terms.limits.write_seconds * 1000))
+
+
+def _peer(scope: HTTPScope) -> str:
+    client = scope.get("client")
+    return f"{client[0]}:{client[1]}" if client else "local"

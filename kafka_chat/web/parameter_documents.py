@@ -1,0 +1,50 @@
+"""The parameters of kafka-chat.v1, as the OpenAPI document has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .parameters import REPEATED, REWIND
+
+Fragment = dict[str, Any]
+
+_TIMES = (
+    "a time by RFC 3339 (`2026-11-25T10:00:00Z`), Unix milliseconds (a number under 10^11 is refused: seconds are meant), "
+    "or a span before now (`-90s`, `-15m`, `-2h`, `-7d`)"
+)
+
+
+def parameter(name: str, description: str, example: object, **schema: Any) -> Fragment:  # noqa: ANN401 - whatever a Schema Object has
+    """Return the Parameter Object of one that may be given once."""
+    schema.setdefault("type", "string")
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema, "example": example}
+
+
+def repeated(name: str, description: str, example: list[str], *, most: int | None = REPEATED) -> Fragment:
+    """Return the Parameter Object of one that may be given again and again."""
+    schema: Fragment = {"items": {"type": "string"}}
+    if most is not None:
+        schema["maxItems"] = most
+    return {**parameter(name, description, example, type="array", **schema), "style": "form", "explode": True}
+
+
+CURSOR = repeated(
+    "cursor",
+    "Begin after what this stands for: a `cursor`, or the `id` of a message, or both with a dot between, as they came. Of several "
+    "the later one wins, a partition at a time.",
+    ["AQAAAAAA"],
+    most=None,
+)
+FROM = parameter("from", f"Where to begin without a cursor: `latest`, `earliest`, {_TIMES}.", "-15m")
+REWIND_BY = parameter(
+    "rewind",
+    "Begin with the last so many messages that pass the filter, where neither `cursor` nor `from` says where.",
+    50,
+    type="integer",
+    minimum=1,
+    maximum=REWIND,
+)
+UNTIL = parameter("until", f"Only what is older, and then the end: {_TIMES}; not in the future.", "2026-11-25T10:00:00Z")
+CHATS = repeated("chat", "Only these chats, subscribed or not. Nothing is stored.", ["room1"])
+TAGS = repeated("tag", "Only messages with one of these tags, or without any. A filter, no access control.", ["blue"])
+SENDERS = repeated("sender", "Only messages from one of these senders. A filter, no access control.", ["bob"])

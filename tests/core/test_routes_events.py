@@ -1,0 +1,275 @@
+"""`/receive-message/client/{username}/events`: who gets a stream, of what, and how it begins and ends."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import trio
+
+from kafka_chat.chat.cursor import head_of_cursor, parse, text_of
+from kafka_chat.delivery.forms import Form
+from kafka_chat.delivery.positions import EARLIEST
+from kafka_chat.delivery.seams import Disconnect
+from kafka_chat.delivery.wishes import Wishes
+from kafka_chat.settings import AccessSettings, Settings
+from kafka_chat.web.events_sink import COMMENT, SILENCE_SECONDS, EventsSink
+from tests.core.test_routes_receive import bad_names
+from tests.support.fake_service import FakeService, app_with_service, ask
+
+PATH = "/receive-message/client/ada/events"
+CURSOR, OTHER = (text_of(head_of_cursor(None, number)) for number in (1, 2))
+
+
+def wishes_seen(service: FakeService) -> list[tuple[str, Wishes]]:
+    """What clients that were admitted asked for, from now on."""
+    seen: list[tuple[str, Wishes]] = []
+    admit = service.admit
+
+    def watched(name: str, wishes: Wishes):
+        seen.append((name, wishes))
+        return admit(name, wishes)
+
+    service.admit = watched
+    return seen
+
+
+async def test_a_stream_begins_with_how_long_to_stay_away_after_a_cut():
+    app, service = app_with_service()
+    answer = await ask(app, "GET", PATH)
+    assert answer.status == 200
+    assert answer.headers == {
+        "content-type": "text/event-stream",
+        "cache-control": "no-cache, no-transform",
+        "x-accel-buffering": "no",
+        "access-control-allow-origin": "*",
+        "access-control-expose-headers": answer.headers["access-control-expose-headers"],
+    }
+    assert re.fullmatch(rb"retry: [1-4][0-9]{3}\n\n", answer.body)
+    assert service.gone == [Disconnect(code=1005)]
+    assert not service.admitted  # the place is given back
+
+
+async def test_two_clients_are_not_told_to_come_back_in_the_same_instant():
+    app, _ = app_with_service()
+    assert len({(await ask(app, "GET", PATH)).body for _ in range(20)}) > 1
+
+
+async def test_what_is_asked_for_goes_to_the_session():
+    app, service = app_with_service()
+    seen = wishes_seen(service)
+    await ask(app, "GET", PATH.replace("ada", "Ju%CC%88rgen") + "?chat=a&chat=b&from=earliest&tag=t&meta=1&heartbeat=30")
+    assert seen == [("Jürgen", Wishes(form=Form.EVENTS, chats=("a", "b"), start=EARLIEST, tags=frozenset({"t"})))]
+
+
+async def test_the_id_of_the_last_event_wins_over_the_cursor_in_the_address():
+    app, service = app_with_service()
+    seen = wishes_seen(service)
+    await ask(app, "GET", f"{PATH}?cursor={CURSOR}")
+    await ask(app, "GET", f"{PATH}?cursor={CURSOR}", headers={"last-event-id": OTHER})
+    await ask(app, "GET", PATH, headers={"last-event-id": OTHER})
+    await ask(app, "GET", f"{PATH}?cursor={CURSOR}", headers={"last-event-id": ""})
+    assert [wishes.cursor for _, wishes in seen] == [parse(CURSOR), parse(OTHER), parse(OTHER), parse(CURSOR)]
+
+
+@pytest.mark.parametrize("query", ["cursor=x", "cursor=frame", "from=yesterday", "rewind=0", "until=latest", "chat=a%20b", "tag=%ff"])
+async def test_a_bad_value_is_refused_by_the_name_of_its_parameter(query: str):
+    app, service = app_with_service()
+    answer = await ask(app, "GET", f"{PATH}?{query}")
+    assert answer.status == 400
+    assert answer.json()["field"] == query.partition("=")[0]
+    assert not service.admitted
+
+
+async def test_an_id_that_is_no_cursor_is_refused():
+    app, _ = app_with_service()
+    for value in ("x", "\xff", "AQAA.x", "9"):
+        answer = await ask(app, "GET", PATH, headers={"last-event-id": value})
+        assert (answer.status, answer.json()["field"]) == (400, "cursor")
+
+
+@bad_names
+async def test_a_name_that_is_none_is_refused_by_name(name: str):
+    app, service = app_with_service()
+    answer = await ask(app, "GET", f"/receive-message/client/{name}/events")
+    assert answer.status == 400
+    assert answer.json()["field"] == "username"
+    assert not service.admitted
+
+
+async def test_where_no_place_is_left_the_answer_says_when_to_come_again():
+    app, service = app_with_service()
+    service.places = 0
+    answer = await ask(app, "GET", PATH)
+    assert answer.status == 503
+    assert answer.headers["retry-after"] == "5"
+    assert answer.json() == {"error": "all places are taken; come again", "field": None}
+
+
+async def test_a_page_that_may_not_use_the_service_gets_no_stream():
+    app, service = app_with_service(Settings(access=AccessSettings(origins=("https://chat.example",))))
+    for origin in ("https://other.example", "null"):
+        answer = await ask(app, "GET", PATH, headers={"origin": origin})
+        assert answer.status == 403
+        assert "access.origins" in answer.json()["error"]
+    assert not service.admitted
+    for headers in ({"origin": "https://chat.example"}, {}):
+        answer = await ask(app, "GET", PATH, headers=headers)
+        assert answer.status == 200
+        assert answer.headers.get("access-control-allow-origin") == headers.get("origin")
+
+
+async def test_head_tells_of_the_stream_and_takes_no_place():
+    app, service = app_with_service()
+    seen = wishes_seen(service)
+    answer = await ask(app, "HEAD", PATH)
+    assert (answer.status, answer.body, answer.headers["content-type"]) == (200, b"", "text/event-stream")
+    assert (await ask(app, "HEAD", f"{PATH}?from=x")).status == 400
+    assert not seen
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+async def test_other_methods_are_refused(method: str):
+    app, _ = app_with_service()
+    answer = await ask(app, method, PATH)
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+async def test_a_handshake_on_the_path_of_a_stream_is_refused():
+    app, service = app_with_service()
+    answer = await ask(app, "GET", PATH, websocket=True)
+    assert (answer.status, answer.accepted) == (400, False)
+    assert not service.admitted
+
+
+async def test_a_place_is_given_back_where_something_fails_after_the_route():
+    app, service = app_with_service()
+
+    async def broken(response):
+        raise RuntimeError("a bug behind the route")
+
+    app.after_request(broken)
+    assert (await ask(app, "GET", PATH)).status == 500
+    assert not service.admitted
+
+
+# The sink
+
+
+class Server:
+    """An ASGI server that takes pieces as long as it is let."""
+
+    def __init__(self) -> None:
+        self.got = b""
+        self.ended = False
+        self.aborted: list[str | None] = []
+        self.open = trio.Event()
+        self.open.set()
+
+    async def send(self, event: dict[str, object]) -> None:
+        assert not self.ended
+        assert isinstance(event["body"], bytes)
+        self.got += event["body"]  # what is handed over is the server's, also where nobody waits for it
+        self.ended = not event["more_body"]
+        await self.open.wait()
+
+    def stop(self) -> None:
+        self.open = trio.Event()
+
+    def sink(self) -> EventsSink:
+        sink = EventsSink(self.send, abort=self.aborted.append, write_seconds=5)
+        sink._pieces.clear()
+        sink._owed = 0
+        return sink
+
+
+async def test_all_that_is_offered_is_written_in_order_and_nothing_behind_the_end():
+    server = Server()
+    sink = server.sink()
+    big = b"data: " + b"x" * 100_000 + b"\n\n"
+    assert not sink.offer(b"data: 1\n\n")
+    assert not sink.offer(big)
+    assert sink.owed == 9 + len(big)
+    assert await sink.flush()
+    assert sink.owed == 0
+    sink.offer(b"event: reconnect\n\n")
+    await sink.close(1012, "the service restarts")
+    sink.offer(b"data: late\n\n")
+    await sink.close(1000, "")
+    assert not await sink.flush()
+    assert server.got == b"data: 1\n\n" + big + b"event: reconnect\n\n"
+    assert server.ended
+    assert server.aborted == []
+
+
+async def test_a_comment_breaks_a_silence_and_only_a_silence(autojump_clock):
+    server = Server()
+    sink = server.sink()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sink.run_comments)
+        await trio.sleep(SILENCE_SECONDS - 1)
+        assert server.got == b""
+        sink.offer(b"data: 1\n\n")
+        await sink.flush()
+        await trio.sleep(SILENCE_SECONDS - 1)
+        assert server.got == b"data: 1\n\n"
+        await trio.sleep(1.5)
+        assert server.got == b"data: 1\n\n" + COMMENT
+        await trio.sleep(SILENCE_SECONDS * 10)
+        assert server.got == b"data: 1\n\n" + COMMENT * 11
+        await sink.close(1000, "")
+    assert server.got == b"data: 1\n\n" + COMMENT * 11
+
+
+async def test_who_takes_no_piece_in_time_is_cut_and_costs_nothing_more(autojump_clock):
+    server = Server()
+    sink = server.sink()
+    server.stop()
+    sink.offer(b"x" * 100_000)
+    began = trio.current_time()
+    assert not await sink.flush()
+    assert trio.current_time() - began == 5
+    assert server.aborted == ["write_seconds"]
+    assert sink.owed == 0
+    sink.offer(b"more")
+    assert sink.owed == 0
+
+
+async def test_the_end_waits_for_a_slow_client_no_longer_than_a_write(autojump_clock):
+    server = Server()
+    sink = server.sink()
+    server.stop()
+    sink.offer(b"x" * 100_000)
+    began = trio.current_time()
+    await sink.close(1012, "the service restarts")
+    assert trio.current_time() - began == 5
+    assert "write_seconds" in server.aborted
+
+
+async def test_a_flush_that_is_cancelled_leaves_the_rest_owed_and_nothing_torn(autojump_clock):
+    server = Server()
+    sink = server.sink()
+    server.stop()
+    data = b"".join(b"data: %d\n\n" % number for number in range(10_000))
+    sink.offer(data)
+    with trio.move_on_after(1):
+        await sink.flush()
+    assert 0 < sink.owed < len(data)
+    server.open.set()
+    await sink.close(1012, "")
+    assert server.got == data
+
+
+async def test_an_abort_frees_whoever_writes():
+    server = Server()
+    sink = server.sink()
+    server.stop()
+    sink.offer(b"x" * 100_000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sink.flush)
+        await trio.testing.wait_all_tasks_blocked()
+        sink.abort()
+        assert server.aborted == [None]
+        server.open.set()
+    assert sink.owed == 0
+    assert not await sink.flush()

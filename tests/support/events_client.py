@@ -1,0 +1,214 @@
+"""A client of server-sent events that reads as the HTML standard says (section 9.2.6), and keeps every byte."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import h11
+import trio
+
+ANSWER_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What an `EventSource` would hand to its page.
+
+    Attributes:
+        name: `message` where the event has none.
+        data: its lines, joined.
+        last_id: as it is after this event.
+    """
+
+    name: str
+    data: str
+    last_id: str
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """The JSON of its data."""
+        found: dict[str, Any] = json.loads(self.data)
+        return found
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What stands in `meta`."""
+        found: dict[str, Any] = self.said["meta"]
+        return found
+
+
+@dataclass
+class EventsParser:
+    """Turns the bytes of a stream into events.
+
+    Attributes:
+        retry_ms: as it was said last.
+        comments: how many there were.
+    """
+
+    retry_ms: int | None = None
+    comments: int = 0
+    _rest: str = ""
+    _name: str = ""
+    _data: list[str] = field(default_factory=list)
+    _id: str = ""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Return the events that are whole by now."""
+        found: list[Event] = []
+        self._rest += data.decode()
+        # A carriage return ends a line, too; one that stood in a message's text would be read as such here.
+        *lines, self._rest = self._rest.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        for line in lines:
+            if line:
+                self._take(line)
+                continue
+            if self._data:
+                found.append(Event(self._name or "message", "\n".join(self._data), self._id))
+            self._name, self._data = "", []
+        return found
+
+    def _take(self, line: str) -> None:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        match name:
+            case "":
+                self.comments += 1
+            case "event":
+                self._name = value
+            case "data":
+                self._data.append(value)
+            case "id":
+                self._id = value
+            case "retry":
+                self.retry_ms = int(value)
+            case _:
+                raise AssertionError(f"a field that no event has: {line[:100]!r}")
+
+
+class EventsClient:
+    """One stream, read as it is asked for.
+
+    Attributes:
+        status: of the response.
+        headers: of it, names in lower case.
+        events: those that have been read.
+        parser: with what is left between them.
+        body: of a response that is no stream.
+    """
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.events: list[Event] = []
+        self.parser = EventsParser()
+        self.body = b""
+        self.ended = False
+        self._stream = stream
+        self._wire = h11.Connection(h11.CLIENT)
+        self._returned = 0
+
+    @property
+    def last_id(self) -> str:
+        """What a client that has had the events that were returned, and no more, comes back with."""
+        return self.events[self._returned - 1].last_id if self._returned else ""
+
+    async def begin(self, request: h11.Request) -> None:
+        """Ask, and read the head of the answer."""
+        await self._stream.send_all((self._wire.send(request) or b"") + (self._wire.send(h11.EndOfMessage()) or b""))
+        await self._read_until(lambda: self.status != 0)
+
+    async def next(self, *, seconds: float = ANSWER_SECONDS) -> Event:
+        """Return the next event.
+
+        Raises:
+            AssertionError: the stream has ended.
+            trio.TooSlowError: none came in time.
+        """
+        with trio.fail_after(seconds):
+            await self._read_until(lambda: len(self.events) > self._returned)
+        if len(self.events) <= self._returned:
+            raise AssertionError(f"the stream ended after {self.events[-3:]}")
+        self._returned += 1
+        return self.events[self._returned - 1]
+
+    async def take(self, count: int, *, seconds: float = ANSWER_SECONDS) -> list[Event]:
+        """Return the next events."""
+        found: list[Event] = []
+        with trio.fail_after(seconds):
+            while len(found) < count:
+                found.append(await self.next(seconds=seconds))
+        return found
+
+    async def message(self, *, seconds: float = ANSWER_SECONDS) -> Event:
+        """Return the next event that is a message."""
+        while (event := await self.next(seconds=seconds)).name != "message":
+            pass
+        return event
+
+    async def texts(self, count: int, *, seconds: float = ANSWER_SECONDS) -> list[str]:
+        """Return the texts of the next messages."""
+        found: list[str] = []
+        with trio.fail_after(seconds):
+            while len(found) < count:
+                found.append((await self.message(seconds=seconds)).said["text"])
+        return found
+
+    async def read_to_end(self, *, seconds: float = ANSWER_SECONDS) -> list[Event]:
+        """Return the events until the server ends the stream."""
+        with trio.fail_after(seconds):
+            await self._read_until(lambda: False)
+        left, self._returned = self.events[self._returned :], len(self.events)
+        return left
+
+    async def _read_until(self, true: Callable[[], bool]) -> None:
+        while not self.ended and not true():
+            event = self._wire.next_event()
+            if event is h11.NEED_DATA:
+                self._wire.receive_data(await self._stream.receive_some(65536))
+            elif isinstance(event, h11.Response):
+                self.status = event.status_code
+                self.headers = {name.decode().lower(): value.decode("latin-1") for name, value in event.headers}
+            elif isinstance(event, h11.Data):
+                if self.headers.get("content-type") == "text/event-stream":
+                    self.events += self.parser.feed(bytes(event.data))
+                else:
+                    self.body += event.data
+            elif isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)):
+                self.ended = True
+
+
+@asynccontextmanager
+async def open_events(
+    url: str, username: str, query: str = "", *, headers: Mapping[str, str] | None = None, receive_buffer: int | None = None
+) -> AsyncIterator[EventsClient]:
+    """Ask for a user's stream; yields once the head of the answer is there.
+
+    Args:
+        url: the server.
+        username: whose messages.
+        query: parameters, encoded.
+        headers: further ones.
+        receive_buffer: bytes that the kernel takes for a client that does not read.
+    """
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    plain = trio.socket.socket()
+    if receive_buffer is not None:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    with trio.fail_after(ANSWER_SECONDS):
+        await plain.connect((parts.hostname, parts.port))
+    async with trio.SocketStream(plain) as stream:
+        client = EventsClient(stream)
+        target = f"/receive-message/client/{quote(username, safe='')}/events" + (f"?{query}" if query else "")
+        named = {"host": parts.netloc, "accept": "text/event-stream", **(headers or {})}
+        with trio.fail_after(ANSWER_SECONDS):
+            await client.begin(h11.Request(method="GET", target=target, headers=list(named.items())))
+        yield client
