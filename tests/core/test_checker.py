@@ -97,8 +97,11 @@ def test_what_the_filter_keeps_out_is_stray_where_it_came_and_no_loss_where_it_d
     ledger = Ledger()
     for offset in range(4):
         ledger.produced(LANE, offset, Record(100 + offset, tag="even" if offset % 2 == 0 else "odd"))
-    quiet, loud = journal_of(0, 2), journal_of(0, 1, 2)
-    quiet.passes = loud.passes = lambda record: record.tag == "even"
+    quiet, loud = Journal("bob"), Journal("bob")
+    for journal, offsets in ((quiet, (0, 2)), (loud, (0, 1, 2))):
+        journal.owe(LANE, 0, passes=lambda record: record.tag == "even")
+        for offset in offsets:
+            journal.received(LANE, offset, 100 + offset)
     assert faults(ledger, quiet) == []
     assert faults(ledger, loud) == [(Kind.STRAY, (1,))]
 

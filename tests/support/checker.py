@@ -127,6 +127,29 @@ class Gap(NamedTuple):
     had: dict[Lane, int]
 
 
+class Owed(NamedTuple):
+    """Offsets that have to come, or may.
+
+    Attributes:
+        first: the first of them.
+        end: the first that is none of them; None: no end.
+        passes: whether the client's filter lets a record through.
+    """
+
+    first: int
+    end: int | None
+    passes: Callable[[Record], bool]
+
+    def has(self, offset: int, record: Record) -> bool:
+        """Whether a record is one of them."""
+        return self.first <= offset and (self.end is None or offset < self.end) and self.passes(record)
+
+
+def everything(_: Record) -> bool:
+    """Let all records through: no filter."""
+    return True
+
+
 class Recorded:
     """What a client recorded of a lane, in the order in which it came. Two numbers a message: there are millions."""
 
@@ -143,27 +166,25 @@ class Journal:
 
     Attributes:
         client: its name in faults.
-        passes: whether its filter lets a record through.
-        owed: a lane -> ranges `[first, end)` of offsets that have to come.
-        allowed: likewise, that may come beside; `end` None: no end.
+        owed: a lane -> what has to come.
+        allowed: a lane -> what may come beside.
         recorded: a lane -> what came.
         gaps: chat and partition -> the gaps that it was told of.
     """
 
     client: str
-    passes: Callable[[Record], bool] = lambda _: True
-    owed: dict[Lane, list[tuple[int, int | None]]] = field(default_factory=lambda: defaultdict(list))
-    allowed: dict[Lane, list[tuple[int, int | None]]] = field(default_factory=lambda: defaultdict(list))
+    owed: dict[Lane, list[Owed]] = field(default_factory=lambda: defaultdict(list))
+    allowed: dict[Lane, list[Owed]] = field(default_factory=lambda: defaultdict(list))
     recorded: dict[Lane, Recorded] = field(default_factory=lambda: defaultdict(Recorded))
     gaps: dict[tuple[str, int], list[Gap]] = field(default_factory=lambda: defaultdict(list))
 
-    def owe(self, lane: Lane, first: int, end: int | None = None) -> None:
+    def owe(self, lane: Lane, first: int, end: int | None = None, *, passes: Callable[[Record], bool] = everything) -> None:
         """Note that the messages at `[first, end)` have to come; None: all from `first` on."""
-        self.owed[lane].append((first, end))
+        self.owed[lane].append(Owed(first, end, passes))
 
-    def allow(self, lane: Lane, first: int, end: int | None = None) -> None:
+    def allow(self, lane: Lane, first: int, end: int | None = None, *, passes: Callable[[Record], bool] = everything) -> None:
         """Note that those at `[first, end)` may come: they were under way when the client came or went."""
-        self.allowed[lane].append((first, end))
+        self.allowed[lane].append(Owed(first, end, passes))
 
     def received(self, lane: Lane, offset: int, number: int) -> None:
         """Note that a message came."""
@@ -201,7 +222,7 @@ def assert_nothing_wrong(ledger: Ledger, journals: Iterable[Journal]) -> None:
 
 def _as_expected(ledger: Ledger, journal: Journal, lane: Lane, expectations: dict[object, tuple[array[int], array[int]]]) -> bool:
     """Whether exactly what is owed came. Many clients are owed the same, and machine words compare quickly."""
-    key = (lane, tuple(journal.owed[lane]), journal.passes)
+    key = (lane, tuple(journal.owed[lane]))
     expected = expectations.get(key)
     if expected is None:
         due = sorted(_due(ledger, journal, lane))
@@ -212,7 +233,7 @@ def _as_expected(ledger: Ledger, journal: Journal, lane: Lane, expectations: dic
 
 def _due(ledger: Ledger, journal: Journal, lane: Lane) -> Iterator[int]:
     for offset, record in ledger.lanes.get(lane, {}).items():
-        if record.committed and journal.passes(record) and _within(journal.owed[lane], offset):
+        if record.committed and _has(journal.owed[lane], offset, record):
             yield offset
 
 
@@ -251,8 +272,7 @@ def _kind(ledger: Ledger, journal: Journal, lane: Lane, offset: int, number: int
         return Kind.STRAY if record is None and place is None else Kind.INCONSISTENT
     if not record.committed:
         return Kind.ABORTED_READ
-    owed = _within(journal.owed[lane], offset) or _within(journal.allowed[lane], offset)
-    return None if owed and journal.passes(record) else Kind.STRAY
+    return None if _has([*journal.owed[lane], *journal.allowed[lane]], offset, record) else Kind.STRAY
 
 
 def _excused(ledger: Ledger, journal: Journal, lane: Lane, offset: int) -> bool:
@@ -304,8 +324,8 @@ def _read_before_the_change_was_seen(ledger: Ledger, journal: Journal, lane: Lan
     return early
 
 
-def _within(ranges: Iterable[tuple[int, int | None]], offset: int) -> bool:
-    return any(first <= offset and (end is None or offset < end) for first, end in ranges)
+def _has(ranges: Iterable[Owed], offset: int, record: Record) -> bool:
+    return any(owed.has(offset, record) for owed in ranges)
 
 
 def _shown(offsets: Iterable[int]) -> str:

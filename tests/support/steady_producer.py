@@ -1,0 +1,151 @@
+"""Produces messages at a steady rate from a thread of its own, and notes in a ledger where each of them is."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from .chats import Chats, message
+from .checker import Lane, Ledger, Record
+
+if TYPE_CHECKING:
+    from .brokers import Broker, KafkaCluster
+
+STEP_SECONDS = 0.005
+PADDING = "x" * 60
+
+
+@dataclass(frozen=True)
+class Room:
+    """A chat to produce to.
+
+    Attributes:
+        chat: its name.
+        topic: its topic's name.
+        identity: its topic's id as ids of messages have it (`identity_told`); "" on the embedded broker.
+        partitions: how many are produced to, in turn.
+    """
+
+    chat: str
+    topic: str
+    identity: str
+    partitions: int
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """Its partitions."""
+        return [Lane(self.chat, partition, self.identity) for partition in range(self.partitions)]
+
+
+def identity_told(topic_id: str) -> str:
+    """Return a topic's id in the alphabet of cursors: `+` and `/` are `-` and `_` there."""
+    return topic_id.translate(str.maketrans("+/", "-_"))
+
+
+def made(cluster: KafkaCluster, chats: Chats, chat: str, partitions: int = 1, **config: str | int) -> Room:
+    """Make the topic of a chat."""
+    topic = chats.topic(chat)
+    return Room(chat, topic, identity_told(cluster.create_topic(topic, partitions, **config)), partitions)
+
+
+class SteadyProducer:
+    """Knows what was acknowledged.
+
+    Attributes:
+        ledger: what was, and where.
+        ends: a lane -> the offset after the last that was acknowledged.
+        acknowledged: how many.
+        rooms: what it produces to, one after the other; may be set at any time.
+    """
+
+    def __init__(
+        self, broker: Broker, rooms: Sequence[Room], *, per_second: float, ledger: Ledger | None = None, first_number: int = 0
+    ) -> None:
+        self.ledger = ledger or Ledger()
+        self.ends: dict[Lane, int] = defaultdict(int)
+        self.acknowledged = 0
+        self.rooms = list(rooms)
+        self._per_second = per_second
+        self._number = first_number
+        config = {"acks": "all", "linger.ms": 0, "enable.idempotence": True, "message.timeout.ms": 30000}
+        self._producer = Producer({**broker.client("steady-producer"), **config})
+        self._failed: KafkaError | None = None
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Produce until `stop`, and return once all is acknowledged; in a thread of its own."""
+        for room in self.rooms:
+            self._producer.list_topics(room.topic, timeout=20)
+        begun, made = time.monotonic(), 0
+        while not self._stop.is_set():
+            due = int((time.monotonic() - begun) * self._per_second)
+            for _ in range(due - made):
+                self._one()
+            made = due
+            self._producer.poll(STEP_SECONDS)
+            if self._failed is not None:
+                raise KafkaException(self._failed)
+        self.flush()
+
+    def stop(self) -> None:
+        """Have `run` return."""
+        self._stop.set()
+
+    def burst(self, room: Room, count: int) -> None:
+        """Produce so many now, and return once they are acknowledged; not beside `run`."""
+        self._producer.list_topics(room.topic, timeout=20)
+        rooms, self.rooms = self.rooms, [room]
+        for _ in range(count):
+            self._one()
+        self.rooms = rooms
+        self.flush()
+
+    def flush(self) -> None:
+        """Wait until all that was produced is acknowledged."""
+        if self._producer.flush(30) or self._failed is not None:
+            raise KafkaException(self._failed or KafkaError(KafkaError._TIMED_OUT))
+
+    def _one(self) -> None:
+        number = self._number
+        self._number += 1
+        room = self.rooms[number % len(self.rooms)]
+        partition = number // len(self.rooms) % room.partitions
+        while True:
+            try:
+                told = self._told(Lane(room.chat, partition, room.identity), number)
+                self._producer.produce(room.topic, message(f"{number} {PADDING}"), partition=partition, on_delivery=told)
+                return
+            except BufferError:
+                self._producer.poll(0.1)
+
+    def _told(self, lane: Lane, number: int) -> Callable[[KafkaError | None, Message], None]:
+        def told(error: KafkaError | None, produced: Message) -> None:
+            if error is not None:
+                self._failed = error
+                return
+            offset = produced.offset()
+            assert offset is not None
+            self.ledger.produced(lane, offset, Record(number))
+            self.ends[lane] = max(self.ends[lane], offset + 1)
+            self.acknowledged += 1
+
+        return told
+
+
+@asynccontextmanager
+async def producing(producer: SteadyProducer) -> AsyncIterator[None]:
+    """Produce for as long as the block lasts; all is acknowledged when it has ended."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, producer.run)
+        try:
+            yield
+        finally:
+            producer.stop()
