@@ -174,6 +174,10 @@ class Visit:
         with trio.fail_after(seconds):
             return await self._frames.receive()
 
+    def said_nothing(self) -> bool:
+        """Return whether there is nothing that `next_frame` has not returned."""
+        return self._frames.statistics().current_buffer_used == 0
+
     async def ended(self, *, seconds: float = VISIT_SECONDS) -> None:
         """Wait until the client is gone, and has said nothing before."""
         with trio.fail_after(seconds):

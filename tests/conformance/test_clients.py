@@ -349,6 +349,18 @@ async def test_after_a_topic_was_made_anew_its_first_messages_are_shown(client: 
         await told.tells(*seen, message(2))
 
 
+async def test_of_a_topic_that_was_made_anew_while_its_chat_was_left_the_first_messages_are_shown(client: Run, service: FakeService):
+    async with client() as told:
+        visit = await service.visit()
+        await visit.greet(BEGINNING)
+        await visit.send(*(ROOM.message(offset) for offset in (0, 1, 2)))
+        await visit.control("unsubscribed", chat="room1", exists=True, positions={"0": 3, "1": 0})
+        await visit.control("subscribed", chat="room1", exists=True, positions={"0": 1, "1": 0})
+        anew = Chat("room1", "the second")
+        await visit.send(anew.message(1), anew.message(2))
+        await told.tells(*messages(0, 1, 2), *messages(1, 2))
+
+
 async def test_after_a_log_has_lost_its_end_what_is_written_anew_is_shown(client: Run, service: FakeService):
     async with client(f"--cursor={cursor_of({ROOM: [9, 0]})}") as told:
         visit = await service.visit()
