@@ -65,7 +65,7 @@ def read_all(url: str, paths: Sequence[str], readers: Sequence[Reader]) -> tuple
     began = time.monotonic()
     for number, path in enumerate(paths):
         connection = socket.create_connection((server.hostname or "", server.port or 0), timeout=10)
-        connection.setblocking(False)
+        connection.settimeout(0)
         request = f"GET {path} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         connection.sendall(f"{request}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
         waiting.register(connection, selectors.EVENT_READ, number)

@@ -33,6 +33,7 @@ CLOSE_SECONDS = 2.0  # for closing all Consumers, which takes milliseconds, also
 READ_SECONDS = 5.0  # waiting for a Consumer included; then `BrokerUnreachable`
 POLL_SECONDS = 0.1  # how long a poll waits for the first record
 IDENTITY_SECONDS = 1.0  # how old what is known of a topic's identity may be
+REST_SECONDS = 1.0  # how long a Consumer waits for somebody to go on where it stopped
 IDLE_SECONDS = 30.0  # how long a Consumer is kept that nobody needs
 IDENTITIES = 1_000  # how many topics are remembered
 METADATA_SECONDS = 0.1  # a topic that a Consumer does not know is otherwise noticed half a second late
@@ -64,8 +65,9 @@ class KafkaPages:
         self._lookup = lookup
         self._places = trio.Semaphore(readers)
         self._threads = trio.CapacityLimiter(readers)
+        self._most = readers
         self._readers: set[_Reader] = set()
-        self._idle: list[_Reader] = []  # the one used last is used first, so that the others grow old
+        self._idle: list[_Reader] = []  # the one used longest ago first
         self._identities: dict[str, tuple[str, float]] = {}
 
     @property
@@ -78,7 +80,7 @@ class KafkaPages:
         with trio.move_on_after(READ_SECONDS):
             async with self._places:
                 await self._identify(key)
-                reader = self._idle.pop() if self._idle else await self._new_reader()
+                reader = self._idle_reader(key, first) or await self._new_reader()
                 try:
                     page = await trio.to_thread.run_sync(reader.read, key, first, until, limiter=self._threads)
                 finally:
@@ -118,18 +120,39 @@ class KafkaPages:
             raise PositionLost(asked=first, first_left=left)
         raise BrokerUnreachable(f"{key} has no offset {first} now", topic=key.topic, partition=key.partition)
 
+    def _idle_reader(self, key: PartitionKey, first: int) -> _Reader | None:
+        """Take the one that goes on from there, else one that stands nowhere, else the one used longest ago.
+
+        None where it is better to have one more: each of those that are idle stands where somebody may want to go on.
+        """
+        going_on = next((reader for reader in self._idle if reader.at == (key, first)), None)
+        reader = going_on or next((reader for reader in self._idle if reader.at is None), None)
+        if reader is None and len(self._readers) == self._most and self._idle:
+            reader = self._idle[0]
+        if reader is not None:
+            self._idle.remove(reader)
+        return reader
+
     async def _new_reader(self) -> _Reader:
         reader = await trio.to_thread.run_sync(_Reader, self._config, self._names, self._message_bytes, limiter=self._threads)
         self._readers.add(reader)
         return reader
 
     async def run_tidying(self) -> None:
-        """Close Consumers that nobody has needed for a while, until cancelled."""
+        """Stop Consumers that nobody goes on with, and close those that nobody has needed for a while, until cancelled."""
         while True:
-            await trio.sleep(self._idle_seconds / 6)
-            old = [reader for reader in self._idle if trio.current_time() - reader.idle_since > self._idle_seconds]
+            await trio.sleep(min(REST_SECONDS, self._idle_seconds / 6))
+            now = trio.current_time()
+            old = [reader for reader in self._idle if now - reader.idle_since > self._idle_seconds]
             self._idle = [reader for reader in self._idle if reader not in old]
             await self._close(old)  # what a cancellation leaves open is closed by `close`
+            tired = [reader for reader in self._idle if reader.at is not None and now - reader.idle_since > REST_SECONDS]
+            self._idle = [reader for reader in self._idle if reader not in tired]
+            try:
+                for reader in tired:
+                    await trio.to_thread.run_sync(reader.rest, limiter=self._threads)
+            finally:
+                self._idle[:0] = tired
 
     async def close(self) -> None:
         """Close all Consumers; no read may be under way."""
@@ -144,7 +167,11 @@ class KafkaPages:
 class _Reader:
     """One Consumer. All of this runs in a thread.
 
+    It stays where it stopped, with what librdkafka has fetched ahead: who reads a partition page after page does not wait for a
+    fetch for each.
+
     Attributes:
+        at: the partition and the offset from which it goes on; None where it reads nothing.
         idle_since: when it was last used; `trio.current_time()`.
     """
 
@@ -154,6 +181,8 @@ class _Reader:
         self._names = names
         self._message_bytes = message_bytes
         self._known: set[tuple[str, str]] = set()
+        self._taken: list[Message] = []  # from the Consumer, and not read yet
+        self.at: tuple[PartitionKey, int] | None = None
         self.idle_since = 0.0
 
     def read(self, key: PartitionKey, first: int, until: int) -> Batch | None:
@@ -161,15 +190,26 @@ class _Reader:
 
         Ends only with one of the two, or cancelled.
         """
-        self._look_up(key)
-        self._consumer.assign([TopicPartition(key.topic, key.partition, first)])
+        if self.at != (key, first):
+            self.rest()
+            self._look_up(key)
+            self._consumer.assign([TopicPartition(key.topic, key.partition, first)])
         try:
             records, end = self._collect(key, first, until)
         except _OutOfRange:
+            self.rest()
             return None
-        finally:
-            self._consumer.unassign()
+        except BaseException:
+            self.rest()
+            raise
+        self.at = key, end
         return Batch.decode(records, key, first=first, next=end, chat=self._names.chat(key.topic), max_bytes=self._message_bytes)
+
+    def rest(self) -> None:
+        """Read nothing."""
+        self._consumer.unassign()
+        self._taken = []
+        self.at = None
 
     def close(self) -> None:
         """Close the Consumer."""
@@ -180,11 +220,13 @@ class _Reader:
         size = 0
         while True:
             trio.from_thread.check_cancelled()
-            for message in self._poll():
+            messages, self._taken = self._taken or self._poll(), []
+            for number, message in enumerate(messages):
                 error = message.error()
                 if error is not None and error.code() == KafkaError._PARTITION_EOF:
                     end = _offset(message)
                     if end > first:
+                        self._taken = messages[number + 1 :]
                         return records, min(end, until)
                     continue
                 if error is not None and of_the_group(error):
@@ -193,8 +235,10 @@ class _Reader:
                     raise _refusal(error, key)
                 offset, value = _offset(message), message.value()
                 if offset >= until:
+                    self._taken = messages[number:]
                     return records, until
                 if records and size + len(value or b"") > BATCH_BYTES:
+                    self._taken = messages[number:]
                     return records, records[-1].offset + 1
                 records.append(chat_record(message))
                 size += len(value or b"")

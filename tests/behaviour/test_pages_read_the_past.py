@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -239,6 +240,35 @@ async def test_a_topic_made_anew_is_another_one_within_a_second(kafka, chats):
         assert texts(page) == ["100", "101", "102", "103", "104"]
 
 
+async def test_pages_that_follow_each_other_have_every_record_once(kafka, chats):
+    topic = chats.topic("past")
+    kafka.create_topic(topic)
+    kafka.produce_many(topic, numbered(0, 3000), partition=0)
+    rng = random.Random(7)
+    async with reading(kafka, chats, topic, readers=2) as past:
+        found: dict[str, list[str]] = {"one": [], "two": []}
+        places = {"one": 0, "two": 1000}
+        end = 3000
+        while places["one"] < end or places["two"] < end:
+            for name, first in places.items():
+                if first < end:
+                    page = await past.pages.read(past.key, first, min(end, first + rng.randint(1, 700)))
+                    assert page.first == first
+                    found[name] += texts(page)
+                    places[name] = page.next
+            if end < 3600:  # the end of the log is met, and moves
+                transaction = kafka.transaction()
+                for text in numbered(end, end + 20):
+                    transaction.produce(topic, text, partition=0)
+                transaction.commit()
+                end += 21  # and its marker
+        assert past.pages.consumers == 2
+    offsets = [n for n in range(end) if n < 3000 or (n - 3000) % 21 != 20]
+    expected = [str(n) if n < 3000 else str(3000 + 21 * ((n - 3000) // 21) + (n - 3000) % 21) for n in offsets]
+    assert found["one"] == expected
+    assert found["two"] == expected[1000:]
+
+
 async def test_without_brokers_reads_end_in_time_and_go_on_once_they_are_back(chats):
     with kafka_cluster() as cluster:
         topic = chats.topic("past")
@@ -267,7 +297,7 @@ async def test_without_brokers_reads_end_in_time_and_go_on_once_they_are_back(ch
                 assert texts(page) == [str(number) for number in range(50)]
                 cluster.kill()
                 with pytest.raises(BrokerUnreachable):
-                    await past.pages.read(past.key, 50, 100)
+                    await past.pages.read(past.key, 20, 100)
                 began = trio.current_time()
             assert trio.current_time() - began < 1
 
