@@ -23,7 +23,7 @@ _MOST = 1 << 63  # Kafka's offsets are below
 _PARTITIONS = 1 << 20
 _ABSENT = bytes(_IDENTITY_BYTES)
 _UNKNOWN_CLUSTER = bytes(_CLUSTER_BYTES)
-_UUID = re.compile(r"[A-Za-z0-9_-]{22}")
+_UUID = re.compile(r"[A-Za-z0-9_/+-]{22}")  # Kafka writes them for addresses, its clients do not always
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ def cluster_mark(cluster_id: str) -> bytes:
 def identity_of(topic_id: str) -> bytes:
     """Return a topic id as 16 bytes: Kafka's own, or a hash of what stands for it where there are none."""
     if _UUID.fullmatch(topic_id):
-        return urlsafe_b64decode(topic_id + "==")
+        return urlsafe_b64decode(topic_id.replace("+", "-").replace("/", "_") + "==")
     return sha256(topic_id.encode()).digest()[:_IDENTITY_BYTES]
 
 

@@ -67,10 +67,12 @@ class Resumed:
     Attributes:
         place: where its cursor stands in the topic.
         otherwise: how a partition begins that the cursor does not stand for.
+        not_before: where the client subscribed anew since that cursor; None where it did not.
     """
 
     place: TopicPlace
     otherwise: Start
+    not_before: At | None = None
 
     def offset(self, key: PartitionKey) -> int | None:
         """Return the next offset of this partition; None where `otherwise` says.
@@ -78,15 +80,16 @@ class Resumed:
         A topic that was absent then, or is another one now, begins at 0, and so does a partition that was added since.
         """
         place = self.place
+        least = 0 if self.not_before is None else self.not_before.offset(key)
         if place.identity != identity_of(key.topic_id):
-            return 0
+            return least
         if key.partition in place.unknown or (not place.whole and key.partition not in place.offsets):
             return None
-        return place.offsets.get(key.partition, 0)
+        return max(least, place.offsets.get(key.partition, 0))
 
     def recreated(self, key: PartitionKey) -> int | None:
         """Return the offset that is due of a partition whose topic is another one now; None where that is not so."""
-        if self.place.identity in (None, identity_of(key.topic_id)):
+        if self.not_before is not None or self.place.identity in (None, identity_of(key.topic_id)):
             return None
         return self.place.offsets.get(key.partition)
 

@@ -161,7 +161,7 @@ class WishedSession(Session):
         if place is None:
             return subscribed if subscribed is not None and begin == LATEST and cursor.whole else begin
         if subscribed is not None and change is not None and not self.only and cursor.whole and change.offset >= cursor.subscriptions:
-            return subscribed  # again, since that cursor
+            return Resumed(place, subscribed, not_before=subscribed)  # anew, since that cursor
         return Resumed(place, begin)
 
     def follow(self, log: PartitionLog, position: int, *, afresh: bool = False) -> None:

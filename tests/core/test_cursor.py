@@ -67,6 +67,11 @@ def test_the_id_of_a_topic_made_anew_takes_the_place_of_the_old_one() -> None:
     assert place.whole  # so its other partitions begin at 0
 
 
+def test_an_identity_is_the_same_however_its_base64_is_written() -> None:
+    assert identity_of("fwlmCWfYRLKRTC/YAUXS+Q") == identity_of("fwlmCWfYRLKRTC_YAUXS-Q") != identity_of("fwlmCWfYRLKRTC_YAUXS_Q")
+    assert identity_of("AAAAAAAAAAAAAAAAAAAAAQ") == bytes(15) + b"\x01"
+
+
 def test_a_partition_costs_at_most_forty_bytes() -> None:
     one = text_of(head_of_cursor(cluster_mark("abc"), 10**6) + topic_entry(TOPIC, TOPIC_ID, [10**6]))
     ten = text_of(head_of_cursor(cluster_mark("abc"), 10**6) + topic_entry(TOPIC, TOPIC_ID, [10**12] * 10))

@@ -264,6 +264,29 @@ async def test_a_subscription_newer_than_the_cursor_begins_where_it_was_made(aut
     assert kinds(fresh) == ["[hello]", "[live]"]
 
 
+async def test_what_came_after_subscribing_does_not_come_again_with_the_cursor_of_before(autojump_clock):
+    for known in (True, False):  # whether the chat had a topic when it was subscribed to
+        async with open_core() as core:
+            core.kafka.create(GLOBAL)
+            if known:
+                core.kafka.create(ROOM)
+                core.kafka.produce(ROOM, value("old"))
+            async with visiting(core, v1()) as first:
+                topic_id, starts = (core.kafka.topics[ROOM].topic_id, {0: 1}) if known else ("", {})
+                change = SubscriptionChange(username="ann", chat="room", subscribed=True, topic_id=topic_id, starts=starts, offset=3)
+                core.subscribed["ann", "room"] = change
+                core.audience.user_changed(change)
+                await wait_all_tasks_blocked()
+                if not known:
+                    core.kafka.create(ROOM)
+                core.kafka.produce(ROOM, value("m1"))
+            core.kafka.produce(ROOM, value("m2"))
+            async with visiting(core, resumed(cursor_of(first))) as second:
+                pass
+        assert kinds(first) == ["[hello]", "[live]", "[subscribed]", "m1"]
+        assert kinds(second) == ["[hello]", "m2", "[live]"]
+
+
 async def test_rewind_gives_the_last_messages_of_a_chat_over_its_partitions(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL, partitions=3)
