@@ -1,59 +1,39 @@
-"""kafka_chat.client as the conformance suite runs it."""
+"""`kafka_chat.client` as the conformance suite runs it."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 
-import msgspec
 import trio
 
-from kafka_chat.client import Event, Gap, Message, Refused, open_chat
+from kafka_chat.client import Gap, Message, Refused, open_chat
+
+
+async def main() -> None:
+    """Tell all that comes to a user."""
+    parser = argparse.ArgumentParser()
+    for name in ("url", "username", "--cursor", "--from", "--until"):
+        parser.add_argument(name)
+    parser.add_argument("--chat", action="append", default=[])
+    asked = vars(parser.parse_args())
+    options = {"cursor": asked["cursor"], "from_": asked["from"], "until": asked["until"], "chats": asked["chat"]}
+    try:
+        async with open_chat(asked["url"], asked["username"], **options, tell=lambda sentence: tell(state=sentence)) as chat:
+            async for event in chat:
+                if isinstance(event, Message):
+                    tell(message=json.loads(event.frame))
+                elif isinstance(event, Gap):
+                    fields = ("chat", "partition", "first_lost", "first_left", "cause")
+                    tell(gap={name: getattr(event, name) for name in fields})
+        tell(final={"code": 1000, "reason": "until is reached"})
+    except Refused as refused:
+        tell(final={"code": refused.code, "reason": refused.reason})
 
 
 def tell(**line: object) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+    print(json.dumps(line), flush=True)  # noqa: T201 - that is what the suite reads
 
 
-def show(event: Event) -> None:
-    if isinstance(event, Message):
-        tell(message=json.loads(event.frame))
-    elif isinstance(event, Gap):
-        tell(gap=msgspec.to_builtins(event))
-    else:
-        tell(state=msgspec.to_builtins(event, str_keys=True))
-
-
-async def run(asked: argparse.Namespace) -> None:
-    final = {"code": 1000, "reason": ""}
-    try:
-        async with open_chat(
-            asked.url,
-            asked.username,
-            cursor=asked.cursor,
-            from_=asked.from_,
-            until=asked.until,
-            chats=asked.chat,
-            tell=lambda sentence: tell(state=sentence),
-        ) as chat:
-            async for event in chat:
-                show(event)
-    except Refused as refused:
-        final = {"code": refused.code, "reason": refused.reason}
-    tell(final=final)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("url")
-    parser.add_argument("username")
-    parser.add_argument("--cursor")
-    parser.add_argument("--from", dest="from_")
-    parser.add_argument("--until")
-    parser.add_argument("--chat", action="append", default=[])
-    trio.run(run, parser.parse_args())
-
-
-main()
+if __name__ == "__main__":
+    trio.run(main)

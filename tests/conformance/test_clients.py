@@ -436,6 +436,7 @@ async def test_what_limits_it_holds_for_every_connection_and_its_beginning_for_t
         await visit.cut()
         again = await service.visit()
         assert again.place == parse(cursor_of({ROOM: [1, 0]}))
+        assert "from" not in again.query  # what the cursor does not name was subscribed to since, and begins there
         assert again.query["until"] == ["-1m"]
         assert again.query["chat"] == ["room1", "room2"]
 
