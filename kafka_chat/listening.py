@@ -100,16 +100,12 @@ def gap_sentence(gap: Gap) -> str:
     """Return in words what is lost."""
     if gap.cause == "cluster":
         return "the cursor is of another Kafka cluster: what came after it is not there, and all begins as without a cursor"
-    where = f"{gap.chat}/{gap.partition}"
-    cause = _CAUSES.get(gap.cause, gap.cause)
-    if gap.first_lost is not None and gap.first_left is not None and gap.first_left > gap.first_lost and gap.cause == "retention":
-        lost = (
-            f"offset {gap.first_lost} is"
-            if gap.first_left == gap.first_lost + 1
-            else f"offsets {gap.first_lost} to {gap.first_left - 1} are"
-        )
+    where, cause = f"{gap.chat}/{gap.partition}", _CAUSES.get(gap.cause, gap.cause)
+    if gap.cause == "retention" and gap.first_lost is not None and gap.first_left is not None:
+        last = gap.first_left - 1
+        lost = f"offset {last} is" if gap.first_lost == last else f"offsets {gap.first_lost} to {last} are"
         return f"messages of {where} are lost: {lost} gone ({cause}); it goes on at {gap.first_left}"
-    return f"messages of {where} are lost, from offset {gap.first_lost} on ({cause}); it goes on at {gap.first_left}"
+    return f"messages of {where} may be lost, from offset {gap.first_lost} on ({cause}); it goes on at {gap.first_left}"
 
 
 def _line(message: Message, wanted: Wanted) -> str:

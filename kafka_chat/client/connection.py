@@ -155,8 +155,8 @@ async def open_connection(address: Address, path: str) -> AsyncIterator[Connecti
         Away: there is no connection now.
     """
     try:
-        async with open_tasks() as tasks:
-            socket = await _opened(tasks, address, path)
+        async with open_tasks() as tasks, await _open_stream(address) as stream:
+            socket = await _shake_hands(tasks, stream, address, path)
             connection = Connection(socket, tasks)
             try:
                 yield connection
@@ -164,7 +164,6 @@ async def open_connection(address: Address, path: str) -> AsyncIterator[Connecti
                     await socket.aclose()
             finally:
                 connection.end()
-                await trio.aclose_forcefully(socket)
     except ConnectionRejected as rejected:
         headers = dict(rejected.headers)
         raise refusal(address, rejected.status_code, rejected.body or b"", headers.get(b"retry-after", b"").decode()) from rejected
@@ -207,16 +206,32 @@ class _Noticing(trio.abc.Stream):
             raise
 
 
-async def _opened(tasks: trio.Nursery, address: Address, path: str) -> WebSocketConnection:
-    """Open a WebSocket whose reader is one of `tasks`; a refusal is raised there."""
-    with trio.move_on_after(OPENING_SECONDS), trio.CancelScope() as handshake:
+async def _open_stream(address: Address) -> trio.abc.Stream:
+    with trio.move_on_after(OPENING_SECONDS):
         try:
-            stream = _Noticing(await _open_stream(address), handshake.cancel)
+            stream: trio.abc.Stream = await trio.open_tcp_stream(address.host, address.port or (443 if address.secure else 80))
+            return await _secured(stream, address.host) if address.secure else stream
         except (OSError, trio.BrokenResourceError) as error:
             raise Away(unreached(address, error)) from error
+    raise _no_answer(address)
+
+
+async def _secured(stream: trio.abc.Stream, host: str) -> trio.abc.Stream:
+    secured = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=host, https_compatible=True)
+    try:
+        await secured.do_handshake()  # now, so that what is wrong with a certificate is told
+    except BaseException:
+        await trio.aclose_forcefully(secured)
+        raise
+    return secured
+
+
+async def _shake_hands(tasks: trio.Nursery, stream: trio.abc.Stream, address: Address, path: str) -> WebSocketConnection:
+    """Open a WebSocket whose reader is one of `tasks`; a refusal is raised there."""
+    with trio.move_on_after(OPENING_SECONDS), trio.CancelScope() as handshake:
         return await wrap_client_stream(
             tasks,
-            stream,  # type: ignore[arg-type]  # any stream will do
+            _Noticing(stream, handshake.cancel),  # type: ignore[arg-type]  # any stream will do
             address.place,
             address.prefix + path,
             subprotocols=[SUBPROTOCOL],
@@ -225,20 +240,11 @@ async def _opened(tasks: trio.Nursery, address: Address, path: str) -> WebSocket
         )
     if handshake.cancelled_caught:
         raise Away(f"{address.place} cannot be reached: the connection ended before it was open")
-    raise Away(f"{address.place} cannot be reached: no answer within {OPENING_SECONDS:g} s")
+    raise _no_answer(address)
 
 
-async def _open_stream(address: Address) -> trio.abc.Stream:
-    if not address.secure:
-        return await trio.open_tcp_stream(address.host, address.port or 80)
-    trusted = ssl.create_default_context()
-    stream = await trio.open_ssl_over_tcp_stream(address.host, address.port or 443, ssl_context=trusted, https_compatible=True)
-    try:
-        await stream.do_handshake()  # now, so that what is wrong with a certificate is told
-    except BaseException:
-        await trio.aclose_forcefully(stream)
-        raise
-    return stream
+def _no_answer(address: Address) -> Away:
+    return Away(f"{address.place} cannot be reached: no answer within {OPENING_SECONDS:g} s")
 
 
 class _Asked:

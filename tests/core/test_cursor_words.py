@@ -1,0 +1,133 @@
+"""What `kafka-chat cursor` says, and how `listen` keeps one in a file and tells of gaps."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kafka_chat.chat.cursor import MessageIds, absent_entry, cluster_mark, head_of_cursor, joined, parse, text_of, topic_entry, topic_mark
+from kafka_chat.cli import main
+from kafka_chat.client import Gap
+from kafka_chat.cursor_file import CursorFile, CursorNotKept
+from kafka_chat.cursor_words import facts_of, words_of
+from kafka_chat.errors import SettingsError
+from kafka_chat.listening import gap_sentence
+
+TOPIC, TOPIC_ID = "kafka.chat.room1", "Tq7hxZ0bQnCkzN8r0gHbDw"
+MARK, CLUSTER = topic_mark(TOPIC).hex(), cluster_mark("abc").hex()
+CURSOR = text_of(head_of_cursor(cluster_mark("abc"), 12) + topic_entry(TOPIC, TOPIC_ID, [41, None, 0]) + absent_entry("kafka.chat.x"))
+ID = MessageIds(TOPIC, TOPIC_ID, 1).of(7).decode()
+
+
+def test_a_cursor_is_said_in_words():
+    assert list(words_of(parse(CURSOR), [TOPIC])) == [
+        f"a cursor of the cluster {CLUSTER}: everything before this is delivered",
+        "the user's subscriptions were known up to offset 12",
+        f"topic {MARK} (kafka.chat.room1), id {TOPIC_ID}",
+        "  partition 0: next is offset 41",
+        "  partition 1: next is not known",
+        "  partition 2: next is offset 0",
+        f"topic {topic_mark('kafka.chat.x').hex()}: there was no such topic",
+    ]
+
+
+def test_a_position_is_said_in_words():
+    assert list(words_of(parse(ID), [])) == [
+        "a position, from ids of messages: everything before this is delivered; other partitions begin as without it",
+        f"topic {MARK}, id {TOPIC_ID}",
+        "  partition 1: next is offset 8",
+    ]
+
+
+def test_what_is_not_known_is_said_so():
+    anonymous = text_of(head_of_cursor(None, 0))
+    assert list(words_of(parse(joined([anonymous, ID])), [])) == [
+        "a cursor of a cluster that it does not name: everything before this is delivered",
+        "the user's subscriptions were known not at all",
+        f"topic {MARK}, id {TOPIC_ID}",
+        "  partition 1: next is offset 8",
+        "  other partitions begin as without a cursor",
+    ]
+
+
+def test_programs_get_the_same():
+    assert facts_of(parse(CURSOR), [TOPIC]) == {
+        "cluster": CLUSTER,
+        "subscriptions": 12,
+        "whole": True,
+        "topics": [
+            {"hash": MARK, "name": TOPIC, "id": TOPIC_ID, "whole": True, "next": {"0": 41, "1": None, "2": 0}},
+            {"hash": topic_mark("kafka.chat.x").hex(), "name": None, "id": None, "whole": True, "next": {}},
+        ],
+    }
+
+
+def test_the_command_says_it_and_what_is_none_is_a_matter_of_flags(capsys):
+    assert main(["cursor", CURSOR, "--topic", TOPIC]) == 0
+    assert capsys.readouterr().out.splitlines() == list(words_of(parse(CURSOR), [TOPIC]))
+    assert main(["cursor", CURSOR, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == facts_of(parse(CURSOR), [])
+    for text in ("", "hello", f"{CURSOR}.", CURSOR[:-3], "_w"):
+        assert main(["cursor", text]) == 2
+        said = capsys.readouterr()
+        assert (said.out, said.err.count("\n")) == ("", 1)
+        assert said.err.startswith("kafka-chat: cursor is ")
+
+
+def test_a_file_keeps_the_last_cursor_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "cursor"
+    file = CursorFile(path)
+    assert file.read() is None
+    file.keep(None)
+    assert not path.exists()
+    file.keep(CURSOR)
+    file.keep(joined([CURSOR, ID]))
+    assert CursorFile(path).read() == joined([CURSOR, ID])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_is_a_link_stays_one(tmp_path):
+    path, target = tmp_path / "link", tmp_path / "target"
+    path.symlink_to(target)
+    CursorFile(path).keep(CURSOR)
+    assert path.is_symlink()
+    assert target.read_text() == f"{CURSOR}\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"hello\n", b"\xff"])
+def test_a_file_that_holds_something_else_is_left_alone(tmp_path, content):
+    path = tmp_path / "cursor"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=f"{path} holds no cursor; name another file, or delete it to begin anew"):
+        CursorFile(path).read()
+    assert path.read_bytes() == content
+
+
+def test_a_file_that_cannot_be_read_or_written_is_told(tmp_path):
+    with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
+        CursorFile(tmp_path).read()
+    with pytest.raises(CursorNotKept, match="cannot be written: No such file or directory"):
+        CursorFile(tmp_path / "no" / "cursor").keep(CURSOR)
+    with pytest.raises(CursorNotKept, match="cannot be written: Is a directory"):
+        CursorFile(tmp_path).keep(CURSOR)
+    assert list(tmp_path.parent.glob(f".{tmp_path.name}.*")) == []
+
+
+@pytest.mark.parametrize(
+    ("lost", "left", "cause", "sentence"),
+    [
+        (5, 17, "retention", "messages of room1/0 are lost: offsets 5 to 16 are gone (deleted by age, size or hand); it goes on at 17"),
+        (5, 6, "retention", "messages of room1/0 are lost: offset 5 is gone (deleted by age, size or hand); it goes on at 6"),
+        (5, 0, "recreated", "messages of room1/0 may be lost, from offset 5 on (the topic was made anew); it goes on at 0"),
+        (9, 4, "truncated", "messages of room1/0 may be lost, from offset 9 on (a broker lost the end of its log); it goes on at 4"),
+        (9, 4, "magic", "messages of room1/0 may be lost, from offset 9 on (magic); it goes on at 4"),
+    ],
+)
+def test_a_gap_is_said_in_words(lost, left, cause, sentence):
+    assert gap_sentence(Gap(chat="room1", partition=0, first_lost=lost, first_left=left, cause=cause)) == sentence
+
+
+def test_another_cluster_is_said_in_words():
+    gap = Gap(chat=None, partition=None, first_lost=None, first_left=None, cause="cluster")
+    assert gap_sentence(gap).startswith("the cursor is of another Kafka cluster")
