@@ -73,10 +73,10 @@ class Scenario:
 BESIDE = ("kafka_chat", "centrifugo")
 
 SCENARIOS = {
-    "paced-500": Scenario(clients=500, rate=50, peers=("kafka_chat", "centrifugo", "floor", "seed_shared")),
-    "burst-100": Scenario(clients=100, burst=5000, peers=("kafka_chat", "centrifugo", "seed_stack")),
+    "paced-500": Scenario(clients=500, rate=50, peers=("kafka_chat", "kafka_chat_v1", "centrifugo", "floor", "seed_shared")),
+    "burst-100": Scenario(clients=100, burst=5000, peers=("kafka_chat", "kafka_chat_v1", "centrifugo", "seed_stack")),
     "burst-500": Scenario(clients=500, burst=2000, processes=2, peers=BESIDE),
-    "burst-2000": Scenario(clients=2000, burst=1000, processes=2, peers=BESIDE),
+    "burst-2000": Scenario(clients=2000, burst=1000, processes=2, peers=("kafka_chat", "kafka_chat_v1", "centrifugo")),
     "burst-5000": Scenario(clients=5000, burst=200, processes=2, peers=BESIDE),
     "paced-2000": Scenario(clients=2000, rate=10, peers=BESIDE),
     "paced-5000": Scenario(clients=5000, rate=5, processes=2, peers=BESIDE),
@@ -221,6 +221,8 @@ def measure(
             command += ["--name", peer, "--topic", TOPIC, "--results", str(once), *scenario.options()]
             if peer == "centrifugo":
                 command.append("--centrifugo")
+            if peer == "kafka_chat_v1":
+                command += ["--query", "?meta=1"]
             try:
                 done = subprocess.run(command, cwd=ROOT, stdout=sys.stderr, timeout=LIMIT_SECONDS, check=False)
             except subprocess.TimeoutExpired:

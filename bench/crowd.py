@@ -11,7 +11,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-PATH = "/receive-message/client/{user}{number}"
+PATH = "/receive-message/client/{user}{number}{query}"
 CENTRIFUGO_PATH = "/connection/websocket"
 CENTRIFUGO_CHANNEL = "global"
 _AT_ONCE = 50  # handshakes that are under way together
@@ -80,6 +80,7 @@ class Crowd:
         centrifugo: they speak Centrifugo's protocol: they subscribe to channels, and answer its pings.
         first: the number of the first of them, where others are in other processes.
         user: what the names of users begin with, before the number.
+        query: of their addresses, with its question mark.
         channels: what the client of a number subscribes to at Centrifugo.
 
     Attributes:
@@ -91,11 +92,18 @@ class Crowd:
     """
 
     def __init__(
-        self, *, centrifugo: bool = False, first: int = 0, user: str = "u", channels: Channels = lambda number: [CENTRIFUGO_CHANNEL]
+        self,
+        *,
+        centrifugo: bool = False,
+        first: int = 0,
+        user: str = "u",
+        query: str = "",
+        channels: Channels = lambda number: [CENTRIFUGO_CHANNEL],
     ) -> None:
         self._centrifugo = centrifugo
         self._first = first
         self._user = user
+        self._query = query
         self._channels = channels
         self.clients: list[Client] = []
         self.cut = 0
@@ -123,7 +131,7 @@ class Crowd:
         first, joined = self._first + len(self.clients), []
         for low in range(first, first + count, _AT_ONCE):
             numbers = range(low, min(low + _AT_ONCE, first + count))
-            paths = [CENTRIFUGO_PATH if self._centrifugo else PATH.format(user=self._user, number=number) for number in numbers]
+            paths = [CENTRIFUGO_PATH if self._centrifugo else self._path(number) for number in numbers]
             asked = [(number, _ask(host, port, path, seconds, receive_buffer)) for number, path in zip(numbers, paths, strict=True)]
             for number, connection in asked:
                 rest = _accepted(connection)
@@ -180,6 +188,9 @@ class Crowd:
         for client in self.clients:
             client.socket.close()
         self._epoll.close()
+
+    def _path(self, number: int) -> str:
+        return PATH.format(user=self._user, number=number, query=self._query)
 
     def _frames(self, client: Client, data: bytes) -> bytes:
         """Return the whole data frames among what the client has; answers pings."""

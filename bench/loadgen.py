@@ -56,6 +56,7 @@ class Measurement:
                     first=first,
                     clients=end - first,
                     user=self.user,
+                    query=arguments.query,
                     centrifugo=arguments.centrifugo,
                     topic=self.topic,
                     rooms=arguments.rooms,
@@ -244,6 +245,7 @@ def main() -> None:
     parser.add_argument("--pid", type=int, required=True, help="of the server, whose cost is measured with that of its descendants")
     parser.add_argument("--name", default="server", help="what the results call it")
     parser.add_argument("--centrifugo", action="store_true", help="the server speaks Centrifugo's protocol")
+    parser.add_argument("--query", default="", help="of the clients' addresses: ?meta=1 for kafka-chat.v1")
     parser.add_argument("--topic", default="kafka.chat.global")
     parser.add_argument("--rooms", type=int, default=0, help=f"so many topics, {ROOM_TOPIC}0 and on, which have to be there")
     parser.add_argument("--followed", type=int, default=3, help="rooms that a client follows")

@@ -36,6 +36,7 @@ PONG_SECONDS = 8  # Centrifugo's default; kafka_chat's is 10
 
 PEERS = {
     "kafka_chat": "this project",
+    "kafka_chat_v1": "this project, clients of kafka-chat.v1",
     "kafka_chat_workers": "this project, two workers",
     "centrifugo": "Centrifugo, in Go: a Kafka consumer for the process, a channel for each chat",
     "seed_shared": "FastAPI, uvicorn, one aiokafka consumer, a queue per client",

@@ -30,6 +30,7 @@ class Part:
         first: the first client's number.
         clients: how many.
         user: what the names of users begin with.
+        query: of their addresses, with its question mark; "" for none.
         centrifugo: they speak Centrifugo's protocol.
         topic: that all follow, where there are no rooms.
         rooms: how many there are; 0: none.
@@ -41,6 +42,7 @@ class Part:
     first: int
     clients: int
     user: str
+    query: str
     centrifugo: bool
     topic: str
     rooms: int
@@ -154,7 +156,7 @@ class _Serving:
     def __init__(self, connection: Connection, part: Part) -> None:
         self._connection = connection
         self._part = part
-        self.crowd = Crowd(centrifugo=part.centrifugo, first=part.first, user=part.user, channels=part.channels)
+        self.crowd = Crowd(centrifugo=part.centrifugo, first=part.first, user=part.user, query=part.query, channels=part.channels)
 
     def connect(self) -> None:
         """Connect everybody."""
