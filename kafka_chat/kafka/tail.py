@@ -113,6 +113,7 @@ class KafkaTail:
         poller = partial(Poller, config, deliver=self._deliver, trouble=self._trouble, message_bytes=limits.message_bytes)
         self._poller = Pollers(poller, most=consumers)
         self._followed: dict[str, _Followed] = {}
+        self._unsettled: dict[_Followed, None] = {}  # those that the watch does not look after yet
         self._wished = trio.Event()
         self._called = trio.Event()  # the watch is called before its time
         self._broken: dict[Assignment, float] = {}  # dead until assigned again -> since when
@@ -146,13 +147,15 @@ class KafkaTail:
     def follow(self, topic: str) -> None:
         """Want a topic followed; see `Tail`."""
         if topic not in self._followed:
-            self._followed[topic] = _Followed(topic, trio.current_time())
+            followed = self._followed[topic] = _Followed(topic, trio.current_time())
+            self._unsettled[followed] = None
             self._wished.set()
 
     def unfollow(self, topic: str) -> None:
         """No longer want it; see `Tail`."""
         followed = self._followed.pop(topic, None)
         if followed is not None:
+            self._unsettled.pop(followed, None)
             self._unassign(followed)
 
     # What the thread hands over
@@ -186,12 +189,16 @@ class KafkaTail:
         while True:
             await self._wished.wait()
             self._wished = trio.Event()
-            fresh = [followed for followed in self._followed.values() if not followed.settled]
+            fresh = list(self._unsettled)
             try:
-                await self._look(fresh)
+                for first in range(0, len(fresh), TOPICS_A_LOOK):
+                    await self._look(fresh[first : first + TOPICS_A_LOOK])
             except BrokerError:
                 self._called.set()  # the watch tells of it
-            if not all(followed.settled for followed in fresh if self._follows(followed)):
+            for followed in fresh:
+                if followed.settled:
+                    self._unsettled.pop(followed, None)
+            if any(followed in self._unsettled for followed in fresh):
                 await trio.sleep(AGAIN_SECONDS)
                 self._wished.set()
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tests.support.tails import client_config
 
@@ -183,6 +183,8 @@ def test_what_a_consumer_is_asked_about_topics_makes_none(broker):
             listed = polled.list_topics(absent, timeout=SECONDS).topics[absent]
             assert listed.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
         polled.incremental_assign([TopicPartition(absent, 0, 0)])
+        with suppress(KafkaException):
+            polled.offsets_for_times([TopicPartition(absent, 0, OFFSET_END)], timeout=1)
         poll_for(polled, 1)
     assert absent not in broker.topics()
 
@@ -199,6 +201,21 @@ def test_a_topic_looked_up_after_it_was_assigned_is_read_at_once(kafka):
             polled.incremental_assign([TopicPartition(topic, 0, 0)])
             polled.list_topics(topic, timeout=SECONDS)
             poll_until(polled, bool)
+            waited.append(time.monotonic() - began)
+        assert min(waited) < 0.3, waited
+
+
+def test_topics_whose_offsets_were_asked_for_after_they_were_assigned_are_read_at_once(kafka):
+    topics = [topic_of(kafka, records=1) for _ in range(9)]
+    with consumer(kafka) as polled:
+        polled.incremental_assign([TopicPartition(topics[0], 0, 0)])
+        poll_until(polled, bool)
+        waited = []
+        for pair in (topics[1:3], topics[3:5], topics[5:7], topics[7:9]):
+            began = time.monotonic()
+            polled.incremental_assign([TopicPartition(topic, 0, 0) for topic in pair])
+            polled.offsets_for_times([TopicPartition(topic, 0, OFFSET_END) for topic in pair], timeout=SECONDS)
+            poll_until(polled, lambda came: len(came) == 2)
             waited.append(time.monotonic() - began)
         assert min(waited) < 0.3, waited
 
