@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
@@ -182,6 +183,28 @@ class ResumingClient:
     def visit(self) -> Visit:
         """The last connection."""
         return self.visits[-1]
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection that has not ended, as far as was read."""
+        return self._stream is not None
+
+    def next_offset(self, topic: str, lane: Lane) -> int | None:
+        """Return what `place()` says of a partition; None where it says nothing.
+
+        Args:
+            topic: its name.
+            lane: its number, and the identity that is meant.
+        """
+        mark = sha256(topic.encode()).digest()[:4]
+        for (prefix, partition), text in self._ids.items():
+            data = _bytes_of(text)
+            if data[1:5] == mark and partition == lane.partition and (not lane.topic or _text_of(data[5:21]) == lane.topic):
+                return list(_varints(data[len(_bytes_of(prefix)) :]))[1] + 1
+        told = read_cursor(self.cursor)[1].get(mark) if self.cursor else None
+        if told is None or (lane.topic and told.topic != lane.topic) or lane.partition >= len(told.offsets):
+            return None
+        return told.offsets[lane.partition]
 
     def place(self) -> str | None:
         """Return the cursor of all that came so far; None where nothing tells."""
@@ -448,11 +471,11 @@ class ResumingClient:
 
     def _lane(self, frame: FrameV1) -> Lane:
         """Return where a message belongs, and check that its id says the same as its other fields."""
-        data = base64.urlsafe_b64decode(frame.meta.id + "=" * (-len(frame.meta.id) % 4))
+        data = _bytes_of(frame.meta.id)
         numbers = list(_varints(data[21:]))
         if (data[0], *numbers) != (2, frame.meta.partition, frame.meta.offset):
             raise BrokenStream(f"the id does not say where the message is: {frame}")
-        topic = base64.urlsafe_b64encode(data[5:21]).rstrip(b"=").decode() if self._identities else ""
+        topic = _text_of(data[5:21]) if self._identities else ""
         return Lane(frame.chat, frame.meta.partition, topic)
 
 
@@ -466,7 +489,7 @@ class ToldPlace:
 
 def read_cursor(text: str) -> tuple[int, dict[bytes, ToldPlace]]:
     """Return what a cursor of one part says: the next offset of the subscriptions, and the topics by 4 bytes of the hash of their names."""
-    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    data = _bytes_of(text)
     assert data[0] == 1, text
     subscriptions, at = _varint(data, 5)
     places: dict[bytes, ToldPlace] = {}
@@ -477,7 +500,7 @@ def read_cursor(text: str) -> tuple[int, dict[bytes, ToldPlace]]:
         for _ in range(count):
             number, at = _varint(data, at)
             offsets.append(number - 1 if number else None)
-        places[mark] = ToldPlace(base64.urlsafe_b64encode(identity).rstrip(b"=").decode() if any(identity) else "", offsets)
+        places[mark] = ToldPlace(_text_of(identity) if any(identity) else "", offsets)
     return subscriptions, places
 
 
@@ -489,6 +512,14 @@ def resuming(clients: Sequence[ResumingClient]) -> Iterator[None]:
     finally:
         for client in clients:
             client.let_go()
+
+
+def _bytes_of(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _text_of(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

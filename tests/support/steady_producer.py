@@ -99,13 +99,12 @@ class SteadyProducer:
         """Have `run` return."""
         self._stop.set()
 
-    def burst(self, room: Room, count: int) -> None:
-        """Produce so many now, and return once they are acknowledged; not beside `run`."""
-        self._producer.list_topics(room.topic, timeout=20)
-        rooms, self.rooms = self.rooms, [room]
+    def some(self, count: int) -> None:
+        """Produce so many as quickly as it goes, and return once they are acknowledged; not beside `run`."""
+        for room in self.rooms:
+            self._producer.list_topics(room.topic, timeout=20)
         for _ in range(count):
             self._one()
-        self.rooms = rooms
         self.flush()
 
     def flush(self) -> None:

@@ -1,0 +1,527 @@
+"""Brokers, two instances and some clients, to which anything may happen, with a model of what each client is owed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+
+from .brokers import Broker, KafkaCluster, Transaction
+from .calls import subscribe, unsubscribe
+from .chats import Chats, message
+from .checker import Fault, Journal, Kind, Lane, Ledger, Owed, Record, check, everything
+from .resuming_client import Cut, Meta, ResumingClient, read_cursor
+from .serving import serving
+from .serving import until_ready as ready
+from .steady_producer import identity_told
+
+if TYPE_CHECKING:
+    from kafka_chat.settings import Settings
+
+INSTANCES = 2
+PARTITIONS = 4  # at most; all of them on the embedded broker
+SETTLE_SECONDS = 20.0  # for all that is owed to arrive; then the checker names what did not
+LOOK_SECONDS = 0.002
+SMALL_BUFFER = 4096
+PADDING = "x" * 1000
+T = TypeVar("T")
+
+Filter = Callable[[Record], bool]
+
+
+def only_a(record: Record) -> bool:
+    """Let through what the parameter `tag=a` does."""
+    return record.tag in (None, "a")
+
+
+class Loop:
+    """A trio run in a thread of its own, for who is not async."""
+
+    def __init__(self) -> None:
+        self.nursery: trio.Nursery
+        self._token: trio.lowlevel.TrioToken
+        self._up = threading.Event()
+        self._stop: trio.Event
+        self._thread = threading.Thread(target=trio.run, args=(self._run,), name="world")
+
+    def start(self) -> None:
+        """Begin, and return once it runs."""
+        self._thread.start()
+        self._up.wait()
+
+    def do(self, act: Callable[..., Awaitable[T]], *args: object) -> T:
+        """Have something done there, and return what it returns."""
+        return trio.from_thread.run(act, *args, trio_token=self._token)
+
+    def end(self) -> None:
+        """Cancel all that runs there, and return once nothing does."""
+        trio.from_thread.run_sync(self._stop.set, trio_token=self._token)
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+    async def _run(self) -> None:
+        self._token, self._stop = trio.lowlevel.current_trio_token(), trio.Event()
+        async with trio.open_nursery() as self.nursery:
+            self._up.set()
+            await self._stop.wait()
+            self.nursery.cancel_scope.cancel()
+
+
+class Instance:
+    """One service, which can be ended and begun anew."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.url = ""
+        self._settings = settings
+        self._stop = trio.Event()
+        self._ended = trio.Event()
+
+    async def begin(self, nursery: trio.Nursery) -> None:
+        """Serve, and return once clients may be sent there."""
+        self._stop, self._ended = trio.Event(), trio.Event()
+        await nursery.start(self._run)
+
+    async def end(self) -> None:
+        """Drain, and return once that is over."""
+        self._stop.set()
+        await self._ended.wait()
+
+    async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        async with serving(self._settings, check_leaks=False) as server:
+            self.url = server.url
+            await ready(server)
+            task_status.started()
+            await self._stop.wait()
+        self._ended.set()
+
+
+@dataclass(eq=False)
+class Client:
+    """One client of a user, as the model has it.
+
+    Attributes:
+        resuming: what is connected.
+        passes: what its filter lets through.
+        heard: the chats that it follows, as far as it has been told.
+        subscribed: chat -> which subscription to it the client knows of.
+        reader: reads, while the client is not slow.
+        controls: how many of the visit's control frames the model has taken.
+        open: a lane -> from where on it is owed.
+    """
+
+    resuming: ResumingClient
+    passes: Filter = everything
+    heard: set[str] = field(default_factory=set)
+    subscribed: dict[str, int] = field(default_factory=dict)
+    reader: trio.CancelScope | None = None
+    controls: int = 0
+    open: dict[Lane, int] = field(default_factory=dict)
+
+    @property
+    def connected(self) -> bool:
+        return self.resuming.connected
+
+    @property
+    def slow(self) -> bool:
+        return self.connected and self.reader is None
+
+    def begin(self, lane: Lane, first: int) -> None:
+        """Owe it a lane from an offset on."""
+        self.end(lane, first)
+        self.open[lane] = first
+        self.resuming.journal.owe(lane, first, passes=self.passes)
+
+    def end(self, lane: Lane, end: int) -> None:
+        """Owe it a lane up to an offset only."""
+        first = self.open.pop(lane, None)
+        if first is not None:
+            owed = self.resuming.journal.owed[lane]
+            assert owed[-1].end is None
+            owed[-1] = Owed(first, max(first, end), owed[-1].passes)
+
+
+@dataclass
+class Subscription:
+    """That a user follows a chat.
+
+    Attributes:
+        generation: tells it from earlier and later ones to the same chat.
+        positions: a lane -> where it begins.
+    """
+
+    generation: int
+    positions: dict[Lane, int]
+
+
+class World:
+    """What there is, what happens to it, and what is owed to whom. All methods are for one caller at a time, not async."""
+
+    def __init__(self, broker: Broker, chats: Chats) -> None:
+        settings = chats.settings_for(broker, memory__bytes=65_536, server__drain_seconds=0.5)
+        self.ledger = Ledger()
+        self.clients: list[Client] = []
+        self._broker = broker
+        self._names = chats
+        self._loop = Loop()
+        self._instances = [Instance(settings) for _ in range(INSTANCES)]
+        self._example = 0
+        self._number = 0
+        self._generation = 0
+        self._topics: dict[str, list[Lane]] = {}
+        self._ends: dict[Lane, int] = {}
+        self._subscriptions: dict[str, dict[str, Subscription]] = {}
+        self._transaction: Transaction | None = None
+        self._pending: list[tuple[Lane, int, Record]] = []  # of partitions with an open transaction: readers do not see them
+        self._open_from: dict[Lane, int] = {}
+
+    # --- the frame
+
+    def start(self) -> None:
+        """Start the instances."""
+        self._loop.start()
+        for instance in self._instances:
+            self._loop.do(instance.begin, self._loop.nursery)
+
+    def stop(self) -> None:
+        """Stop all."""
+        for instance in self._instances:
+            self._loop.do(instance.end)
+        self._loop.end()
+
+    def new_example(self, users: list[str], rooms: list[str]) -> tuple[list[Client], list[str]]:
+        """Begin with clients and chats that were never seen before; the chats have no topics yet."""
+        self._example += 1
+        self.ledger, self.clients, self._topics, self._ends, self._subscriptions = Ledger(), [], {}, {}, {}
+        for at, user in enumerate(users):
+            name = f"{user}{self._example}"
+            journal = Journal(f"client {at} ({user})")
+            resuming = ResumingClient(journal, name, identities=not self._broker.embedded, receive_buffer=SMALL_BUFFER if at % 2 else None)
+            self.clients.append(Client(resuming))
+            self._subscriptions[name] = {}
+        return self.clients, [f"{room}{self._example}" for room in rooms]
+
+    def end_example(self) -> None:
+        """Have everybody here and reading, and everything said that is owed; then go."""
+        try:
+            if self._transaction is not None:
+                self.end_transaction(commit=True)
+            for client in self.clients:
+                if not client.connected:
+                    self.connect(client, 0)
+                self.read_on(client)
+            for chat, lanes in self._topics.items():
+                for lane in lanes:
+                    self.produce(chat, lane.partition, 1)
+            self.settle()
+        finally:
+            self._loop.do(self._leave)
+
+    # --- what happens
+
+    def create(self, chat: str, partitions: int) -> None:
+        """Make the topic of a chat; on the embedded broker it has four partitions whatever is asked."""
+        identity = identity_told(self._broker.create_topic(self._names.topic(chat), partitions))
+        count = PARTITIONS if self._broker.embedded else partitions
+        self._appear(chat, [Lane(chat, partition, identity) for partition in range(count)])
+
+    def exists(self, chat: str) -> bool:
+        """Whether a chat has a topic."""
+        return chat in self._topics
+
+    def partitions(self, chat: str) -> int:
+        """Return how many a chat has."""
+        return len(self._topics[chat])
+
+    def add_partition(self, chat: str) -> None:
+        """Add one."""
+        lanes = self._topics[chat]
+        self._kafka.add_partitions(self._names.topic(chat), len(lanes) + 1)
+        self._appear(chat, [Lane(chat, len(lanes), lanes[0].topic)])
+
+    def recreate(self, chat: str, partitions: int) -> None:
+        """Delete a topic, and make one of the same name."""
+        old = self._topics.pop(chat)
+        self._kafka.delete_topic(self._names.topic(chat))
+        self.ledger.deleted(chat, old[0].topic)
+        for lane in old:
+            self._ends.pop(lane)
+        self.create(chat, partitions)
+
+    def produce(self, chat: str, partition: int, count: int, *, tag: str | None = None, large: bool = False) -> None:
+        """Produce so many messages."""
+        lane = self._topics[chat][partition % len(self._topics[chat])]
+        numbers = range(self._number, self._number + count)
+        self._number += count
+        values = [message(f"{number} {PADDING if large else ''}", tag=tag) for number in numbers]
+        records = self._broker.produce_many(self._names.topic(chat), values, partition=lane.partition)
+        for number, record in zip(numbers, records, strict=True):
+            self._note(lane, record.offset, Record(number, tag=tag))
+
+    def in_transaction(self, chat: str, partition: int, count: int) -> None:
+        """Produce within the transaction that is open, or begin one."""
+        lane = self._topics[chat][partition % len(self._topics[chat])]
+        self._transaction = self._transaction or self._kafka.transaction()
+        for number in range(self._number, self._number + count):
+            record = self._transaction.produce(self._names.topic(chat), message(f"{number} "), partition=lane.partition)
+            self._open_from.setdefault(lane, record.offset)
+            self._pending.append((lane, record.offset, Record(number, committed=False)))  # whether it counts is told at the end
+        self._number += count
+
+    @property
+    def transaction_is_open(self) -> bool:
+        return self._transaction is not None
+
+    def end_transaction(self, *, commit: bool) -> None:
+        """Commit or abort the transaction that is open."""
+        assert self._transaction is not None
+        (self._transaction.commit if commit else self._transaction.abort)()
+        self._transaction, pending = None, self._pending
+        for lane in self._open_from:
+            self._ends[lane] = self._kafka.offsets(self._names.topic(lane.chat), lane.partition).last_stable
+        self._pending, self._open_from = [], {}
+        for lane, offset, record in pending:
+            self.ledger.produced(lane, offset, record._replace(committed=commit or record.committed))
+
+    def trim(self, chat: str, partition: int, share: float) -> None:
+        """Delete a share of what a partition has."""
+        lane = self._topics[chat][partition % len(self._topics[chat])]
+        before = int(self._end(lane) * share)
+        if before:
+            self.ledger.trimmed(lane, self._kafka.delete_records(self._names.topic(chat), lane.partition, before))
+
+    def restart(self, instance: int) -> None:
+        """End an instance, and begin it anew."""
+        self._loop.do(self._instances[instance].end)
+        self._loop.do(self._instances[instance].begin, self._loop.nursery)
+
+    # --- what clients do
+
+    def subscribe(self, client: Client, chat: str, *, instance: int | None) -> None:
+        """Subscribe a user to a chat: by an op of the client, which is connected and reads, or at an instance."""
+        user = client.resuming.user
+        stable = {lane: self._end(lane) for lane in self._topics.get(chat, [])}
+        if instance is None:
+            self._loop.do(self._ask, client, {"op": "subscribe", "chat": chat})
+        else:
+            self._loop.do(subscribe, self._instances[instance].url, user, chat)
+        if chat not in self._subscriptions[user]:
+            self._generation += 1
+            self._subscriptions[user][chat] = Subscription(self._generation, stable)
+
+    def unsubscribe(self, client: Client, chat: str, *, instance: int | None) -> None:
+        """Unsubscribe a user likewise."""
+        user = client.resuming.user
+        if instance is None:
+            self._loop.do(self._ask, client, {"op": "unsubscribe", "chat": chat})
+        else:
+            self._loop.do(unsubscribe, self._instances[instance].url, user, chat)
+        self._subscriptions[user].pop(chat, None)
+
+    def connect(self, client: Client, instance: int, *, in_frame: bool = False) -> None:
+        """Come for the first time, or again with the cursor; read."""
+        stable = {lane: self._end(lane) for lane in self._ends}
+        anew = not client.resuming.visits
+        self._take_controls(client)
+        at = {lane: self._next_offset(client, lane) for lane in client.open}
+        client.resuming.query = [("tag", "a")] if client.passes is only_a else []
+        self._loop.do(self._come, client, self._instances[instance].url, in_frame)
+        hello = client.resuming.visit.hello
+        assert hello is not None
+        now = self._subscriptions[client.resuming.user]
+        assert set(hello.chats) == {*now, "global"}, f"{hello.chats} are followed, not {sorted(now)}"
+        assert (hello.resume == "none") is anew, hello
+        for lane in list(client.open):
+            known = client.subscribed.get(lane.chat)
+            if lane.chat not in now or now[lane.chat].generation != known:
+                client.end(lane, at[lane])
+            elif client.resuming.journal.owed[lane][-1].passes is not client.passes and lane in self._ends:
+                client.begin(lane, at[lane])
+        for chat, subscription in now.items():
+            if anew:
+                for lane in self._topics.get(chat, []):
+                    told = self._told(hello, lane)
+                    assert told <= stable[lane], f"it begins at {told} of {lane}, where {stable[lane]} was the end before it came"
+                    client.begin(lane, told)
+            elif client.subscribed.get(chat) != subscription.generation:
+                for lane, position in subscription.positions.items():
+                    client.begin(lane, position)
+            client.subscribed[chat] = subscription.generation
+        client.heard = set(now)
+        for chat in set(client.subscribed) - set(now):
+            del client.subscribed[chat]
+
+    def cut(self, client: Client, how: Cut) -> None:
+        """Cut it off; what it had not read is read again when it comes back."""
+        self._loop.do(self._stop_reading, client)
+        self._loop.do(client.resuming.cut, how)
+        self._take_controls(client)
+
+    def slow_down(self, client: Client) -> None:
+        """Have it read nothing more."""
+        self._loop.do(self._stop_reading, client)
+
+    def read_on(self, client: Client) -> None:
+        """Have it read again."""
+        if client.connected and client.reader is None:
+            self._loop.do(self._start_reading, client)
+
+    # --- what has to be so
+
+    def settle(self) -> None:
+        """Wait until all have what they are owed, as far as they are here and read.
+
+        Raises:
+            AssertionError: something is wrong, and what.
+        """
+        self._loop.do(self._settle)
+        here = {client.resuming.journal.client for client in self.clients if client.connected and not client.slow}
+        faults = [fault for fault in self._faults() if fault.kind is not Kind.LOST or fault.client in here]
+        assert not faults, "\n".join(map(str, faults))
+        for client in self.clients:
+            if client.resuming.journal.client in here:
+                user = client.resuming.user
+                assert client.heard == set(self._subscriptions[user]), f"{client.resuming.journal.client} was told of {client.heard}"
+
+    # --- inside
+
+    @property
+    def _kafka(self) -> KafkaCluster:
+        assert isinstance(self._broker, KafkaCluster)
+        return self._broker
+
+    def _faults(self) -> list[Fault]:
+        for client in self.clients:
+            self._take_controls(client)
+        return check(self.ledger, [client.resuming.journal for client in self.clients])
+
+    async def _settle(self) -> None:
+        with trio.move_on_after(SETTLE_SECONDS):
+            while not all(map(self._has_all, self.clients)):  # noqa: ASYNC110 - nobody tells
+                await trio.sleep(LOOK_SECONDS)
+
+    def _has_all(self, client: Client) -> bool:
+        if not client.connected or client.slow:
+            return True
+        self._take_controls(client)
+        if client.heard != set(self._subscriptions[client.resuming.user]):
+            return False
+        for lane, first in client.open.items():
+            came = client.resuming.journal.recorded[lane].offsets
+            for offset in reversed(self.ledger.lanes.get(lane, {})):
+                record = self.ledger.lanes[lane][offset]
+                if record.committed and offset >= first and client.passes(record) and not self.ledger.is_gone(lane, offset):
+                    if not (came and came[-1] >= offset):
+                        return False
+                    break
+        return True
+
+    def _take_controls(self, client: Client) -> None:
+        """Take over what a client was told of its subscriptions since it came."""
+        if not client.resuming.visits:
+            return
+        controls = client.resuming.visit.controls
+        new, client.controls = controls[client.controls :], len(controls)
+        now = self._subscriptions[client.resuming.user]
+        for control in new:
+            if control.type == "subscribed" and control.chat not in client.heard:
+                client.heard.add(control.chat)
+                subscription = now.get(control.chat)
+                if subscription is not None:  # else it was unsubscribed from since, which is told next
+                    client.subscribed[control.chat] = subscription.generation
+                for lane in self._topics.get(control.chat, []):
+                    told = control.positions.get(str(lane.partition), 0)
+                    if subscription is not None and lane in subscription.positions:
+                        end = subscription.positions[lane]
+                        assert told <= end, f"{lane} is delivered from {told} on, where {end} was the end before it was asked for"
+                    client.begin(lane, told)
+            elif control.type == "unsubscribed" and control.chat in client.heard:
+                client.heard.discard(control.chat)
+                client.subscribed.pop(control.chat, None)
+                for lane in [lane for lane in client.open if lane.chat == control.chat]:
+                    client.end(lane, control.positions.get(str(lane.partition), client.open[lane]))
+
+    def _next_offset(self, client: Client, lane: Lane) -> int:
+        """Return where a client stands that it knows of itself."""
+        had = client.resuming.next_offset(self._names.topic(lane.chat), lane)
+        return client.open[lane] if had is None else max(had, client.open[lane])
+
+    def _told(self, hello: Meta, lane: Lane) -> int:
+        """Return where a client begins that comes without a cursor, as `hello` has it."""
+        assert hello.cursor is not None
+        place = read_cursor(hello.cursor)[1].get(sha256(self._names.topic(lane.chat).encode()).digest()[:4])
+        if place is None or lane.partition >= len(place.offsets) or (lane.topic and place.topic != lane.topic):
+            return 0
+        offset = place.offsets[lane.partition]
+        assert offset is not None, hello
+        return offset
+
+    def _appear(self, chat: str, lanes: list[Lane]) -> None:
+        """Partitions are there that were not: who follows the chat gets them from the beginning."""
+        self._topics.setdefault(chat, []).extend(lanes)
+        for lane in lanes:
+            self._ends[lane] = 0
+            for subscriptions in self._subscriptions.values():
+                if chat in subscriptions:
+                    subscriptions[chat].positions[lane] = 0
+            for client in self.clients:
+                if chat in client.subscribed:
+                    client.begin(lane, 0)
+
+    def _end(self, lane: Lane) -> int:
+        """Return the last stable offset."""
+        return self._open_from.get(lane, self._ends[lane])
+
+    def _note(self, lane: Lane, offset: int, record: Record) -> None:
+        if lane in self._open_from:
+            self._pending.append((lane, offset, record))  # readers do not see it before the transaction ends
+        else:
+            self._ends[lane] = offset + 1
+            self.ledger.produced(lane, offset, record)
+
+    async def _come(self, client: Client, url: str, in_frame: bool) -> None:  # noqa: FBT001 - by position from another thread
+        await client.resuming.come(url, in_frame=in_frame)
+        client.controls = 0
+        await client.resuming.read_until(lambda: client.resuming.visit.hello is not None)
+        await self._start_reading(client)
+
+    async def _ask(self, client: Client, op: dict[str, Any]) -> None:
+        await self._stop_reading(client)
+        answer = await client.resuming.ask(**op)
+        assert answer.type == op["op"] + "d", answer
+        await self._start_reading(client)
+
+    async def _leave(self) -> None:
+        for client in self.clients:
+            await self._stop_reading(client)
+            client.resuming.let_go()
+
+    async def _start_reading(self, client: Client) -> None:
+        client.reader = await self._loop.nursery.start(self._read, client)
+
+    async def _stop_reading(self, client: Client) -> None:
+        if client.reader is not None:
+            client.reader.cancel()
+            while client.reader is not None:
+                await trio.lowlevel.checkpoint()
+
+    async def _read(self, client: Client, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        with trio.CancelScope() as scope:
+            task_status.started(scope)
+            await client.resuming.read()
+        client.reader = None
+
+
+@contextmanager
+def world(broker: Broker, chats: Chats) -> Iterator[World]:
+    """Be in a world for as long as the block lasts."""
+    made = World(broker, chats)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
