@@ -48,3 +48,7 @@ UNTIL = parameter("until", f"Only what is older, and then the end: {_TIMES}; not
 CHATS = repeated("chat", "Only these chats, subscribed or not. Nothing is stored.", ["room1"])
 TAGS = repeated("tag", "Only messages with one of these tags, or without any. A filter, no access control.", ["blue"])
 SENDERS = repeated("sender", "Only messages from one of these senders. A filter, no access control.", ["bob"])
+META = parameter("meta", "1 asks for `kafka-chat.v1` where the subprotocol cannot be offered.", "1", enum=["0", "1"])
+HEARTBEAT = parameter(
+    "heartbeat", "`kafka-chat.v1`: a frame with the cursor every so many seconds; 10 to 600, clamped.", 25, type="integer"
+)

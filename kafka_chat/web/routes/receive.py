@@ -14,7 +14,8 @@ from ...delivery.live_socket import Close
 from ...delivery.protocol import SUBPROTOCOL
 from ...errors import Overloaded, RequestError
 from ..errors import upgrade_required
-from ..openapi import refuses, speaks
+from ..openapi import add_to_operation, refuses, speaks
+from ..parameter_documents import CHATS, CURSOR, FROM, HEARTBEAT, META, REWIND_BY, SENDERS, TAGS, UNTIL
 from ..parameters import parse_wishes
 from ..raw_path import rest_of_path
 from ..seams import ADMISSION, REFUSAL, service
@@ -32,9 +33,8 @@ moment the handshake is answered:
 {"sender": "bob", "text": "hello", "tag": null, "chat": "room1"}
 ```
 
-`chat` is the topic without its prefix (`kafka.chat.`), `tag` is null where the message has none. Nothing else is ever
-sent. Within a partition of a topic messages come in order, each once; what was sent while the user was away does not
-come. A user may have any number of sockets; each gets everything, the sender's own messages included. Subscriptions
+`chat` is the topic without its prefix (`kafka.chat.`), `tag` is null where the message has none. Nothing else is sent to who
+asks for nothing else. Within a partition of a topic messages come in order, each once. A user may have any number of sockets; each gets everything, the sender's own messages included. Subscriptions
 made while a socket is open count at once.
 
 In a browser:
@@ -46,12 +46,23 @@ socket.onclose = (event) => console.log(event.code, event.reason);
 ```
 
 Send nothing: text is discarded, and over 1,000 frames in 10 seconds end the connection.
+
+To miss nothing, offer the subprotocol `kafka-chat.v1`, or add `?meta=1`: then each message has `meta` with its `id`, partition,
+offset, time, key and headers; frames that have `meta` only say `hello`, `live`, `gap`, `subscribed`, `unsubscribed`, `heartbeat`,
+`reconnect` and `error`; and text frames such as `{"op":"subscribe","chat":"room1"}`, `{"op":"send",…}` and `{"op":"ping"}` are
+answered. Come back with `?cursor=` and the last `cursor` that you were told, a dot and the last message's `id`, and you get exactly
+what followed, from any instance. `/kafka-chat.js` is a client for pages that does all that.
+
+With the subprotocol, a bad parameter closes the WebSocket by 4400 and the reason, and too many who catch up by 1013; without it,
+they are refused by 400 and 503.
 """
+_ASKED = add_to_operation(parameters=[META, CURSOR, FROM, REWIND_BY, UNTIL, CHATS, TAGS, SENDERS, HEARTBEAT])
 _ACCEPTED = "The handshake is answered; messages follow as text frames."
 
 
 @receive.websocket(_PATH + "<rest:username>")
 @tag(["Messages"])
+@_ASKED
 @speaks(_FRAMES, accepted=_ACCEPTED)
 @refuses(400, 403, 426, 503)
 async def receive_messages(username: str) -> None:
@@ -61,6 +72,7 @@ async def receive_messages(username: str) -> None:
 
 @receive.websocket(_OLD_PATH + "<rest:username>")
 @tag(["Compatibility"])
+@_ASKED
 @speaks(f"The same as `{_PATH}{{username}}`, which new clients use.\n\n{_FRAMES.replace(_PATH, _OLD_PATH)}", accepted=_ACCEPTED)
 @refuses(400, 403, 426, 503)
 async def receive_messages_of_user(username: str) -> None:
