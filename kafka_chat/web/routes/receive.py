@@ -34,8 +34,8 @@ moment the handshake is answered:
 ```
 
 `chat` is the topic without its prefix (`kafka.chat.`), `tag` is null where the message has none. Nothing else is sent to who
-asks for nothing else. Within a partition of a topic messages come in order, each once. A user may have any number of sockets; each gets everything, the sender's own messages included. Subscriptions
-made while a socket is open count at once.
+asks for nothing else. Within a partition of a topic messages come in order, each once. A user may have any number of sockets;
+each gets everything, the sender's own messages included. Subscriptions made while a socket is open count at once.
 
 In a browser:
 
