@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.support.brokers import Broker, KafkaCluster
 from tests.support.calls import following, running, until
 from tests.support.chats import Chats, message
-from tests.support.clients import Delivery, open_chat, receive_path, refusal
+from tests.support.clients import Delivery, open_chat, open_raw, receive_path, refusal
 from tests.support.v1_client import open_v1
 
 
@@ -173,7 +173,7 @@ async def test_too_many_who_catch_up_are_told_to_come_again(kafka: KafkaCluster,
     async with running(settings) as server:
         from_start = ("from", "earliest")
         # It reads none of it, so it catches up for as long as it is there.
-        async with open_v1(server.url, "slow", from_start), open_chat(server.url, "plain"):
+        async with open_raw(server.url, receive_path("slow") + "?from=earliest"), open_chat(server.url, "plain"):
             async with open_v1(server.url, "ann", from_start) as second:
                 assert (await second.closed()).code == 1013
             answer = await refusal(server.url, receive_path("ann") + "?from=earliest")
