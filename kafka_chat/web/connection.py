@@ -78,14 +78,15 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
             send: the ASGI callable.
             abort: ends this WebSocket at once.
         """
+        answering = cast("Answering | None", self._scope_dict().pop(ANSWERING, None))
 
         async def accept() -> Sink:
-            await send({"type": "websocket.accept", "subprotocol": self._subprotocol, "headers": []})
+            subprotocol = self._subprotocol if answering is None else None
+            await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
             sink = open_sink(self.scope, send, abort=abort)
             self._scope_dict().clear()  # nobody asks for it any more; a browser sends kilobytes of headers
             return sink
 
-        answering = cast("Answering | None", self._scope_dict().pop(ANSWERING, None))
         run = self._service.run_session if answering is None else partial(self._service.run_dialogue, answering=answering)
         await run(admission, accept=accept, inbox=AsgiInbox(receive), peer=_peer(self.scope))
 

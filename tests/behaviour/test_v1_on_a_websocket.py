@@ -203,3 +203,13 @@ async def test_a_client_resumes_exactly_on_the_markers_of_transactions(kafka: Ka
             assert (await back.control("hello"))["resume"] == "exact"
             kafka.produce(topic, message("m2"))
             assert await back.texts(1) == ["m2"]
+
+
+async def test_only_the_route_that_speaks_it_names_the_subprotocol(kafka: KafkaCluster, chats: Chats) -> None:
+    offered = {"Sec-WebSocket-Protocol": "chat, kafka-chat.v1"}
+    async with running(chats.settings_for(kafka)) as server:
+        for path, named in [(receive_path("ann"), "kafka-chat.v1"), ("/subscribing/ann", None)]:
+            async with open_raw(server.url) as client:
+                response = await client.handshake(path, headers=offered)
+                assert response.status == 101
+                assert response.headers.get("sec-websocket-protocol") == named
