@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from .errors import RequestError, SettingsError
+from .nursery import open_tasks
 from .terminal import colours_wanted, harmless
 
 if TYPE_CHECKING:
@@ -150,7 +152,21 @@ def _listen(parsed: argparse.Namespace) -> int:
         meta=parsed.meta,
         colours=colours_wanted(sys.stdout),
     )
-    return _run(partial(listen, wanted, show=_print, tell=_tell))
+    return _run(partial(_until_terminated, partial(listen, wanted, show=_print, tell=_tell)))
+
+
+async def _until_terminated(run: Callable[[], Awaitable[None]]) -> int:
+    """Run until it ends or SIGTERM comes, which ends it between two lines: what is printed is noted, too."""
+    with trio.open_signal_receiver(signal.SIGTERM) as signals, trio.CancelScope() as running:
+
+        async def watch() -> None:
+            async for _ in signals:
+                running.cancel()
+
+        async with open_tasks() as tasks:
+            tasks.start_soon(watch)
+            await run()
+    return 128 + signal.SIGTERM if running.cancelled_caught else 0
 
 
 def _cursor(parsed: argparse.Namespace) -> int:
@@ -203,16 +219,16 @@ def _check(parsed: argparse.Namespace) -> int:
     return 0 if all(finding.ok for finding in findings) else FAILED
 
 
-def _run(run: Callable[[], Awaitable[None]]) -> int:
+def _run(run: Callable[[], Awaitable[int | None]]) -> int:
     """Run until it ends or is interrupted; an error that is alone comes out as itself, however deep its nursery."""
     try:
-        trio.run(run)
+        # At checkpoints only: what is printed is also noted.
+        return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True) or 0
     except BaseExceptionGroup as group:
         for kind in (KeyboardInterrupt, BrokenPipeError):
             if group.subgroup(kind) is not None:
                 raise kind from group
         raise
-    return 0
 
 
 def _open_stdout(*, as_json: bool) -> None:

@@ -54,12 +54,14 @@ class Relay:
             self._connections.add(connection)
             try:
                 await self._whole.wait()
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 async with client, await trio.open_tcp_stream("127.0.0.1", urlsplit(self.service).port or 80) as service:
-                    for side in (client, service):
-                        side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    service.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._pass, client, service)
                         nursery.start_soon(self._pass, service, client)
+            except OSError:
+                return  # nobody listens there: the client has got an RST
             finally:
                 self._connections.remove(connection)
 
