@@ -1,4 +1,4 @@
-"""The browser that pages are opened in; where there is none that is told loudly, and in CI it is a failure."""
+"""A browser, a service, and a network between them; where there is no browser that is told loudly, and in CI it is a failure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.pages.written import Written
+from tests.support.brokers import EmbeddedBroker
+from tests.support.chats import Chats
 from tests.support.chromium import Browser, chromium, open_chromium
+from tests.support.relay import Relay, open_relay
+from tests.support.serving import Server, serving, until_ready
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,6 +29,28 @@ async def browser() -> AsyncIterator[Browser]:
         pytest.skip(MISSING)
     async with open_chromium() as browser:
         yield browser
+
+
+@pytest.fixture
+async def server(embedded: EmbeddedBroker, chats: Chats) -> AsyncIterator[Server]:
+    """The service."""
+    async with serving(chats.settings_for(embedded, sending__enabled=True), check_leaks=False) as server:
+        await until_ready(server)
+        yield server
+
+
+@pytest.fixture
+async def relay(server: Server) -> AsyncIterator[Relay]:
+    """The network before it."""
+    async with open_relay(server.url) as relay:
+        yield relay
+
+
+@pytest.fixture
+def written(embedded: EmbeddedBroker, chats: Chats) -> Written:
+    """The default chat, empty."""
+    embedded.create_topic(chats.topic("global"), 4)
+    return Written(embedded, chats.topic("global"), "global")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
