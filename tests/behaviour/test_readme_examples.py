@@ -38,23 +38,26 @@ async def test_two_terminals_and_curl_and_python_chat_as_it_says():
         listen = here(examples("sh", "kafka-chat listen"), server.url)
         send = here(examples("sh", "kafka-chat send"), server.url)
         curl = here(examples("sh", "curl -X POST"), server.url)
-        python = here(examples("python", "websockets.connect"), server.url)
+        bare = here(examples("python", "websockets.connect"), server.url)
+        returning = here(examples("python", "open_chat"), server.url)
         async with (
             child(["bash", "-ec", listen], env=environment) as listener,
-            child([sys.executable, "-c", python], env=environment) as script,
+            child([sys.executable, "-c", bare], env=environment) as bare_script,
+            child([sys.executable, "-c", returning], env=environment) as returning_script,
         ):
             await listener.wait_for("connected to .* as ann")
             await listener.wait_for("subscribed ann to room1")
-            await _connected(server.url, 2)
+            await _connected(server.url, 3)
             async with child(["bash", "-ec", send], env=environment) as sender:
                 assert await sender.wait() == 0, sender.stderr
             for line in curl.splitlines():
                 await as_curl(line)
-            for client in (listener, script):
+            for client in (listener, bare_script, returning_script):
                 await client.wait_for("room1 bob:? hello from a terminal")
                 await client.wait_for("room1 bob:? hello from curl")
             listener.terminate()
-            script.kill()
+            bare_script.kill()
+            returning_script.kill()
 
 
 async def as_curl(line: str) -> None:
