@@ -23,6 +23,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11WSConnection
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.trio.worker_context import EventWrapper
 
 from ..delivery.frames import PING
 from .hypercorn_websocket import ChatWSStream
@@ -34,12 +35,13 @@ if TYPE_CHECKING:
 
     from hypercorn.config import Config
     from hypercorn.protocol.h11 import H11Protocol
-    from hypercorn.trio.worker_context import WorkerContext
+    from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
     from hypercorn.typing import AppWrapper, LifespanState
 
 LINGER_SECONDS = 0.5  # for the client to read our last words: closing at once resets a client that is still sending
 FIRST_WORDS_SECONDS = 0.5  # for who has just connected when the shutdown begins, and was taken in, to say what for
 GONE_SECONDS = 1.0  # for the app to end by itself once the client is gone
+_READABLE = EventWrapper()  # for all WebSockets: only pipelined requests are ever held back
 PIECES = 64  # of what is owed, written by one system call; far below IOV_MAX
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s; what the kernel holds for a stuck client is dropped, too
@@ -69,6 +71,7 @@ class ChatTCPServer(TCPServer):
     ) -> None:
         # hypercorn gives all connections one and the same dict.
         super().__init__(app, config, context, {**state, CONNECTION: self}, stream)
+        self.send_lock = cast("trio.Lock", None)  # 0.4 KiB, and most connections never have to wait: see `_drain_lock`
         self.terms = terms_in(state)
         self._tls = isinstance(stream, trio.SSLStream)
         self._socket: trio.socket.SocketType = stream.transport_stream.socket if self._tls else cast("trio.SocketStream", stream).socket
@@ -152,7 +155,7 @@ class ChatTCPServer(TCPServer):
             elif now >= self._ping_at:
                 self._ping_at = now + limits.ping_seconds
                 # A ping behind owed bytes would say nothing that the write limit does not.
-                if (self.owed or not self.write(self._ping())) and not self.send_lock.locked():
+                if (self.owed or not self.write(self._ping())) and not self._drain_lock.locked():
                     self._task_group.spawn(self.drain)
         elif self._busy_at is not None and now - self._busy_at >= self.terms.request_seconds and self._waits_for_request():
             self.abort("request_seconds")
@@ -166,8 +169,14 @@ class ChatTCPServer(TCPServer):
         self._ping_at = now + self.terms.limits.ping_seconds * uniform(0.5, 1.0)
         protocol = self.http11
         if protocol is not None and isinstance(protocol.connection, H11WSConnection):
-            # Its HTTP is over, and that is a tenth of what an idle WebSocket holds.
-            protocol.connection.h11_connection = cast("h11.Connection", None)
+            self._forget_http(protocol)
+
+    def _forget_http(self, protocol: H11Protocol) -> None:
+        """Let go of what only requests need: there is none behind a WebSocket, and it is a sixth of what an idle one holds."""
+        protocol.connection.h11_connection = cast("h11.Connection", None)  # type: ignore[union-attr]  # it is an H11WSConnection
+        protocol.can_read = _READABLE
+        self.idle_task = cast("TrioSingleTask", None)
+        self.state.clear()
 
     def _ping(self) -> bytes:
         protocol = self.protocol.protocol
@@ -243,7 +252,7 @@ class ChatTCPServer(TCPServer):
 
         A client that takes nothing for `limits.write_seconds` is aborted.
         """
-        async with self.send_lock:
+        async with self._drain_lock:
             if self._plain:
                 await self._encrypt()
             target = self._written + self._owed_bytes  # what others add meanwhile is theirs to wait for
@@ -259,6 +268,12 @@ class ChatTCPServer(TCPServer):
                     self._push()
             if scope.cancelled_caught:
                 self.abort("write_seconds")
+
+    @property
+    def _drain_lock(self) -> trio.Lock:
+        if self.send_lock is None:
+            self.send_lock = trio.Lock()
+        return self.send_lock
 
     async def protocol_send(self, event: Event) -> None:
         """Do what hypercorn's protocols ask for."""
