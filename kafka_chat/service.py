@@ -22,6 +22,7 @@ from .chat.topics import ChatNames
 from .delivery.audience import Audience
 from .delivery.dialogue import Dialogue
 from .delivery.fanout import FanOut
+from .delivery.history import History
 from .delivery.live_socket import Close, LiveSocket
 from .delivery.memory import Memory
 from .delivery.page_reads import PageReads, open_page_reads
@@ -106,6 +107,7 @@ class Service:
         names: chat <-> topic.
         subscriptions: who follows what.
         sending: writes messages.
+        history: reads pages of a chat's past.
         places: how many WebSockets there may be.
         places_taken: how many there are.
         catching_up: how many of them have not got all that was there when they came.
@@ -150,6 +152,7 @@ class Service:
             limits=settings.limits,
             cluster=lambda: self._cluster,
         )
+        self.history = History(self._surroundings, lookup=lookup, page_reads=page_reads, memory=memory, telemetry=telemetry)
         self._tail = tail
         self._audience = audience
         self._memory = memory
@@ -299,6 +302,7 @@ class Service:
     async def drain(self) -> None:
         """Close every WebSocket with 1012; abort those that are still there after `server.drain_seconds`."""
         self.draining = True
+        self.history.drain()
         for live in tuple(self._here):
             live.end(RESTART)
         with trio.move_on_after(self.settings.server.drain_seconds):

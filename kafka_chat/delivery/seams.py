@@ -63,6 +63,13 @@ class Lookup(Protocol):
         exist or has no leader is left out.
         """
 
+    async def compacted(self, topic: str) -> bool:
+        """Return whether a topic is compacted, so that records may vanish out of its middle.
+
+        Raises:
+            BrokerError: we may not ask, or there is no such topic.
+        """
+
 
 class Tail(Protocol):
     """Follows topics at their live end. One thread owns its Consumer; these two leave wishes for it."""

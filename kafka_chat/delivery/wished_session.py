@@ -160,8 +160,8 @@ class WishedSession(Session):
         place = cursor.place(topic)
         if place is None:
             return subscribed if subscribed is not None and begin == LATEST and cursor.whole else begin
-        if subscribed is not None and change is not None and not self.only and cursor.whole and change.offset >= cursor.subscriptions:
-            return Resumed(place, subscribed, not_before=subscribed)  # anew, since that cursor
+        if subscribed is not None and change is not None and not self.only and 0 < cursor.subscriptions <= change.offset:
+            return Resumed(place, subscribed, not_before=subscribed)  # anew, since that cursor; one of a page of history never says when
         return Resumed(place, begin)
 
     def follow(self, log: PartitionLog, position: int, *, afresh: bool = False) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from ..delivery.seams import TopicFacts
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from confluent_kafka.admin._cluster import DescribeClusterResult
+    from confluent_kafka.admin._config import ConfigEntry
     from confluent_kafka.admin._listoffsets import ListOffsetsResultInfo
     from confluent_kafka.admin._topic import TopicDescription
 
@@ -123,6 +125,18 @@ class KafkaLookup:
         found = await self._offsets(ends.keys(), OffsetSpec.for_timestamp(time_ms), doing="asking for the offset of a time")
         return {key: found[key] if found.get(key, -1) >= 0 else end for key, end in ends.items()}
 
+    async def compacted(self, topic: str) -> bool:
+        """Return whether a topic is compacted; see `Lookup`."""
+        doing = f"asking how {topic} is cleaned up"
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        answers: Mapping[ConfigResource, Mapping[str, ConfigEntry] | KafkaError] = await self._asked(
+            lambda seconds: self._admin.describe_configs([resource], request_timeout=seconds), doing
+        )
+        answer = answers[resource]
+        if isinstance(answer, KafkaError):
+            raise broker_error(answer, doing, topic=topic)
+        return "compact" in str(answer["cleanup.policy"].value)
+
     async def nodes(self) -> list[str]:
         """Return the addresses of the brokers, `HOST:PORT`, as they name themselves; raise `BrokerUnreachable` if none answers."""
         doing = "asking which brokers there are"
@@ -207,7 +221,12 @@ class KafkaLookup:
 
 
 class EmbeddedLookup(KafkaLookup):
-    """Answers the same where the broker is the embedded one, which knows neither `describe_topics` nor ids."""
+    """Answers the same where the broker is the embedded one, which knows neither `describe_topics` nor ids nor configurations."""
+
+    async def compacted(self, topic: str) -> bool:
+        """Return that it is not: the embedded broker compacts nothing."""
+        await trio.lowlevel.checkpoint()
+        return False
 
     async def describe(self, topics: Collection[str]) -> Mapping[str, TopicFacts]:
         """Return the facts of those of `topics` that exist; see `Lookup`."""

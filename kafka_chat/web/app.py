@@ -16,6 +16,7 @@ from .origins import Origins
 from .raw_path import RestConverter
 from .routes.events import events
 from .routes.health import health
+from .routes.history import history
 from .routes.metrics import metrics
 from .routes.page import page
 from .routes.receive import receive
@@ -89,7 +90,7 @@ def create_app(settings: Settings) -> ChatApp:
     app.url_map.converters["rest"] = RestConverter
     app.url_map.merge_slashes = False  # an empty name is answered as one, by no redirect
     app.before_request(_read_whole_body)
-    for blueprint in (receive, events, subscribing, sending, health, metrics, page):
+    for blueprint in (receive, events, history, subscribing, sending, health, metrics, page):
         app.register_blueprint(blueprint)
     answer_errors(app)
     document(app)

@@ -86,7 +86,7 @@ class Origins:
             headers.append((b"access-control-allow-headers", b"*, Authorization"))  # which `*` does not mean
             headers.append((b"access-control-max-age", b"%d" % PREFLIGHT_SECONDS))
         else:
-            headers.append((b"access-control-expose-headers", b"Allow, Retry-After"))
+            headers.append((b"access-control-expose-headers", b"Allow, ETag, Link, Preference-Applied, Retry-After"))
         return headers
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ..chat.topics import ChatNames
     from ..delivery.dialogue import Answering
+    from ..delivery.history import History
     from ..delivery.seams import Inbox, Sink
     from ..delivery.sending import Sending
     from ..delivery.subscriptions import Subscriptions
@@ -84,6 +85,10 @@ class Service(Protocol):
     @property
     def sending(self) -> Sending:
         """How a message is written."""
+
+    @property
+    def history(self) -> History:
+        """How a page of the past is read."""
 
     def admit(self, username: str, wishes: Wishes = NONE) -> Admission:
         """Give a place to one more client, or raise `Overloaded`."""

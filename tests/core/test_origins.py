@@ -22,6 +22,7 @@ ASKED = {  # -> the status of the answer
     ("POST", "/subscribing/ada?topic=room1"): 200,
     ("POST", "/subscribing/ada/room1"): 200,
     ("POST", "/subscribing/ada"): 400,
+    ("GET", "/history/room1"): 200,
     ("GET", "/nowhere"): 404,
     ("PUT", "/health"): 405,
     ("POST", "/send-message/chat/room1"): 415,
@@ -43,7 +44,7 @@ async def test_every_answer_may_be_read_by_pages_of_any_origin(method: str, targ
     for headers in ({"origin": "https://any.example"}, {"origin": "null"}, {}):
         answer = await ask(app, method, target, headers=headers)
         assert answer.status == ASKED[method, target]
-        assert cors(answer) == {"allow-origin": "*", "expose-headers": "Allow, Retry-After"}
+        assert cors(answer) == {"allow-origin": "*", "expose-headers": "Allow, ETag, Link, Preference-Applied, Retry-After"}
         assert "Origin" not in answer.headers.get("vary", "")
 
 
@@ -53,7 +54,7 @@ async def test_once_origins_are_listed_only_their_pages_may_read(method: str, ta
     for origin in (OURS, "http://localhost:3000"):
         answer = await ask(app, method, target, headers={"origin": origin})
         assert answer.status == ASKED[method, target]
-        assert cors(answer) == {"allow-origin": origin, "expose-headers": "Allow, Retry-After"}
+        assert cors(answer) == {"allow-origin": origin, "expose-headers": "Allow, ETag, Link, Preference-Applied, Retry-After"}
         assert answer.headers["vary"] == "Origin"
     for headers in ({"origin": "https://other.example"}, {"origin": OURS + ".evil.example"}, {"origin": "null"}, {"origin": "*"}, {}):
         answer = await ask(app, method, target, headers=headers)

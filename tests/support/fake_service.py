@@ -12,6 +12,7 @@ import trio
 
 from kafka_chat.chat.topics import ChatNames
 from kafka_chat.delivery.dialogue import Answering, Dialogue
+from kafka_chat.delivery.history import Page, PageAsked
 from kafka_chat.delivery.seams import Disconnect, Inbox, Published, Sink
 from kafka_chat.delivery.subscriptions import FollowedChat
 from kafka_chat.delivery.wishes import NONE, Wishes
@@ -96,6 +97,21 @@ class FakeSending:
         return Published(self._names.topic(chat), 0, len(self.sent) - 1)
 
 
+class FakeHistory:
+    """Hands out `answer`, and keeps what was asked; `failing` is raised instead."""
+
+    def __init__(self) -> None:
+        self.asked: list[PageAsked] = []
+        self.failing: Exception | None = None
+        self.answer = Page(messages=[b'{"text":"m0"}'], gaps=[], next="NEXT", prev="PREV", end=True, closed=False, compacted=False)
+
+    async def page(self, asked: PageAsked) -> Page:
+        self.asked.append(asked)
+        if self.failing is not None:
+            raise self.failing
+        return self.answer
+
+
 class FakeService:
     """What routes and connections ask for, without Kafka."""
 
@@ -105,6 +121,7 @@ class FakeService:
         self.names = ChatNames(settings.chats.prefix)
         self.subscriptions = FakeSubscriptions(self.names)
         self.sending = FakeSending(self.names)
+        self.history = FakeHistory()
         self.state = FakeReadiness()
         self.places = 10
         self.admitted: list[str] = []

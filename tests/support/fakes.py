@@ -16,6 +16,7 @@ from kafka_chat.delivery.audience import Audience
 from kafka_chat.delivery.batch import Batch, PartitionKey, Record
 from kafka_chat.delivery.fanout import FanOut
 from kafka_chat.delivery.frames import text_payloads
+from kafka_chat.delivery.history import History
 from kafka_chat.delivery.memory import Memory
 from kafka_chat.delivery.page_reads import PageReads, open_page_reads
 from kafka_chat.delivery.positions import OffsetsAsked
@@ -24,7 +25,7 @@ from kafka_chat.delivery.session import Session
 from kafka_chat.delivery.subscriptions import Subscriptions
 from kafka_chat.delivery.wished_session import Surroundings, WishedSession
 from kafka_chat.delivery.wishes import Wishes
-from kafka_chat.errors import BrokerUnreachable, PositionLost, TopicGone
+from kafka_chat.errors import BrokerError, BrokerUnreachable, PositionLost, TopicGone
 from kafka_chat.settings import Settings
 from kafka_chat.telemetry import Telemetry
 from tests.support.fake_kafka import FakePublisher, FakeSubscriptionLog
@@ -65,6 +66,7 @@ class FakeKafka:
         self.page_reads: list[tuple[str, int, int, int]] = []
         self.page_gate: trio.Event | None = None
         self.page_bytes = 256 * 1024
+        self.compacting: set[str] = set()
         self._ids = itertools.count(1)
 
     # What a test does
@@ -180,6 +182,12 @@ class FakeKafka:
             for key, log in self._partitions(keys)
         }
 
+    async def compacted(self, topic: str) -> bool:
+        await self._asked()
+        if topic not in self.topics:
+            raise BrokerError(f"there is no {topic}")
+        return topic in self.compacting
+
     async def _asked(self) -> None:
         await trio.lowlevel.checkpoint()
         if self.away:
@@ -280,6 +288,10 @@ class Core:
     chats: dict[str, set[str]]
     subscribed: dict[tuple[str, str], SubscriptionChange]  # those that are in the log, unlike `chats`
     surroundings: Surroundings
+
+    @property
+    def history(self) -> History:
+        return History(self.surroundings, lookup=self.kafka, page_reads=self.reads, memory=self.memory, telemetry=self.telemetry)
 
     def wished(self, wishes: Wishes, username: str = "ann") -> WishedSession:
         return WishedSession(

@@ -1,0 +1,407 @@
+"""Pages of one chat's past: a piece of all its partitions, in the order of time.
+
+A page is read as everything else is: a reader joins the audience for as long as a request takes, so the Tail follows its chat and
+the logs give it positions, what memory has, pages of the past, and news. It is no client: nothing is ever offered to it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..chat.cursor import head_of_cursor, text_of, topic_entry
+from ..errors import BrokerError, BrokerUnreachable, NotFound
+from .deadlines import answer_due
+from .forms import Form, View
+from .positions import EARLIEST, FIRST, LAST, LATEST, Earliest, Latest, Resumed, Rewind, Since
+from .protocol import Gap
+from .seams import Lost
+from .session import Session
+from .strands import Backward, Forward, Strand, weave
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..chat.cursor import Cursor as ChatCursor
+    from ..chat.topics import ChatNames
+    from ..telemetry import Telemetry
+    from .batch import Batch, Line, PartitionKey
+    from .log import PartitionLog
+    from .memory import Memory
+    from .page_reads import PageReads
+    from .positions import Start
+    from .seams import Lookup, SubscriptionChange
+    from .wished_session import Surroundings
+
+PAGE_BYTES = 1 << 20  # of messages; the one that reaches it is the last
+SETTLE_SECONDS = 2.0  # for a broker to tell whether there is such a topic, and where a page begins
+BEYOND_SECONDS = 5.0  # how long a position may lie beyond the end before the log is known to have lost its end
+LOOK_SECONDS = 0.5
+SETTLED_MS = 60_000  # clocks of producers may differ by so much: what is older is not preceded by something that comes later
+COMPACTED_SECONDS = 60.0  # for which it is remembered whether a topic is compacted, …
+COMPACTED_TOPICS = 1000  # … of so many
+
+_WITHOUT_END = 1 << 62
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageAsked:
+    """What a page is to have.
+
+    Attributes:
+        chat: whose.
+        cursor: where it begins.
+        start: where it begins without one; None: not said.
+        rewind: begin so many messages before the end, where neither says; 0: no.
+        until_ms: nothing of this time, Unix, in milliseconds, or later.
+        tags: only messages with one of these, or with none.
+        senders: only messages from one of these.
+        limit: how many messages.
+        backward: those before the beginning, not those after it.
+        wait_seconds: how long to wait for news where a forward page would be empty.
+        start_lasts: `start` is the same whenever it is asked for.
+        until_lasts: likewise.
+    """
+
+    chat: str
+    cursor: ChatCursor | None = None
+    start: Latest | Earliest | Since | None = None
+    rewind: int = 0
+    until_ms: int | None = None
+    tags: frozenset[str] | None = None
+    senders: frozenset[str] | None = None
+    limit: int = 100
+    backward: bool = False
+    wait_seconds: float = 0.0
+    start_lasts: bool = False
+    until_lasts: bool = False
+
+    @property
+    def begin(self) -> Latest | Earliest | Since | Rewind:
+        """Where it begins without a cursor."""
+        if self.start is not None:
+            return self.start
+        if self.rewind:
+            return Rewind(self.rewind)
+        return LATEST if self.backward else EARLIEST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page.
+
+    Attributes:
+        messages: JSON, in the form of v1, oldest first.
+        gaps: what was due and is gone.
+        next: the cursor after it.
+        prev: the cursor before it.
+        end: nothing more is there now in its direction.
+        closed: it never changes.
+        compacted: but for what compaction takes.
+    """
+
+    messages: Sequence[bytes]
+    gaps: Sequence[Gap]
+    next: str
+    prev: str
+    end: bool
+    closed: bool
+    compacted: bool
+
+
+class HistoryReader(Session):
+    """Follows one chat for a request. Nobody runs it, and it is never parked: it reads, and is woken by news.
+
+    Attributes:
+        gaps: what it was told of.
+        resumed: where its cursor stands in the topic; None without one.
+        over: the service wants it to come to an end.
+    """
+
+    __slots__ = ("_asked", "_cursor", "_names", "gaps", "only", "over", "resumed")
+
+    def __init__(
+        self, asked: PageAsked, cursor: ChatCursor | None, names: ChatNames, *, page_reads: PageReads, memory: Memory, telemetry: Telemetry
+    ) -> None:
+        super().__init__(session_id="", username="", page_reads=page_reads, memory=memory, telemetry=telemetry)
+        self.only = (asked.chat,)
+        self.gaps: list[Gap] = []
+        self.resumed: Resumed | None = None
+        self.over = False
+        self._asked = asked
+        self._cursor = cursor
+        self._names = names
+
+    def start(self, topic: str, change: SubscriptionChange | None) -> Start:
+        """See `Session.start`."""
+        place = None if self._cursor is None else self._cursor.place(topic)
+        if place is None:
+            return self._asked.begin
+        self.resumed = Resumed(place, self._asked.begin)
+        return self.resumed
+
+    def tell_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: Lost) -> None:
+        """See `Session.tell_gap`."""
+        chat = self._names.chat(key.topic)
+        self.gaps.append(Gap(chat=chat, partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause))
+
+    async def news(self) -> None:
+        """Wait until something changes in what it follows."""
+        self._awake = trio.Event()
+        await self._awake.wait()
+
+    def finish(self) -> None:
+        """Have it wait no longer."""
+        self.over = True
+        self.wake()
+
+
+class LogSource:
+    """One partition, as strands read it. See `strands.Source`."""
+
+    def __init__(self, log: PartitionLog, view: View, page_reads: PageReads, memory: Memory) -> None:
+        self._log = log
+        self._view = view
+        self._page_reads = page_reads
+        self._memory = memory
+
+    async def fetch(self, offset: int) -> LogPiece:
+        """See `Source`."""
+        return LogPiece(await self._page_reads.fetch(self._log, offset), self._view, self._memory)
+
+
+class LogPiece:
+    """A batch, as strands read it. See `strands.Piece`."""
+
+    def __init__(self, batch: Batch, view: View, memory: Memory) -> None:
+        self.first = batch.first
+        self.next = batch.next
+        self._batch = batch
+        self._view = view
+        self._memory = memory
+
+    def lines(self, *, first: int, end: int) -> Sequence[Line]:
+        """See `Piece`."""
+        found = list(self._batch.lines(self._view, first=first, end=end))
+        self._memory.recount(self._batch)  # it may have been rendered in another form now
+        return found
+
+
+class History:
+    """Makes pages.
+
+    Args:
+        around: the service.
+        lookup: asks what only pages want to know.
+        page_reads: reads what memory does not have.
+        memory: where what is read is counted.
+        telemetry: the service's.
+    """
+
+    def __init__(self, around: Surroundings, *, lookup: Lookup, page_reads: PageReads, memory: Memory, telemetry: Telemetry) -> None:
+        self._around = around
+        self._lookup = lookup
+        self._page_reads = page_reads
+        self._memory = memory
+        self._telemetry = telemetry
+        self._readers: set[HistoryReader] = set()
+        self._draining = False
+        self._compacted: dict[str, tuple[float, bool]] = {}  # topic -> until when it is remembered, and what
+
+    def drain(self) -> None:
+        """Let nobody wait for news any more."""
+        self._draining = True
+        for reader in self._readers:
+            reader.finish()
+
+    async def page(self, asked: PageAsked) -> Page:
+        """Return a page.
+
+        Raises:
+            NotFound: the chat has no topic.
+            BrokerError: brokers do not answer, or the topic is deleted meanwhile.
+        """
+        around, cursor = self._around, asked.cursor
+        if cursor is not None and None not in (cursor.cluster, around.cluster()) and cursor.cluster != around.cluster():
+            cursor = None
+        reader = HistoryReader(asked, cursor, around.names, page_reads=self._page_reads, memory=self._memory, telemetry=self._telemetry)
+        self._readers.add(reader)
+        try:
+            with around.audience.joined(reader, known=True):
+                return await self._read(asked, reader)
+        finally:
+            self._readers.discard(reader)
+
+    async def _read(self, asked: PageAsked, reader: HistoryReader) -> Page:
+        doing = f"reading the history of {asked.chat}"
+        with answer_due(doing):
+            logs = await self._logs(asked, reader, doing)
+            begins = await self._begins(asked, reader, logs)
+        await self._wait_for_end(reader, logs, begins)
+        with answer_due(doing):
+            firsts = await self._told(logs, FIRST) if asked.backward else {}
+            ends = await self._ends(asked, reader, logs)
+            if asked.backward:
+                begins = {key: min(position, ends[key]) for key, position in begins.items()}
+            strands = self._strands(asked, logs, begins, firsts if asked.backward else ends)
+            lines = await weave(strands, messages=asked.limit, size=PAGE_BYTES)
+        if not lines and self._may_wait(asked, reader, strands):
+            with trio.move_on_after(asked.wait_seconds):
+                while not lines and not (reader.over or self._draining):
+                    await reader.news()
+                    reached = {log.key: strand.position for log, strand in zip(logs, strands, strict=True)}
+                    further = self._strands(asked, logs, reached, {log.key: log.head for log in logs})
+                    lines = await weave(further, messages=asked.limit, size=PAGE_BYTES)
+                    strands = further
+        for log, strand in zip(logs, strands, strict=True):
+            if strand.lost is not None:
+                reader.tell_gap(log.key, *strand.lost, Lost.RETENTION)
+        closed = self._closed(asked, reader, logs, strands, lines)
+        before = self._cursor(asked, logs, begins)
+        after = self._cursor(asked, logs, {log.key: strand.position for log, strand in zip(logs, strands, strict=True)})
+        return Page(
+            messages=[line.payload for line in (reversed(lines) if asked.backward else lines)],
+            gaps=reader.gaps,
+            next=before if asked.backward else after,
+            prev=after if asked.backward else before,
+            end=all(strand.at_end for strand in strands),
+            closed=closed,
+            compacted=closed and await self._is_compacted(logs[0].key.topic),
+        )
+
+    async def _logs(self, asked: PageAsked, reader: HistoryReader, doing: str) -> Sequence[PartitionLog]:
+        """Return the logs of the chat, once it is fixed where the reader begins in them."""
+        audience, topic = self._around.audience, self._around.names.topic(asked.chat)
+        await audience.settle(reader, seconds=SETTLE_SECONDS)
+        if audience.settled(reader) and not audience.logs(reader, asked.chat):
+            if topic not in await self._lookup.describe([topic]):
+                raise NotFound(f"{asked.chat} is no chat: the topic {topic} does not exist", field="chat")
+            while not audience.logs(reader, asked.chat):  # made a moment ago
+                await reader.news()
+            await audience.settle(reader, seconds=SETTLE_SECONDS)
+        logs = audience.logs(reader, asked.chat)
+        if not audience.settled(reader) or any(log.key not in reader.cursors for log in logs):
+            raise BrokerUnreachable(f"{doing} failed: no broker answered within {SETTLE_SECONDS:g} s")
+        return logs
+
+    async def _begins(self, asked: PageAsked, reader: HistoryReader, logs: Sequence[PartitionLog]) -> dict[PartitionKey, int]:
+        """Return where the page begins in each partition."""
+        begins = {log.key: reader.cursors[log.key].position for log in logs}
+        if not isinstance(asked.begin, (Latest, Rewind)):
+            return begins
+        loose = [log for log in logs if reader.resumed is None or reader.resumed.offset(log.key) is None]
+        if loose:
+            # What was acknowledged before the request is there, whether or not it has come to the head of its log.
+            begins |= await self._wait_for_heads(reader, loose, await self._told(loose, LAST))
+        if loose and isinstance(asked.begin, Rewind):
+            strands = self._strands(replace(asked, backward=True), loose, begins, await self._told(loose, FIRST))
+            await weave(strands, messages=asked.begin.messages, size=_WITHOUT_END)
+            begins |= {log.key: strand.position for log, strand in zip(loose, strands, strict=True)}
+        return begins
+
+    async def _wait_for_end(self, reader: HistoryReader, logs: Sequence[PartitionLog], begins: dict[PartitionKey, int]) -> None:
+        """See to it that no partition ends before the page begins: a broker may be a moment behind, or have lost its end."""
+        give_up_at = trio.current_time() + BEYOND_SECONDS
+        while beyond := [log for log in logs if begins[log.key] > log.head]:
+            with answer_due("asking where the log ends"):
+                ends = await self._told(beyond, LAST)
+            beyond = [log for log in beyond if ends[log.key] < begins[log.key]]
+            if not beyond:
+                return
+            if trio.current_time() >= give_up_at:
+                for log in beyond:
+                    reader.tell_gap(log.key, begins[log.key], ends[log.key], Lost.TRUNCATED)
+                    begins[log.key] = ends[log.key]
+                return
+            with trio.move_on_after(LOOK_SECONDS):
+                await reader.news()
+
+    async def _ends(self, asked: PageAsked, reader: HistoryReader, logs: Sequence[PartitionLog]) -> Mapping[PartitionKey, int]:
+        """Return where the page may end in each partition."""
+        ends = await self._told(logs, LAST)
+        if asked.until_ms is not None:
+            until = await self._told(logs, asked.until_ms)
+            ends = {key: min(end, until[key]) for key, end in ends.items()}
+        return await self._wait_for_heads(reader, logs, ends)
+
+    async def _wait_for_heads(
+        self, reader: HistoryReader, logs: Sequence[PartitionLog], ends: Mapping[PartitionKey, int]
+    ) -> Mapping[PartitionKey, int]:
+        """Wait until the Tail has come that far; return how far that is."""
+        while any(log.head < ends[log.key] for log in logs):
+            await reader.news()
+        return ends
+
+    async def _told(self, logs: Sequence[PartitionLog], time_ms: int) -> Mapping[PartitionKey, int]:
+        """Return the offsets of a time, `FIRST` or `LAST`, as brokers tell them."""
+        told: dict[PartitionKey, int] = {}
+        all_told = trio.Event()
+
+        def tell(key: PartitionKey, offset: int) -> None:
+            told[key] = offset
+            if len(told) == len(logs):
+                all_told.set()
+
+        for log in logs:
+            self._around.offsets.want(log.key, time_ms, partial(tell, log.key))
+        await all_told.wait()
+        return told
+
+    def _strands(
+        self, asked: PageAsked, logs: Sequence[PartitionLog], begins: Mapping[PartitionKey, int], bounds: Mapping[PartitionKey, int]
+    ) -> Sequence[Strand]:
+        view = View(form=Form.V1, tags=asked.tags, senders=asked.senders)
+        strands: list[Strand] = []
+        for log in logs:
+            source, begin, bound = LogSource(log, view, self._page_reads, self._memory), begins[log.key], bounds[log.key]
+            most = max(asked.limit, asked.rewind)
+            if asked.backward:
+                strands.append(Backward(log.key.partition, source, begin, min(begin, bound), most=most))
+            else:
+                strands.append(Forward(log.key.partition, source, begin, max(begin, bound), most=most))
+        return strands
+
+    def _may_wait(self, asked: PageAsked, reader: HistoryReader, strands: Sequence[Strand]) -> bool:
+        """Whether an empty page may wait for news."""
+        if asked.backward or asked.until_ms is not None or not asked.wait_seconds:
+            return False
+        return not reader.gaps and all(strand.at_end and strand.lost is None for strand in strands)
+
+    def _closed(
+        self, asked: PageAsked, reader: HistoryReader, logs: Sequence[PartitionLog], strands: Sequence[Strand], lines: Sequence[Line]
+    ) -> bool:
+        """Whether the same request will always have the same page for its answer."""
+        settled_ms = time.time_ns() // 1_000_000 - SETTLED_MS
+        start_lasts = asked.start_lasts and isinstance(asked.start, Since) and asked.start.time_ms <= settled_ms
+        begins_last = all((reader.resumed is not None and reader.resumed.offset(log.key) is not None) or start_lasts for log in logs)
+        until_lasts = asked.until_ms is None or (asked.until_lasts and asked.until_ms <= settled_ms)
+        if reader.gaps or self._around.cluster() is None or not begins_last or not until_lasts:
+            return False
+        if len(lines) == asked.limit or sum(len(line.payload) for line in lines) >= PAGE_BYTES:
+            return asked.backward or not any(strand.at_end for strand in strands) or lines[-1].time_ms <= settled_ms
+        return asked.until_ms is not None and not asked.backward and all(strand.at_end for strand in strands)
+
+    def _cursor(self, asked: PageAsked, logs: Sequence[PartitionLog], positions: Mapping[PartitionKey, int]) -> str:
+        by_partition = {key.partition: position for key, position in positions.items()}
+        key = logs[0].key
+        # How far subscriptions were known is as it was: two answers to the same request may not differ in that.
+        head = head_of_cursor(self._around.cluster(), 0 if asked.cursor is None else asked.cursor.subscriptions)
+        return text_of(head + topic_entry(key.topic, key.topic_id, [by_partition.get(number) for number in range(max(by_partition) + 1)]))
+
+    async def _is_compacted(self, topic: str) -> bool:
+        """Return whether records may vanish out of the middle of a topic; where nobody tells, they may."""
+        remembered_until, compacted = self._compacted.get(topic, (0.0, True))
+        if trio.current_time() < remembered_until:
+            return compacted
+        try:
+            compacted = await self._lookup.compacted(topic)
+        except BrokerError:
+            return True
+        if len(self._compacted) >= COMPACTED_TOPICS:
+            self._compacted.clear()
+        self._compacted[topic] = trio.current_time() + COMPACTED_SECONDS, compacted
+        return compacted

@@ -1,0 +1,180 @@
+"""Pages of a chat's past."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+import msgspec
+from quart import Blueprint, Response, current_app, request
+from quart_schema import tag
+
+from ...chat.cursor import joined, parse
+from ...delivery.history import PageAsked
+from ...errors import RequestError
+from ..openapi import add_to_operation, refuses
+from ..parameter_documents import CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL, parameter
+from ..parameters import REWIND, Query, start_of, until_ms
+from ..raw_path import name_in_path
+from ..seams import service
+
+if TYPE_CHECKING:
+    from ...delivery.history import Page
+
+history = Blueprint("history", __name__)
+
+_PATH = "/history/"
+LIMIT = 100
+MOST = 1000
+WAIT_SECONDS = 60
+FOR_EVER = "public, max-age=31536000, immutable"
+ASK_AGAIN = "public, no-cache"  # compaction may take a message; the ETag tells
+
+_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)  # RFC 7240 section 4.3
+
+_EXAMPLE = {
+    "messages": [
+        {
+            "sender": "bob",
+            "text": "hello",
+            "tag": None,
+            "chat": "room1",
+            "meta": {"id": "AjXk…", "partition": 0, "offset": 41, "time": 1764064800123, "key": "bob", "headers": []},
+        }
+    ],
+    "gaps": [],
+    "next": "AQAAAAAA",
+    "prev": "AQAAAAAB",
+    "end": True,
+}
+_SCHEMA = {
+    "type": "object",
+    "required": ["messages", "gaps", "next", "prev", "end"],
+    "properties": {
+        "messages": {"type": "array", "items": {"type": "object"}, "description": "Data frames of kafka-chat.v1, oldest first."},
+        "gaps": {"type": "array", "items": {"type": "object"}, "description": "What was due and is gone, as in `gap` frames."},
+        "next": {"type": "string", "description": "The cursor that goes on after this page, here and on every stream."},
+        "prev": {"type": "string", "description": "The cursor for what is before this page, with `direction=backward`."},
+        "end": {"type": "boolean", "description": "Nothing more is there now in this direction."},
+    },
+}
+
+
+@history.get(_PATH + "<rest:chat>")
+@tag(["Messages"])
+@add_to_operation(
+    parameters=[
+        CURSOR,
+        FROM,
+        REWIND_BY,
+        UNTIL,
+        TAGS,
+        SENDERS,
+        parameter("limit", "How many messages, at most. A page also ends at a mebibyte.", LIMIT, type="integer", minimum=1, maximum=MOST),
+        parameter(
+            "direction",
+            "`forward`: what follows the beginning, by default the earliest message; `backward`: the last ones before it, by default "
+            "before the end, still oldest first.",
+            "backward",
+            enum=["forward", "backward"],
+        ),
+        {
+            "name": "Prefer",
+            "in": "header",
+            "required": False,
+            "description": f"`wait=30` waits so many seconds, at most {WAIT_SECONDS}, for news where a forward page would be empty.",
+            "schema": {"type": "string"},
+            "example": "wait=30",
+        },
+    ],
+    responses={
+        "200": {
+            "description": "A page. One that never changes has an `ETag`, and may be kept for ever.",
+            "headers": {
+                "Link": {"description": '`rel="next"` and `rel="prev"`.', "schema": {"type": "string"}},
+                "ETag": {"description": "Only of a page that never changes.", "schema": {"type": "string"}},
+                "Preference-Applied": {"description": "`wait=…`, if it was asked for.", "schema": {"type": "string"}},
+            },
+            "content": {"application/json": {"schema": _SCHEMA, "example": _EXAMPLE}},
+        },
+        "304": {"description": "It is the one that `If-None-Match` names."},
+    },
+)
+@refuses(400, 404, 503)
+async def read_history(chat: str) -> Response:
+    """Read a page of a chat's messages, over all its partitions in the order of time.
+
+    Within a partition the order is that of the offsets, whatever the times say. `next` goes on after this page, and is a cursor
+    for WebSockets and streams of events, too: what follows the last page comes there, without a hole and nothing twice.
+    """
+    found = service()
+    query = Query(request.query_string)
+    now_ms = time.time_ns() // 1_000_000
+    asked = _asked(found.names.parse(name_in_path(_PATH, field="chat"), field="chat"), query, now_ms)
+    with found.admit(""):
+        page = await found.history.page(asked)
+    body = _body(page)
+    headers = {"Link": _links(asked, page), "Cache-Control": "no-store"}
+    if asked.wait_seconds:
+        headers["Preference-Applied"] = f"wait={asked.wait_seconds:.0f}"
+    if page.closed:
+        headers["Cache-Control"] = ASK_AGAIN if page.compacted else FOR_EVER
+        headers["ETag"] = f'"{sha256(body).hexdigest()[:32]}"'
+        if request.if_none_match.contains_weak(headers["ETag"].strip('"')):
+            return current_app.response_class(b"", 304, headers)
+    return current_app.response_class(body, 200, headers, content_type="application/json")
+
+
+def _asked(chat: str, query: Query, now_ms: int) -> PageAsked:
+    cursors, tags, senders = query.all("cursor"), query.some("tag"), query.some("sender")
+    return PageAsked(
+        chat=chat,
+        cursor=parse(joined(cursors)) if cursors else None,
+        start=start_of(query, now_ms),
+        rewind=query.whole("rewind", most=REWIND) or 0,
+        until_ms=until_ms(query, now_ms),
+        tags=frozenset(tags) if tags else None,
+        senders=frozenset(senders) if senders else None,
+        limit=query.whole("limit", most=MOST) or LIMIT,
+        backward=_is_backward(query),
+        wait_seconds=_wait_seconds(),
+        start_lasts=not _is_span(query.one("from")),
+        until_lasts=not _is_span(query.one("until")),
+    )
+
+
+def _is_backward(query: Query) -> bool:
+    direction = query.one("direction")
+    if direction not in (None, "forward", "backward"):
+        raise RequestError(f"direction is {direction[:60]!r}; forward or backward is needed", field="direction")
+    return direction == "backward"
+
+
+def _is_span(value: str | None) -> bool:
+    """Return whether a time is another one whenever it is said."""
+    return value is not None and value.startswith("-")
+
+
+def _wait_seconds() -> float:
+    """Return how long the client prefers to wait; a preference that is not understood is none."""
+    wait = _WAIT.search(",".join(request.headers.getlist("Prefer")))
+    return min(int(wait[1]), WAIT_SECONDS) if wait else 0
+
+
+def _body(page: Page) -> bytes:
+    rest = msgspec.json.encode({"gaps": page.gaps, "next": page.next, "prev": page.prev, "end": page.end})
+    return b'{"messages":[%b],%b' % (b",".join(page.messages), rest[1:])
+
+
+def _links(asked: PageAsked, page: Page) -> str:
+    """Return where this page's neighbours are, in addresses that are right behind any proxy."""
+    kept = [("limit", str(asked.limit))]
+    kept += [("tag", one) for one in sorted(asked.tags or ())] + [("sender", one) for one in sorted(asked.senders or ())]
+    until = [] if asked.until_ms is None else [("until", datetime.fromtimestamp(asked.until_ms / 1000, UTC).isoformat())]
+    after = urlencode([("cursor", page.next), *until, *kept])
+    before = urlencode([("cursor", page.prev), ("direction", "backward"), *kept])
+    return f'<?{after}>; rel="next", <?{before}>; rel="prev"'

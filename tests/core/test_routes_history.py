@@ -1,0 +1,201 @@
+"""`/history/{chat}`: what is asked for, what may be kept, and where the neighbours of a page are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from urllib.parse import parse_qs
+
+import pytest
+
+from kafka_chat.chat.cursor import head_of_cursor, parse, text_of
+from kafka_chat.delivery.history import PageAsked
+from kafka_chat.delivery.positions import EARLIEST, LATEST, Since
+from kafka_chat.delivery.protocol import Gap
+from kafka_chat.delivery.seams import Lost
+from kafka_chat.errors import BrokerUnreachable, NotFound
+from tests.support.fake_service import Answer, app_with_service, ask
+
+PATH = "/history/room1"
+CURSOR, OTHER = (text_of(head_of_cursor(None, number)) for number in (1, 2))
+
+
+def links(answer: Answer) -> dict[str, dict[str, list[str]]]:
+    """The addresses in `Link`, their parameters decoded."""
+    found = re.findall(r'<\?([^>]*)>; rel="(\w+)"', answer.headers["link"])
+    return {relation: parse_qs(query, keep_blank_values=True) for query, relation in found}
+
+
+async def test_a_page_is_what_the_chat_s_history_says():
+    app, service = app_with_service()
+    gap = Gap(chat="room1", partition=2, first_lost=3, first_left=9, cause=Lost.RETENTION)
+    service.history.answer = replace(service.history.answer, messages=[b'{"text":"m0"}', b'{"text":"m1"}'], gaps=[gap])
+    answer = await ask(app, "GET", PATH)
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == {
+        "messages": [{"text": "m0"}, {"text": "m1"}],
+        "gaps": [{"type": "gap", "chat": "room1", "partition": 2, "first_lost": 3, "first_left": 9, "cause": "retention"}],
+        "next": "NEXT",
+        "prev": "PREV",
+        "end": True,
+    }
+    assert not service.admitted  # the place is given back
+
+
+async def test_an_empty_page_is_json_too():
+    app, service = app_with_service()
+    service.history.answer = replace(service.history.answer, messages=[])
+    assert (await ask(app, "GET", PATH)).json()["messages"] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "asked"),
+    [
+        ("", PageAsked(chat="room1", start_lasts=True, until_lasts=True)),
+        ("limit=7&direction=backward", PageAsked(chat="room1", limit=7, backward=True, start_lasts=True, until_lasts=True)),
+        ("direction=forward&from=earliest", PageAsked(chat="room1", start=EARLIEST, start_lasts=True, until_lasts=True)),
+        ("from=latest", PageAsked(chat="room1", start=LATEST, start_lasts=True, until_lasts=True)),
+        ("from=1764064800123", PageAsked(chat="room1", start=Since(1764064800123), start_lasts=True, until_lasts=True)),
+        ("rewind=5", PageAsked(chat="room1", rewind=5, start_lasts=True, until_lasts=True)),
+        (f"cursor={CURSOR}&cursor={OTHER}", PageAsked(chat="room1", cursor=parse(f"{CURSOR}.{OTHER}"), start_lasts=True, until_lasts=True)),
+        (
+            "tag=a&tag=&sender=bob&until=1764064800123",
+            PageAsked(
+                chat="room1",
+                tags=frozenset({"a", ""}),
+                senders=frozenset({"bob"}),
+                until_ms=1764064800123,
+                start_lasts=True,
+                until_lasts=True,
+            ),
+        ),
+    ],
+)
+async def test_what_is_asked_for_goes_to_the_history(query: str, asked: PageAsked):
+    app, service = app_with_service()
+    for path in (PATH, "/history/kafka.chat.room1"):
+        assert (await ask(app, "GET", f"{path}?{query}")).status == 200
+    assert service.history.asked == [asked, asked]
+
+
+async def test_a_span_before_now_is_another_time_later_on():
+    app, service = app_with_service()
+    await ask(app, "GET", f"{PATH}?from=-15m&until=-5m")
+    (asked,) = service.history.asked
+    assert (asked.start_lasts, asked.until_lasts) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *["limit=0", "limit=1001", "limit=x", "limit=", "limit=1&limit=1"],
+        *["direction=up", "direction=", "direction=forward&direction=forward"],
+        *["cursor=x", "cursor=frame", "from=yesterday", "until=latest", "until=9999-12-31T00:00:00Z", "rewind=0", "tag=%ff"],
+    ],
+)
+async def test_a_bad_value_is_refused_by_the_name_of_its_parameter(query: str):
+    app, service = app_with_service()
+    answer = await ask(app, "GET", f"{PATH}?{query}")
+    assert answer.status == 400
+    assert answer.json()["field"] == query.partition("=")[0]
+    assert not service.history.asked
+    assert not service.admitted
+
+
+@pytest.mark.parametrize("chat", ["", "a%2Fb", "a/b", "a%20b", "%ff", "kafka.chat.", "x" * 250])
+async def test_a_chat_that_is_none_is_refused_by_name(chat: str):
+    app, service = app_with_service()
+    answer = await ask(app, "GET", f"/history/{chat}")
+    assert (answer.status, answer.json()["field"]) == (400, "chat")
+    assert not service.history.asked
+
+
+async def test_what_goes_wrong_has_a_status_and_gives_its_place_back():
+    app, service = app_with_service()
+    for error, status in ((NotFound("no chat", field="chat"), 404), (BrokerUnreachable("no broker answered"), 503)):
+        service.history.failing = error
+        answer = await ask(app, "GET", PATH)
+        assert answer.status == status
+        assert ("retry-after" in answer.headers) == (status == 503)
+    assert not service.admitted
+    service.places = 0
+    answer = await ask(app, "GET", PATH)
+    assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+
+
+async def test_links_lead_to_the_neighbours_with_what_was_asked_for():
+    app, service = app_with_service()
+    service.history.answer = replace(service.history.answer, next=CURSOR, prev=OTHER)
+    answer = await ask(app, "GET", f"{PATH}?from=-1h&rewind=3&until=-1s&limit=7&tag=a%26b&tag=&sender=%C3%A9&direction=forward&x=1")
+    found = links(answer)
+    until = found["next"].pop("until")
+    kept = {"limit": ["7"], "tag": ["", "a&b"], "sender": ["é"]}
+    assert found == {"next": {"cursor": [CURSOR], **kept}, "prev": {"cursor": [OTHER], "direction": ["backward"], **kept}}
+    again = await ask(app, "GET", f"{PATH}?{answer.headers['link'].partition('>')[0].removeprefix('<?')}")
+    assert links(again)["next"] == {"cursor": [CURSOR], "until": until, **kept}
+
+
+async def test_a_page_that_may_change_is_not_kept():
+    app, _ = app_with_service()
+    answer = await ask(app, "GET", PATH)
+    assert answer.headers["cache-control"] == "no-store"
+    assert "etag" not in answer.headers
+
+
+async def test_a_page_that_never_changes_is_kept_for_ever_and_not_sent_twice():
+    app, service = app_with_service()
+    service.history.answer = replace(service.history.answer, closed=True)
+    answer = await ask(app, "GET", PATH)
+    assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+    tag = answer.headers["etag"]
+    assert re.fullmatch(r'"[0-9a-f]{32}"', tag)
+    for named in (tag, f'"x", {tag}', f"W/{tag}", "*"):
+        again = await ask(app, "GET", PATH, headers={"if-none-match": named})
+        assert (again.status, again.body) == (304, b"")
+        assert again.headers["etag"] == tag
+        assert again.headers["cache-control"] == answer.headers["cache-control"]
+    assert (await ask(app, "GET", PATH, headers={"if-none-match": '"x"'})).status == 200
+    service.history.answer = replace(service.history.answer, messages=[b'{"text":"m1"}'])
+    other = await ask(app, "GET", PATH, headers={"if-none-match": tag})
+    assert other.status == 200
+    assert other.headers["etag"] != tag
+
+
+async def test_a_page_of_a_compacted_topic_is_asked_for_again():
+    app, service = app_with_service()
+    service.history.answer = replace(service.history.answer, closed=True, compacted=True)
+    answer = await ask(app, "GET", PATH)
+    assert answer.headers["cache-control"] == "public, no-cache"
+    assert (await ask(app, "GET", PATH, headers={"if-none-match": answer.headers["etag"]})).status == 304
+
+
+@pytest.mark.parametrize(
+    ("prefer", "seconds"),
+    [
+        ("wait=30", 30),
+        ("wait=61", 60),
+        ("wait=0", 0),
+        ('WAIT="5"', 5),
+        ("respond-async, wait=10", 10),
+        ("respond-async; wait = 10", 10),
+        ("wait", 0),
+        ("wait=-1", 0),
+        ("wait=x", 0),
+        ("await=10", 0),
+        ("", 0),
+    ],
+)
+async def test_how_long_to_wait_is_a_preference(prefer: str, seconds: int):
+    app, service = app_with_service()
+    answer = await ask(app, "GET", PATH, headers={"prefer": prefer})
+    assert answer.status == 200
+    assert service.history.asked[0].wait_seconds == seconds
+    assert answer.headers.get("preference-applied") == (f"wait={seconds}" if seconds else None)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+async def test_other_methods_are_refused(method: str):
+    app, _ = app_with_service()
+    answer = await ask(app, method, PATH)
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
