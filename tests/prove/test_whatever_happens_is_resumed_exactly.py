@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from tests.prove.scale import SEED, scaled
+from tests.prove.scale import SEED, scaled, tell
 from tests.support.brokers import EmbeddedBroker, KafkaCluster
 from tests.support.chats import Chats
 from tests.support.checker import everything
@@ -163,6 +163,8 @@ def run(machine: type[Histories], made: World, *, examples: int, phases: tuple[A
             print_blob=False,
         ),
     )
+    tell(machine.__name__, examples=examples, **made.happened)
+    assert all(made.happened[what] for what in ("produce", "subscribe", "unsubscribe", "connect", "cut", "slow_down", "restart"))
 
 
 def test_any_history_on_the_embedded_broker(embedded: EmbeddedBroker, chats: Chats):

@@ -218,6 +218,7 @@ class KafkaCluster(Broker):
     def add_partitions(self, name: str, total: int) -> None:
         """Make a topic have `total` partitions, and return once they can be used."""
         self._admin.create_partitions([NewPartitions(name, total)], operation_timeout=ANSWER_SECONDS)[name].result()
+        self._met.discard(name)  # the producer has to look at it again
         self._wait_usable(name, total)
 
     def set_config(self, name: str, **config: str | int) -> None:

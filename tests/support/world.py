@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from .brokers import Broker, KafkaCluster, Transaction
-from .calls import subscribe, unsubscribe
+from .calls import following, subscribe, unsubscribe
 from .chats import Chats, message
 from .checker import Fault, Journal, Kind, Lane, Ledger, Owed, Record, check, everything
 from .resuming_client import Cut, Meta, ResumingClient, read_cursor
@@ -159,12 +160,19 @@ class Subscription:
 
 
 class World:
-    """What there is, what happens to it, and what is owed to whom. All methods are for one caller at a time, not async."""
+    """What there is, what happens to it, and what is owed to whom. All methods are for one caller at a time, not async.
+
+    Attributes:
+        ledger: what was produced in this example.
+        clients: its clients.
+        happened: how often what was done, in all examples.
+    """
 
     def __init__(self, broker: Broker, chats: Chats) -> None:
         settings = chats.settings_for(broker, memory__bytes=65_536, server__drain_seconds=0.5)
         self.ledger = Ledger()
         self.clients: list[Client] = []
+        self.happened: Counter[str] = Counter()
         self._broker = broker
         self._names = chats
         self._loop = Loop()
@@ -239,12 +247,14 @@ class World:
 
     def add_partition(self, chat: str) -> None:
         """Add one."""
+        self.happened["add_partition"] += 1
         lanes = self._topics[chat]
         self._kafka.add_partitions(self._names.topic(chat), len(lanes) + 1)
         self._appear(chat, [Lane(chat, len(lanes), lanes[0].topic)])
 
     def recreate(self, chat: str, partitions: int) -> None:
         """Delete a topic, and make one of the same name."""
+        self.happened["recreate"] += 1
         old = self._topics.pop(chat)
         self._kafka.delete_topic(self._names.topic(chat))
         self.ledger.deleted(chat, old[0].topic)
@@ -254,6 +264,7 @@ class World:
 
     def produce(self, chat: str, partition: int, count: int, *, tag: str | None = None, large: bool = False) -> None:
         """Produce so many messages."""
+        self.happened["produce"] += 1
         lane = self._topics[chat][partition % len(self._topics[chat])]
         numbers = range(self._number, self._number + count)
         self._number += count
@@ -264,6 +275,7 @@ class World:
 
     def in_transaction(self, chat: str, partition: int, count: int) -> None:
         """Produce within the transaction that is open, or begin one."""
+        self.happened["in_transaction"] += 1
         lane = self._topics[chat][partition % len(self._topics[chat])]
         self._transaction = self._transaction or self._kafka.transaction()
         for number in range(self._number, self._number + count):
@@ -278,6 +290,7 @@ class World:
 
     def end_transaction(self, *, commit: bool) -> None:
         """Commit or abort the transaction that is open."""
+        self.happened["end_transaction"] += 1
         assert self._transaction is not None
         (self._transaction.commit if commit else self._transaction.abort)()
         self._transaction, pending = None, self._pending
@@ -289,6 +302,7 @@ class World:
 
     def trim(self, chat: str, partition: int, share: float) -> None:
         """Delete a share of what a partition has."""
+        self.happened["trim"] += 1
         lane = self._topics[chat][partition % len(self._topics[chat])]
         before = int(self._end(lane) * share)
         if before:
@@ -296,6 +310,7 @@ class World:
 
     def restart(self, instance: int) -> None:
         """End an instance, and begin it anew."""
+        self.happened["restart"] += 1
         self._loop.do(self._instances[instance].end)
         self._loop.do(self._instances[instance].begin, self._loop.nursery)
 
@@ -303,6 +318,7 @@ class World:
 
     def subscribe(self, client: Client, chat: str, *, instance: int | None) -> None:
         """Subscribe a user to a chat: by an op of the client, which is connected and reads, or at an instance."""
+        self.happened["subscribe"] += 1
         user = client.resuming.user
         stable = {lane: self._end(lane) for lane in self._topics.get(chat, [])}
         if instance is None:
@@ -312,18 +328,22 @@ class World:
         if chat not in self._subscriptions[user]:
             self._generation += 1
             self._subscriptions[user][chat] = Subscription(self._generation, stable)
+        self._loop.do(self._known_everywhere, user)
 
     def unsubscribe(self, client: Client, chat: str, *, instance: int | None) -> None:
         """Unsubscribe a user likewise."""
+        self.happened["unsubscribe"] += 1
         user = client.resuming.user
         if instance is None:
             self._loop.do(self._ask, client, {"op": "unsubscribe", "chat": chat})
         else:
             self._loop.do(unsubscribe, self._instances[instance].url, user, chat)
         self._subscriptions[user].pop(chat, None)
+        self._loop.do(self._known_everywhere, user)
 
     def connect(self, client: Client, instance: int, *, in_frame: bool = False) -> None:
         """Come for the first time, or again with the cursor; read."""
+        self.happened["connect"] += 1
         stable = {lane: self._end(lane) for lane in self._ends}
         anew = not client.resuming.visits
         self._take_controls(client)
@@ -357,12 +377,14 @@ class World:
 
     def cut(self, client: Client, how: Cut) -> None:
         """Cut it off; what it had not read is read again when it comes back."""
+        self.happened["cut"] += 1
         self._loop.do(self._stop_reading, client)
         self._loop.do(client.resuming.cut, how)
         self._take_controls(client)
 
     def slow_down(self, client: Client) -> None:
         """Have it read nothing more."""
+        self.happened["slow_down"] += 1
         self._loop.do(self._stop_reading, client)
 
     def read_on(self, client: Client) -> None:
@@ -488,6 +510,13 @@ class World:
         client.controls = 0
         await client.resuming.read_until(lambda: client.resuming.visit.hello is not None)
         await self._start_reading(client)
+
+    async def _known_everywhere(self, user: str) -> None:
+        """Wait until all instances know what a user follows; who comes to one that does not is told a moment later."""
+        for instance in self._instances:
+            with trio.fail_after(SETTLE_SECONDS):
+                while set(await following(instance.url, user)) != {*self._subscriptions[user], "global"}:  # noqa: ASYNC110 - nobody tells
+                    await trio.sleep(LOOK_SECONDS)
 
     async def _ask(self, client: Client, op: dict[str, Any]) -> None:
         await self._stop_reading(client)
