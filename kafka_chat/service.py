@@ -146,7 +146,7 @@ class Service:
             audience=audience,
             subscription_log=subscription_log,
             subscriptions=subscriptions,
-            sending=sending if settings.sending.enabled else None,
+            sending=sending if settings.sending_enabled else None,
             names=names,
             offsets=offsets,
             limits=settings.limits,
