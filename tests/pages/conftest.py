@@ -21,12 +21,17 @@ MISSING = "Chromium is missing, so nothing was tried in a browser: apt-get insta
 
 
 @pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    """A browser for one test."""
+def executable() -> None:
+    """There is a browser."""
     if chromium() is None:
         if os.environ.get("CI"):
             pytest.fail(MISSING)
         pytest.skip(MISSING)
+
+
+@pytest.fixture
+async def browser(executable: None) -> AsyncIterator[Browser]:
+    """A browser for one test."""
     async with open_chromium() as browser:
         yield browser
 

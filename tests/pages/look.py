@@ -1,6 +1,6 @@
 """Opens `/docs` and `/redoc` in Chromium, wide, narrow and as a phone, with every other host out of reach, and uses them.
 
-`make pages` runs it; CI does not, for it needs Chromium. It leaves screenshots for a person to look at, and fails where a
+`make pages` runs it; CI does not. It leaves screenshots for a person to look at, and fails where a
 page asks another host, says something on the console that is not expected, is wider than its window, where "try it out"
 does not do what it says, or where a WebSocket example does not work as pasted.
 """
