@@ -87,6 +87,7 @@ SCENARIOS = {
     "rooms-500": Scenario(clients=5, rooms=500, followed=100, single=200, peers=BESIDE),
     "rooms-2000": Scenario(clients=20, rooms=2000, followed=100, single=200, peers=BESIDE),
     "rooms-6000": Scenario(clients=60, rooms=6000, followed=100, single=200, peers=BESIDE),
+    "tls": Scenario(clients=500, rate=50, peers=("kafka_chat", "kafka_chat_tls")),
     "workers": Scenario(clients=2000, rate=30, peers=("kafka_chat", "kafka_chat_workers")),
     "hundred": Scenario(clients=100, burst=2000, rate=50),
     "five-hundred": Scenario(clients=500, burst=200, repeat=2, rate=50),

@@ -7,6 +7,7 @@ import json
 import re
 import select
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -81,6 +82,7 @@ class Crowd:
         first: the number of the first of them, where others are in other processes.
         user: what the names of users begin with, before the number.
         query: of their addresses, with its question mark.
+        tls: they speak TLS, and take any certificate.
         channels: what the client of a number subscribes to at Centrifugo.
 
     Attributes:
@@ -98,12 +100,14 @@ class Crowd:
         first: int = 0,
         user: str = "u",
         query: str = "",
+        tls: bool = False,
         channels: Channels = lambda number: [CENTRIFUGO_CHANNEL],
     ) -> None:
         self._centrifugo = centrifugo
         self._first = first
         self._user = user
         self._query = query
+        self._tls = _any_certificate() if tls else None
         self._channels = channels
         self.clients: list[Client] = []
         self.cut = 0
@@ -132,7 +136,9 @@ class Crowd:
         for low in range(first, first + count, _AT_ONCE):
             numbers = range(low, min(low + _AT_ONCE, first + count))
             paths = [CENTRIFUGO_PATH if self._centrifugo else self._path(number) for number in numbers]
-            asked = [(number, _ask(host, port, path, seconds, receive_buffer)) for number, path in zip(numbers, paths, strict=True)]
+            asked = [
+                (number, _ask(host, port, path, seconds, receive_buffer, self._tls)) for number, path in zip(numbers, paths, strict=True)
+            ]
             for number, connection in asked:
                 rest = _accepted(connection)
                 joined.append(
@@ -167,7 +173,10 @@ class Crowd:
                 continue
             try:
                 data = client.socket.recv(1 << 18)
-            except BlockingIOError:
+                if isinstance(client.socket, ssl.SSLSocket):  # a record at a time, and epoll tells nothing of what is decrypted
+                    while client.socket.pending():
+                        data += client.socket.recv(1 << 18)
+            except (BlockingIOError, ssl.SSLWantReadError):
                 continue
             except OSError:
                 data = b""
@@ -248,12 +257,21 @@ def totals(clients: Iterable[Client], messages: int) -> dict[str, int]:
     }
 
 
-def _ask(host: str, port: int, path: str, seconds: float, receive_buffer: int | None) -> socket.socket:
+def _any_certificate() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _ask(host: str, port: int, path: str, seconds: float, receive_buffer: int | None, tls: ssl.SSLContext | None) -> socket.socket:
     connection = socket.socket()
     if receive_buffer is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     connection.settimeout(seconds)
     connection.connect((host, port))
+    if tls is not None:
+        connection = tls.wrap_socket(connection)
     request = (
         f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"

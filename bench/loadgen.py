@@ -57,6 +57,7 @@ class Measurement:
                     clients=end - first,
                     user=self.user,
                     query=arguments.query,
+                    tls=server.scheme == "https",
                     centrifugo=arguments.centrifugo,
                     topic=self.topic,
                     rooms=arguments.rooms,
@@ -169,8 +170,8 @@ class Measurement:
             rooms=self.arguments.rooms,
             missing=lost,
             cpu=(cost(self.arguments.pid).cpu - cpu) / seconds,
-            **_quantiles(acknowledged),
-            **{f"produced_{name}": value for name, value in _quantiles(produced).items()},
+            **quantiles(acknowledged),
+            **{f"produced_{name}": value for name, value in quantiles(produced).items()},
         )
 
     def round(self, kind: str, messages: int, *, rate: float = 0) -> None:
@@ -216,7 +217,7 @@ class Measurement:
             "frames": sum(part.frames for part in parts),
         }
         if rate:
-            result |= _quantiles([nanoseconds / 1e6 for part in parts for nanoseconds in part.latencies])
+            result |= quantiles([nanoseconds / 1e6 for part in parts for nanoseconds in part.latencies])
         self.emit(kind, **result)
 
     def emit(self, kind: str, **result: float) -> None:
@@ -232,7 +233,8 @@ class Measurement:
                 file.write(json.dumps(line) + "\n")
 
 
-def _quantiles(values: list[float]) -> dict[str, float]:
+def quantiles(values: list[float]) -> dict[str, float]:
+    """Return the usual ones of some values, by name; nothing where there are none."""
     values = sorted(values)
     parts = {"p50": 0.5, "p99": 0.99, "p999": 0.999, "max": 1.0}
     return {name: values[min(len(values) - 1, int(len(values) * part))] for name, part in parts.items()} if values else {}
@@ -240,7 +242,7 @@ def _quantiles(values: list[float]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url", help="the server: http://HOST:PORT")
+    parser.add_argument("url", help="the server: http://HOST:PORT, or https: whatever its certificate")
     parser.add_argument("--bootstrap", required=True, help="the brokers: HOST:PORT[,…]")
     parser.add_argument("--pid", type=int, required=True, help="of the server, whose cost is measured with that of its descendants")
     parser.add_argument("--name", default="server", help="what the results call it")

@@ -26,9 +26,11 @@ from tests.support.kafka_node import free_port
 from tests.support.processes import end_process, last_lines, start_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).parent.parent
+LOCALHOST = ROOT / "tests" / "support" / "localhost"
+CERTIFICATE = ("--certfile", str(LOCALHOST / "certificate.pem"), "--keyfile", str(LOCALHOST / "key.pem"))
 START_SECONDS = 30.0
 SETTLE_SECONDS = 2.0  # a consumer that has just joined its group
 PING_SECONDS = 25  # the defaults of kafka_chat and of Centrifugo
@@ -38,6 +40,7 @@ PEERS = {
     "kafka_chat": "this project",
     "kafka_chat_v1": "this project, clients of kafka-chat.v1",
     "kafka_chat_workers": "this project, two workers",
+    "kafka_chat_tls": "this project under the plain hypercorn, with a certificate",
     "centrifugo": "Centrifugo, in Go: a Kafka consumer for the process, a channel for each chat",
     "seed_shared": "FastAPI, uvicorn, one aiokafka consumer, a queue per client",
     "seed_stack": "FastAPI, uvicorn, an aiokafka consumer per client",
@@ -51,7 +54,7 @@ class Running:
     """A server that serves.
 
     Attributes:
-        url: `http://127.0.0.1:port`.
+        url: `http://127.0.0.1:port`, or `https:`.
         pid: its process, parent of others where it has any.
     """
 
@@ -74,7 +77,14 @@ def peers_python(cache: Path) -> Path:
 
 @contextlib.contextmanager
 def running(
-    peer: str, bootstrap: str, *, logs: Path, python: Path | None, topics: Sequence[str], centrifugo: Path | None
+    peer: str,
+    bootstrap: str,
+    *,
+    logs: Path,
+    python: Path | None = None,
+    topics: Sequence[str] = (),
+    centrifugo: Path | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
     """Run a server for as long as the block lasts.
 
@@ -85,24 +95,31 @@ def running(
         python: with the packages of the peers in Python.
         topics: that Centrifugo reads; the others know theirs.
         centrifugo: its binary.
+        environ: further variables of the environment: settings of kafka_chat.
     """
     port, log = free_port(), logs / f"{peer}.log"
     if peer == "centrifugo":
         command = [str(centrifugo), "--config", str(_centrifugo_config(bootstrap, topics, port, logs))]
+    elif peer == "kafka_chat_tls":
+        command = [str(Path(sys.executable).with_name("hypercorn")), "-k", "trio", "--bind", f"127.0.0.1:{port}", *CERTIFICATE]
+        command += ["kafka_chat.asgi:app"]
+    elif peer == "kafka_chat_ticking":
+        command = [sys.executable, "-m", "bench.ticking", bootstrap, str(port), (environ or {})["TICKS"]]
     elif peer.startswith("kafka_chat"):
         workers = "2" if peer == "kafka_chat_workers" else "1"
         command = [str(Path(sys.executable).with_name("kafka-chat")), "serve", "--bootstrap", bootstrap, "--workers", workers]
     else:
         command = [str(python), "-m", "uvicorn", f"{peer}:app", "--log-level", "warning"]
-    if peer != "centrifugo":
+    if peer not in ("centrifugo", "kafka_chat_ticking", "kafka_chat_tls"):
         command += ["--host", "127.0.0.1", "--port", str(port)]
-    env = {**os.environ, "BOOT": bootstrap}
+    env = {**os.environ, "BOOT": bootstrap, "KAFKA_CHAT_KAFKA__BOOTSTRAP_SERVERS": bootstrap, **(environ or {})}
     with log.open("ab") as output:
         process = start_process(command, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=ROOT / "bench" / "peers")
     try:
-        _wait_served(process, port, log)
+        tls = peer == "kafka_chat_tls"
+        _wait_served(process, port, log, tls=tls)
         time.sleep(SETTLE_SECONDS)
-        yield Running(f"http://127.0.0.1:{port}", process.pid)
+        yield Running(f"{'https' if tls else 'http'}://127.0.0.1:{port}", process.pid)
     finally:
         code = end_process(process, seconds=15)
         if code not in (0, -signal.SIGTERM):
@@ -150,10 +167,12 @@ def allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _wait_served(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_served(process: subprocess.Popen[bytes], port: int, log: Path, *, tls: bool) -> None:
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
+            if tls:
+                return  # it listens
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
             if re.match(rb"HTTP/1.1 200", connection.recv(100)):
                 return

@@ -31,6 +31,7 @@ class Part:
         clients: how many.
         user: what the names of users begin with.
         query: of their addresses, with its question mark; "" for none.
+        tls: they speak TLS.
         centrifugo: they speak Centrifugo's protocol.
         topic: that all follow, where there are no rooms.
         rooms: how many there are; 0: none.
@@ -43,6 +44,7 @@ class Part:
     clients: int
     user: str
     query: str
+    tls: bool
     centrifugo: bool
     topic: str
     rooms: int
@@ -156,7 +158,9 @@ class _Serving:
     def __init__(self, connection: Connection, part: Part) -> None:
         self._connection = connection
         self._part = part
-        self.crowd = Crowd(centrifugo=part.centrifugo, first=part.first, user=part.user, query=part.query, channels=part.channels)
+        self.crowd = Crowd(
+            centrifugo=part.centrifugo, first=part.first, user=part.user, query=part.query, tls=part.tls, channels=part.channels
+        )
 
     def connect(self) -> None:
         """Connect everybody."""
