@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..errors import BrokerError, RequestError
-from .forms import MARK, Form, View
+from .forms import BARE, MARK, Form, View
 from .live_socket import Close
 from .positions import LAST, LATEST, At, Resumed, Rewind
 from .protocol import (
@@ -133,7 +133,8 @@ class WishedSession(Session):
         """
         super().__init__(session_id=session_id, username=username, page_reads=page_reads, memory=memory, telemetry=telemetry)
         self.wishes = wishes
-        self.view = View(form=wishes.form, tags=wishes.tags, senders=wishes.senders)
+        view = View(form=wishes.form, tags=wishes.tags, senders=wishes.senders)
+        self.view = BARE if view == BARE else view  # one object for all, which the fan-out knows without comparing
         self.only = wishes.chats
         self._around = around
         self._caught_up = caught_up
