@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from .client import Gap, Message, open_chat
+from .cursor_file import open_notes
 from .terminal import message_line
 
 if TYPE_CHECKING:
@@ -72,7 +73,34 @@ async def listen(wanted: Wanted, *, show: Callable[[str], None], tell: Callable[
         SettingsError: the url is none, or the file holds no cursor.
         CursorNotKept: the file cannot be written.
     """
-    cursor = wanted.cursor if wanted.file is None else wanted.file.read()
+    if wanted.file is None:
+        await _listen(wanted, wanted.cursor, show=show, tell=tell, note=None)
+        return
+    cursor = wanted.file.read()
+    async with open_notes(wanted.file) as note:
+        await _listen(wanted, cursor, show=show, tell=tell, note=note)
+
+
+def gap_sentence(gap: Gap) -> str:
+    """Return in words what is lost."""
+    if gap.cause == "cluster":
+        return "the cursor is of another Kafka cluster: what came after it is not there, and all begins as without a cursor"
+    where, cause = f"{gap.chat}/{gap.partition}", _CAUSES.get(gap.cause, gap.cause)
+    if gap.cause == "retention" and gap.first_lost is not None and gap.first_left is not None:
+        last = gap.first_left - 1
+        lost = f"offset {last} is" if gap.first_lost == last else f"offsets {gap.first_lost} to {last} are"
+        return f"messages of {where} are lost: {lost} gone ({cause}); it goes on at {gap.first_left}"
+    return f"messages of {where} may be lost, from offset {gap.first_lost} on ({cause}); it goes on at {gap.first_left}"
+
+
+async def _listen(
+    wanted: Wanted,
+    cursor: str | None,
+    *,
+    show: Callable[[str], None],
+    tell: Callable[[str], None],
+    note: Callable[[str | None], None] | None,
+) -> None:
     async with open_chat(
         wanted.url,
         wanted.user,
@@ -92,20 +120,8 @@ async def listen(wanted: Wanted, *, show: Callable[[str], None], tell: Callable[
                 show(_line(event, wanted))
             elif isinstance(event, Gap):
                 tell(gap_sentence(event))
-            if wanted.file is not None:
-                wanted.file.keep(chat.cursor)
-
-
-def gap_sentence(gap: Gap) -> str:
-    """Return in words what is lost."""
-    if gap.cause == "cluster":
-        return "the cursor is of another Kafka cluster: what came after it is not there, and all begins as without a cursor"
-    where, cause = f"{gap.chat}/{gap.partition}", _CAUSES.get(gap.cause, gap.cause)
-    if gap.cause == "retention" and gap.first_lost is not None and gap.first_left is not None:
-        last = gap.first_left - 1
-        lost = f"offset {last} is" if gap.first_lost == last else f"offsets {gap.first_lost} to {last} are"
-        return f"messages of {where} are lost: {lost} gone ({cause}); it goes on at {gap.first_left}"
-    return f"messages of {where} may be lost, from offset {gap.first_lost} on ({cause}); it goes on at {gap.first_left}"
+            if note is not None:  # after it is printed: whose reader has gone prints it another time
+                note(chat.cursor)
 
 
 def _line(message: Message, wanted: Wanted) -> str:

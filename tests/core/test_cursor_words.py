@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import trio
+import trio.testing
 
 from kafka_chat.chat.cursor import MessageIds, absent_entry, cluster_mark, head_of_cursor, joined, parse, text_of, topic_entry, topic_mark
 from kafka_chat.cli import main
 from kafka_chat.client import Gap
-from kafka_chat.cursor_file import CursorFile, CursorNotKept
+from kafka_chat.cursor_file import NOTE_SECONDS, CursorFile, CursorNotKept, open_notes
 from kafka_chat.cursor_words import facts_of, words_of
 from kafka_chat.errors import SettingsError
 from kafka_chat.listening import gap_sentence
@@ -93,6 +95,37 @@ def test_a_file_that_is_a_link_stays_one(tmp_path):
     CursorFile(path).keep(CURSOR)
     assert path.is_symlink()
     assert target.read_text() == f"{CURSOR}\n"
+
+
+async def test_what_is_noted_is_kept_at_once_then_seldom_and_when_the_block_ends(tmp_path, autojump_clock):
+    file = CursorFile(tmp_path / "cursor")
+    cursors = [text_of(head_of_cursor(None, number)) for number in range(1, 5)]
+
+    def kept() -> str | None:
+        return CursorFile(tmp_path / "cursor").read()
+
+    with pytest.raises(LookupError):  # noqa: PT012 - the block raises
+        async with open_notes(file) as note:
+            assert kept() is None
+            note(cursors[0])
+            await trio.testing.wait_all_tasks_blocked()
+            assert kept() == cursors[0]
+            note(cursors[1])
+            await trio.testing.wait_all_tasks_blocked()
+            note(cursors[2])
+            assert kept() == cursors[0]
+            await trio.sleep(2 * NOTE_SECONDS)
+            assert kept() == cursors[2]
+            note(cursors[3])
+            raise LookupError
+    assert kept() == cursors[3]
+
+
+async def test_a_block_whose_notes_cannot_be_kept_is_ended(tmp_path):
+    with pytest.raises(CursorNotKept):  # noqa: PT012 - the block waits
+        async with open_notes(CursorFile(tmp_path / "no" / "cursor")) as note:
+            note(CURSOR)
+            await trio.sleep_forever()
 
 
 @pytest.mark.parametrize("content", [b"", b"hello\n", b"\xff"])
