@@ -24,8 +24,7 @@ def words_of(cursor: Cursor, topics: Sequence[str]) -> Iterator[str]:
     cluster = f"of the cluster {cursor.cluster.hex()}" if cursor.cluster is not None else "of a cluster that it does not name"
     if cursor.whole:
         yield f"a cursor {cluster}: everything before this is delivered"
-        known = f"up to offset {cursor.subscriptions}" if cursor.subscriptions else "not at all"
-        yield f"the user's subscriptions were known {known}"
+        yield f"subscriptions are known as of offset {cursor.subscriptions} of their topic"
     else:
         yield "a position, from ids of messages: everything before this is delivered; other partitions begin as without it"
     for mark, place in cursor.places.items():
@@ -43,7 +42,7 @@ def facts_of(cursor: Cursor, topics: Sequence[str]) -> dict[str, object]:
     names = _names(topics)
     return {
         "cluster": cursor.cluster.hex() if cursor.cluster is not None else None,
-        "subscriptions": cursor.subscriptions or None,
+        "subscriptions": cursor.subscriptions if cursor.whole else None,
         "whole": cursor.whole,
         "topics": [
             {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING
 
@@ -96,7 +97,7 @@ def unreached(address: Address, error: BaseException) -> str:
             break
         error = inner
     why = str(error) or "it speaks another protocol"
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):  # whose numbers are of its own
         # Trio puts the address before it, which is there already; a name that cannot be resolved has a number of its own kind.
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
     hint = "; is `kafka-chat serve` running?" if isinstance(error, ConnectionRefusedError) else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 
 import pytest
 
@@ -68,3 +69,5 @@ def test_why_nobody_answers_is_what_the_system_says_and_no_more():
     unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     assert unreached(ADDRESS, unknown) == "127.0.0.1:8001 cannot be reached: Name or service not known"
     assert unreached(ADDRESS, TimeoutError("timed out")) == "127.0.0.1:8001 cannot be reached: timed out"
+    distrusted = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate")
+    assert "self-signed certificate" in unreached(ADDRESS, distrusted)

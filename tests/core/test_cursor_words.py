@@ -25,7 +25,7 @@ ID = MessageIds(TOPIC, TOPIC_ID, 1).of(7).decode()
 def test_a_cursor_is_said_in_words():
     assert list(words_of(parse(CURSOR), [TOPIC])) == [
         f"a cursor of the cluster {CLUSTER}: everything before this is delivered",
-        "the user's subscriptions were known up to offset 12",
+        "subscriptions are known as of offset 12 of their topic",
         f"topic {MARK} (kafka.chat.room1), id {TOPIC_ID}",
         "  partition 0: next is offset 41",
         "  partition 1: next is not known",
@@ -46,7 +46,7 @@ def test_what_is_not_known_is_said_so():
     anonymous = text_of(head_of_cursor(None, 0))
     assert list(words_of(parse(joined([anonymous, ID])), [])) == [
         "a cursor of a cluster that it does not name: everything before this is delivered",
-        "the user's subscriptions were known not at all",
+        "subscriptions are known as of offset 0 of their topic",
         f"topic {MARK}, id {TOPIC_ID}",
         "  partition 1: next is offset 8",
         "  other partitions begin as without a cursor",
