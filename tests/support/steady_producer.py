@@ -117,13 +117,18 @@ class SteadyProducer:
         self._number += 1
         room = self.rooms[number % len(self.rooms)]
         partition = number // len(self.rooms) % room.partitions
+        told = self._told(Lane(room.chat, partition, room.identity), number)
+        deadline = time.monotonic() + 20
         while True:
             try:
-                told = self._told(Lane(room.chat, partition, room.identity), number)
                 self._producer.produce(room.topic, message(f"{number} {PADDING}"), partition=partition, on_delivery=told)
                 return
             except BufferError:
                 self._producer.poll(0.1)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._UNKNOWN_PARTITION or time.monotonic() > deadline:
+                    raise
+                self._producer.list_topics(room.topic, timeout=20)  # it was added since
 
     def _told(self, lane: Lane, number: int) -> Callable[[KafkaError | None, Message], None]:
         def told(error: KafkaError | None, produced: Message) -> None:
