@@ -306,10 +306,14 @@ class ResumingClient:
             f"that was not so within {seconds:g} s; {self._visit.messages} messages came, the last controls: {self._visit.controls[-3:]}"
         )
 
+    async def say(self, op: Mapping[str, object]) -> None:
+        """Send an op, and do not wait for its answer."""
+        await self._say(1, json.dumps(op).encode())
+
     async def ask(self, *, seconds: float = ANSWER_SECONDS, **op: object) -> Meta:
         """Send an op, read until its answer has come, and return that."""
         mark = f"op{random.getrandbits(48):x}"
-        await self._say(1, json.dumps({**op, "re": mark}).encode())
+        await self.say({**op, "re": mark})
         found: list[Meta] = []
 
         def answered() -> bool:
