@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
@@ -77,9 +78,11 @@ class ChatHTTPConnection(TrioASGIHTTPConnection):
         with admission, trio.CancelScope() as scope:
             if isinstance(connection, ChatTCPServer):
                 _notice_silence(connection)
-                await self._stream(admission, service, receive, send, abort=connection.abort)
-            else:
-                await self._stream(admission, service, receive, send, abort=lambda _: scope.cancel())
+            await self._stream(admission, service, receive, send, abort=partial(_abort, connection, scope))
+        if scope.cancelled_caught:
+            # What it has not taken, and then the end, are left for it to read; nobody waits for that.
+            with trio.move_on_after(0):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _stream(
         self,
@@ -97,7 +100,7 @@ class ChatHTTPConnection(TrioASGIHTTPConnection):
             service: what runs it.
             receive: the ASGI callable.
             send: the ASGI callable.
-            abort: ends this stream at once; over HTTP/2 with all others of its connection.
+            abort: ends this stream at once, and is told why.
         """
         async with trio.open_nursery() as nursery:
 
@@ -132,6 +135,23 @@ class Departure:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         return Disconnect(code=NO_CODE)
+
+
+def _abort(connection: object, scope: trio.CancelScope, reason: str | None) -> None:
+    """End a stream that takes nothing, and, where that is all that its connection carries, the connection.
+
+    Args:
+        connection: what carries it, if that is ours.
+        scope: of the stream.
+        reason: for the operator; None if the service aborts it, which is going down.
+    """
+    if not isinstance(connection, ChatTCPServer):
+        scope.cancel()
+    elif reason is None or connection.http11 is not None:
+        connection.abort(reason)
+    else:  # others of its connection may well be read
+        connection.terms.telemetry.connection_aborted(peer=connection.peer, reason=reason)
+        scope.cancel()
 
 
 def _notice_silence(connection: ChatTCPServer) -> None:

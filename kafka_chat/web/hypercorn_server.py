@@ -26,6 +26,7 @@ from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import EventWrapper
 
 from ..delivery.frames import PING
+from .hypercorn_http2 import ChatStreamBuffer
 from .hypercorn_websocket import ChatWSStream
 from .terms import CONNECTION, terms_in
 from .tls import OwedTransport
@@ -464,6 +465,7 @@ def install() -> None:
     hypercorn.trio.run.TCPServer = ChatTCPServer  # type: ignore[attr-defined]
     hypercorn.protocol.h11.WSStream = ChatWSStream  # type: ignore[attr-defined]
     hypercorn.protocol.h2.WSStream = ChatWSStream  # type: ignore[attr-defined]
+    hypercorn.protocol.h2.StreamBuffer = ChatStreamBuffer  # type: ignore[misc]
 
 
 def _peer(sock: trio.socket.SocketType) -> str:

@@ -23,6 +23,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import CloseConnection
 
+from kafka_chat.web.hypercorn_http2 import ChatStreamBuffer
 from kafka_chat.web.hypercorn_server import ChatTCPServer, install
 from kafka_chat.web.hypercorn_websocket import ChatWSStream
 from kafka_chat.web.terms import CONNECTION
@@ -45,7 +46,9 @@ def test_hypercorn_looks_its_classes_up_when_it_serves():
     assert "TCPServer" in hypercorn.trio.run.worker_serve.__code__.co_names
     assert "WSStream" in hypercorn.protocol.h11.H11Protocol._create_stream.__code__.co_names
     assert "WSStream" in hypercorn.protocol.h2.H2Protocol._create_stream.__code__.co_names
+    assert "StreamBuffer" in hypercorn.protocol.h2.H2Protocol._create_stream.__code__.co_names
     assert hypercorn.trio.run.TCPServer is ChatTCPServer
+    assert hypercorn.protocol.h2.StreamBuffer is ChatStreamBuffer
     assert hypercorn.protocol.h11.WSStream is hypercorn.protocol.h2.WSStream is ChatWSStream
 
 
