@@ -57,7 +57,7 @@ class Dialogue(LiveSocket):
         if answering.opening is not None:
             self._asked.append((0, answering.opening))
 
-    async def _serve(self) -> None:
+    async def _serve(self, nursery: trio.Nursery) -> None:
         while True:
             while not self._asked:
                 await self._change.wait()
@@ -75,7 +75,7 @@ class Dialogue(LiveSocket):
             self.bytes_sent += len(frame)
         await trio.lowlevel.checkpoint()
 
-    async def _hear(self, said: str | bytes) -> None:
+    async def _hear(self, nursery: trio.Nursery, said: str | bytes) -> None:
         size = len(said) + MESSAGE_BYTES
         self._asked.append((size, partial(self._answer, said)))
         self._waiting_bytes += size
@@ -83,8 +83,8 @@ class Dialogue(LiveSocket):
         while self._waiting_bytes > WAITING_BYTES:
             await self._change.wait()
 
-    async def _receive(self, inbox: Inbox) -> int:
-        code = await super()._receive(inbox)
+    async def _receive(self, nursery: trio.Nursery, inbox: Inbox) -> int:
+        code = await super()._receive(nursery, inbox)
         self._gone = True
         with trio.move_on_after(LAST_SECONDS):
             while self._asked:

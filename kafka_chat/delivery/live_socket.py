@@ -87,8 +87,8 @@ class LiveSocket(ABC):
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
                 if self._closing is None:
-                    nursery.start_soon(self._serve_and_leave, nursery.cancel_scope)
-                    code = await self._receive(inbox)
+                    nursery.start_soon(self._serve_and_leave, nursery)
+                    code = await self._receive(nursery, inbox)
                 nursery.cancel_scope.cancel()
         except* Exception as bugs:  # noqa: BLE001 - the outer wall of a session: told, answered with 1011, and the neighbours go on
             self._telemetry.session_failed(session_id=self.session_id, error=bugs)
@@ -98,21 +98,30 @@ class LiveSocket(ABC):
         await sink.close(self._closing.code, self._closing.reason)
         return self._closing.code
 
-    async def _serve_and_leave(self, scope: trio.CancelScope) -> None:
+    async def _serve_and_leave(self, nursery: trio.Nursery) -> None:
         """Serve; a connection that is closed then has a moment to tell its inbox of the client's close code."""
-        await self._serve()
+        await self._serve(nursery)
         await trio.sleep(FAREWELL_SECONDS)
-        scope.cancel()
+        nursery.cancel_scope.cancel()
 
     @abstractmethod
-    async def _serve(self) -> None:
-        """Say what is to be said, until cancelled. Returns where the connection is closed."""
+    async def _serve(self, nursery: trio.Nursery) -> None:
+        """Say what is to be said, until cancelled. Returns where the connection is closed.
+
+        Args:
+            nursery: for further tasks, which are cancelled with this one.
+        """
 
     @abstractmethod
-    async def _hear(self, said: str | bytes) -> None:
-        """Take what the client said. While this waits, nothing more is read."""
+    async def _hear(self, nursery: trio.Nursery, said: str | bytes) -> None:
+        """Take what the client said. While this waits, nothing more is read.
 
-    async def _receive(self, inbox: Inbox) -> int:
+        Args:
+            nursery: for tasks that answer.
+            said: by the client.
+        """
+
+    async def _receive(self, nursery: trio.Nursery, inbox: Inbox) -> int:
         """Drain what the client says until it is gone; return its close code."""
         while True:
             said = await inbox.receive()
@@ -120,7 +129,7 @@ class LiveSocket(ABC):
                 return said.code
             if self._talks_too_much():
                 self.end(Close(code=1008, reason=self.too_much))
-            await self._hear(said)
+            await self._hear(nursery, said)
 
     def _stop(self) -> None:
         if self._scope is not None:

@@ -109,10 +109,10 @@ class Session(LiveSocket):
 
     # What its own nursery runs.
 
-    async def _hear(self, said: str | bytes) -> None:
+    async def _hear(self, nursery: trio.Nursery, said: str | bytes) -> None:
         self._telemetry.client_text_discarded()
 
-    async def _serve(self) -> None:
+    async def _serve(self, nursery: trio.Nursery) -> None:
         """Deliver what is at the cursors; park when there is nothing."""
         try:
             while not self.sink.owed or await self._flush():

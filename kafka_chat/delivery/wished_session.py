@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -102,7 +101,7 @@ class WishedSession(Session):
     """
 
     __slots__ = (
-        "_around", "_asked", "_asked_news", "_beyond", "_caught_up", "_ends", "_live", "_mine", "_notices",
+        "_around", "_asked", "_beyond", "_caught_up", "_live", "_mine", "_notices",
         "_resume", "_rewinds", "_said_hello",
         "only", "view", "wishes",
     )  # fmt: skip
@@ -138,15 +137,13 @@ class WishedSession(Session):
         self.only = wishes.chats
         self._around = around
         self._caught_up = caught_up
-        self._notices: deque[Notice] = deque()
+        self._notices: list[Notice] = []
         self._said_hello = False
         self._live = False
         self._resume = "none" if self._cursor_of_this_cluster() is None else "exact"
         self._rewinds: dict[PartitionKey, tuple[PartitionLog, int]] = {}
         self._beyond: dict[PartitionKey, int] = {}  # partition -> the last stable offset, where that lies before our position
-        self._ends: set[PartitionKey] = set()  # partitions whose `end` is known
-        self._asked: deque[str | bytes] = deque()
-        self._asked_news = trio.Event()
+        self._asked: list[str | bytes] = []  # while there are any, a task answers them
         self._mine: list[str] = []  # chats of the op that is being done
 
     # What the Audience asks and tells.
@@ -168,7 +165,6 @@ class WishedSession(Session):
     def follow(self, log: PartitionLog, position: int, *, afresh: bool = False) -> None:
         """See `Session.follow`."""
         super().follow(log, position, afresh=afresh)
-        self._ends.discard(log.key)
         if self.wishes.until_ms is not None:
             self._around.offsets.want(log.key, self.wishes.until_ms, partial(self._end_at, log))
 
@@ -202,25 +198,22 @@ class WishedSession(Session):
 
     # What its own nursery runs.
 
-    async def _hear(self, said: str | bytes) -> None:
+    async def _hear(self, nursery: trio.Nursery, said: str | bytes) -> None:
         if self.view.form is not Form.V1:
-            await super()._hear(said)
+            await super()._hear(nursery, said)
         elif len(self._asked) >= OPS_WAITING:
             self.end(Close(code=1008, reason=f"over {OPS_WAITING} ops wait for their answers"))
         else:
             self._asked.append(said)
-            self._asked_news.set()
-
-    async def _serve(self) -> None:
-        async with trio.open_nursery() as nursery:
-            if self.view.form is Form.V1:
+            if len(self._asked) == 1:
                 nursery.start_soon(self._answer_ops)
-            if self.wishes.heartbeat_seconds is not None:
-                nursery.start_soon(self._beat, self.wishes.heartbeat_seconds)
-            await self._find_beginnings()
-            self._say_hello()
-            await super()._serve()
-            nursery.cancel_scope.cancel()
+
+    async def _serve(self, nursery: trio.Nursery) -> None:
+        if self.wishes.heartbeat_seconds is not None:
+            nursery.start_soon(self._beat, self.wishes.heartbeat_seconds)
+        await self._find_beginnings()
+        self._say_hello()
+        await super()._serve(nursery)
 
     async def _find_beginnings(self) -> None:
         """Find what takes more than an offset to tell: the messages before the head, and whether the log has lost its end."""
@@ -261,7 +254,7 @@ class WishedSession(Session):
                 cursor.position = told
 
     def _read(self, cursor: Cursor) -> Chunk | None:
-        if self._notices or (self.wishes.until_ms is not None and (cursor.log.key not in self._ends or _at_end(cursor))):
+        if self._notices or (self.wishes.until_ms is not None and not _before_end(cursor)):
             return None
         chunk = super()._read(cursor)
         return None if self._notices else chunk  # turning to a page may have told of a gap before it
@@ -285,7 +278,7 @@ class WishedSession(Session):
 
     async def _say_notices(self) -> None:
         while self._notices:
-            self._offer(self._notices.popleft())
+            self._offer(self._notices.pop(0))
         await self._flush()
 
     async def _write(self, data: bytes, messages: int) -> bool:
@@ -300,13 +293,10 @@ class WishedSession(Session):
             self._tell(Heartbeat(cursor=self._cursor()))
 
     async def _answer_ops(self) -> None:
-        while True:
-            while not self._asked:
-                self._asked_news = trio.Event()
-                await self._asked_news.wait()
+        while self._asked:
             for notice in await self._answers(self._asked[0]):
                 self._tell(notice)
-            self._asked.popleft()
+            del self._asked[0]
 
     async def _answers(self, said: str | bytes) -> Sequence[Answer]:
         try:
@@ -370,7 +360,7 @@ class WishedSession(Session):
         hello = Hello(session=self.session_id, user=self.username, chats=chats, resume=self._resume, cursor=self._cursor(), limits=told)
         self._said_hello = True
         if self.view.form is not Form.BARE:
-            self._notices.appendleft(hello)
+            self._notices.insert(0, hello)
 
     def _tell(self, notice: Notice) -> None:
         """Say `notice` before the next message. Bare clients are told nothing: they would not know what it is."""
@@ -391,17 +381,16 @@ class WishedSession(Session):
         cursor = self.cursors.get(log.key)
         if cursor is not None and cursor.log is log:
             cursor.end = offset
-            self._ends.add(log.key)
             self.wake()
 
     def _all_ended(self) -> bool:
         return self._around.audience.settled(self) and all(
-            cursor.log.key in self._ends and _at_end(cursor) for cursor in self.cursors.values()
+            cursor.end is not None and cursor.position >= cursor.end for cursor in self.cursors.values()
         )
 
 
-def _at_end(cursor: Cursor) -> bool:
-    return cursor.end is not None and cursor.position >= cursor.end
+def _before_end(cursor: Cursor) -> bool:
+    return cursor.end is not None and cursor.position < cursor.end
 
 
 def _failed(error: RequestError | BrokerError, mark: msgspec.Raw) -> Failed:
