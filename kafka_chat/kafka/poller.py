@@ -221,9 +221,7 @@ class Poller:
 
     def _batch(self, assignment: Assignment, records: Sequence[Record], position: int) -> Batch:
         first, assignment.position = assignment.position, position
-        return Batch.decode(
-            records, assignment.key, first=first, next=position, chat=assignment.chat, max_bytes=self._message_bytes
-        )
+        return Batch.decode(records, assignment.key, first=first, next=position, chat=assignment.chat, max_bytes=self._message_bytes)
 
     def _reconcile(self, consumer: Consumer) -> None:
         """Bring the Consumer's assignment a step nearer to what is wanted."""
