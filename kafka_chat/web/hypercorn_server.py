@@ -112,6 +112,18 @@ class ChatTCPServer(TCPServer):
         finally:
             self._shut()
             self.terms.pulse.unwatch(self, turn)
+            self._untie()
+
+    def _untie(self) -> None:
+        """Let go of what refers back to us, so that all of an ended connection is freed at once.
+
+        Else it waits for a collection of cyclic garbage that looks at everything, which has to be seldom: with 5,000 clients
+        it holds up the loop for half a second.
+        """
+        self._way = None
+        self.state.clear()
+        for name in ("protocol", "_task_group", "stream"):  # not all are there where it ended before it began
+            self.__dict__.pop(name, None)
 
     def abort(self, reason: str | None = None) -> None:
         """End it now: frees whoever reads or writes, and cancels its tasks. Nothing waits for hypercorn to notice.

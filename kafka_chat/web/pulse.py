@@ -52,6 +52,11 @@ class Pulse:
         while True:
             for turn in self._turns:
                 await trio.sleep(self._seconds)
-                now = trio.current_time()
-                for connection in tuple(turn):
-                    connection.beat(now)
+                _look_at(turn)
+
+
+def _look_at(turn: set[Beating]) -> None:
+    # Not in `run`, which would hold the last connection that it has seen.
+    now = trio.current_time()
+    for connection in tuple(turn):
+        connection.beat(now)

@@ -198,6 +198,34 @@ async def test_a_copy_of_the_scope_holds_the_same_connection():
             assert await client.next_text() == "hi"
 
 
+def connections() -> list[ChatTCPServer]:
+    return [each for each in gc.get_objects() if type(each) is ChatTCPServer]
+
+
+@pytest.mark.parametrize("path", [PATH, None])
+async def test_an_ended_connection_is_freed_without_a_search_for_cycles(path: str | None):
+    async with serving_small() as served:
+        gc.collect()
+        assert connections() == []
+        gc.disable()
+        try:
+            freed = trio.Event()
+            async with open_raw(served.url, path) as client:
+                if path is None:
+                    await client.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert (await client.read_response()).status == 200
+                else:
+                    assert (await served.service.sink()).offer(text_header(2) + b"hi")
+                    assert await client.next_text() == "hi"
+                (connection,) = connections()
+                weakref.finalize(connection, freed.set)
+                del connection
+            with trio.fail_after(5):
+                await freed.wait()
+        finally:
+            gc.enable()
+
+
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
