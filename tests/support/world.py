@@ -111,6 +111,7 @@ class Client:
         heard: the chats that it follows, as far as it has been told.
         subscribed: chat -> which subscription to it the client knows of.
         reader: reads, while the client is not slow.
+        stopped: set once it does no longer.
         controls: how many of the visit's control frames the model has taken.
         open: a lane -> from where on it is owed.
     """
@@ -120,6 +121,7 @@ class Client:
     heard: set[str] = field(default_factory=set)
     subscribed: dict[str, int] = field(default_factory=dict)
     reader: trio.CancelScope | None = None
+    stopped: trio.Event = field(default_factory=trio.Event)
     controls: int = 0
     open: dict[Lane, int] = field(default_factory=dict)
 
@@ -535,14 +537,15 @@ class World:
     async def _stop_reading(self, client: Client) -> None:
         if client.reader is not None:
             client.reader.cancel()
-            while client.reader is not None:
-                await trio.lowlevel.checkpoint()
+            await client.stopped.wait()
 
     async def _read(self, client: Client, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        client.stopped = trio.Event()
         with trio.CancelScope() as scope:
             task_status.started(scope)
             await client.resuming.read()
         client.reader = None
+        client.stopped.set()
 
 
 @contextmanager
