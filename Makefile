@@ -8,7 +8,7 @@ READY := .venv/ready
 COMPILE := .cache/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links
 
-.PHONY: help setup run quick test lint pages image image-try lock clean
+.PHONY: help setup run quick test prove lint pages image image-try lock clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -23,6 +23,9 @@ quick: setup lint  ## lint, and the tests that need neither a broker nor a socke
 
 test: setup lint  ## lint, and all tests, real Kafka included
 	$(BIN)/pytest
+
+prove: setup  ## prove in full that no client loses or doubles a message, of which `make test` does a tenth (some 15 minutes)
+	PROVE=1 $(BIN)/pytest tests/prove tests/behaviour/test_resume_clients.py -s
 
 lint: setup
 	$(BIN)/ruff check .

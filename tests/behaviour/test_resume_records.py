@@ -168,7 +168,7 @@ async def test_records_without_a_time_are_resumed_and_paged_like_others(kafka: K
         await until_live(since)
         await chat.produce(1)
         since.journal.owe(chat.lanes[0], offsets[5])
-        await chat.get_all(since)
+        await chat.get_all(*chat.clients)
 
 
 async def test_keys_and_headers_that_are_null_or_no_text_come_as_they_are(kafka: KafkaCluster, chats: Chats):

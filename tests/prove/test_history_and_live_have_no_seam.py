@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 import trio
@@ -12,6 +13,7 @@ from tests.support.brokers import KafkaCluster
 from tests.support.calls import running
 from tests.support.chats import Chats
 from tests.support.checker import Journal, assert_nothing_wrong
+from tests.support.http_client import http
 from tests.support.resuming_client import ResumingClient, resuming
 from tests.support.steady_producer import Room, SteadyProducer, made, producing
 
@@ -31,7 +33,7 @@ async def test_from_the_earliest_on_nothing_is_missing_or_doubled_where_live_beg
         for first in range(0, TRIALS, TOGETHER):
             room = made(kafka, chats, f"room{first}", PARTITIONS)
             producer = SteadyProducer(kafka, [room], per_second=PER_SECOND)
-            trials = [trial_client(number, room) for number in range(first, min(first + TOGETHER, TRIALS))]
+            trials = [trial_client(number, room, [("from", "earliest")]) for number in range(first, min(first + TOGETHER, TRIALS))]
             done = trio.Event()
             with resuming(trials):
                 async with trio.open_nursery() as nursery:
@@ -53,22 +55,78 @@ async def test_from_the_earliest_on_nothing_is_missing_or_doubled_where_live_beg
     assert all(client.visit.live is not None for client in clients)
 
 
-def trial_client(number: int, room: Room) -> ResumingClient:
-    client = ResumingClient(Journal(f"trial {number}"), f"user{number}", query=[("chat", room.chat), ("from", "earliest")])
+def trial_client(number: int, room: Room, query: Sequence[tuple[str, str]]) -> ResumingClient:
+    client = ResumingClient(Journal(f"trial {number}"), f"user{number}", query=[("chat", room.chat), *query])
     for lane in room.lanes:
         client.journal.owe(lane, 0)
     return client
 
 
+@pytest.mark.deadline(300)
+async def test_from_pages_to_a_socket_nothing_is_missing_or_doubled(kafka: KafkaCluster, chats: Chats):
+    settings = chats.settings_for(kafka, memory__bytes=1 << 20)
+    messages = pages = 0
+    async with running(settings, check_leaks=False) as server:
+        for first in range(0, TRIALS, TOGETHER):
+            room = made(kafka, chats, f"paged{first}", PARTITIONS)
+            producer = SteadyProducer(kafka, [room], per_second=PER_SECOND)
+            trials = [trial_client(number, room, ()) for number in range(first, min(first + TOGETHER, TRIALS))]
+            read = dict.fromkeys((client.user for client in trials), 0)
+            done = trio.Event()
+            with resuming(trials):
+                async with trio.open_nursery() as nursery:
+                    async with producing(producer):
+                        await trio.sleep(0.5)
+                        for client in trials:
+                            nursery.start_soon(
+                                paged_trial, client, server.url, producer, random.Random(f"{SEED} {client.user}"), done, read
+                            )
+                        await trio.sleep(SPREAD_SECONDS + 0.5)
+                    done.set()
+            assert_nothing_wrong(producer.ledger, [client.journal for client in trials])
+            assert {client.visit.resume for client in trials} == {"exact"}
+            messages += sum(client.visit.messages for client in trials)
+            pages += sum(read.values())
+    tell("pages, then live", trials=TRIALS, pages=pages, live_messages=messages)
+
+
+async def paged_trial(
+    client: ResumingClient, url: str, producer: SteadyProducer, rng: random.Random, done: trio.Event, read: dict[str, int]
+) -> None:
+    """Read pages, as many as there are or fewer, and go on from there by a socket."""
+    await trio.sleep(rng.uniform(0, SPREAD_SECONDS))
+    (chat,) = {lane.chat for lane in client.journal.owed}
+    cursor, most = None, rng.randint(1, 20)
+    for _ in range(most):
+        place = f"&cursor={cursor}" if cursor else ""
+        answer = await http(url, "GET", f"/history/{chat}?limit={rng.randint(1, 500)}{place}")
+        assert answer.status == 200, answer
+        page = answer.json()
+        assert page["gaps"] == []
+        for shown in page["messages"]:
+            client.take(shown)
+        cursor = page["next"]
+        read[client.user] += 1
+        if page["end"]:
+            break
+    client.begin_at(cursor)
+    await come_and_read(client, url, producer, done)
+
+
 async def trial(client: ResumingClient, url: str, producer: SteadyProducer, rng: random.Random, done: trio.Event) -> None:
     """Come at any time, and read until the last message of all."""
     await trio.sleep(rng.uniform(0, SPREAD_SECONDS))
+    await come_and_read(client, url, producer, done)
+
+
+async def come_and_read(client: ResumingClient, url: str, producer: SteadyProducer, done: trio.Event) -> None:
+    """Come, and read until the last message of all."""
     await client.come(url)
     lanes = list(client.journal.owed)
 
     def has_all() -> bool:
         ends = [(client.journal.recorded[lane].offsets, producer.ends[lane]) for lane in lanes]
-        return done.is_set() and all(offsets and offsets[-1] + 1 >= end for offsets, end in ends)
+        return done.is_set() and client.visit.live is not None and all(offsets and offsets[-1] + 1 >= end for offsets, end in ends)
 
     with trio.move_on_after(REST_SECONDS):
         await client.read(has_all)

@@ -211,6 +211,15 @@ class ResumingClient:
         parts = ([self.cursor] if self.cursor else []) + list(self._ids.values())
         return ".".join(parts) or None
 
+    def begin_at(self, cursor: str) -> None:
+        """Take a cursor that somebody else gave for its own."""
+        self.cursor = cursor
+        self._ids.clear()
+
+    def take(self, shown: object) -> None:
+        """Record a message that came by another way: what its frame would have been."""
+        self._record(msgspec.convert(shown, FrameV1))
+
     # --- coming
 
     async def come(self, url: str, *, in_frame: bool = False, by_query: bool = False, cursor: str | None = None) -> Visit:
@@ -437,6 +446,12 @@ class ResumingClient:
             if visit.hello is None:
                 raise BrokenStream("a message came before hello")
         visit.messages += 1
+        self._record(frame)
+        if self.keep:
+            self.frames.append(frame)
+
+    def _record(self, frame: FrameV1) -> None:
+        meta = frame.meta
         key = meta.id[:ID_PREFIX], meta.partition
         recorded = self._recorded.get(key)
         if recorded is None:
@@ -444,8 +459,6 @@ class ResumingClient:
         recorded.offsets.append(meta.offset)
         recorded.numbers.append(int(frame.text[: frame.text.index(" ")]))
         self._ids[key] = meta.id
-        if self.keep:
-            self.frames.append(frame)
 
     def _control(self, meta: Meta) -> None:
         visit = self._visit
