@@ -124,7 +124,7 @@ class Visit:
         await self._send(RejectData(data=body))
         await self._stream.send_eof()
 
-    async def hello(self, cursor: str, *, resume: str = "none", chats: Sequence[str] = ("room1",), **more: object) -> None:
+    async def hello(self, cursor: str | None, *, resume: str = "none", chats: Sequence[str] = ("room1",), **more: object) -> None:
         """Send the first frame."""
         asked = self.query.get("heartbeat")
         limits = {

@@ -441,6 +441,20 @@ async def test_what_limits_it_holds_for_every_connection_and_its_beginning_for_t
         assert again.query["chat"] == ["room1", "room2"]
 
 
+async def test_it_says_where_to_begin_again_when_it_was_given_no_cursor(client: Run, service: FakeService):
+    async with client("--from=-15m") as told:
+        visit = await service.visit()
+        await visit.accept()
+        await visit.hello(None)  # no broker answered
+        await visit.cut()
+        again = await service.visit()
+        assert again.place is None
+        assert again.query["from"] == ["-15m"]
+        await again.greet(BEGINNING)
+        await again.send(ROOM.message(0))
+        await told.tells(message(0))
+
+
 async def test_a_service_that_does_not_know_v1_is_told_of_and_nothing_of_it_shown(client: Run, service: FakeService):
     async with client() as told:
         with trio.fail_after(60):

@@ -87,6 +87,7 @@ export class KafkaChat {
   #socket = null; // the current one; what an earlier one still says is not heard
   #greeted = false; // hello has come on it
   #greetedEver = false;
+  #begun = false; // the service has given a cursor, so where to begin need not be said again
   #plain = false; // ask by ?meta=1, without the subprotocol
   #openedAt = 0;
   #heardAt = 0;
@@ -232,8 +233,8 @@ export class KafkaChat {
     if (cursor) {
       query.set("cursor", cursor);
     }
-    // Where to begin is said once. From hello on there is a cursor; what it does not name begins where it was subscribed to.
-    if (!this.#greetedEver) {
+    // Where to begin is said until there is a cursor of the service's; what that does not name begins where it was subscribed to.
+    if (!this.#begun) {
       setIfGiven(query, "from", from);
       setIfGiven(query, "rewind", rewind);
     }
@@ -277,9 +278,8 @@ export class KafkaChat {
     const socket = this.#socket;
     if (meta.type === "hello") {
       this.#hello(meta);
-    } else if (typeof meta.cursor === "string") {
-      this.#place.begin(meta.cursor);
-      this.#saveSoon();
+    } else {
+      this.#takeCursor(meta);
     }
     if (socket !== this.#socket) {
       return; // who was told has closed it
@@ -307,15 +307,21 @@ export class KafkaChat {
     this.#ops.answer(meta);
   }
 
+  /** Not every frame has one, and a hello has none while no broker answers. */
+  #takeCursor({ cursor }) {
+    if (typeof cursor === "string") {
+      this.#place.begin(cursor);
+      this.#begun = true;
+      this.#saveSoon();
+    }
+  }
+
   #hello(meta) {
     const moved = meta.resume === "none" && this.cursor !== "";
     if (moved) {
       this.#place.forget();
     }
-    if (typeof meta.cursor === "string") {
-      this.#place.begin(meta.cursor);
-      this.#saveSoon();
-    }
+    this.#takeCursor(meta);
     this.#greeted = this.#greetedEver = true;
     this.#openedAt = Date.now();
     this.#awayUntil = 0;
