@@ -117,7 +117,7 @@ class ClientConfig:
         It asks most things of the controller, and learns only by refreshing its metadata that this is another broker now:
         for a minute and more after the last one was killed it would have no answer, though all other brokers are there.
         """
-        return {**self._common, "topic.metadata.refresh.interval.ms": 1_000, **extra}
+        return {**self._common, "topic.metadata.refresh.interval.ms": 1_000, "allow.auto.create.topics": False, **extra}
 
 
 class SparingLogger:

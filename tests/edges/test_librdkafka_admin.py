@@ -43,6 +43,14 @@ def test_asking_for_offsets_and_descriptions_makes_no_topic(kafka):
     assert absent not in kafka.topics()
 
 
+def test_listing_a_topic_that_is_not_there_makes_none(kafka):
+    absent = f"edge-{uuid.uuid4().hex[:8]}"
+    admin = AdminClient(client_config(kafka).admin())
+    for _ in range(3):
+        assert admin.list_topics(absent, timeout=SECONDS).topics[absent].error is not None
+    assert absent not in kafka.topics()
+
+
 def test_a_callback_runs_in_a_thread_of_librdkafka(broker):
     topic = f"edge-{uuid.uuid4().hex[:8]}"
     broker.create_topic(topic)
