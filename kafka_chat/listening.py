@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _CAUSES = {
     "retention": "deleted by age, size or hand",
-    "recreated": "the topic was made anew",
+    "recreated": "the topic was deleted, or made anew",
     "truncated": "a broker lost the end of its log",
 }
 

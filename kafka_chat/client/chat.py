@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from .asked import Moment
+    from .events import Control, Message
 
 STEADY_SECONDS = 30.0  # a connection that lasted so long is no failed try
 LATE_SECONDS = 5.0  # how late a heartbeat may be
@@ -266,16 +267,12 @@ class Chat:
             event = parse_frame(frame) if connection.speaks_v1 else parse_bare_frame(frame)
             if isinstance(event, Answer) and self._is_answer(connection, event):
                 continue
+            visit.note(event)
             if isinstance(event, Hello):
                 await self._begin(connection, event)
             elif event is not None and self._come.note(event):
                 self._begun |= getattr(event, "cursor", None) is not None
                 await self._arrivals.put(event)
-            if isinstance(event, Live):
-                visit.live = True
-            elif isinstance(event, Reconnect):
-                visit.restarts = True
-                visit.away_until = trio.current_time() + event.after_ms / 1000
         return frame
 
     async def _begin(self, connection: Connection, hello: Hello) -> None:
@@ -353,6 +350,14 @@ class _Visit:
     speaks_v1: bool = False
     restarts: bool = False
     away_until: float = 0.0
+
+    def note(self, event: Message | Control | None) -> None:
+        """Note what an event says of the connection."""
+        if isinstance(event, Live):
+            self.live = True
+        elif isinstance(event, Reconnect):
+            self.restarts = True
+            self.away_until = trio.current_time() + event.after_ms / 1000
 
     @property
     def steady(self) -> bool:

@@ -95,8 +95,8 @@ class Gap(Control, frozen=True, kw_only=True, tag="gap"):
         partition: of its topic.
         first_lost: the offset that was due.
         first_left: where it goes on.
-        cause: `retention` (deleted by age, size or hand), `recreated` (another topic has the name now), `truncated` (a broker lost the
-            end of its log), `cluster` (the cursor is of another Kafka cluster, and it begins as without one).
+        cause: `retention` (deleted by age, size or hand), `recreated` (the topic was deleted, and may have been made anew), `truncated`
+            (a broker lost the end of its log), `cluster` (the cursor is of another Kafka cluster, and it begins as without one).
     """
 
     chat: str | None
@@ -107,7 +107,7 @@ class Gap(Control, frozen=True, kw_only=True, tag="gap"):
 
 
 class Heartbeat(Control, frozen=True, kw_only=True, tag="heartbeat"):
-    """Nothing has come for a while, and all is well; the cursor may have moved on."""
+    """All is well. The cursor may have moved on without a message, through what a filter holds back: a time to keep it."""
 
     cursor: str | None = None
 

@@ -152,7 +152,7 @@ def test_a_file_that_cannot_be_read_or_written_is_told(tmp_path):
     [
         (5, 17, "retention", "messages of room1/0 are lost: offsets 5 to 16 are gone (deleted by age, size or hand); it goes on at 17"),
         (5, 6, "retention", "messages of room1/0 are lost: offset 5 is gone (deleted by age, size or hand); it goes on at 6"),
-        (5, 0, "recreated", "messages of room1/0 may be lost, from offset 5 on (the topic was made anew); it goes on at 0"),
+        (5, 0, "recreated", "messages of room1/0 may be lost, from offset 5 on (the topic was deleted, or made anew); it goes on at 0"),
         (9, 4, "truncated", "messages of room1/0 may be lost, from offset 9 on (a broker lost the end of its log); it goes on at 4"),
         (9, 4, "magic", "messages of room1/0 may be lost, from offset 9 on (magic); it goes on at 4"),
     ],
