@@ -394,4 +394,5 @@ def _before_end(cursor: Cursor) -> bool:
 
 
 def _failed(error: RequestError | BrokerError, mark: msgspec.Raw) -> Failed:
-    return Failed(re=mark, code=error.status, message=str(error), field=error.field if isinstance(error, RequestError) else None)
+    field = error.field if isinstance(error, RequestError) else None
+    return Failed(re=mark, code=error.status, message=str(error), field="chat" if field == "topic" else field)  # as HTTP has it

@@ -81,7 +81,7 @@ async def test_ops_are_answered_in_order_and_count_for_all_sockets(broker: Broke
         ('{"re":6}', 400, None, 6),
         ('{"op":"subscribe","re":7}', 400, "chat", 7),
         ('{"op":"subscribe","chat":"no name!"}', 400, "chat", None),
-        ('{"op":"unsubscribe","chat":"global","re":8}', 409, "topic", 8),
+        ('{"op":"unsubscribe","chat":"global","re":8}', 409, "chat", 8),
         ('{"op":"send","chat":"global","text":"x","re":9}', 400, "op", 9),
         ('{"op":"ping","re":"' + "x" * 200 + '"}', 400, "re", None),
     ],
