@@ -18,6 +18,7 @@ from kafka_chat.delivery.seams import SubscriptionChange
 from kafka_chat.delivery.strands import LOOKED_AT
 from kafka_chat.delivery.wishes import Wishes
 from kafka_chat.errors import BrokerUnreachable, NotFound
+from tests.core.test_cancelled_everywhere import CancelAt
 from tests.support.fakes import Core, FakeClient, open_core, value
 
 ROOM = "kafka.chat.room"
@@ -267,6 +268,34 @@ async def test_nothing_is_left_of_a_reader(autojump_clock):
             await page_of(core, start=LATEST, wait_seconds=30)
         assert core.audience.sessions == core.audience.topics == 0
         assert not core.kafka.wished
+
+
+@pytest.mark.parametrize("backward", [False, True])
+async def test_a_request_cancelled_at_any_checkpoint_leaves_nothing(autojump_clock, *, backward: bool):
+    steps, completed = 0, False
+    while not completed:
+        steps += 1
+        cancel = CancelAt(steps)
+        async with open_core(memory_bytes=2000) as core:
+            core.kafka.create(ROOM, partitions=3)
+            for number in range(30):
+                core.kafka.produce(ROOM, value(f"m{number}"), partition=number % 3, time_ms=LONG_AGO + number)
+            before = trio.lowlevel.current_statistics().tasks_living
+            cancel.task = trio.lowlevel.current_task()
+            trio.lowlevel.add_instrument(cancel)
+            try:
+                with cancel.scope:
+                    page = await page_of(core, rewind=20, backward=backward, limit=7)
+                    assert texts(page) == [f"m{number}" for number in (range(3, 10) if backward else range(10, 17))]
+                    await page_of(core, start=LATEST, wait_seconds=1)
+            finally:
+                trio.lowlevel.remove_instrument(cancel)
+            completed = not cancel.scope.cancelled_caught
+            await trio.testing.wait_all_tasks_blocked()
+            assert (core.audience.sessions, core.audience.partitions, core.kafka.wished) == (0, 0, set())
+            assert core.memory.held_bytes == 0
+            assert trio.lowlevel.current_statistics().tasks_living == before
+    assert steps > 10, "the scenario has hardly a checkpoint: it proves nothing"
 
 
 # Waiting for news
