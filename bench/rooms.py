@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from itertools import pairwise
 from urllib.parse import urlencode, urlsplit
 
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 PREFIX = "kafka.chat."
@@ -17,6 +19,7 @@ ROOM_TOPIC = PREFIX + "room"  # and a number
 _STRIDE = 7919  # a prime, so that neighbouring messages go to rooms far apart and each room has its turn
 _AT_ONCE = 500  # topics made by one call
 _CALLS_AT_ONCE = 8
+_LEADER_SECONDS = 60.0
 
 
 def room_of(number: int, rooms: int) -> int:
@@ -58,6 +61,17 @@ def make_topics(bootstrap: str, rooms: int) -> None:
         made = admin.create_topics([NewTopic(name, 1, 1) for name in missing[low : low + _AT_ONCE]], operation_timeout=60)
         for future in made.values():
             future.result(90)
+    deadline = time.monotonic() + _LEADER_SECONDS
+    while missing and (leaderless := _leaderless(admin, missing)):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{len(leaderless)} topics have no leader {_LEADER_SECONDS:.0f} s after they were made")
+        time.sleep(0.5)
+
+
+def _leaderless(admin: AdminClient, topics: list[str]) -> list[str]:
+    """Return those of one partition whose end nobody can tell yet."""
+    ends = admin.list_offsets({TopicPartition(topic, 0): OffsetSpec.latest() for topic in topics}, request_timeout=30)
+    return [place.topic for place, end in ends.items() if end.exception(60) is not None]
 
 
 def subscribe(url: str, users: list[str], followed: list[list[int]]) -> None:
