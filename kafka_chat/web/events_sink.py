@@ -1,31 +1,115 @@
-"""How server-sent events reach a client: as the body of a response that goes on and on."""
+"""How server-sent events reach a client, as the body of a response that goes on: through its connection, or through the server."""
 
 from __future__ import annotations
 
 from collections import deque
 from random import randint
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
+
+from ..delivery.seams import Sink
+from .hypercorn_server import ChatTCPServer
+from .terms import terms_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hypercorn.typing import ASGISendCallable
+    from hypercorn.typing import ASGISendCallable, HTTPResponseBodyEvent, HTTPScope
 
 PIECE_BYTES = 16 * 1024  # each has a time limit; a slow client that goes on reading keeps to it
 SILENCE_SECONDS = 20.0  # proxies end what is silent for longer; 30 and 60 seconds are usual
 COMMENT = b":\n\n"
 RETRY_MS = (1000, 4000)  # when to come back after a cut, drawn for each: not all in the same instant after a restart
 
+_END: HTTPResponseBodyEvent = {"type": "http.response.body", "body": b"", "more_body": False}
 
-class EventsSink:
-    """Hands events to the server piece by piece, over HTTP/1.1 or HTTP/2. See `seams.Sink`.
+
+class Speaking(Sink, Protocol):
+    """A sink that knows when something was said last."""
+
+    @property
+    def spoke_at(self) -> float:
+        """By trio's clock."""
+
+
+async def run_comments(sink: Speaking) -> None:
+    """Say something, which means nothing, wherever nothing was said for long; until cancelled, or the connection is closed."""
+    going = True
+    while going:
+        await trio.sleep_until(sink.spoke_at + SILENCE_SECONDS)
+        if trio.current_time() >= sink.spoke_at + SILENCE_SECONDS:
+            sink.offer(COMMENT)
+            going = await sink.flush()
+
+
+class ConnectionEventsSink:
+    """Writes events to the socket itself: HTTP/1.1 on our own server, a chunk each (RFC 9112 section 7.1). See `seams.Sink`.
+
+    The server has begun the chunked body, and ends it; it does not see what lies between.
+    """
+
+    __slots__ = ("_connection", "_send", "direct", "spoke_at")
+
+    def __init__(self, connection: ChatTCPServer, send: ASGISendCallable) -> None:
+        """Begin to take offers.
+
+        Args:
+            connection: of a request whose response has been started, all of it written.
+            send: the ASGI callable of the request.
+        """
+        self._connection = connection
+        self._send = send
+        self.direct = False
+        self.spoke_at = trio.current_time()
+        connection.start_taking(self)
+        self.offer(_retry())
+
+    def offer(self, events: bytes) -> bool:
+        """See `Sink`."""
+        if not events:
+            return not self._connection.owed  # an empty chunk is the end
+        self.spoke_at = trio.current_time()
+        return self._connection.offer(b"%x\r\n%b\r\n" % (len(events), events))
+
+    async def flush(self) -> bool:
+        """See `Sink`."""
+        connection = self._connection
+        if not connection.owed:
+            await trio.lowlevel.checkpoint()
+        while connection.owed:
+            await connection.drain()
+        return connection.taking
+
+    async def close(self, code: int, reason: str) -> None:
+        """See `Sink`; a stream of events has neither code nor reason, it ends."""
+        connection = self._connection
+        if not connection.taking:
+            await trio.lowlevel.checkpoint()
+            return
+        connection.stop_taking()
+        with trio.move_on_after(connection.terms.limits.write_seconds) as scope:
+            await self._send(_END)  # behind all that is owed
+        if scope.cancelled_caught:
+            connection.abort("write_seconds")
+
+    def abort(self) -> None:
+        """See `Sink`."""
+        self._connection.abort()
+
+    @property
+    def owed(self) -> int:
+        """See `Sink`."""
+        return self._connection.owed
+
+
+class AsgiEventsSink:
+    """Hands events to the server piece by piece: HTTP/2, HTTP/1.0, or a server that is not ours. See `seams.Sink`.
 
     A piece that is handed over is the server's, which writes it also where we are cancelled meanwhile.
     """
 
-    __slots__ = ("_abort", "_handing", "_open", "_owed", "_pieces", "_send", "_spoke_at", "_write_seconds")
+    __slots__ = ("_abort", "_handing", "_open", "_owed", "_pieces", "_send", "_write_seconds", "spoke_at")
 
     def __init__(self, send: ASGISendCallable, *, abort: Callable[[str | None], None], write_seconds: float) -> None:
         """Begin to take offers.
@@ -42,15 +126,15 @@ class EventsSink:
         self._owed = 0
         self._open = True
         self._handing = trio.Lock()
-        self._spoke_at = trio.current_time()
-        self.offer(b"retry: %d\n\n" % randint(*RETRY_MS))
+        self.spoke_at = trio.current_time()
+        self.offer(_retry())
 
     def offer(self, events: bytes) -> bool:
         """See `Sink`: nothing goes without waiting here, so all of it is owed."""
         if self._open:
             self._pieces.extend(events[begin : begin + PIECE_BYTES] for begin in range(0, len(events), PIECE_BYTES))
             self._owed += len(events)
-            self._spoke_at = trio.current_time()
+            self.spoke_at = trio.current_time()
         return False
 
     async def flush(self) -> bool:
@@ -70,7 +154,7 @@ class EventsSink:
         self._open = False
         with trio.move_on_after(self._write_seconds) as scope:
             await self.flush()
-            await self._hand_over(b"", last=True)
+            await self._send(_END)
         if scope.cancelled_caught:
             self._give_up("write_seconds")
 
@@ -83,17 +167,9 @@ class EventsSink:
         """See `Sink`."""
         return self._owed
 
-    async def run_comments(self) -> None:
-        """Say something, which means nothing, where nothing was said for long; until cancelled, or closed."""
-        while self._open:
-            await trio.sleep_until(self._spoke_at + SILENCE_SECONDS)
-            if trio.current_time() >= self._spoke_at + SILENCE_SECONDS:
-                self.offer(COMMENT)
-                await self.flush()
-
-    async def _hand_over(self, piece: bytes, *, last: bool = False) -> None:
+    async def _hand_over(self, piece: bytes) -> None:
         with trio.move_on_after(self._write_seconds) as scope:
-            await self._send({"type": "http.response.body", "body": piece, "more_body": not last})
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         if scope.cancelled_caught:
             self._give_up("write_seconds")
 
@@ -102,3 +178,21 @@ class EventsSink:
         self._pieces.clear()
         self._owed = 0
         self._abort(reason)
+
+
+def open_events_sink(scope: HTTPScope, connection: object, send: ASGISendCallable, *, abort: Callable[[str | None], None]) -> Speaking:
+    """Return how events reach the client of a request whose response has just been started.
+
+    Args:
+        scope: of the request.
+        connection: what carries it, if that is ours.
+        send: the ASGI callable of the request.
+        abort: ends the stream at once, and is told why.
+    """
+    if isinstance(connection, ChatTCPServer) and connection.http11 is not None and scope["http_version"] == "1.1":
+        return ConnectionEventsSink(connection, send)
+    return AsgiEventsSink(send, abort=abort, write_seconds=terms_in(scope.get("state", {})).limits.write_seconds)
+
+
+def _retry() -> bytes:
+    return b"retry: %d\n\n" % randint(*RETRY_MS)

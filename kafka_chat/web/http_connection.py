@@ -13,10 +13,10 @@ from quart.utils import encode_headers
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 from ..delivery.seams import Disconnect
-from .events_sink import EventsSink
+from .events_sink import open_events_sink, run_comments
 from .hypercorn_server import ChatTCPServer
 from .seams import ADMISSION, Admission
-from .terms import CONNECTION, terms_in
+from .terms import CONNECTION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,9 +106,8 @@ class ChatHTTPConnection(TrioASGIHTTPConnection):
 
             async def accept() -> Sink:
                 await send({"type": "http.response.start", "status": 200, "headers": self._head or [], "trailers": False})
-                limits = terms_in(self.scope.get("state", {})).limits
-                sink = EventsSink(send, abort=abort, write_seconds=limits.write_seconds)
-                nursery.start_soon(sink.run_comments)
+                sink = open_events_sink(self.scope, self.scope.get("state", {}).get(CONNECTION), send, abort=abort)
+                nursery.start_soon(run_comments, sink)
                 return sink
 
             await service.run_session(admission, accept=accept, inbox=Departure(receive), peer=_peer(self.scope))

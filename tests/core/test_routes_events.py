@@ -13,7 +13,7 @@ from kafka_chat.delivery.positions import EARLIEST
 from kafka_chat.delivery.seams import Disconnect
 from kafka_chat.delivery.wishes import Wishes
 from kafka_chat.settings import AccessSettings, Settings
-from kafka_chat.web.events_sink import COMMENT, SILENCE_SECONDS, EventsSink
+from kafka_chat.web.events_sink import COMMENT, SILENCE_SECONDS, AsgiEventsSink, run_comments
 from tests.core.test_routes_receive import bad_names
 from tests.support.fake_service import FakeService, app_with_service, ask
 
@@ -176,8 +176,8 @@ class Server:
     def stop(self) -> None:
         self.open = trio.Event()
 
-    def sink(self) -> EventsSink:
-        sink = EventsSink(self.send, abort=self.aborted.append, write_seconds=5)
+    def sink(self) -> AsgiEventsSink:
+        sink = AsgiEventsSink(self.send, abort=self.aborted.append, write_seconds=5)
         sink._pieces.clear()
         sink._owed = 0
         return sink
@@ -206,7 +206,7 @@ async def test_a_comment_breaks_a_silence_and_only_a_silence(autojump_clock):
     server = Server()
     sink = server.sink()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(sink.run_comments)
+        nursery.start_soon(run_comments, sink)
         await trio.sleep(SILENCE_SECONDS - 1)
         assert server.got == b""
         sink.offer(b"data: 1\n\n")

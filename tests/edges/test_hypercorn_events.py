@@ -15,7 +15,7 @@ from h2.events import DataReceived, ResponseReceived, StreamEnded
 from quart import request
 
 from kafka_chat.settings import Limits
-from kafka_chat.web.events_sink import EventsSink
+from kafka_chat.web.events_sink import AsgiEventsSink, ConnectionEventsSink
 from kafka_chat.web.http_connection import ChatHTTPConnection, EventStream
 from kafka_chat.web.hypercorn_server import ChatTCPServer
 from kafka_chat.web.seams import ADMISSION
@@ -43,9 +43,12 @@ async def serving_events(**options: Any) -> AsyncIterator[tuple[Served, list[Cha
         yield served, asked
 
 
-async def the_sink(served: Served) -> EventsSink:
+Events = AsgiEventsSink | ConnectionEventsSink
+
+
+async def the_sink(served: Served, kind: type[Events] = ConnectionEventsSink) -> Events:
     sink = await served.service.sink()
-    assert isinstance(sink, EventsSink)
+    assert isinstance(sink, kind)
     return sink
 
 
@@ -167,9 +170,9 @@ async def test_who_reads_nothing_is_cut_off():
 async def test_over_http2_a_stream_that_is_reset_leaves_the_others_alone():
     async with serving_events() as (served, _), open_http2(served) as client:
         await client.get(1)
-        first = await the_sink(served)
+        first = await the_sink(served, AsgiEventsSink)
         await client.get(3)
-        second = await the_sink(served)
+        second = await the_sink(served, AsgiEventsSink)
         for sink in (first, second):
             sink.offer(b"data: 1\n\n")
             assert await sink.flush()
@@ -189,9 +192,9 @@ async def test_over_http2_a_stream_that_is_reset_leaves_the_others_alone():
 async def test_over_http2_a_stream_that_is_not_read_ends_alone_and_with_its_end_to_be_read_later():
     async with serving_events(limits=Limits(write_seconds=0.3)) as (served, _), open_http2(served) as client:
         await client.get(1)
-        stuck = await the_sink(served)
+        stuck = await the_sink(served, AsgiEventsSink)
         await client.get(3)
-        live = await the_sink(served)
+        live = await the_sink(served, AsgiEventsSink)
         stuck.offer(b"data: " + b"x" * 200_000 + b"\n\n")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stuck.flush)
