@@ -12,7 +12,7 @@ import trio
 from .brokers import KafkaCluster
 from .chats import Chats, message
 from .checker import Journal, Lane, Ledger, Record, assert_nothing_wrong
-from .resuming_client import ResumingClient, resuming
+from .resuming_client import ResumingClient, Visit, resuming
 from .steady_producer import Room, identity_told, made
 
 SECONDS = 20.0
@@ -146,7 +146,11 @@ class Noted:
 async def until_live(*clients: ResumingClient, seconds: float = SECONDS) -> None:
     """Have clients read until `live`."""
     for client in clients:
-        await client.read_until(lambda c=client: c.visit.live is not None, seconds=seconds)
+        await client.read_until(partial(_is_live, client.visit), seconds=seconds)
+
+
+def _is_live(visit: Visit) -> bool:
+    return visit.live is not None
 
 
 def gaps(client: ResumingClient) -> list[tuple[str, int, int, int, str]]:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -50,7 +50,7 @@ def identity_told(topic_id: str) -> str:
     return topic_id.translate(str.maketrans("+/", "-_"))
 
 
-def made(cluster: KafkaCluster, chats: Chats, chat: str, partitions: int = 1, **config: str | int) -> Room:
+def made(cluster: KafkaCluster, chats: Chats, chat: str, partitions: int = 1, **config: Any) -> Room:
     """Make the topic of a chat."""
     topic = chats.topic(chat)
     return Room(chat, topic, identity_told(cluster.create_topic(topic, partitions, **config)), partitions)
