@@ -70,6 +70,7 @@ def make_topics(bootstrap: str, rooms: int) -> None:
 
 def _leaderless(admin: AdminClient, topics: list[str]) -> list[str]:
     """Return those of one partition whose end nobody can tell yet."""
+    admin.list_topics(timeout=30)  # it would not find the leaders of new topics
     ends = admin.list_offsets({TopicPartition(topic, 0): OffsetSpec.latest() for topic in topics}, request_timeout=30)
     return [place.topic for place, end in ends.items() if end.exception(60) is not None]
 
