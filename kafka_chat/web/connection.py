@@ -19,7 +19,7 @@ from .terms import CONNECTION
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, WebsocketScope
+    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope, WebsocketScope
     from quart_trio import QuartTrio
 
     from ..delivery.dialogue import Answering
@@ -88,7 +88,7 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
             return sink
 
         run = self._service.run_session if answering is None else partial(self._service.run_dialogue, answering=answering)
-        await run(admission, accept=accept, inbox=AsgiInbox(receive), peer=_peer(self.scope))
+        await run(admission, accept=accept, inbox=AsgiInbox(receive), peer=peer_of(self.scope))
 
     async def _refuse(self, refusal: Close, send: ASGISendCallable) -> None:
         """Tell a client that can read no HTTP status by a close frame."""
@@ -161,6 +161,7 @@ class AsgiInbox:
         raise AssertionError(f"a WebSocket got {event['type']}")
 
 
-def _peer(scope: WebsocketScope) -> str:
+def peer_of(scope: HTTPScope | WebsocketScope) -> str:
+    """Return the client's address, for log lines."""
     client = scope.get("client")
     return f"{client[0]}:{client[1]}" if client else "local"

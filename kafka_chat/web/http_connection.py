@@ -13,6 +13,7 @@ from quart.utils import encode_headers
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 from ..delivery.seams import Disconnect
+from .connection import peer_of
 from .events_sink import open_events_sink, run_comments
 from .hypercorn_server import ChatTCPServer
 from .seams import ADMISSION, Admission
@@ -110,7 +111,7 @@ class ChatHTTPConnection(TrioASGIHTTPConnection):
                 nursery.start_soon(run_comments, sink)
                 return sink
 
-            await service.run_session(admission, accept=accept, inbox=Departure(receive), peer=_peer(self.scope))
+            await service.run_session(admission, accept=accept, inbox=Departure(receive), peer=peer_of(self.scope))
             nursery.cancel_scope.cancel()
 
     async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
@@ -159,8 +160,3 @@ def _notice_silence(connection: ChatTCPServer) -> None:
     if option is not None:
         with suppress(OSError):  # no TCP: a Unix socket
             connection.bare_socket.setsockopt(socket.IPPROTO_TCP, option, round(connection.terms.limits.write_seconds * 1000))
-
-
-def _peer(scope: HTTPScope) -> str:
-    client = scope.get("client")
-    return f"{client[0]}:{client[1]}" if client else "local"

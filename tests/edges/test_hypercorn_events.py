@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -24,6 +26,13 @@ from tests.edges.small_app import Served, serving_small
 from tests.support.raw_client import open_raw
 
 PATH = "/events"
+
+
+@pytest.fixture
+def certificate() -> tuple[str, str]:
+    """A certificate of our own for localhost, and its key."""
+    folder = Path(__file__).parents[1] / "support" / "localhost"
+    return str(folder / "certificate.pem"), str(folder / "key.pem")
 
 
 @asynccontextmanager
@@ -52,7 +61,7 @@ async def the_sink(served: Served, kind: type[Events] = ConnectionEventsSink) ->
     return sink
 
 
-async def read_until(stream: trio.SocketStream, end: bytes) -> bytes:
+async def read_until(stream: trio.abc.Stream, end: bytes) -> bytes:
     data = b""
     with trio.fail_after(10):
         while end not in data:
@@ -128,6 +137,23 @@ async def test_over_http_1_1_events_come_in_chunks_and_the_connection_is_free_af
         await served.service.empty()
         await stream.send_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"Consumer is running" in await read_until(stream, b"}")
+
+
+async def test_under_tls_events_come_in_chunks_too(certificate: tuple[str, str]):
+    context = ssl.create_default_context(cafile=certificate[0])
+    context.check_hostname = False
+    async with serving_events(certificate=certificate) as (served, _):
+        tcp = await trio.open_tcp_stream("127.0.0.1", served.port)
+        stream = trio.SSLStream(tcp, context, https_compatible=True)
+        await stream.send_all(f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        sink = await the_sink(served)
+        sink.offer(b"data: 1\n\n")
+        assert await sink.flush()
+        assert b"\r\n9\r\ndata: 1\n\n\r\n" in await read_until(stream, b"data: 1\n\n\r\n")
+        await sink.close(1012, "restart")
+        assert await read_until(stream, b"0\r\n\r\n") == b"0\r\n\r\n"
+        await stream.aclose()
+        await served.service.empty()
 
 
 async def test_over_http_1_0_events_come_until_the_connection_ends():
