@@ -187,6 +187,18 @@ def test_what_was_read_before_a_change_of_topics_was_seen_may_come_again_with_th
     assert faults(ledger, journal) == []
 
 
+def test_that_holds_for_a_partition_that_was_empty_in_the_old_topic():
+    ledger, journal = Ledger(), Journal("bob")
+    ledger.deleted("global", "first")
+    ledger.produced(ANEW, 0, Record(7))
+    journal.owe(LANE, 0)
+    journal.owe(ANEW, 0)
+    journal.received(LANE, 0, 7)
+    journal.told_gap("global", 0, 1, 0, "recreated")
+    journal.received(ANEW, 0, 7)
+    assert faults(ledger, journal) == []
+
+
 def test_a_number_is_produced_once():
     ledger = ledger_of(0)
     with pytest.raises(ValueError, match="taken"):

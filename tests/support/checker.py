@@ -87,7 +87,7 @@ class Ledger:
         self.lanes: dict[Lane, dict[int, Record]] = defaultdict(dict)
         self.compacted: dict[Lane, set[int]] = defaultdict(set)  # may be gone, or have been read before
         self._trimmed: dict[Lane, int] = {}
-        self._deleted: set[Lane] = set()
+        self._deleted: set[tuple[str, str]] = set()
         self._places: dict[int, tuple[Lane, int]] = {}
 
     def produced(self, lane: Lane, offset: int, record: Record) -> None:
@@ -103,15 +103,15 @@ class Ledger:
 
     def deleted(self, chat: str, topic: str) -> None:
         """Note that a topic was deleted, so a client may be told that another one has its name now."""
-        self._deleted.update(lane for lane in self.lanes if (lane.chat, lane.topic) == (chat, topic))
+        self._deleted.add((chat, topic))
 
     def is_gone(self, lane: Lane, offset: int) -> bool:
         """Whether it was deleted: it by itself, or with its topic."""
-        return lane in self._deleted or offset < self._trimmed.get(lane, 0)
+        return self.is_deleted(lane) or offset < self._trimmed.get(lane, 0)
 
     def is_deleted(self, lane: Lane) -> bool:
         """Whether its topic was deleted."""
-        return lane in self._deleted
+        return (lane.chat, lane.topic) in self._deleted
 
     def place(self, number: int) -> tuple[Lane, int] | None:
         """Return where a number was produced."""
