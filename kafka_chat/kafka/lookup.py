@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._listoffsets import OffsetSpec
@@ -48,6 +48,8 @@ EMBEDDED_TOPIC_ID = "embedded"  # its topics are never deleted, so one identity 
 
 # Any other error says nothing of whether there is such a topic: so it is none of the answers that a topic may be given up for.
 _NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION})
+
+_UNTOLD = KafkaError(KafkaError._TIMED_OUT)
 
 _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent_kafka's omission
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
@@ -123,7 +125,7 @@ class KafkaLookup:
         # The end is asked for first: a record that comes between the two questions is then not skipped.
         ends = await self.last_stable_offsets(keys)
         found = await self._offsets(ends.keys(), OffsetSpec.for_timestamp(time_ms), doing="asking for the offset of a time")
-        return {key: found[key] if found.get(key, -1) >= 0 else end for key, end in ends.items()}
+        return {key: found[key] if found[key] >= 0 else end for key, end in ends.items() if key in found}
 
     async def compacted(self, topic: str) -> bool:
         """Return whether a topic is compacted; see `Lookup`."""
@@ -181,17 +183,28 @@ class KafkaLookup:
         asked = {TopicPartition(topic, partition): spec for topic, partition in by_place}
         # Without the isolation level the answer is the high watermark, which lies above open transactions.
         answers: Mapping[TopicPartition, ListOffsetsResultInfo | KafkaError] = await self._asked(
-            lambda seconds: self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=seconds), doing
+            lambda seconds: self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=seconds),
+            doing,
+            told=_has_offset,
         )
         return {by_place[place.topic, place.partition]: answer.offset for place, answer in _answered(answers, doing).items()}
 
-    async def _asked(self, ask: Callable[[float], Mapping[K, Future[T]]], doing: str) -> dict[K, T | KafkaError]:
-        """Return the answers to what `ask(seconds)` asks, which is asked anew until no answer is missing or the time is over."""
+    async def _asked(
+        self, ask: Callable[[float], Mapping[K, Future[T]]], doing: str, *, told: Callable[[T], bool] = lambda _: True
+    ) -> dict[K, T | KafkaError]:
+        """Return the answers to what `ask(seconds)` asks, which is asked anew until no answer is missing or the time is over.
+
+        Args:
+            ask: asks.
+            doing: what for, for the error.
+            told: whether an answer says something. Where a broker hangs, `list_offsets` has one without an offset, and no error.
+        """
         answers: dict[K, T | KafkaError] | None = None
         with trio.move_on_after(ANSWER_SECONDS):
             for seconds in TRIES_SECONDS:
                 with suppress(BrokerUnreachable):
-                    answers = await admin_futures(ask(seconds), doing=doing, timeout_seconds=seconds + LATE_SECONDS)
+                    found = await admin_futures(ask(seconds), doing=doing, timeout_seconds=seconds + LATE_SECONDS)
+                    answers = {key: answer if isinstance(answer, KafkaError) or told(answer) else _UNTOLD for key, answer in found.items()}
                     if not any(isinstance(answer, KafkaError) and unreachable(answer) for answer in answers.values()):
                         return answers
                 await self._learn()
@@ -252,6 +265,10 @@ async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
             yield lookup
     finally:
         lookup.close()
+
+
+def _has_offset(answer: ListOffsetsResultInfo) -> bool:
+    return bool(answer.offset != OFFSET_INVALID)
 
 
 def _answered(answers: Mapping[K, T | KafkaError], doing: str) -> dict[K, T]:

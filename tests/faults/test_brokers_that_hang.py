@@ -1,0 +1,77 @@
+"""Brokers that take questions and do not answer: nobody is told an offset that is none."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+
+import pytest
+import trio
+
+from kafka_chat.delivery.batch import PartitionKey
+from kafka_chat.errors import BrokerUnreachable
+from kafka_chat.kafka.connect import ClientConfig
+from kafka_chat.kafka.lookup import open_lookup
+from kafka_chat.settings import KafkaSettings
+from tests.support.brokers import kafka_cluster
+from tests.support.calls import running
+from tests.support.chats import Chats, message
+from tests.support.clients import http
+
+pytestmark = pytest.mark.deadline(120)
+
+
+async def asked_in_vain(ask: Callable[[], Awaitable[Mapping[PartitionKey, int]]]) -> None:
+    """Ask twice, for an answer may have been on its way; what is told is told right."""
+    for _ in range(2):
+        try:
+            told = await ask()
+        except BrokerUnreachable:
+            return
+        assert list(told.values()) in ([5, 0], [0, 0])
+    pytest.fail("a broker that hangs has answered")
+
+
+async def test_offsets_are_told_or_they_are_not_never_made_up() -> None:
+    with kafka_cluster() as cluster:
+        identity = cluster.create_topic("t", partitions=2)
+        cluster.produce_many("t", ["m"] * 5, partition=0)
+        keys = [PartitionKey("t", identity, partition) for partition in (0, 1)]
+        async with open_lookup(ClientConfig(KafkaSettings(bootstrap_servers=cluster.bootstrap, embedded=False))) as lookup:
+            asks = (lookup.last_stable_offsets, lookup.first_offsets, partial(lookup.offsets_at, time_ms=0))
+            told = [[5, 0], [0, 0], [0, 0]]
+            assert [list((await ask(keys)).values()) for ask in asks] == told
+            cluster.freeze()
+            for ask in asks:
+                await asked_in_vain(partial(ask, keys))
+            cluster.thaw()
+            with trio.fail_after(30):
+                for ask, offsets in zip(asks, told, strict=True):
+                    while True:
+                        try:
+                            assert list((await ask(keys)).values()) == offsets
+                            break
+                        except BrokerUnreachable:
+                            await trio.sleep(0.1)
+
+
+async def test_pages_of_history_are_refused_until_the_brokers_answer_again(chats: Chats) -> None:
+    with kafka_cluster() as cluster:
+        for chat in ("global", "room1"):
+            cluster.create_topic(chats.topic(chat), partitions=2)
+            cluster.produce_many(chats.topic(chat), [message(str(number)) for number in range(5)], partition=0)
+        async with running(chats.settings_for(cluster), check_leaks=False) as server:
+            targets = [f"/history/{chat}?{query}" for chat in ("global", "room1") for query in ("", "direction=backward", "rewind=2")]
+            assert [(await http(server.url, "GET", target)).status for target in targets] == [200] * 6
+            cluster.freeze()
+            for target in targets:
+                began = trio.current_time()
+                answer = await http(server.url, "GET", target)
+                assert answer.status == 503, answer
+                assert "retry-after" in answer.headers
+                assert trio.current_time() - began < 8
+            cluster.thaw()
+            with trio.fail_after(30):
+                for target in targets:
+                    while (await http(server.url, "GET", target)).status != 200:
+                        pass
