@@ -70,7 +70,8 @@ def _clients(count: int) -> Step:
 
 
 def _followed(count: int) -> Step:
-    return Step(size=count, topic=ROOM_TOPIC, options={"clients": 100, "rate": 100, "rooms": count, "followed": count // 10})
+    clients = max(100, count // 10)  # a call takes a hundred subscriptions
+    return Step(size=count, topic=ROOM_TOPIC, options={"clients": clients, "rate": 100, "rooms": count, "followed": 10 * count // clients})
 
 
 GROWTH = {
