@@ -275,7 +275,7 @@ class Transaction:
         self, topic: str, value: bytes | str | None, *, key: bytes | str | None = None, partition: int | None = None
     ) -> PublishedRecord:
         """Put a record into the topic; consumers that read committed records see it, and all after it, at the end only."""
-        if not self._last:
+        if partition is None or (topic, partition) not in self._last:  # it may have been added a moment ago
             self._producer.list_topics(topic, timeout=ANSWER_SECONDS)
         record = produce_records(self._producer, topic, [value], key=key, partition=partition)[0]
         self._last[topic, record.partition] = record.offset

@@ -371,7 +371,8 @@ class World:
                     client.begin(lane, told)
             elif client.subscribed.get(chat) != subscription.generation:
                 for lane, position in subscription.positions.items():
-                    client.begin(lane, position)
+                    if lane in self._ends:  # a topic that was gone before its cursor named it is nothing to the client
+                        client.begin(lane, position)
             client.subscribed[chat] = subscription.generation
         client.heard = set(now)
         for chat in set(client.subscribed) - set(now):
