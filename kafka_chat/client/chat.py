@@ -318,9 +318,10 @@ class Chat:
         with self._arrivals.unbounded(), trio.move_on_after(ANSWER_SECONDS):
             while True:
                 await self._greeted.wait()
-                if self._connection is None:
-                    assert self._no_ops is not None
+                if self._no_ops is not None:
                     raise self._no_ops
+                if self._connection is None:
+                    continue  # it ended before we had our turn
                 answer = await self._connection.ask(op)
                 if isinstance(answer, kind):
                     return answer
