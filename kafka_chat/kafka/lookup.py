@@ -267,8 +267,8 @@ async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
         lookup.close()
 
 
-def _has_offset(answer: ListOffsetsResultInfo) -> bool:
-    return bool(answer.offset != OFFSET_INVALID)
+def _has_offset(answer: ListOffsetsResultInfo | KafkaError) -> bool:
+    return isinstance(answer, KafkaError) or answer.offset != OFFSET_INVALID
 
 
 def _answered(answers: Mapping[K, T | KafkaError], doing: str) -> dict[K, T]:
