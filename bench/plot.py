@@ -35,7 +35,7 @@ def _panel(title: str, lines: Sequence[Line]) -> str:
     """Return one panel: a grid of decades, the lines, and what they are."""
     across = _decades([x for line in lines for x, _ in line.points])
     up = _decades([y for line in lines for _, y in line.points])
-    wide, high = WIDTH - LEFT - 14, HEIGHT - TOP - BELOW
+    wide, high = WIDTH - LEFT - 24, HEIGHT - TOP - BELOW
 
     def place(x: float, y: float) -> tuple[float, float]:
         right = (log10(x) - across[0]) / (across[-1] - across[0])
