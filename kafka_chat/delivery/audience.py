@@ -347,7 +347,9 @@ class Audience:
             case Rewind(messages):
                 session.follow(log, log.head)
                 session.rewind(log, messages)
-            case At():
+            case At(topic_id, offsets):
+                if topic_id not in ("", log.key.topic_id) and log.key.partition in offsets:
+                    session.tell_gap(log.key, offsets[log.key.partition], 0, Lost.RECREATED)
                 session.follow(log, start.offset(log.key))
             case Since(time_ms):
                 self._ask(session, log, time_ms, partial(self._begin_at, session, log, log.head, None))

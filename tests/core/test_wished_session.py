@@ -264,6 +264,23 @@ async def test_a_subscription_newer_than_the_cursor_begins_where_it_was_made(aut
     assert kinds(fresh) == ["[hello]", "[live]"]
 
 
+async def test_a_topic_made_anew_since_it_was_subscribed_to_is_told(autojump_clock):
+    async with open_core() as core:
+        core.kafka.create(GLOBAL)
+        core.kafka.create(ROOM)
+        async with visiting(core, v1()) as first:
+            pass
+        change = {"username": "ann", "chat": "room", "topic_id": core.kafka.topics[ROOM].topic_id, "starts": {0: 6}}
+        core.subscribed["ann", "room"] = SubscriptionChange(subscribed=True, offset=3, **change)
+        core.kafka.delete(ROOM)
+        core.kafka.create(ROOM)
+        core.kafka.produce(ROOM, value("new"))
+        async with visiting(core, resumed(cursor_of(first))) as second:
+            pass
+    assert kinds(second) == ["[hello]", "[gap]", "new", "[live]"]
+    assert told(second, "gap")[0] == {"type": "gap", "chat": "room", "partition": 0, "first_lost": 6, "first_left": 0, "cause": "recreated"}
+
+
 async def test_what_came_after_subscribing_does_not_come_again_with_the_cursor_of_before(autojump_clock):
     for known in (True, False):  # whether the chat had a topic when it was subscribed to
         async with open_core() as core:

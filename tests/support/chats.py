@@ -49,7 +49,8 @@ class Chats:
             kafka=KafkaSettings(bootstrap_servers=broker.bootstrap, embedded=broker.embedded),
             chats=ChatSettings(prefix=self.prefix),
             subscriptions=SubscriptionSettings(topic=self.subscriptions_topic),
-            limits=Limits(connections=5000),
+            # A test that does not read from a client for long answers none of its pings.
+            limits=Limits(connections=5000, ping_seconds=240.0, pong_seconds=60.0),
         )
         return with_overrides(settings, **overrides)
 
