@@ -34,15 +34,14 @@ async def test_from_the_earliest_on_nothing_is_missing_or_doubled_where_live_beg
             room = made(kafka, chats, f"room{first}", PARTITIONS)
             producer = SteadyProducer(kafka, [room], per_second=PER_SECOND)
             trials = [trial_client(number, room, [("from", "earliest")]) for number in range(first, min(first + TOGETHER, TRIALS))]
-            done = trio.Event()
             with resuming(trials):
                 async with trio.open_nursery() as nursery:
                     async with producing(producer):
                         await trio.sleep(0.5)
                         for client in trials:
-                            nursery.start_soon(trial, client, server.url, producer, random.Random(f"{SEED} {client.user}"), done)
+                            nursery.start_soon(trial, client, server.url, producer, random.Random(f"{SEED} {client.user}"))
                         await trio.sleep(SPREAD_SECONDS + 0.5)
-                    done.set()
+                    await trio.to_thread.run_sync(producer.say_last)
             assert_nothing_wrong(producer.ledger, [client.journal for client in trials])
             clients += trials
     seams = [client.visit.before_live for client in clients]
@@ -72,17 +71,14 @@ async def test_from_pages_to_a_socket_nothing_is_missing_or_doubled(kafka: Kafka
             producer = SteadyProducer(kafka, [room], per_second=PER_SECOND)
             trials = [trial_client(number, room, ()) for number in range(first, min(first + TOGETHER, TRIALS))]
             read = dict.fromkeys((client.user for client in trials), 0)
-            done = trio.Event()
             with resuming(trials):
                 async with trio.open_nursery() as nursery:
                     async with producing(producer):
                         await trio.sleep(0.5)
                         for client in trials:
-                            nursery.start_soon(
-                                paged_trial, client, server.url, producer, random.Random(f"{SEED} {client.user}"), done, read
-                            )
+                            nursery.start_soon(paged_trial, client, server.url, producer, random.Random(f"{SEED} {client.user}"), read)
                         await trio.sleep(SPREAD_SECONDS + 0.5)
-                    done.set()
+                    await trio.to_thread.run_sync(producer.say_last)
             assert_nothing_wrong(producer.ledger, [client.journal for client in trials])
             assert {client.visit.resume for client in trials} == {"exact"}
             messages += sum(client.visit.messages for client in trials)
@@ -90,9 +86,7 @@ async def test_from_pages_to_a_socket_nothing_is_missing_or_doubled(kafka: Kafka
     tell("pages, then live", trials=TRIALS, pages=pages, live_messages=messages)
 
 
-async def paged_trial(
-    client: ResumingClient, url: str, producer: SteadyProducer, rng: random.Random, done: trio.Event, read: dict[str, int]
-) -> None:
+async def paged_trial(client: ResumingClient, url: str, producer: SteadyProducer, rng: random.Random, read: dict[str, int]) -> None:
     """Read pages, as many as there are or fewer, and go on from there by a socket."""
     await trio.sleep(rng.uniform(0, SPREAD_SECONDS))
     (chat,) = {lane.chat for lane in client.journal.owed}
@@ -110,23 +104,17 @@ async def paged_trial(
         if page["end"]:
             break
     client.begin_at(cursor)
-    await come_and_read(client, url, producer, done)
+    await come_and_read(client, url, producer)
 
 
-async def trial(client: ResumingClient, url: str, producer: SteadyProducer, rng: random.Random, done: trio.Event) -> None:
+async def trial(client: ResumingClient, url: str, producer: SteadyProducer, rng: random.Random) -> None:
     """Come at any time, and read until the last message of all."""
     await trio.sleep(rng.uniform(0, SPREAD_SECONDS))
-    await come_and_read(client, url, producer, done)
+    await come_and_read(client, url, producer)
 
 
-async def come_and_read(client: ResumingClient, url: str, producer: SteadyProducer, done: trio.Event) -> None:
+async def come_and_read(client: ResumingClient, url: str, producer: SteadyProducer) -> None:
     """Come, and read until the last message of all."""
     await client.come(url)
-    lanes = list(client.journal.owed)
-
-    def has_all() -> bool:
-        ends = [(client.journal.recorded[lane].offsets, producer.ends[lane]) for lane in lanes]
-        return done.is_set() and client.visit.live is not None and all(offsets and offsets[-1] + 1 >= end for offsets, end in ends)
-
     with trio.move_on_after(REST_SECONDS):
-        await client.read(has_all)
+        await client.read(lambda: client.visit.live is not None and producer.is_last(client.journal))

@@ -14,7 +14,7 @@ import trio
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from .chats import Chats, message
-from .checker import Lane, Ledger, Record
+from .checker import Journal, Lane, Ledger, Record
 
 if TYPE_CHECKING:
     from .brokers import Broker, KafkaCluster
@@ -77,6 +77,7 @@ class SteadyProducer:
         self._number = first_number
         config = {"acks": "all", "linger.ms": 0, "enable.idempotence": True, "message.timeout.ms": 30000}
         self._producer = Producer({**broker.client("steady-producer"), **config})
+        self._last: dict[Lane, int] = {}
         self._failed: KafkaError | None = None
         self._stop = threading.Event()
 
@@ -106,6 +107,20 @@ class SteadyProducer:
         for _ in range(count):
             self._one()
         self.flush()
+
+    def say_last(self) -> None:
+        """Produce one more to each partition, by which clients know that they have all; not beside `run`."""
+        lanes = [lane for room in self.rooms for lane in room.lanes]
+        self._last = {lane: self.ends[lane] for lane in lanes}
+        self.some(len(lanes))
+        wrong = [str(lane) for lane in lanes if self.ends[lane] <= self._last[lane]]
+        assert not wrong, f"nothing more came into {wrong}"
+
+    def is_last(self, journal: Journal) -> bool:
+        """Whether the last message of every partition that is owed has come."""
+        if not self._last:
+            return False
+        return all((came := journal.recorded[lane].offsets) and came[-1] >= self._last[lane] for lane in journal.owed)
 
     def flush(self) -> None:
         """Wait until all that was produced is acknowledged."""
