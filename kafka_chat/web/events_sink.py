@@ -10,6 +10,7 @@ import trio
 
 from ..delivery.seams import Sink
 from .hypercorn_server import ChatTCPServer
+from .sinks import OnConnection
 from .terms import terms_in
 
 if TYPE_CHECKING:
@@ -43,13 +44,13 @@ async def run_comments(sink: Speaking) -> None:
             going = await sink.flush()
 
 
-class ConnectionEventsSink:
+class ConnectionEventsSink(OnConnection):
     """Writes events to the socket itself: HTTP/1.1 on our own server, a chunk each (RFC 9112 section 7.1). See `seams.Sink`.
 
     The server has begun the chunked body, and ends it; it does not see what lies between.
     """
 
-    __slots__ = ("_connection", "_send", "direct", "spoke_at")
+    __slots__ = ("spoke_at",)
 
     def __init__(self, connection: ChatTCPServer, send: ASGISendCallable) -> None:
         """Begin to take offers.
@@ -58,9 +59,7 @@ class ConnectionEventsSink:
             connection: of a request whose response has been started, all of it written.
             send: the ASGI callable of the request.
         """
-        self._connection = connection
-        self._send = send
-        self.direct = False
+        super().__init__(connection, send)
         self.spoke_at = trio.current_time()
         connection.start_taking(self)
         self.offer(_retry())
@@ -72,35 +71,9 @@ class ConnectionEventsSink:
         self.spoke_at = trio.current_time()
         return self._connection.offer(b"%x\r\n%b\r\n" % (len(events), events))
 
-    async def flush(self) -> bool:
-        """See `Sink`."""
-        connection = self._connection
-        if not connection.owed:
-            await trio.lowlevel.checkpoint()
-        while connection.owed:
-            await connection.drain()
-        return connection.taking
-
     async def close(self, code: int, reason: str) -> None:
         """See `Sink`; a stream of events has neither code nor reason, it ends."""
-        connection = self._connection
-        if not connection.taking:
-            await trio.lowlevel.checkpoint()
-            return
-        connection.stop_taking()
-        with trio.move_on_after(connection.terms.limits.write_seconds) as scope:
-            await self._send(_END)  # behind all that is owed
-        if scope.cancelled_caught:
-            connection.abort("write_seconds")
-
-    def abort(self) -> None:
-        """See `Sink`."""
-        self._connection.abort()
-
-    @property
-    def owed(self) -> int:
-        """See `Sink`."""
-        return self._connection.owed
+        await self._end_with(_END)
 
 
 class AsgiEventsSink:

@@ -22,12 +22,60 @@ if TYPE_CHECKING:
 REASON_BYTES = 123  # a control frame's payload has 125, two are the code: RFC 6455 section 5.5
 
 
-class ConnectionSink:
+class OnConnection:
+    """What sinks have in common that write to the socket itself: all but what they write. See `seams.Sink`."""
+
+    __slots__ = ("_connection", "_send", "direct")
+
+    def __init__(self, connection: ChatTCPServer, send: ASGISendCallable) -> None:
+        """Take no offers yet: `connection.start_taking` begins that.
+
+        Args:
+            connection: whose response has begun, all of it written.
+            send: the ASGI callable, for the end.
+        """
+        self._connection = connection
+        self._send = send
+        self.direct = False
+
+    async def flush(self) -> bool:
+        """See `Sink`."""
+        connection = self._connection
+        if not connection.owed:
+            await trio.lowlevel.checkpoint()
+        while connection.owed:
+            await connection.drain()
+        return connection.taking
+
+    def abort(self) -> None:
+        """See `Sink`."""
+        self._connection.abort()
+
+    @property
+    def owed(self) -> int:
+        """See `Sink`."""
+        return self._connection.owed
+
+    async def _end_with(self, message: ASGISendEvent) -> bool:
+        """Take nothing more, and write what is owed, then `message`; return whether that was done, and in time."""
+        connection = self._connection
+        if not connection.taking:
+            await trio.lowlevel.checkpoint()
+            return False
+        connection.stop_taking()
+        with trio.move_on_after(connection.terms.limits.write_seconds) as scope:
+            await self._send(message)  # appended to what is owed, and all of that is written
+        if scope.cancelled_caught:
+            connection.abort("write_seconds")
+        return not scope.cancelled_caught
+
+
+class ConnectionSink(OnConnection):
     """Writes frames to the socket itself: HTTP/1.1 on our own server, plain or TLS. See `seams.Sink`."""
 
     # Small, and the only object that most offers touch: a million a second go here, and each other object costs a
     # tenth of a system call, for the one before has driven it out of the processor's cache.
-    __slots__ = ("_connection", "_send", "_write", "direct")
+    __slots__ = ("_write",)
 
     def __init__(self, connection: ChatTCPServer, send: ASGISendCallable, *, is_open: bool) -> None:
         """Begin to take offers.
@@ -37,11 +85,9 @@ class ConnectionSink:
             send: the ASGI callable of the WebSocket, for its close frame.
             is_open: False where the client has left already, while it was being accepted.
         """
-        self._connection = connection
-        self._send = send
+        super().__init__(connection, send)
         # Of the socket object, never a remembered descriptor: that may be another client's by now.
         self._write = connection.bare_socket.send
-        self.direct = False
         if is_open:
             connection.start_taking(self)
 
@@ -58,38 +104,10 @@ class ConnectionSink:
         self._connection.owe(memoryview(frames)[sent:])
         return False
 
-    async def flush(self) -> bool:
-        """See `Sink`."""
-        connection = self._connection
-        if not connection.owed:
-            await trio.lowlevel.checkpoint()
-        while connection.owed:
-            await connection.drain()
-        return connection.taking
-
     async def close(self, code: int, reason: str) -> None:
         """See `Sink`."""
-        connection = self._connection
-        if not connection.taking:
-            await trio.lowlevel.checkpoint()
-            return
-        connection.stop_taking()
-        with trio.move_on_after(connection.terms.limits.write_seconds) as scope:
-            # It is appended to what is owed, and all of that is written.
-            await self._send({"type": "websocket.close", "code": code, "reason": cut_reason(reason)})
-        if scope.cancelled_caught:
-            connection.abort("write_seconds")
-        else:
-            connection.end()
-
-    def abort(self) -> None:
-        """See `Sink`."""
-        self._connection.abort()
-
-    @property
-    def owed(self) -> int:
-        """See `Sink`."""
-        return self._connection.owed
+        if await self._end_with({"type": "websocket.close", "code": code, "reason": cut_reason(reason)}):
+            self._connection.end()
 
 
 class AsgiSink:
