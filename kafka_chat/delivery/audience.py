@@ -15,6 +15,7 @@ import trio
 
 from ..chat.cursor import absent_entry, head_of_cursor, text_of, topic_entry
 from .batch import Batch, PartitionKey
+from .feeds import Awaited, Feed
 from .log import PartitionLog
 from .positions import ANEW, EARLIER_MS, FIRST, At, Earliest, Latest, Resumed, Rewind, Since, Start
 from .seams import Lost, SubscriptionChange
@@ -28,54 +29,6 @@ if TYPE_CHECKING:
     from .positions import OffsetsAsked
     from .seams import Tail
     from .session import Session
-
-
-class Feed:
-    """A topic that is followed, whether it exists or not.
-
-    Attributes:
-        topic_id: of the topic that is there; "" while there is none.
-        logs: partition -> its log.
-        followers: who follows it, and where that session begins in what is opened from now on.
-        pinned: followed also when nobody does.
-        looked: set once a broker has told whether the topic exists.
-    """
-
-    __slots__ = ("followers", "logs", "looked", "pinned", "topic_id")
-
-    def __init__(self) -> None:
-        self.topic_id = ""
-        self.logs: dict[int, PartitionLog] = {}
-        self.followers: dict[Session, Start] = {}
-        self.pinned = False
-        self.looked = trio.Event()
-
-
-class Awaited:
-    """What it takes a broker to tell before a session's beginning is fixed.
-
-    Attributes:
-        keys: the partitions.
-        none: set while there are none.
-    """
-
-    __slots__ = ("keys", "none")
-
-    def __init__(self) -> None:
-        self.keys: set[PartitionKey] = set()
-        self.none = trio.Event()
-
-    def add(self, key: PartitionKey) -> None:
-        """Wait for one more."""
-        if not self.keys:
-            self.none = trio.Event()
-        self.keys.add(key)
-
-    def discard(self, key: PartitionKey) -> None:
-        """No longer wait for one."""
-        self.keys.discard(key)
-        if not self.keys:
-            self.none.set()
 
 
 class Audience:
@@ -103,7 +56,7 @@ class Audience:
         self._feeds: dict[str, Feed] = {}
         self._by_user: dict[str | None, dict[Session, list[str]]] = {}  # username -> session -> the topics that it follows
         self._early: dict[Session, Since] = {}
-        self._awaited: dict[Session, Awaited] = {}
+        self._awaited: dict[Session, Awaited] = {}  # those that wait for a broker's answer
         self._tail: Tail
         self._chats_of: Callable[[str], Mapping[str, SubscriptionChange]]
 
@@ -172,7 +125,7 @@ class Audience:
         with trio.move_on_after(seconds):
             for feed in feeds:
                 await feed.looked.wait()
-            while (awaited := self._awaited.get(session)) is not None and awaited.keys:
+            while (awaited := self._awaited.get(session)) is not None:
                 await awaited.none.wait()
         now = _some_seconds_ago()
         for feed in feeds:
@@ -181,9 +134,8 @@ class Audience:
 
     def settled(self, session: Session) -> bool:
         """Whether it is fixed where `session` begins in all that it follows."""
-        awaited = self._awaited.get(session)
         looked = all(self._feeds[topic].looked.is_set() for topic in self._topics_of(session))
-        return looked and session not in self._early and not (awaited is not None and awaited.keys)
+        return looked and session not in self._early and session not in self._awaited
 
     def chats(self, session: Session) -> list[str]:
         """Return the chats that `session` follows, sorted."""
@@ -325,11 +277,9 @@ class Audience:
         if feed is None or feed.followers.pop(session, None) is None:
             return
         self._topics_of(session).remove(topic)
-        awaited = self._awaited.get(session)
         for log in feed.logs.values():
             session.unfollow(log)
-            if awaited is not None:
-                awaited.discard(log.key)
+            self._await_no_more(session, log.key)
         if not feed.followers and not feed.pinned:
             self._tail.unfollow(topic)
             del self._feeds[topic]
@@ -372,8 +322,17 @@ class Audience:
 
     def _ask(self, session: Session, log: PartitionLog, time_ms: int, begin: Callable[[int], None]) -> None:
         """Have `begin` called with the offset of a time; see `OffsetsAsked`."""
-        self._awaited.setdefault(session, Awaited()).add(log.key)
+        self._awaited.setdefault(session, Awaited()).keys.add(log.key)
         self._offsets.want(log.key, time_ms, begin)
+
+    def _await_no_more(self, session: Session, key: PartitionKey) -> None:
+        awaited = self._awaited.get(session)
+        if awaited is None:
+            return
+        awaited.keys.discard(key)
+        if not awaited.keys:
+            del self._awaited[session]
+            awaited.none.set()
 
     def _begin_at(self, session: Session, log: PartitionLog, head: int, due: int | None, offset: int) -> None:
         """Begin at an offset that a broker told, and not above the head as it was when that was asked.
@@ -385,9 +344,7 @@ class Audience:
             due: where its client wants it to begin; then `offset` is the first that is left.
             offset: what the broker told.
         """
-        awaited = self._awaited.get(session)
-        if awaited is not None:
-            awaited.discard(log.key)
+        self._await_no_more(session, log.key)
         feed = self._feeds.get(log.key.topic)
         if log.key in session.cursors:
             return  # it has left meanwhile, and come again
@@ -403,8 +360,8 @@ class Audience:
             cursor.session.unfollow(log)
         self._fanout.forget(log)
         self._offsets.forget(log.key)
-        for awaited in self._awaited.values():
-            awaited.discard(log.key)
+        for session in tuple(self._awaited):
+            self._await_no_more(session, log.key)
         log.close()
 
 

@@ -1,0 +1,49 @@
+"""What the audience keeps of a topic, and of a session whose beginning is not fixed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from .batch import PartitionKey
+    from .log import PartitionLog
+    from .positions import Start
+    from .session import Session
+
+
+class Feed:
+    """A topic that is followed, whether it exists or not.
+
+    Attributes:
+        topic_id: of the topic that is there; "" while there is none.
+        logs: partition -> its log.
+        followers: who follows it, and where that session begins in what is opened from now on.
+        pinned: followed also when nobody does.
+        looked: set once a broker has told whether the topic exists.
+    """
+
+    __slots__ = ("followers", "logs", "looked", "pinned", "topic_id")
+
+    def __init__(self) -> None:
+        self.topic_id = ""
+        self.logs: dict[int, PartitionLog] = {}
+        self.followers: dict[Session, Start] = {}
+        self.pinned = False
+        self.looked = trio.Event()
+
+
+class Awaited:
+    """What it takes a broker to tell before a session's beginning is fixed.
+
+    Attributes:
+        keys: the partitions; there is none of these where there would be none.
+        none: set when there are no more.
+    """
+
+    __slots__ = ("keys", "none")
+
+    def __init__(self) -> None:
+        self.keys: set[PartitionKey] = set()
+        self.none = trio.Event()
