@@ -17,24 +17,22 @@ import msgspec
 import trio
 
 from .chat.cursor import cluster_mark
-from .chat.cursor import parse as parse_cursor
 from .chat.topics import ChatNames
 from .delivery.audience import Audience
 from .delivery.dialogue import Dialogue
 from .delivery.fanout import FanOut
+from .delivery.first_frame import cursor_told
 from .delivery.history import History
 from .delivery.live_socket import Close, LiveSocket
 from .delivery.memory import Memory
 from .delivery.page_reads import PageReads, open_page_reads
 from .delivery.positions import OffsetsAsked
-from .delivery.protocol import OpRefused, parse_op
-from .delivery.seams import Disconnect
 from .delivery.sending import Sending
 from .delivery.session import Session
 from .delivery.subscriptions import Subscriptions
 from .delivery.wished_session import Surroundings, WishedSession
 from .delivery.wishes import NONE, Wishes
-from .errors import BrokerError, Overloaded, RequestError, TopicGone
+from .errors import BrokerError, Overloaded, TopicGone
 from .kafka.connect import ClientConfig
 from .kafka.embedded import open_embedded_broker
 from .kafka.lookup import KafkaLookup, open_lookup
@@ -49,12 +47,10 @@ from .telemetry import Telemetry
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from .chat.cursor import Cursor
     from .delivery.dialogue import Answering
     from .delivery.seams import Inbox, Sink, SubscriptionLog
     from .web.seams import Admission
 
-FIRST_FRAME_SECONDS = 10.0  # for a cursor that is too long for an address
 CLUSTER_SECONDS = 1.0
 SETTLE_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same
 RESTART = Close(code=1012, reason="the service restarts; come again")
@@ -192,7 +188,7 @@ class Service:
         wishes = admission.wishes
         if wishes.cursor_in_frame:
             sink = await accept()
-            told = await self._cursor_told(sink, inbox)
+            told = await cursor_told(sink, inbox)
             if told is None:
                 return
             wishes, accept = replace(wishes, cursor=told, cursor_in_frame=False), partial(_accepted, sink)
@@ -213,24 +209,6 @@ class Service:
         if wishes.none:
             return Session(**common)
         return WishedSession(wishes, self._surroundings, caught_up=admission.caught_up, **common)
-
-    async def _cursor_told(self, sink: Sink, inbox: Inbox) -> Cursor | None:
-        """Return the cursor that comes as the first frame; None where it does not, and the connection is closed."""
-        with trio.move_on_after(FIRST_FRAME_SECONDS) as waited:
-            said = await inbox.receive()
-        if waited.cancelled_caught:
-            await sink.close(4408, f"cursor=frame: no frame came within {FIRST_FRAME_SECONDS:.0f} s")
-            return None
-        if isinstance(said, Disconnect):
-            return None
-        try:
-            op = parse_op(said)
-            if op.op != "start" or op.cursor is None:
-                raise RequestError('cursor=frame: the first frame has to be {"op":"start","cursor":TEXT}', field="cursor")
-            return parse_cursor(op.cursor)
-        except (RequestError, OpRefused) as error:
-            await sink.close(4400, str(error))
-            return None
 
     async def run_dialogue(
         self, admission: Admission, *, answering: Answering, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str

@@ -59,6 +59,10 @@ class Cursor:
     whole: bool = False
     places: Mapping[bytes, TopicPlace] = field(default_factory=dict)
 
+    def is_of(self, cluster: bytes | None) -> bool:
+        """Whether it may be of the cluster with this mark: so, too, where either is not known."""
+        return self.cluster is None or cluster is None or self.cluster == cluster
+
     def place(self, topic: str) -> TopicPlace | None:
         """Return where it stands in a topic; None where it does not name it."""
         return self.places.get(topic_mark(topic))

@@ -17,29 +17,26 @@ from ..chat.cursor import head_of_cursor, text_of, topic_entry
 from ..errors import BrokerError, BrokerUnreachable, NotFound
 from .deadlines import answer_due
 from .forms import Form, View
-from .positions import EARLIEST, FIRST, LAST, LATEST, Earliest, Latest, Resumed, Rewind, Since
-from .protocol import Gap
+from .history_reader import HistoryReader, LogSource
+from .positions import BEYOND_SECONDS, EARLIEST, FIRST, LAST, LATEST, Earliest, Latest, Rewind, Since
 from .seams import Lost
-from .session import Session
 from .strands import Backward, Forward, Strand, weave
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..chat.cursor import Cursor as ChatCursor
-    from ..chat.topics import ChatNames
     from ..telemetry import Telemetry
-    from .batch import Batch, Line, PartitionKey
+    from .batch import Line, PartitionKey
     from .log import PartitionLog
     from .memory import Memory
     from .page_reads import PageReads
-    from .positions import Start
-    from .seams import Lookup, SubscriptionChange
+    from .protocol import Gap
+    from .seams import Lookup
     from .wished_session import Surroundings
 
 PAGE_BYTES = 1 << 20  # of messages; the one that reaches it is the last
 SETTLE_SECONDS = 2.0  # for a broker to tell whether there is such a topic, and where a page begins
-BEYOND_SECONDS = 5.0  # how long a position may lie beyond the end before the log is known to have lost its end
 LOOK_SECONDS = 0.5
 SETTLED_MS = 60_000  # clocks of producers may differ by so much: what is older is not preceded by something that comes later
 COMPACTED_SECONDS = 60.0  # for which it is remembered whether a topic is compacted, …
@@ -113,84 +110,6 @@ class Page:
     compacted: bool
 
 
-class HistoryReader(Session):
-    """Follows one chat for a request. Nobody runs it, and it is never parked: it reads, and is woken by news.
-
-    Attributes:
-        gaps: what it was told of.
-        resumed: where its cursor stands in the topic; None without one.
-        over: the service wants it to come to an end.
-    """
-
-    __slots__ = ("_asked", "_cursor", "_names", "gaps", "only", "over", "resumed")
-
-    def __init__(
-        self, asked: PageAsked, cursor: ChatCursor | None, names: ChatNames, *, page_reads: PageReads, memory: Memory, telemetry: Telemetry
-    ) -> None:
-        super().__init__(session_id="", username="", page_reads=page_reads, memory=memory, telemetry=telemetry)
-        self.only = (asked.chat,)
-        self.gaps: list[Gap] = []
-        self.resumed: Resumed | None = None
-        self.over = False
-        self._asked = asked
-        self._cursor = cursor
-        self._names = names
-
-    def start(self, topic: str, change: SubscriptionChange | None) -> Start:
-        """See `Session.start`."""
-        place = None if self._cursor is None else self._cursor.place(topic)
-        if place is None:
-            return self._asked.begin
-        self.resumed = Resumed(place, self._asked.begin)
-        return self.resumed
-
-    def tell_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: Lost) -> None:
-        """See `Session.tell_gap`."""
-        chat = self._names.chat(key.topic)
-        self.gaps.append(Gap(chat=chat, partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause))
-
-    async def news(self) -> None:
-        """Wait until something changes in what it follows."""
-        self._awake = trio.Event()
-        await self._awake.wait()
-
-    def finish(self) -> None:
-        """Have it wait no longer."""
-        self.over = True
-        self.wake()
-
-
-class LogSource:
-    """One partition, as strands read it. See `strands.Source`."""
-
-    def __init__(self, log: PartitionLog, view: View, page_reads: PageReads, memory: Memory) -> None:
-        self._log = log
-        self._view = view
-        self._page_reads = page_reads
-        self._memory = memory
-
-    async def fetch(self, offset: int) -> LogPiece:
-        """See `Source`."""
-        return LogPiece(await self._page_reads.fetch(self._log, offset), self._view, self._memory)
-
-
-class LogPiece:
-    """A batch, as strands read it. See `strands.Piece`."""
-
-    def __init__(self, batch: Batch, view: View, memory: Memory) -> None:
-        self.first = batch.first
-        self.next = batch.next
-        self._batch = batch
-        self._view = view
-        self._memory = memory
-
-    def lines(self, *, first: int, end: int) -> Sequence[Line]:
-        """See `Piece`."""
-        found = list(self._batch.lines(self._view, first=first, end=end))
-        self._memory.recount(self._batch)  # it may have been rendered in another form now
-        return found
-
-
 class History:
     """Makes pages.
 
@@ -226,9 +145,17 @@ class History:
             BrokerError: brokers do not answer, or the topic is deleted meanwhile.
         """
         around, cursor = self._around, asked.cursor
-        if cursor is not None and None not in (cursor.cluster, around.cluster()) and cursor.cluster != around.cluster():
+        if cursor is not None and not cursor.is_of(around.cluster()):
             cursor = None
-        reader = HistoryReader(asked, cursor, around.names, page_reads=self._page_reads, memory=self._memory, telemetry=self._telemetry)
+        reader = HistoryReader(
+            asked.chat,
+            asked.begin,
+            cursor,
+            around.names,
+            page_reads=self._page_reads,
+            memory=self._memory,
+            telemetry=self._telemetry,
+        )
         self._readers.add(reader)
         try:
             with around.audience.joined(reader, known=True):

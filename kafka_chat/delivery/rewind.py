@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import PositionLost, TopicGone
+from .strands import LOOKED_AT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from .forms import View
     from .log import PartitionLog
     from .page_reads import PageReads
-
-LOOKED_AT = 50_000  # offsets of a partition, backward: for filters that hardly anything passes
 
 
 async def lines_before(log: PartitionLog, position: int, messages: int, *, view: View, page_reads: PageReads) -> list[Line]:

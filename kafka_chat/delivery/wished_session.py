@@ -14,7 +14,7 @@ import trio
 from ..errors import BrokerError, RequestError
 from .forms import BARE, MARK, Form, View
 from .live_socket import Close
-from .positions import LAST, LATEST, At, Resumed, Rewind
+from .positions import BEYOND_SECONDS, LAST, LATEST, At, Resumed, Rewind
 from .protocol import (
     Answer,
     End,
@@ -60,7 +60,6 @@ if TYPE_CHECKING:
     from .wishes import Wishes
 
 OPS_WAITING = 32  # answers that a client may wait for
-BEYOND_SECONDS = 5.0  # how long a position may lie beyond the end before the log is known to have lost its end
 LOOK_SECONDS = 0.1
 STAY_AWAY_MS = 3000  # those who are told to come back do so within so long
 
@@ -339,10 +338,8 @@ class WishedSession(Session):
     # Inside
 
     def _cursor_of_this_cluster(self) -> ChatCursor | None:
-        cursor, cluster = self.wishes.cursor, self._around.cluster()
-        if cursor is None or (None not in (cursor.cluster, cluster) and cursor.cluster != cluster):
-            return None
-        return cursor
+        cursor = self.wishes.cursor
+        return cursor if cursor is not None and cursor.is_of(self._around.cluster()) else None
 
     def _cursor(self) -> str | None:
         around = self._around
@@ -354,13 +351,14 @@ class WishedSession(Session):
         return self._around.audience.positions(self, chat) or ({} if change is None else dict(change.starts))
 
     def _say_hello(self) -> None:
+        self._said_hello = True
+        if self.view.form is Form.BARE:
+            return
         limits = self._around.limits
         told = Limits(limits.message_bytes, limits.client_message_bytes, limits.chats_per_user, self.wishes.heartbeat_seconds)
         chats = self._around.audience.chats(self)
         hello = Hello(session=self.session_id, user=self.username, chats=chats, resume=self._resume, cursor=self._cursor(), limits=told)
-        self._said_hello = True
-        if self.view.form is not Form.BARE:
-            self._notices.insert(0, hello)
+        self._notices.insert(0, hello)
 
     def _tell(self, notice: Notice) -> None:
         """Say `notice` before the next message. Bare clients are told nothing: they would not know what it is."""

@@ -18,6 +18,7 @@ import trio
 from confluent_kafka import KafkaError
 
 from ..delivery.batch import PartitionKey
+from ..delivery.positions import BEYOND_SECONDS
 from ..delivery.seams import Lost
 from ..errors import BrokerError
 from ..nursery import open_tasks
@@ -41,7 +42,6 @@ AGAIN_SECONDS = 0.05  # how soon a new wish is looked up again that is not settl
 TOPICS_A_LOOK = 500  # describing so many takes 13 ms; where more are followed they take turns
 LEADER_SECONDS = 1.0  # how long a topic that was made a moment ago may lack leaders before it is opened without them
 ABSENT_SECONDS = 1.0  # how far two listings that lack a topic are apart before it is taken for absent
-BEYOND_SECONDS = 5.0  # how long a position lies beyond the end before the log is taken for truncated
 STALL_SECONDS = 10.0  # how long a partition that has more may bring nothing before it is assigned anew
 UNANSWERED_SECONDS = 15.0  # how long topics may be without an answer while other brokers give theirs; one is given up after 9
 STUCK_SECONDS = 5.0  # how long the thread may take for a round

@@ -1,0 +1,122 @@
+"""Reads one chat's partitions for a page of its past."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from .positions import Resumed
+from .protocol import Gap
+from .session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..chat.cursor import Cursor as ChatCursor
+    from ..chat.topics import ChatNames
+    from ..telemetry import Telemetry
+    from .batch import Batch, Line, PartitionKey
+    from .forms import View
+    from .log import PartitionLog
+    from .memory import Memory
+    from .page_reads import PageReads
+    from .positions import Start
+    from .seams import Lost, SubscriptionChange
+
+
+class HistoryReader(Session):
+    """Follows one chat for a request. Nobody runs it, and it is never parked: it reads, and is woken by news.
+
+    Attributes:
+        gaps: what it was told of.
+        resumed: where its cursor stands in the topic; None without one.
+        over: the service wants it to come to an end.
+    """
+
+    __slots__ = ("_begin", "_cursor", "_names", "gaps", "only", "over", "resumed")
+
+    def __init__(
+        self,
+        chat: str,
+        begin: Start,
+        cursor: ChatCursor | None,
+        names: ChatNames,
+        *,
+        page_reads: PageReads,
+        memory: Memory,
+        telemetry: Telemetry,
+    ) -> None:
+        """Make one that the `Audience` is to let in.
+
+        Args:
+            chat: which it follows.
+            begin: where, without a cursor.
+            cursor: where it begins; None for none.
+            names: chat <-> topic.
+            page_reads: reads what memory does not have.
+            memory: where what is read is counted.
+            telemetry: the service's.
+        """
+        super().__init__(session_id="", username="", page_reads=page_reads, memory=memory, telemetry=telemetry)
+        self.only = (chat,)
+        self.gaps: list[Gap] = []
+        self.resumed: Resumed | None = None
+        self.over = False
+        self._begin = begin
+        self._cursor = cursor
+        self._names = names
+
+    def start(self, topic: str, change: SubscriptionChange | None) -> Start:
+        """See `Session.start`."""
+        place = None if self._cursor is None else self._cursor.place(topic)
+        if place is None:
+            return self._begin
+        self.resumed = Resumed(place, self._begin)
+        return self.resumed
+
+    def tell_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: Lost) -> None:
+        """See `Session.tell_gap`."""
+        chat = self._names.chat(key.topic)
+        self.gaps.append(Gap(chat=chat, partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause))
+
+    async def news(self) -> None:
+        """Wait until something changes in what it follows."""
+        self._awake = trio.Event()
+        await self._awake.wait()
+
+    def finish(self) -> None:
+        """Have it wait no longer."""
+        self.over = True
+        self.wake()
+
+
+class LogSource:
+    """One partition, as strands read it. See `strands.Source`."""
+
+    def __init__(self, log: PartitionLog, view: View, page_reads: PageReads, memory: Memory) -> None:
+        self._log = log
+        self._view = view
+        self._page_reads = page_reads
+        self._memory = memory
+
+    async def fetch(self, offset: int) -> LogPiece:
+        """See `Source`."""
+        return LogPiece(await self._page_reads.fetch(self._log, offset), self._view, self._memory)
+
+
+class LogPiece:
+    """A batch, as strands read it. See `strands.Piece`."""
+
+    def __init__(self, batch: Batch, view: View, memory: Memory) -> None:
+        self.first = batch.first
+        self.next = batch.next
+        self._batch = batch
+        self._view = view
+        self._memory = memory
+
+    def lines(self, *, first: int, end: int) -> Sequence[Line]:
+        """See `Piece`."""
+        found = list(self._batch.lines(self._view, first=first, end=end))
+        self._memory.recount(self._batch)  # it may have been rendered in another form now
+        return found
