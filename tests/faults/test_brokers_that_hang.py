@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -47,12 +48,13 @@ async def test_offsets_are_told_or_they_are_not_never_made_up() -> None:
             cluster.thaw()
             with trio.fail_after(30):
                 for ask, offsets in zip(asks, told, strict=True):
-                    while True:
-                        try:
-                            assert list((await ask(keys)).values()) == offsets
-                            break
-                        except BrokerUnreachable:
-                            await trio.sleep(0.1)
+                    expected = dict(zip(keys, offsets, strict=True))
+                    answer: Mapping[PartitionKey, int] = {}
+                    while answer != expected:  # a broker that comes back leads nothing at first, and what has no leader is left out
+                        with suppress(BrokerUnreachable):
+                            answer = await ask(keys)
+                            assert answer.items() <= expected.items()
+                        await trio.sleep(0.1)
 
 
 async def test_pages_of_history_are_refused_until_the_brokers_answer_again(chats: Chats) -> None:
