@@ -18,8 +18,8 @@ from typing import TextIO
 import trio
 
 from kafka_chat.application import create
-from kafka_chat.garbage import collect_seldom
-from kafka_chat.settings import KafkaSettings, ServerSettings, Settings
+from kafka_chat.process.gc_tuning import collect_seldom
+from kafka_chat.settings.model import KafkaSettings, ServerSettings, Settings
 from kafka_chat.web.server import serve
 
 TICK_SECONDS = 0.001

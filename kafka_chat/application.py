@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .process.open_files import connections_limit
 from .service import open_service
-from .settings import Settings, connections_limit
 from .web import hypercorn_server
 from .web.app import ChatApp, create_app
 
 if TYPE_CHECKING:
+    from .settings.model import Settings
     from .telemetry import Telemetry
 
 hypercorn_server.install()  # before any server runs, also where hypercorn's own command is the one that serves

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from .application import create
 from .errors import SettingsError
-from .garbage import collect_seldom
 from .kafka.check import properties_problem
-from .logs import log_to_stderr
-from .settings_sources import load_settings, variable
+from .process.gc_tuning import collect_seldom
+from .process.log_output import log_to_stderr
+from .settings.sources import load_settings, variable
 
 if TYPE_CHECKING:
     from .web.app import ChatApp

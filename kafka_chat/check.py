@@ -13,10 +13,11 @@ from .kafka.connect import ClientConfig
 from .kafka.lookup import open_lookup
 from .kafka.publish import open_publisher
 from .kafka.subscriptions_topic import SubscriptionsTopic
-from .settings import Settings, connections_limit
+from .process.open_files import connections_limit
 
 if TYPE_CHECKING:
     from .kafka.lookup import KafkaLookup
+    from .settings.model import Settings
 
 ANSWER_SECONDS = 8.0  # for all that is asked; letting go of the clients may take a second more
 

@@ -18,15 +18,15 @@ import trio
 
 from .commands import add_check, add_cursor, add_listen, add_send, joined_spans
 from .errors import KafkaChatError, SettingsError
-from .garbage import collect_seldom
-from .logs import log_to_stderr
-from .settings_sources import FLAGS, NAME_A_BROKER, load_settings, with_embedded_broker
+from .process.gc_tuning import collect_seldom
+from .process.log_output import log_to_stderr
+from .settings.sources import FLAGS, NAME_A_BROKER, load_settings, with_embedded_broker
 from .terminal import harmless
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterator, Sequence
 
-    from .settings import Settings
+    from .settings.model import Settings
     from .web.app import ChatApp
 
 OK = 0

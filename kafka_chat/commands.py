@@ -201,7 +201,7 @@ def _send(parsed: argparse.Namespace) -> int:
 def _check(parsed: argparse.Namespace) -> int:
     from .check import check
     from .kafka.check import properties_problem
-    from .settings_sources import NAME_A_BROKER, load_settings
+    from .settings.sources import NAME_A_BROKER, load_settings
 
     servers = getattr(parsed, "kafka.bootstrap_servers")
     flags = {} if servers is None else {"kafka.bootstrap_servers": servers}

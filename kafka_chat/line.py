@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 import trio
 
-from .settings import Settings  # noqa: TC001 - msgspec looks at it
+from .settings.model import Settings  # noqa: TC001 - msgspec looks at it
 from .worker_metrics import Family  # noqa: TC001 - likewise
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ from .kafka.publish import open_publisher
 from .kafka.subscription_log import open_subscription_log
 from .kafka.tail import KafkaTail, open_tail
 from .nursery import open_tasks
-from .settings import Settings, connections_limit
+from .process.open_files import connections_limit
 from .telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from .delivery.dialogue import Answering
     from .delivery.seams import Inbox, Sink, SubscriptionLog
+    from .settings.model import Settings
     from .web.seams import Admission
 
 CLUSTER_SECONDS = 1.0

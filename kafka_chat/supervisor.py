@@ -17,7 +17,7 @@ import trio
 
 from .errors import SettingsError
 from .nursery import open_tasks
-from .settings import Settings, connections_limit
+from .process.open_files import connections_limit
 from .shared_port import reserved
 from .telemetry import WorkersTelemetry
 from .worker_metrics import Family, exposition
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 
+    from .settings.model import Settings
     from .shared_port import SharedPort
 
 OK = 0

@@ -12,9 +12,9 @@ import msgspec
 import trio
 
 from .errors import Overloaded, SettingsError
-from .garbage import collect_seldom
 from .line import TO_WORKER, AskMetrics, Begin, Line, Metrics, MetricsOfAll, Serving
-from .logs import log_to_stderr
+from .process.gc_tuning import collect_seldom
+from .process.log_output import log_to_stderr
 from .telemetry import Telemetry
 
 if TYPE_CHECKING:

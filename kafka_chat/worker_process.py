@@ -17,7 +17,7 @@ from .line import TO_SUPERVISOR, AskMetrics, Begin, Line, Metrics, MetricsOfAll,
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from .settings import Settings
+    from .settings.model import Settings
     from .worker_metrics import Family
 
 # `kafka-chat` does not look for modules in the working directory, `python -m kafka_chat` does; its workers do as it does.

@@ -13,7 +13,7 @@ from .seams import KeyedRecord, Lookup, Published, Publisher
 
 if TYPE_CHECKING:
     from ..chat.topics import ChatNames
-    from ..settings import Settings
+    from ..settings.model import Settings
 
 EXISTENCE_SECONDS = 3.0  # how long it is believed that a topic exists; the publisher never makes one that is gone by then
 REMEMBERED_TOPICS = 10_000

@@ -16,7 +16,7 @@ from .seams import Lookup, SubscriptionChange, SubscriptionLog, TopicFacts
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Set
 
-    from ..settings import Settings
+    from ..settings.model import Settings
 
 CHATS_PER_CALL = 100
 

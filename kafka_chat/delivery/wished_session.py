@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from ..chat.cursor import Cursor as ChatCursor
     from ..chat.topics import ChatNames
-    from ..settings import Limits as LimitSettings
+    from ..settings.model import Limits as LimitSettings
     from ..telemetry import Telemetry
     from .audience import Audience
     from .batch import Chunk, Line, PartitionKey

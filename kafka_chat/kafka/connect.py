@@ -17,7 +17,7 @@ from ..errors import BrokerError, BrokerUnreachable, TopicGone
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from ..settings import KafkaSettings
+    from ..settings.model import KafkaSettings
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from ..chat.topics import ChatNames
-    from ..settings import Limits
+    from ..settings.model import Limits
     from .connect import ClientConfig
     from .lookup import KafkaLookup
 

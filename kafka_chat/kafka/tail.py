@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..chat.topics import ChatNames
     from ..delivery.batch import Batch
     from ..delivery.seams import TailListener, TopicFacts
-    from ..settings import Limits
+    from ..settings.model import Limits
     from ..telemetry import Telemetry
     from .connect import ClientConfig
     from .lookup import KafkaLookup

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from werkzeug.exceptions import HTTPException
     from werkzeug.routing import MapAdapter
 
-    from ..settings import Settings
+    from ..settings.model import Settings
     from .seams import Service
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..delivery.sending import Sending
     from ..delivery.subscriptions import Subscriptions
     from ..delivery.wishes import Wishes
-    from ..settings import Settings
+    from ..settings.model import Settings
     from ..telemetry import Telemetry
 
 # Keys in a WebSocket's scope: a route puts something there, the connection then runs what serves the client.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from hypercorn.typing import Framework
 
-    from ..settings import Settings
+    from ..settings.model import Settings
 
 BACKLOG = 2048  # connections that wait to be accepted: all clients come back at once after a restart
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Self
 
-from ..settings import Limits
+from ..settings.model import Limits
 from ..telemetry import Telemetry
 from .pulse import Pulse
 

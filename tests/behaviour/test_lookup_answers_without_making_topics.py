@@ -11,7 +11,7 @@ from kafka_chat.delivery.batch import PartitionKey
 from kafka_chat.errors import BrokerUnreachable, SettingsError
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.lookup import open_lookup
-from kafka_chat.settings import KafkaSettings
+from kafka_chat.settings.model import KafkaSettings
 from tests.support.chats import message
 from tests.support.leaks import nothing_left
 from tests.support.tails import client_config

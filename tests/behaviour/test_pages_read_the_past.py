@@ -20,7 +20,7 @@ from kafka_chat.delivery.frames import text_payloads
 from kafka_chat.errors import BrokerUnreachable, PositionLost, TopicGone
 from kafka_chat.kafka.lookup import open_lookup
 from kafka_chat.kafka.pages import open_pages
-from kafka_chat.settings import Limits
+from kafka_chat.settings.model import Limits
 from tests.support.brokers import kafka_cluster
 from tests.support.chats import message
 from tests.support.leaks import nothing_left

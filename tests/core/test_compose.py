@@ -13,8 +13,8 @@ import yaml
 
 from kafka_chat.cli import _parser
 from kafka_chat.errors import SettingsError
-from kafka_chat.settings import Settings
-from kafka_chat.settings_sources import load_settings
+from kafka_chat.settings.model import Settings
+from kafka_chat.settings.sources import load_settings
 from kafka_chat.web.app import create_app
 
 ROOT = Path(__file__).parents[2]

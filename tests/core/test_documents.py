@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kafka_chat.events import EVENTS, GAUGES, Event
-from kafka_chat.settings_sources import keys, variable
+from kafka_chat.settings.sources import keys, variable
 from kafka_chat.telemetry import Telemetry, WorkersTelemetry
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kafka_chat.errors import BrokerUnreachable
-from kafka_chat.settings import AccessSettings, SendingSettings, Settings
+from kafka_chat.settings.model import AccessSettings, SendingSettings, Settings
 from tests.support.fake_service import Answer, app_with_service, ask
 
 ANY = Settings(sending=SendingSettings(enabled=True))

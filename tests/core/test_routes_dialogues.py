@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kafka_chat.errors import BrokerUnreachable
-from kafka_chat.settings import SendingSettings, Settings
+from kafka_chat.settings.model import SendingSettings, Settings
 from tests.support.fake_service import app_with_service, ask
 
 ON = Settings(sending=SendingSettings(enabled=True))

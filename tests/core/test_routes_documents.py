@@ -13,7 +13,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import kafka_chat.web
-from kafka_chat.settings import KafkaSettings, Settings
+from kafka_chat.settings.model import KafkaSettings, Settings
 from kafka_chat.web.openapi import ASSETS
 from tests.support.fake_service import app_with_service, ask
 

@@ -15,7 +15,7 @@ from werkzeug.exceptions import BadRequest
 
 from kafka_chat.delivery.wishes import Wishes
 from kafka_chat.errors import BrokerError, PositionLost, TopicGone
-from kafka_chat.settings import SendingSettings, Settings
+from kafka_chat.settings.model import SendingSettings, Settings
 from tests.support.fake_service import Answer, app_with_service, ask
 
 if TYPE_CHECKING:

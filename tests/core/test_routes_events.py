@@ -12,7 +12,7 @@ from kafka_chat.delivery.forms import Form
 from kafka_chat.delivery.positions import EARLIEST
 from kafka_chat.delivery.seams import Disconnect
 from kafka_chat.delivery.wishes import Wishes
-from kafka_chat.settings import AccessSettings, Settings
+from kafka_chat.settings.model import AccessSettings, Settings
 from kafka_chat.web.events_sink import COMMENT, SILENCE_SECONDS, AsgiEventsSink, run_comments
 from tests.core.test_routes_receive import bad_names
 from tests.support.fake_service import FakeService, app_with_service, ask

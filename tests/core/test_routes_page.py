@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import kafka_chat.web
-from kafka_chat.settings import AccessSettings, Settings
+from kafka_chat.settings.model import AccessSettings, Settings
 from tests.support.fake_service import app_with_service, ask
 
 CLIENT = Path(kafka_chat.web.__file__).with_name("page") / "kafka-chat.js"

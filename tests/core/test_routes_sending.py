@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kafka_chat.errors import BrokerUnreachable, TooLarge
-from kafka_chat.settings import KafkaSettings, SendingSettings, Settings
+from kafka_chat.settings.model import KafkaSettings, SendingSettings, Settings
 from tests.support.fake_service import app_with_service, ask
 
 ON = Settings(sending=SendingSettings(enabled=True))

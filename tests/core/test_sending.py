@@ -10,7 +10,7 @@ import trio
 from kafka_chat.delivery.seams import Published
 from kafka_chat.delivery.sending import Sending
 from kafka_chat.errors import BrokerUnreachable, NotFound, RequestError, TooLarge
-from kafka_chat.settings import KafkaSettings, Limits, Settings
+from kafka_chat.settings.model import KafkaSettings, Limits, Settings
 from tests.support.fake_kafka import FakePublisher
 from tests.support.fakes import NAMES, FakeKafka
 

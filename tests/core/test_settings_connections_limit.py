@@ -9,12 +9,13 @@ import sys
 import pytest
 
 from kafka_chat.errors import SettingsError
-from kafka_chat.settings import OWN_FILES, Limits, Settings, connections_limit
+from kafka_chat.process.open_files import OWN_FILES, connections_limit
+from kafka_chat.settings.model import Limits, Settings
 
 
 def run_with_files(soft: int, hard: int, code: str) -> str:
     """Run Python code in a process that may open so many files."""
-    command = [sys.executable, "-c", f"from kafka_chat.settings import *\n{code}"]
+    command = [sys.executable, "-c", f"from kafka_chat.process.open_files import *\nfrom kafka_chat.settings.model import *\n{code}"]
     limit = (soft, hard)
     return subprocess.run(
         command,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kafka_chat.errors import SettingsError
-from kafka_chat.settings import KafkaSettings, Settings
-from kafka_chat.settings_sources import load_settings, with_embedded_broker
+from kafka_chat.settings.model import KafkaSettings, Settings
+from kafka_chat.settings.sources import load_settings, with_embedded_broker
 
 
 def said(*, file: Path | None = None, environ: dict[str, str] | None = None, flags: dict[str, object] | None = None) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from kafka_chat.errors import SettingsError
-from kafka_chat.kafka_properties import OPEN_PROPERTIES, REFUSED_PROPERTIES, is_secret, nearest_property, property_name, refusal
-from kafka_chat.settings import KafkaSettings, Settings
-from kafka_chat.settings_sources import load_settings
+from kafka_chat.settings.kafka_properties import OPEN_PROPERTIES, REFUSED_PROPERTIES, is_secret, nearest_property, property_name, refusal
+from kafka_chat.settings.model import KafkaSettings, Settings
+from kafka_chat.settings.sources import load_settings
 
 SECRET = "hunter2"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kafka_chat.errors import SettingsError
-from kafka_chat.settings import KafkaSettings, Settings
-from kafka_chat.settings_sources import keys, load_settings, variable, with_embedded_broker
+from kafka_chat.settings.model import KafkaSettings, Settings
+from kafka_chat.settings.sources import keys, load_settings, variable, with_embedded_broker
 
 REPOSITORY = Path(__file__).parents[2]
 

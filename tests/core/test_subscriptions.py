@@ -15,7 +15,7 @@ import trio.testing
 from kafka_chat.chat.following import record_key
 from kafka_chat.delivery.subscriptions import FollowedChat, Subscriptions
 from kafka_chat.errors import BrokerError, BrokerUnreachable, Conflict, RequestError
-from kafka_chat.settings import Limits, Settings
+from kafka_chat.settings.model import Limits, Settings
 from tests.support.fake_kafka import FakePublisher, FakeSubscriptionLog
 from tests.support.fakes import NAMES, PREFIX, FakeKafka, value
 

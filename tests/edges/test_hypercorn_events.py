@@ -16,7 +16,7 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded
 from quart import request
 
-from kafka_chat.settings import Limits
+from kafka_chat.settings.model import Limits
 from kafka_chat.web.events_sink import AsgiEventsSink, ConnectionEventsSink
 from kafka_chat.web.http_connection import ChatHTTPConnection, EventStream
 from kafka_chat.web.hypercorn_server import ChatTCPServer

@@ -23,7 +23,7 @@ from hypercorn.utils import LifespanFailureError
 from quart import websocket
 
 from kafka_chat.delivery.frames import text_header
-from kafka_chat.settings import ServerSettings, Settings
+from kafka_chat.settings.model import ServerSettings, Settings
 from kafka_chat.web.hypercorn_server import LINGER_SECONDS, ChatTCPServer
 from kafka_chat.web.seams import ADMISSION
 from kafka_chat.web.server import serve

@@ -11,8 +11,8 @@ from confluent_kafka import KafkaException, Producer
 
 from kafka_chat.errors import SettingsError
 from kafka_chat.kafka.check import properties_problem
-from kafka_chat.kafka_properties import OPEN_PROPERTIES, REFUSED_PROPERTIES
-from kafka_chat.settings_sources import load_settings
+from kafka_chat.settings.kafka_properties import OPEN_PROPERTIES, REFUSED_PROPERTIES
+from kafka_chat.settings.sources import load_settings
 
 # Taken by confluent-kafka's Python layer, which librdkafka never sees.
 PYTHON = {"logger", "on_delivery", "on_commit", "default.topic.config"}

@@ -10,9 +10,9 @@ import trio
 
 from kafka_chat import cli
 from kafka_chat.application import create
-from kafka_chat.logs import log_to_stderr
+from kafka_chat.process.log_output import log_to_stderr
 from kafka_chat.service import open_service
-from kafka_chat.settings_sources import load_settings
+from kafka_chat.settings.sources import load_settings
 from tests.faults.test_bugs import WithBugs
 
 settings = load_settings(config_file=None, environ=os.environ, flags={})

@@ -13,7 +13,7 @@ from kafka_chat.delivery.batch import PartitionKey
 from kafka_chat.errors import BrokerUnreachable
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.lookup import open_lookup
-from kafka_chat.settings import KafkaSettings
+from kafka_chat.settings.model import KafkaSettings
 from tests.support.brokers import kafka_cluster
 from tests.support.calls import running
 from tests.support.chats import Chats, message

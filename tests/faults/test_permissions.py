@@ -23,7 +23,7 @@ from tests.support.serving import serving
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kafka_chat.settings import Settings
+    from kafka_chat.settings.model import Settings
     from tests.support.chats import Chats
     from tests.support.http_client import Answer
     from tests.support.serving import Server

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from kafka_chat.settings import KafkaSettings, ServerSettings, Settings
+from kafka_chat.settings.model import KafkaSettings, ServerSettings, Settings
 from kafka_chat.supervisor import supervise
 from tests.support.calls import until
 

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 import trio
 
-from kafka_chat.settings import Settings
+from kafka_chat.settings.model import Settings
 
 from .http_client import Answer, http
 from .serving import Server, serving

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kafka_chat.settings import ChatSettings, KafkaSettings, Limits, ServerSettings, Settings, SubscriptionSettings
+from kafka_chat.settings.model import ChatSettings, KafkaSettings, Limits, ServerSettings, Settings, SubscriptionSettings
 
 if TYPE_CHECKING:
     from .brokers import Broker

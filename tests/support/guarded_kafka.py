@@ -26,7 +26,7 @@ from .processes import temporary_folder
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from kafka_chat.settings import Settings
+    from kafka_chat.settings.model import Settings
 
 USER, PASSWORD = "chat", "secret"
 ANSWER_SECONDS = 20.0

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from kafka_chat.delivery.seams import Lookup, SubscriptionChange
-    from kafka_chat.settings import Settings
+    from kafka_chat.settings.model import Settings
 
 READY_SECONDS = 20.0
 

@@ -18,8 +18,8 @@ import trio
 
 from kafka_chat.application import create
 from kafka_chat.service import open_service
-from kafka_chat.settings import Settings
-from kafka_chat.settings_sources import variable
+from kafka_chat.settings.model import Settings
+from kafka_chat.settings.sources import variable
 from kafka_chat.web.server import serve
 
 from .http_client import http

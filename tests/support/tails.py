@@ -15,7 +15,7 @@ from kafka_chat.delivery.frames import text_payloads
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.lookup import open_lookup
 from kafka_chat.kafka.tail import open_tail
-from kafka_chat.settings import KafkaSettings, Limits
+from kafka_chat.settings.model import KafkaSettings, Limits
 from kafka_chat.telemetry import Telemetry
 
 if TYPE_CHECKING:

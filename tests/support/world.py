@@ -22,7 +22,7 @@ from .serving import until_ready as ready
 from .steady_producer import identity_told
 
 if TYPE_CHECKING:
-    from kafka_chat.settings import Settings
+    from kafka_chat.settings.model import Settings
 
 INSTANCES = 2
 PARTITIONS = 4  # at most; all of them on the embedded broker

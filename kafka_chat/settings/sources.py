@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 from msgspec import inspect
 
-from .config_file import Entry, Scalar, read_config_file
-from .errors import SettingsError
+from ..errors import SettingsError
+from .checks import checked, refuse_properties, shown
 from .kafka_properties import MASK, is_secret, nearest_property, property_name, refusal
-from .settings import Settings
-from .settings_checks import checked, refuse_properties, shown
+from .model import Settings
+from .yaml_file import Entry, Scalar, read_config_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
