@@ -12,7 +12,7 @@ from .web.app import ChatApp, create_app
 
 if TYPE_CHECKING:
     from .settings.model import Settings
-    from .telemetry import Telemetry
+    from .telemetry.metrics import Telemetry
 
 hypercorn_server.install()  # before any server runs, also where hypercorn's own command is the one that serves
 

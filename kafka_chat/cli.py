@@ -167,7 +167,7 @@ def _settings(parsed: argparse.Namespace) -> Settings:
 
 def _supervise(settings: Settings, reload: Callable[[], Settings]) -> None:
     """Serve with several processes until told to stop."""
-    from .supervisor import supervise
+    from .workers.supervisor import supervise
 
     log_to_stderr(process="supervisor")
     try:

@@ -42,7 +42,7 @@ from .kafka.subscription_log import open_subscription_log
 from .kafka.tail import KafkaTail, open_tail
 from .nursery import open_tasks
 from .process.open_files import connections_limit
-from .telemetry import Telemetry
+from .telemetry.metrics import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

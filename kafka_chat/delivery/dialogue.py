@@ -15,7 +15,7 @@ from .live_socket import LiveSocket
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ..telemetry import Telemetry
+    from ..telemetry.metrics import Telemetry
     from .seams import Inbox
 
 # A thousand messages as people write them. Who has more waiting is not read from until there is room: it is told to slow

@@ -17,7 +17,7 @@ from .forms import BARE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..telemetry import Telemetry
+    from ..telemetry.metrics import Telemetry
     from .log import Cursor, PartitionLog
 
 WALK_SECONDS = 0.002  # then the other tasks have their turn

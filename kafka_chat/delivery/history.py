@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..chat.cursor import Cursor as ChatCursor
-    from ..telemetry import Telemetry
+    from ..telemetry.metrics import Telemetry
     from .batch import Line, PartitionKey
     from .log import PartitionLog
     from .memory import Memory

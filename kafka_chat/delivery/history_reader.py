@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..chat.cursor import Cursor as ChatCursor
     from ..chat.topics import ChatNames
-    from ..telemetry import Telemetry
+    from ..telemetry.metrics import Telemetry
     from .batch import Batch, Line, PartitionKey
     from .forms import View
     from .log import PartitionLog

@@ -12,7 +12,7 @@ import trio
 from .seams import Disconnect, Inbox, Sink
 
 if TYPE_CHECKING:
-    from ..telemetry import Telemetry
+    from ..telemetry.metrics import Telemetry
 
 FAREWELL_SECONDS = 1.0
 TALK_FRAMES = 1000  # a client may send so many messages …

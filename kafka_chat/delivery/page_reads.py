@@ -19,7 +19,7 @@ from .seams import Lost
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from ..telemetry import Telemetry
+    from ..telemetry.metrics import Telemetry
     from .batch import Batch, PartitionKey
     from .log import PartitionLog
     from .seams import PageSource

@@ -16,7 +16,7 @@ from .seams import Lost
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..telemetry import Telemetry
+    from ..telemetry.metrics import Telemetry
     from .memory import Memory
     from .page_reads import PageReads
     from .positions import Start

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from ..chat.cursor import Cursor as ChatCursor
     from ..chat.topics import ChatNames
     from ..settings.model import Limits as LimitSettings
-    from ..telemetry import Telemetry
+    from ..telemetry.metrics import Telemetry
     from .audience import Audience
     from .batch import Chunk, Line, PartitionKey
     from .log import Cursor, PartitionLog

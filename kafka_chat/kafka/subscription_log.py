@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from ..delivery.seams import Lookup, Publisher
-    from ..telemetry import Telemetry
+    from ..telemetry.metrics import Telemetry
     from .connect import ClientConfig
     from .record_reader import Piece, RecordReader
 

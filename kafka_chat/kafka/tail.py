@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..delivery.batch import Batch
     from ..delivery.seams import TailListener, TopicFacts
     from ..settings.model import Limits
-    from ..telemetry import Telemetry
+    from ..telemetry.metrics import Telemetry
     from .connect import ClientConfig
     from .lookup import KafkaLookup
 

@@ -15,7 +15,7 @@ from .seams import ADMISSION, ANSWERING, service
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ..telemetry import Telemetry
+    from ..telemetry.metrics import Telemetry
 
 
 def answer_messages(

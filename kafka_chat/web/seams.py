@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..delivery.subscriptions import Subscriptions
     from ..delivery.wishes import Wishes
     from ..settings.model import Settings
-    from ..telemetry import Telemetry
+    from ..telemetry.metrics import Telemetry
 
 # Keys in a WebSocket's scope: a route puts something there, the connection then runs what serves the client.
 ADMISSION = "kafka_chat.admission"

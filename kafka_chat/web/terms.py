@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Self
 
 from ..settings.model import Limits
-from ..telemetry import Telemetry
+from ..telemetry.metrics import Telemetry
 from .pulse import Pulse
 
 if TYPE_CHECKING:

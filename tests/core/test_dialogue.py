@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from kafka_chat.delivery.dialogue import WAITING_BYTES, Answering, Dialogue
 from kafka_chat.delivery.frames import text_payloads
 from kafka_chat.delivery.live_socket import Close
-from kafka_chat.telemetry import Telemetry
+from kafka_chat.telemetry.metrics import Telemetry
 from tests.support.fakes import FakeClient
 
 Answer = Callable[[str | bytes], Awaitable[bytes]]

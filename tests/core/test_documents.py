@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kafka_chat.events import EVENTS, GAUGES, Event
 from kafka_chat.settings.sources import keys, variable
-from kafka_chat.telemetry import Telemetry, WorkersTelemetry
+from kafka_chat.telemetry.events import EVENTS, GAUGES, Event
+from kafka_chat.telemetry.metrics import Telemetry, WorkersTelemetry
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs/operations.md").read_text()

@@ -10,12 +10,12 @@ import re
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kafka_chat import events as module
 from kafka_chat.chat.message import Reject
 from kafka_chat.delivery.seams import Lost
-from kafka_chat.events import EVENTS, LINES_A_SECOND
-from kafka_chat.telemetry import Telemetry, WorkersTelemetry
-from kafka_chat.worker_metrics import exposition
+from kafka_chat.telemetry import events as module
+from kafka_chat.telemetry.events import EVENTS, LINES_A_SECOND
+from kafka_chat.telemetry.exposition import exposition
+from kafka_chat.telemetry.metrics import Telemetry, WorkersTelemetry
 
 
 class Clock:

@@ -14,7 +14,7 @@ from quart_trio import QuartTrio
 
 from kafka_chat.delivery.seams import Disconnect, Inbox, Sink
 from kafka_chat.settings.model import Limits, ServerSettings, Settings
-from kafka_chat.telemetry import Telemetry
+from kafka_chat.telemetry.metrics import Telemetry
 from kafka_chat.web.connection import ChatWebsocketConnection
 from kafka_chat.web.hypercorn_server import install
 from kafka_chat.web.lifespan import ServiceLifespan

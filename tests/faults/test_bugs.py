@@ -9,7 +9,7 @@ import pytest
 import trio
 from hypercorn.utils import LifespanFailureError
 
-from kafka_chat.telemetry import Telemetry
+from kafka_chat.telemetry.metrics import Telemetry
 from tests.support.brokers import Broker
 from tests.support.chats import Chats, message
 from tests.support.clients import Opcode, close_code, http, open_chat, open_raw, receive_path

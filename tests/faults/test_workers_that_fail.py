@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from kafka_chat.settings.model import KafkaSettings, ServerSettings, Settings
-from kafka_chat.supervisor import supervise
+from kafka_chat.workers.supervisor import supervise
 from tests.support.calls import until
 
 SETTINGS = Settings(server=ServerSettings(port=0, workers=2, drain_seconds=1.0), kafka=KafkaSettings(bootstrap_servers="127.0.0.1:1"))

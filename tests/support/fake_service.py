@@ -18,7 +18,7 @@ from kafka_chat.delivery.subscriptions import FollowedChat
 from kafka_chat.delivery.wishes import NONE, Wishes
 from kafka_chat.errors import Conflict, NotFound, Overloaded, RequestError
 from kafka_chat.settings.model import Settings
-from kafka_chat.telemetry import Telemetry
+from kafka_chat.telemetry.metrics import Telemetry
 from kafka_chat.web.app import ChatApp, create_app
 
 

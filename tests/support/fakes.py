@@ -27,7 +27,7 @@ from kafka_chat.delivery.wished_session import Surroundings, WishedSession
 from kafka_chat.delivery.wishes import Wishes
 from kafka_chat.errors import BrokerError, BrokerUnreachable, PositionLost, TopicGone
 from kafka_chat.settings.model import Settings
-from kafka_chat.telemetry import Telemetry
+from kafka_chat.telemetry.metrics import Telemetry
 from tests.support.fake_kafka import FakePublisher, FakeSubscriptionLog
 
 PREFIX = "kafka.chat."

@@ -15,7 +15,7 @@ from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.lookup import open_lookup
 from kafka_chat.kafka.publish import KafkaPublisher, open_publisher
 from kafka_chat.kafka.subscription_log import SubscriptionLog, open_subscription_log
-from kafka_chat.telemetry import Telemetry
+from kafka_chat.telemetry.metrics import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

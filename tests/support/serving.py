@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from kafka_chat.service import Service
-    from kafka_chat.telemetry import Telemetry
+    from kafka_chat.telemetry.metrics import Telemetry
 
 START_SECONDS = 20.0
 

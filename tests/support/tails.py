@@ -16,7 +16,7 @@ from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.lookup import open_lookup
 from kafka_chat.kafka.tail import open_tail
 from kafka_chat.settings.model import KafkaSettings, Limits
-from kafka_chat.telemetry import Telemetry
+from kafka_chat.telemetry.metrics import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from quart import Blueprint, Response
 from quart_schema import tag
 
-from ...telemetry import METRICS_CONTENT_TYPE
+from ...telemetry.metrics import METRICS_CONTENT_TYPE
 from ..openapi import add_to_operation
 from ..seams import service
 

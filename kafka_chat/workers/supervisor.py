@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from .errors import SettingsError
-from .nursery import open_tasks
-from .process.open_files import connections_limit
+from ..errors import SettingsError
+from ..nursery import open_tasks
+from ..process.open_files import connections_limit
+from ..telemetry.exposition import Family, exposition
+from ..telemetry.metrics import WorkersTelemetry
 from .shared_port import reserved
-from .telemetry import WorkersTelemetry
-from .worker_metrics import Family, exposition
 from .worker_process import WORKER, WorkerProcess
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 
-    from .settings.model import Settings
+    from ..settings.model import Settings
     from .shared_port import SharedPort
 
 OK = 0
@@ -70,7 +70,7 @@ async def supervise(
         signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         port = stack.enter_context(reserved(settings.server.host, settings.server.port))
         if settings.kafka.embedded and settings.kafka.bootstrap_servers is None:
-            from .kafka.embedded import open_embedded_broker
+            from ..kafka.embedded import open_embedded_broker
 
             address = await stack.enter_async_context(open_embedded_broker())
             settings = msgspec.structs.replace(settings, kafka=msgspec.structs.replace(settings.kafka, bootstrap_servers=address))

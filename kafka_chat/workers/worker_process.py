@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from .line import TO_SUPERVISOR, AskMetrics, Begin, Line, Metrics, MetricsOfAll, Serving, TellMetrics
+from .channel import TO_SUPERVISOR, AskMetrics, Begin, Line, Metrics, MetricsOfAll, Serving, TellMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from .settings.model import Settings
-    from .worker_metrics import Family
+    from ..settings.model import Settings
+    from ..telemetry.exposition import Family
 
 # `kafka-chat` does not look for modules in the working directory, `python -m kafka_chat` does; its workers do as it does.
 _SAFE_PATH = [] if sys.path and sys.path[0] in ("", os.getcwd()) else ["-P"]

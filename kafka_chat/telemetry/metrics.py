@@ -21,8 +21,8 @@ import trio
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from .chat.message import Reject
-from .delivery.seams import Lost
+from ..chat.message import Reject
+from ..delivery.seams import Lost
 from .events import (
     BROKERS_AWAY,
     BROKERS_BACK,
@@ -48,12 +48,12 @@ from .events import (
     WORKERS_RENEWED,
     Event,
 )
-from .worker_metrics import Family, families
+from .exposition import Family, families
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .chat.following import Skip
+    from ..chat.following import Skip
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 import trio
 
-from .settings.model import Settings  # noqa: TC001 - msgspec looks at it
-from .worker_metrics import Family  # noqa: TC001 - likewise
+from ..settings.model import Settings  # noqa: TC001 - msgspec looks at it
+from ..telemetry.exposition import Family  # noqa: TC001 - likewise
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

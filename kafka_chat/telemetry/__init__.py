@@ -1,0 +1,1 @@
+"""What the operator sees: events as log lines and metrics."""
