@@ -123,4 +123,3 @@ class _Asking:
         """Take the answer. It may be one that nobody waited for any more, and then it is a little older."""
         self._text = text
         self._waiting.set()
-

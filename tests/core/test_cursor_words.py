@@ -9,12 +9,12 @@ import trio
 import trio.testing
 
 from kafka_chat.chat.cursor import MessageIds, absent_entry, cluster_mark, head_of_cursor, joined, parse, text_of, topic_entry, topic_mark
-from kafka_chat.cli import main
+from kafka_chat.cli.cursor_file import NOTE_SECONDS, CursorFile, CursorNotKept, open_notes
+from kafka_chat.cli.cursor_words import facts_of, words_of
+from kafka_chat.cli.listen import gap_sentence
+from kafka_chat.cli.main import main
 from kafka_chat.client import Gap
-from kafka_chat.cursor_file import NOTE_SECONDS, CursorFile, CursorNotKept, open_notes
-from kafka_chat.cursor_words import facts_of, words_of
 from kafka_chat.errors import SettingsError
-from kafka_chat.listening import gap_sentence
 
 TOPIC, TOPIC_ID = "kafka.chat.room1", "Tq7hxZ0bQnCkzN8r0gHbDw"
 MARK, CLUSTER = topic_mark(TOPIC).hex(), cluster_mark("abc").hex()

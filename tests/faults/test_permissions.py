@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 import trio
 
-from kafka_chat.check import check
+from kafka_chat.cli.check import check
 from kafka_chat.delivery.seams import KeyedRecord
 from kafka_chat.errors import BrokerError
 from kafka_chat.kafka.connect import ClientConfig

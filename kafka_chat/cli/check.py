@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from .chat.topics import ChatNames
-from .errors import BrokerError, SettingsError
-from .kafka.connect import ClientConfig
-from .kafka.lookup import open_lookup
-from .kafka.publish import open_publisher
-from .kafka.subscriptions_topic import SubscriptionsTopic
-from .process.open_files import connections_limit
+from ..chat.topics import ChatNames
+from ..errors import BrokerError, SettingsError
+from ..kafka.connect import ClientConfig
+from ..kafka.lookup import open_lookup
+from ..kafka.publish import open_publisher
+from ..kafka.subscriptions_topic import SubscriptionsTopic
+from ..process.open_files import connections_limit
 
 if TYPE_CHECKING:
-    from .kafka.lookup import KafkaLookup
-    from .settings.model import Settings
+    from ..kafka.lookup import KafkaLookup
+    from ..settings.model import Settings
 
 ANSWER_SECONDS = 8.0  # for all that is asked; letting go of the clients may take a second more
 

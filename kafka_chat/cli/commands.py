@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from .errors import RequestError, SettingsError
-from .nursery import open_tasks
+from ..errors import RequestError, SettingsError
+from ..nursery import open_tasks
 from .terminal import colours_wanted, harmless
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _add_client_flags(parser: argparse.ArgumentParser, json_help: str) -> None:
 
 def _listen(parsed: argparse.Namespace) -> int:
     from .cursor_file import CursorFile
-    from .listening import Wanted, listen  # late: `--help` need not wait for it
+    from .listen import Wanted, listen  # late: `--help` need not wait for it
 
     _open_stdout(as_json=parsed.json)
     wanted = Wanted(
@@ -170,7 +170,7 @@ async def _until_terminated(run: Callable[[], Awaitable[None]]) -> int:
 
 
 def _cursor(parsed: argparse.Namespace) -> int:
-    from .chat.cursor import parse
+    from ..chat.cursor import parse
     from .cursor_words import facts_of, words_of
 
     text = sys.stdin.read().strip() if parsed.text == "-" else parsed.text
@@ -185,7 +185,7 @@ def _cursor(parsed: argparse.Namespace) -> int:
 
 
 def _send(parsed: argparse.Namespace) -> int:
-    from .client import ask, quoted
+    from ..client import ask, quoted
 
     _open_stdout(as_json=parsed.json)
     text = sys.stdin.read().removesuffix("\n") if parsed.text == "-" else parsed.text
@@ -199,9 +199,9 @@ def _send(parsed: argparse.Namespace) -> int:
 
 
 def _check(parsed: argparse.Namespace) -> int:
+    from ..kafka.check import properties_problem
+    from ..settings.sources import NAME_A_BROKER, load_settings
     from .check import check
-    from .kafka.check import properties_problem
-    from .settings.sources import NAME_A_BROKER, load_settings
 
     servers = getattr(parsed, "kafka.bootstrap_servers")
     flags = {} if servers is None else {"kafka.bootstrap_servers": servers}

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .chat.cursor import parse
-from .errors import KafkaChatError, RequestError, SettingsError
-from .nursery import open_tasks
+from ..chat.cursor import parse
+from ..errors import KafkaChatError, RequestError, SettingsError
+from ..nursery import open_tasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

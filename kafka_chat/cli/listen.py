@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from .client import Gap, Message, open_chat
+from ..client import Gap, Message, open_chat
 from .cursor_file import open_notes
 from .terminal import message_line
 

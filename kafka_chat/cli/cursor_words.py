@@ -5,12 +5,12 @@ from __future__ import annotations
 from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING
 
-from .chat.cursor import topic_mark
+from ..chat.cursor import topic_mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from .chat.cursor import Cursor, TopicPlace
+    from ..chat.cursor import Cursor, TopicPlace
 
 
 def words_of(cursor: Cursor, topics: Sequence[str]) -> Iterator[str]:

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..errors import KafkaChatError, SettingsError
+from ..process.gc_tuning import collect_seldom
+from ..process.log_output import log_to_stderr
+from ..settings.sources import FLAGS, NAME_A_BROKER, load_settings, with_embedded_broker
 from .commands import add_check, add_cursor, add_listen, add_send, joined_spans
-from .errors import KafkaChatError, SettingsError
-from .process.gc_tuning import collect_seldom
-from .process.log_output import log_to_stderr
-from .settings.sources import FLAGS, NAME_A_BROKER, load_settings, with_embedded_broker
 from .terminal import harmless
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterator, Sequence
 
-    from .settings.model import Settings
-    from .web.app import ChatApp
+    from ..settings.model import Settings
+    from ..web.app import ChatApp
 
 OK = 0
 FAILED = 1
@@ -148,7 +148,7 @@ def _serve_with(settings: Settings, *, reload: Callable[[], Settings]) -> None:
     if settings.server.workers > 1:
         _supervise(settings, reload)
         return
-    from .application import create
+    from ..application import create
 
     log_to_stderr()
     app = create(settings)
@@ -159,7 +159,7 @@ def _serve_with(settings: Settings, *, reload: Callable[[], Settings]) -> None:
 def _settings(parsed: argparse.Namespace) -> Settings:
     """Return what file, environment and flags say now."""
     # Imported late, so that `--help` need not wait for Kafka's client, nor a wrong setting for the web framework.
-    from .kafka.check import properties_problem
+    from ..kafka.check import properties_problem
 
     flags = {key: value for key in FLAGS if (value := getattr(parsed, key)) is not None}
     return load_settings(config_file=parsed.config, environ=os.environ, flags=flags, check_properties=properties_problem)
@@ -167,7 +167,7 @@ def _settings(parsed: argparse.Namespace) -> Settings:
 
 def _supervise(settings: Settings, reload: Callable[[], Settings]) -> None:
     """Serve with several processes until told to stop."""
-    from .workers.supervisor import supervise
+    from ..workers.supervisor import supervise
 
     log_to_stderr(process="supervisor")
     try:
@@ -188,7 +188,7 @@ async def _serve_until_signalled(app: ChatApp, settings: Settings) -> None:
     """
     from hypercorn.utils import LifespanFailureError
 
-    from .web.server import serve
+    from ..web.server import serve
 
     stop = trio.Event()
     try:
