@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from .chat.cursor import cluster_mark
-from .chat.topics import ChatNames
+from .chat.names import ChatNames
 from .delivery.audience import Audience
 from .delivery.dialogue import Dialogue
 from .delivery.fanout import FanOut

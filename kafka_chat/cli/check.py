@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from ..chat.topics import ChatNames
+from ..chat.names import ChatNames
 from ..errors import BrokerError, SettingsError
 from ..kafka.connect import ClientConfig
 from ..kafka.lookup import open_lookup

@@ -23,7 +23,7 @@ from .seams import Lost, SubscriptionChange
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from ..chat.topics import ChatNames
+    from ..chat.names import ChatNames
     from .fanout import FanOut
     from .memory import Memory
     from .positions import OffsetsAsked

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..chat.cursor import Cursor as ChatCursor
-    from ..chat.topics import ChatNames
+    from ..chat.names import ChatNames
     from ..telemetry.metrics import Telemetry
     from .batch import Batch, Line, PartitionKey
     from .forms import View

@@ -12,7 +12,7 @@ from .deadlines import answer_due
 from .seams import KeyedRecord, Lookup, Published, Publisher
 
 if TYPE_CHECKING:
-    from ..chat.topics import ChatNames
+    from ..chat.names import ChatNames
     from ..settings.model import Settings
 
 EXISTENCE_SECONDS = 3.0  # how long it is believed that a topic exists; the publisher never makes one that is gone by then

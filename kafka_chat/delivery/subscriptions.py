@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..chat.topics import TOPIC_LENGTH, ChatNames
+from ..chat.names import TOPIC_LENGTH, ChatNames
 from ..errors import BrokerUnreachable, Conflict, RequestError
 from .batch import PartitionKey
 from .deadlines import Due, answer_due

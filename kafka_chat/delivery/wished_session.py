@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import msgspec
 
     from ..chat.cursor import Cursor as ChatCursor
-    from ..chat.topics import ChatNames
+    from ..chat.names import ChatNames
     from ..settings.model import Limits as LimitSettings
     from ..telemetry.metrics import Telemetry
     from .audience import Audience

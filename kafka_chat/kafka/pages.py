@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from ..chat.topics import ChatNames
+    from ..chat.names import ChatNames
     from ..settings.model import Limits
     from .connect import ClientConfig
     from .lookup import KafkaLookup

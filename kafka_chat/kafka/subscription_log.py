@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..chat.following import Change, Following, Skip, Subscription, record_key, record_value
+from ..chat.subscription_fold import Change, Following, Skip, Subscription, record_key, record_value
 from ..delivery.batch import PartitionKey
 from ..delivery.seams import KeyedRecord, SubscriptionChange
 from ..errors import BrokerError, BrokerUnreachable, TopicGone

@@ -28,7 +28,7 @@ from .pollers import Pollers
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 
-    from ..chat.topics import ChatNames
+    from ..chat.names import ChatNames
     from ..delivery.batch import Batch
     from ..delivery.seams import TailListener, TopicFacts
     from ..settings.model import Limits

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..chat.topics import ChatNames
+from ..chat.names import ChatNames
 from ..errors import RequestError, SettingsError
 from .kafka_properties import MASK, allowed_values, is_secret, nearest_property
 

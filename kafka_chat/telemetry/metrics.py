@@ -53,7 +53,7 @@ from .exposition import Family, families
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ..chat.following import Skip
+    from ..chat.subscription_fold import Skip
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 

@@ -16,7 +16,7 @@ from ..delivery.wishes import Wishes
 from ..errors import RequestError
 
 if TYPE_CHECKING:
-    from ..chat.topics import ChatNames
+    from ..chat.names import ChatNames
 
 REPEATED = 100  # chats, tags, senders
 REWIND = 1000

@@ -12,7 +12,7 @@ from ..errors import Overloaded
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from ..chat.topics import ChatNames
+    from ..chat.names import ChatNames
     from ..delivery.dialogue import Answering
     from ..delivery.history import History
     from ..delivery.seams import Inbox, Sink

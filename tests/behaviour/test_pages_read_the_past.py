@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from kafka_chat.chat.message import Reject
-from kafka_chat.chat.topics import ChatNames
+from kafka_chat.chat.names import ChatNames
 from kafka_chat.delivery.batch import BATCH_BYTES, PartitionKey
 from kafka_chat.delivery.frames import text_payloads
 from kafka_chat.errors import BrokerUnreachable, PositionLost, TopicGone

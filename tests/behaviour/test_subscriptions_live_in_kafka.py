@@ -10,7 +10,7 @@ import pytest
 import trio
 from confluent_kafka import KafkaException
 
-from kafka_chat.chat.following import Subscription, record_key, record_value
+from kafka_chat.chat.subscription_fold import Subscription, record_key, record_value
 from kafka_chat.delivery.seams import KeyedRecord
 from kafka_chat.errors import BrokerError
 from tests.support.instances import Instance, opened

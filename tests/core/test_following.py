@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kafka_chat.chat.following import Change, Following, Skip, Subscription, record_key, record_value
+from kafka_chat.chat.subscription_fold import Change, Following, Skip, Subscription, record_key, record_value
 
 SINCE = Subscription(topic_id="id1", starts={0: 12, 1: 0})
 VALUE = record_value(SINCE)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kafka_chat.chat.topics import ChatNames, parse_username
+from kafka_chat.chat.names import ChatNames, parse_username
 from kafka_chat.errors import RequestError
 
 NAMES = ChatNames("kafka.chat.")

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from kafka_chat.chat.following import record_key
+from kafka_chat.chat.subscription_fold import record_key
 from kafka_chat.delivery.subscriptions import FollowedChat, Subscriptions
 from kafka_chat.errors import BrokerError, BrokerUnreachable, Conflict, RequestError
 from kafka_chat.settings.model import Limits, Settings

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import trio
 
-from kafka_chat.chat.topics import ChatNames
+from kafka_chat.chat.names import ChatNames
 from kafka_chat.delivery.dialogue import Answering, Dialogue
 from kafka_chat.delivery.history import Page, PageAsked
 from kafka_chat.delivery.seams import Disconnect, Inbox, Published, Sink

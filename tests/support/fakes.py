@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import trio
 
 from kafka_chat.chat.cursor import cluster_mark
-from kafka_chat.chat.topics import ChatNames
+from kafka_chat.chat.names import ChatNames
 from kafka_chat.delivery.audience import Audience
 from kafka_chat.delivery.batch import Batch, PartitionKey, Record
 from kafka_chat.delivery.fanout import FanOut

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from kafka_chat.chat.topics import ChatNames
+from kafka_chat.chat.names import ChatNames
 from kafka_chat.delivery.sending import Sending
 from kafka_chat.delivery.subscriptions import Subscriptions
 from kafka_chat.kafka.connect import ClientConfig

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from kafka_chat.chat.topics import ChatNames
+from kafka_chat.chat.names import ChatNames
 from kafka_chat.delivery.batch import PartitionKey
 from kafka_chat.delivery.frames import text_payloads
 from kafka_chat.kafka.connect import ClientConfig

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from quart import Blueprint, current_app, request
 from quart_schema import tag
 
-from ...chat.topics import parse_username
+from ...chat.names import parse_username
 from ...delivery.forms import Form
 from ..http_connection import EventStream
 from ..openapi import add_to_operation, refuses

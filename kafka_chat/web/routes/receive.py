@@ -8,7 +8,7 @@ from typing import Any, NoReturn, cast
 from quart import Blueprint, request, websocket
 from quart_schema import hide, tag
 
-from ...chat.topics import parse_username
+from ...chat.names import parse_username
 from ...delivery.forms import Form
 from ...delivery.live_socket import Close
 from ...delivery.protocol import SUBPROTOCOL

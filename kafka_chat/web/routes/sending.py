@@ -9,7 +9,7 @@ from quart import Blueprint, Response
 from quart_schema import document_request, document_response, hide, tag
 from werkzeug.exceptions import Forbidden
 
-from ...chat.topics import check_username
+from ...chat.names import check_username
 from ...delivery.seams import Published
 from ..bodies import json_answer, parse_json, read_body
 from ..dialogue import answer_messages

@@ -9,7 +9,7 @@ from quart import Blueprint, Response, request, websocket
 from quart_schema import document_response, hide, tag
 from werkzeug.exceptions import MethodNotAllowed
 
-from ...chat.topics import parse_username
+from ...chat.names import parse_username
 from ...delivery.subscriptions import FollowedChat  # noqa: TC001 - msgspec reads the annotation
 from ...errors import RequestError
 from ..bodies import json_answer

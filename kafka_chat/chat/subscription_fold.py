@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from ..errors import RequestError
-from .topics import ChatNames, check_username
+from .names import ChatNames, check_username
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
