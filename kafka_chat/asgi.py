@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .application import create
 from .errors import SettingsError
-from .kafka.check import properties_problem
+from .kafka.properties_check import properties_problem
 from .process.gc_tuning import collect_seldom
 from .process.log_output import log_to_stderr
 from .settings.sources import load_settings, variable

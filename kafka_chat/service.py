@@ -34,9 +34,9 @@ from .delivery.wished_session import Surroundings, WishedSession
 from .delivery.wishes import NONE, Wishes
 from .errors import BrokerError, Overloaded, TopicGone
 from .kafka.connect import ClientConfig
-from .kafka.embedded import open_embedded_broker
+from .kafka.embedded_broker import open_embedded_broker
 from .kafka.lookup import KafkaLookup, open_lookup
-from .kafka.pages import open_pages
+from .kafka.page_source import open_pages
 from .kafka.publish import open_publisher
 from .kafka.subscription_log import open_subscription_log
 from .kafka.tail import KafkaTail, open_tail

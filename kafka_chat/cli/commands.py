@@ -199,7 +199,7 @@ def _send(parsed: argparse.Namespace) -> int:
 
 
 def _check(parsed: argparse.Namespace) -> int:
-    from ..kafka.check import properties_problem
+    from ..kafka.properties_check import properties_problem
     from ..settings.sources import NAME_A_BROKER, load_settings
     from .check import check
 

@@ -159,7 +159,7 @@ def _serve_with(settings: Settings, *, reload: Callable[[], Settings]) -> None:
 def _settings(parsed: argparse.Namespace) -> Settings:
     """Return what file, environment and flags say now."""
     # Imported late, so that `--help` need not wait for Kafka's client, nor a wrong setting for the web framework.
-    from ..kafka.check import properties_problem
+    from ..kafka.properties_check import properties_problem
 
     flags = {key: value for key in FLAGS if (value := getattr(parsed, key)) is not None}
     return load_settings(config_file=parsed.config, environ=os.environ, flags=flags, check_properties=properties_problem)

@@ -23,7 +23,7 @@ from ..delivery.seams import Lost
 from ..errors import BrokerError
 from ..nursery import open_tasks
 from .poller import Assignment, Poller, Round
-from .pollers import Pollers
+from .poller_pool import Pollers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Mapping

@@ -70,7 +70,7 @@ async def supervise(
         signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         port = stack.enter_context(reserved(settings.server.host, settings.server.port))
         if settings.kafka.embedded and settings.kafka.bootstrap_servers is None:
-            from ..kafka.embedded import open_embedded_broker
+            from ..kafka.embedded_broker import open_embedded_broker
 
             address = await stack.enter_async_context(open_embedded_broker())
             settings = msgspec.structs.replace(settings, kafka=msgspec.structs.replace(settings.kafka, bootstrap_servers=address))

@@ -19,7 +19,7 @@ from kafka_chat.delivery.batch import BATCH_BYTES, PartitionKey
 from kafka_chat.delivery.frames import text_payloads
 from kafka_chat.errors import BrokerUnreachable, PositionLost, TopicGone
 from kafka_chat.kafka.lookup import open_lookup
-from kafka_chat.kafka.pages import open_pages
+from kafka_chat.kafka.page_source import open_pages
 from kafka_chat.settings.model import Limits
 from tests.support.brokers import kafka_cluster
 from tests.support.chats import message
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from kafka_chat.delivery.batch import Batch
-    from kafka_chat.kafka.pages import KafkaPages
+    from kafka_chat.kafka.page_source import KafkaPages
     from tests.support.brokers import Broker
     from tests.support.chats import Chats
 

@@ -7,7 +7,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.delivery.batch import PartitionKey
 from kafka_chat.kafka.poller import Assignment
-from kafka_chat.kafka.pollers import PARTITIONS_EACH, Pollers
+from kafka_chat.kafka.poller_pool import PARTITIONS_EACH, Pollers
 
 
 class FakePoller:

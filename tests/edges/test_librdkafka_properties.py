@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 
 from kafka_chat.errors import SettingsError
-from kafka_chat.kafka.check import properties_problem
+from kafka_chat.kafka.properties_check import properties_problem
 from kafka_chat.settings.kafka_properties import OPEN_PROPERTIES, REFUSED_PROPERTIES
 from kafka_chat.settings.sources import load_settings
 
