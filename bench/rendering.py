@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kafka_chat.chat.message import Message
-from kafka_chat.delivery.batch import Batch, PartitionKey, Record
+from kafka_chat.chat.partition_key import PartitionKey
+from kafka_chat.delivery.records.batch import Batch, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable

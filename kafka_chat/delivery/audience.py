@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..chat.cursor import absent_entry, head_of_cursor, text_of, topic_entry
-from .batch import Batch, PartitionKey
+from ..chat.loss_cause import LossCause
+from ..chat.partition_key import PartitionKey
 from .feeds import Awaited, Feed
 from .log import PartitionLog
 from .positions import ANEW, EARLIER_MS, FIRST, At, Earliest, Latest, Resumed, Rewind, Since, Start
-from .seams import Lost, SubscriptionChange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from .fanout import FanOut
     from .memory import Memory
     from .positions import OffsetsAsked
-    from .seams import Tail
+    from .records.batch import Batch
+    from .seams import SubscriptionChange, Tail
     from .session import Session
 
 
@@ -220,12 +221,12 @@ class Audience:
         """There is no such topic; it is followed all the same."""
         self._feeds[topic].looked.set()
 
-    def topic_lost(self, topic: str, topic_id: str, cause: Lost | None) -> None:
+    def topic_lost(self, topic: str, topic_id: str, cause: LossCause | None) -> None:
         """Close the logs of a topic that is no more."""
         feed = self._feeds[topic]
         for log in feed.logs.values():
             for cursor in log.cursors:
-                cursor.session.tell_gap(log.key, cursor.position, 0, Lost.RECREATED)
+                cursor.session.tell_gap(log.key, cursor.position, 0, LossCause.RECREATED)
             self._close(log)
         feed.logs.clear()
         feed.topic_id = ""
@@ -238,7 +239,7 @@ class Audience:
             log.append(batch)
         self._fanout.changed(log)
 
-    def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: Lost) -> None:
+    def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: LossCause) -> None:
         """Begin the log anew, and move every cursor to where it can go on, in one step."""
         feed = self._feeds[key.topic]
         old = feed.logs[key.partition]
@@ -246,7 +247,7 @@ class Audience:
         places = [(cursor.session, cursor.position) for cursor in old.cursors]
         self._close(old)
         for session, position in places:
-            begin = min(position, first_left) if cause is Lost.TRUNCATED else first_left
+            begin = min(position, first_left) if cause is LossCause.TRUNCATED else first_left
             if begin != position:
                 session.tell_gap(key, position, begin, cause)
             session.follow(new, begin, afresh=True)
@@ -299,7 +300,7 @@ class Audience:
                 session.rewind(log, messages)
             case At(topic_id, offsets):
                 if topic_id not in ("", log.key.topic_id) and log.key.partition in offsets:
-                    session.tell_gap(log.key, offsets[log.key.partition], 0, Lost.RECREATED)
+                    session.tell_gap(log.key, offsets[log.key.partition], 0, LossCause.RECREATED)
                 session.follow(log, start.offset(log.key))
             case Since(time_ms):
                 self._ask(session, log, time_ms, partial(self._begin_at, session, log, log.head, None))
@@ -311,7 +312,7 @@ class Audience:
     def _resume(self, session: Session, log: PartitionLog, start: Resumed) -> None:
         recreated = start.recreated(log.key)
         if recreated is not None:
-            session.tell_gap(log.key, recreated, 0, Lost.RECREATED)
+            session.tell_gap(log.key, recreated, 0, LossCause.RECREATED)
         offset = start.offset(log.key)
         if offset is None:
             self._begin(session, log, start.otherwise)
@@ -352,7 +353,7 @@ class Audience:
             return
         begin = min(offset, head) if due is None else max(offset, due)
         if due is not None and begin > due:
-            session.tell_gap(log.key, due, begin, Lost.RETENTION)
+            session.tell_gap(log.key, due, begin, LossCause.RETENTION)
         session.follow(log, begin)
 
     def _close(self, log: PartitionLog) -> None:

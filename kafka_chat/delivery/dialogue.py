@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .frames import text_header
 from .live_socket import LiveSocket
+from .records.frames import text_header
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

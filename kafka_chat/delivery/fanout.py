@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .batch import Chunk
-from .forms import BARE
+from .records.batch import Chunk
+from .records.formats import BARE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from .batch import PartitionKey
+    from ..chat.partition_key import PartitionKey
     from .log import PartitionLog
     from .positions import Start
     from .session import Session

@@ -14,24 +14,25 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..chat.cursor import head_of_cursor, text_of, topic_entry
+from ..chat.loss_cause import LossCause
 from ..errors import BrokerError, BrokerUnreachable, NotFound
 from .deadlines import answer_due
-from .forms import Form, View
 from .history_reader import HistoryReader, LogSource
 from .positions import BEYOND_SECONDS, EARLIEST, FIRST, LAST, LATEST, Earliest, Latest, Rewind, Since
-from .seams import Lost
+from .records.formats import Form, View
 from .strands import Backward, Forward, Strand, weave
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..chat.cursor import Cursor as ChatCursor
+    from ..chat.partition_key import PartitionKey
     from ..telemetry.metrics import Telemetry
-    from .batch import Line, PartitionKey
     from .log import PartitionLog
     from .memory import Memory
     from .page_reads import PageReads
     from .protocol import Gap
+    from .records.batch import Line
     from .seams import Lookup
     from .wished_session import Surroundings
 
@@ -186,7 +187,7 @@ class History:
                     strands = further
         for log, strand in zip(logs, strands, strict=True):
             if strand.lost is not None:
-                reader.tell_gap(log.key, *strand.lost, Lost.RETENTION)
+                reader.tell_gap(log.key, *strand.lost, LossCause.RETENTION)
         closed = self._closed(asked, reader, logs, strands, lines)
         before = self._cursor(asked, logs, begins)
         after = self._cursor(asked, logs, {log.key: strand.position for log, strand in zip(logs, strands, strict=True)})
@@ -241,7 +242,7 @@ class History:
                 return
             if trio.current_time() >= give_up_at:
                 for log in beyond:
-                    reader.tell_gap(log.key, begins[log.key], ends[log.key], Lost.TRUNCATED)
+                    reader.tell_gap(log.key, begins[log.key], ends[log.key], LossCause.TRUNCATED)
                     begins[log.key] = ends[log.key]
                 return
             with trio.move_on_after(LOOK_SECONDS):

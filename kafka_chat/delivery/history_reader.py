@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..chat.cursor import Cursor as ChatCursor
+    from ..chat.loss_cause import LossCause
     from ..chat.names import ChatNames
+    from ..chat.partition_key import PartitionKey
     from ..telemetry.metrics import Telemetry
-    from .batch import Batch, Line, PartitionKey
-    from .forms import View
     from .log import PartitionLog
     from .memory import Memory
     from .page_reads import PageReads
     from .positions import Start
-    from .seams import Lost, SubscriptionChange
+    from .records.batch import Batch, Line
+    from .records.formats import View
+    from .seams import SubscriptionChange
 
 
 class HistoryReader(Session):
@@ -75,7 +77,7 @@ class HistoryReader(Session):
         self.resumed = Resumed(place, self._begin)
         return self.resumed
 
-    def tell_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: Lost) -> None:
+    def tell_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
         """See `Session.tell_gap`."""
         chat = self._names.chat(key.topic)
         self.gaps.append(Gap(chat=chat, partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause))

@@ -10,8 +10,9 @@ import enum
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from .batch import Batch, Chunk, PartitionKey
-from .forms import BARE, View
+from ..chat.partition_key import PartitionKey
+from .records.batch import Batch, Chunk
+from .records.formats import BARE, View
 
 if TYPE_CHECKING:
     from .memory import Memory

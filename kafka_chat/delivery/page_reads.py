@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..chat.loss_cause import LossCause
 from ..errors import BrokerError, PositionLost, TopicGone
 from ..nursery import open_tasks
-from .seams import Lost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from ..chat.partition_key import PartitionKey
     from ..telemetry.metrics import Telemetry
-    from .batch import Batch, PartitionKey
     from .log import PartitionLog
+    from .records.batch import Batch
     from .seams import PageSource
 
 AGAIN_SECONDS = 1.0  # after a read that the brokers did not answer
@@ -147,7 +148,7 @@ class PageReads:
         except PositionLost as lost:
             read.lost = lost
             self._telemetry.position_lost(
-                topic=log.key.topic, partition=log.key.partition, asked=lost.asked, first_left=lost.first_left, cause=Lost.RETENTION
+                topic=log.key.topic, partition=log.key.partition, asked=lost.asked, first_left=lost.first_left, cause=LossCause.RETENTION
             )
         except TopicGone:
             read.gone = True

@@ -13,7 +13,7 @@ from ..errors import BrokerError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from .batch import PartitionKey
+    from ..chat.partition_key import PartitionKey
     from .seams import Lookup
 
 BEYOND_SECONDS = 5.0  # how long a position may lie beyond the end before the log is known to have lost its end

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import RequestError
-from .forms import Form, text_frame
+from .records.formats import Form, text_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .seams import Lost
+    from ..chat.loss_cause import LossCause
 
 SUBPROTOCOL = "kafka-chat.v1"
 RE_BYTES = 200  # of JSON, of what a client marks an op with
@@ -57,7 +57,7 @@ class Gap(Notice, frozen=True, kw_only=True, tag="gap"):
     partition: int
     first_lost: int
     first_left: int
-    cause: Lost
+    cause: LossCause
 
 
 class Answer(Notice, frozen=True, kw_only=True):

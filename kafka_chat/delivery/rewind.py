@@ -10,10 +10,11 @@ from .strands import LOOKED_AT
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .batch import Line, PartitionKey
-    from .forms import View
+    from ..chat.partition_key import PartitionKey
     from .log import PartitionLog
     from .page_reads import PageReads
+    from .records.batch import Line
+    from .records.formats import View
 
 
 async def lines_before(log: PartitionLog, position: int, messages: int, *, view: View, page_reads: PageReads) -> list[Line]:

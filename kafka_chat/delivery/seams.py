@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -11,15 +10,9 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from .batch import Batch, PartitionKey
-
-
-class Lost(enum.StrEnum):
-    """Why a position can't be read any more; the value is the metric's label and the notice's cause."""
-
-    RETENTION = "retention"
-    RECREATED = "recreated"
-    TRUNCATED = "truncated"
+    from ..chat.loss_cause import LossCause
+    from ..chat.partition_key import PartitionKey
+    from .records.batch import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +93,7 @@ class TailListener(Protocol):
     def topic_missing(self, topic: str) -> None:
         """A listing that was asked for after the wish lacks this topic. Told once, until it is opened."""
 
-    def topic_lost(self, topic: str, topic_id: str, cause: Lost | None) -> None:
+    def topic_lost(self, topic: str, topic_id: str, cause: LossCause | None) -> None:
         """The topic was deleted (None), or another one has taken its name (`RECREATED`); its logs are closed.
 
         `topic_opened` follows where there is a new one: with starts of 0 and `created`.
@@ -109,7 +102,7 @@ class TailListener(Protocol):
     def append(self, key: PartitionKey, batches: Sequence[Batch]) -> None:
         """These records came: contiguous, each batch's `first` is the `next` before it."""
 
-    def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: Lost) -> None:
+    def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: LossCause) -> None:
         """The Tail's own position is gone; it goes on at `first_left`. The log must be begun anew there."""
 
 

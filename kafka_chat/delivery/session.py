@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
-from .batch import Chunk, PartitionKey
-from .forms import BARE, View
+from ..chat.loss_cause import LossCause
 from .live_socket import LiveSocket
 from .log import Cursor, Elsewhere, PartitionLog
 from .positions import LATEST
-from .seams import Lost
+from .records.batch import Chunk
+from .records.formats import BARE, View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ..chat.partition_key import PartitionKey
     from ..telemetry.metrics import Telemetry
     from .memory import Memory
     from .page_reads import PageReads
@@ -98,7 +99,7 @@ class Session(LiveSocket):
     def rewind(self, log: PartitionLog, messages: int) -> None:
         """Begin so many messages before the cursor that it has just been given. Only who starts by `Rewind` is asked to."""
 
-    def tell_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: Lost) -> None:
+    def tell_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
         """Messages that were due are gone. Bare clients are not told: they would not know what it is."""
 
     def tell_subscribed(self, change: SubscriptionChange) -> None:
@@ -184,7 +185,7 @@ class Session(LiveSocket):
             return None  # a partition that is gone waits for the Audience to hear of it
         cursor.page = None
         if read.lost is not None and cursor.position < read.lost.first_left:
-            self.tell_gap(cursor.log.key, cursor.position, read.lost.first_left, Lost.RETENTION)
+            self.tell_gap(cursor.log.key, cursor.position, read.lost.first_left, LossCause.RETENTION)
             cursor.position = read.lost.first_left
         if read.page is not None and read.page.first <= cursor.position < read.page.next:
             return cursor.log.read_in(read.page, cursor.position, ROUND_BYTES, self.view, end=cursor.end)

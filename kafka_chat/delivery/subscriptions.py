@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..chat.names import TOPIC_LENGTH, ChatNames
+from ..chat.partition_key import PartitionKey
 from ..errors import BrokerUnreachable, Conflict, RequestError
-from .batch import PartitionKey
 from .deadlines import Due, answer_due
 from .pairs import Pairs
 from .seams import Lookup, SubscriptionChange, SubscriptionLog, TopicFacts

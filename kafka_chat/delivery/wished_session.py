@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..chat.loss_cause import LossCause
 from ..errors import BrokerError, RequestError
-from .forms import BARE, MARK, Form, View
 from .live_socket import Close
 from .positions import BEYOND_SECONDS, LAST, LATEST, At, Resumed, Rewind
 from .protocol import (
@@ -34,8 +34,8 @@ from .protocol import (
     control,
     parse_op,
 )
+from .records.formats import BARE, MARK, Form, View
 from .rewind import last_of_all, lines_before
-from .seams import Lost
 from .session import Session
 
 if TYPE_CHECKING:
@@ -45,15 +45,16 @@ if TYPE_CHECKING:
 
     from ..chat.cursor import Cursor as ChatCursor
     from ..chat.names import ChatNames
+    from ..chat.partition_key import PartitionKey
     from ..settings.model import Limits as LimitSettings
     from ..telemetry.metrics import Telemetry
     from .audience import Audience
-    from .batch import Chunk, Line, PartitionKey
     from .log import Cursor, PartitionLog
     from .memory import Memory
     from .page_reads import PageReads
     from .positions import OffsetsAsked, Start
     from .protocol import Op
+    from .records.batch import Chunk, Line
     from .seams import SubscriptionChange, SubscriptionLog
     from .sending import Sending
     from .subscriptions import Subscriptions
@@ -171,10 +172,10 @@ class WishedSession(Session):
         """See `Session.rewind`."""
         self._rewinds[log.key] = log, messages
 
-    def tell_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: Lost) -> None:
+    def tell_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
         """See `Session.tell_gap`."""
         if not self._said_hello and self._resume != "none":
-            self._resume = "future" if cause is Lost.TRUNCATED else "gap"
+            self._resume = "future" if cause is LossCause.TRUNCATED else "gap"
         chat = self._around.names.chat(key.topic)
         self._tell(Gap(chat=chat, partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause))
 
@@ -249,7 +250,7 @@ class WishedSession(Session):
             if told is None:
                 self._around.offsets.want(cursor.log.key, LAST, partial(self._beyond.__setitem__, cursor.log.key))
             elif told < cursor.position:
-                self.tell_gap(cursor.log.key, cursor.position, told, Lost.TRUNCATED)
+                self.tell_gap(cursor.log.key, cursor.position, told, LossCause.TRUNCATED)
                 cursor.position = told
 
     def _read(self, cursor: Cursor) -> Chunk | None:

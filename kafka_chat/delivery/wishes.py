@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .forms import Form
 from .positions import LATEST, Earliest, Latest, Since
+from .records.formats import Form
 
 if TYPE_CHECKING:
     from ..chat.cursor import Cursor

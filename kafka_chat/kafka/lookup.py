@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from confluent_kafka.admin._listoffsets import ListOffsetsResultInfo
     from confluent_kafka.admin._topic import TopicDescription
 
-    from ..delivery.batch import PartitionKey
+    from ..chat.partition_key import PartitionKey
     from .connect import ClientConfig
 
 K = TypeVar("K", bound=Hashable)

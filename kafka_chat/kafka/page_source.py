@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from ..delivery.batch import BATCH_BYTES, Batch, PartitionKey, Record
+from ..delivery.records.batch import BATCH_BYTES, Batch, Record
 from ..errors import BrokerUnreachable, PositionLost, TopicGone
 from ..nursery import open_tasks
 from .connect import broker_error, of_the_group
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from ..chat.names import ChatNames
+    from ..chat.partition_key import PartitionKey
     from ..settings.model import Limits
     from .connect import ClientConfig
     from .lookup import KafkaLookup

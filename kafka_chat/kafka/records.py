@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..delivery.batch import Record
+from ..delivery.records.batch import Record
 
 if TYPE_CHECKING:
     from confluent_kafka import Message

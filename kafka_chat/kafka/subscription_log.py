@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..chat.partition_key import PartitionKey
 from ..chat.subscription_fold import Change, Following, Skip, Subscription, record_key, record_value
-from ..delivery.batch import PartitionKey
 from ..delivery.seams import KeyedRecord, SubscriptionChange
 from ..errors import BrokerError, BrokerUnreachable, TopicGone
 from ..nursery import open_tasks

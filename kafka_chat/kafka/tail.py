@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import trio
 from confluent_kafka import KafkaError
 
-from ..delivery.batch import PartitionKey
+from ..chat.loss_cause import LossCause
+from ..chat.partition_key import PartitionKey
 from ..delivery.positions import BEYOND_SECONDS
-from ..delivery.seams import Lost
 from ..errors import BrokerError
 from ..nursery import open_tasks
 from .poller import Assignment, Poller, Round
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 
     from ..chat.names import ChatNames
-    from ..delivery.batch import Batch
+    from ..delivery.records.batch import Batch
     from ..delivery.seams import TailListener, TopicFacts
     from ..settings.model import Limits
     from ..telemetry.metrics import Telemetry
@@ -291,7 +291,7 @@ class KafkaTail:
             return []
         if followed.topic_id not in ("", facts.topic_id):
             followed.former.add(followed.topic_id)
-            self._lose(followed, Lost.RECREATED)
+            self._lose(followed, LossCause.RECREATED)
         positions = followed.resumable.pop(facts.topic_id, None)
         added = facts.partitions - followed.known if followed.topic_id or followed.absent else frozenset()
         followed.topic_id = facts.topic_id
@@ -338,7 +338,7 @@ class KafkaTail:
             for number, start in starts.items():
                 self._assign(followed, PartitionKey(followed.topic, followed.topic_id, number), start)
 
-    def _lose(self, followed: _Followed, cause: Lost | None) -> None:
+    def _lose(self, followed: _Followed, cause: LossCause | None) -> None:
         """End reading a topic that is no more; what comes under its name is a new one."""
         topic_id, opened = followed.topic_id, followed.opened
         self._unassign(followed)
@@ -381,13 +381,13 @@ class KafkaTail:
     def _repair_one(self, assignment: Assignment, since: float, first: int, end: int) -> None:
         position = assignment.delivered
         if position < first:
-            self._lose_position(assignment, first, Lost.RETENTION)
+            self._lose_position(assignment, first, LossCause.RETENTION)
         elif position <= end:
             self._restart(assignment, position)
         elif trio.current_time() - since >= BEYOND_SECONDS:  # a new leader may be a moment behind what consumers saw
-            self._lose_position(assignment, end, Lost.TRUNCATED)
+            self._lose_position(assignment, end, LossCause.TRUNCATED)
 
-    def _lose_position(self, assignment: Assignment, first_left: int, cause: Lost) -> None:
+    def _lose_position(self, assignment: Assignment, first_left: int, cause: LossCause) -> None:
         key, asked = assignment.key, assignment.delivered
         self._telemetry.position_lost(topic=key.topic, partition=key.partition, asked=asked, first_left=first_left, cause=cause)
         self._listener.position_lost(key, asked, first_left, cause)

@@ -21,8 +21,8 @@ import trio
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from ..chat.loss_cause import LossCause
 from ..chat.message import Reject
-from ..delivery.seams import Lost
 from .events import (
     BROKERS_AWAY,
     BROKERS_BACK,
@@ -104,7 +104,7 @@ class Telemetry:
         rejected = counter("records_rejected", "Records that are no chat message, by reason.", "reason")
         self._rejected = {reason: rejected.labels(reason.value) for reason in Reject}
         lost = counter("positions_lost", "Positions whose records were gone, by cause.", "cause")
-        self._lost = {cause: lost.labels(cause.value) for cause in Lost}
+        self._lost = {cause: lost.labels(cause.value) for cause in LossCause}
         self._page_reads = counter("page_reads", "Pieces of the past read from Kafka.")
         self._page_bytes = counter("page_read_bytes", "Bytes of the past read from Kafka.")
         self._page_reads_failed = counter("page_reads_failed", "Pieces of the past that could not be read.")
@@ -162,7 +162,7 @@ class Telemetry:
         self._rejected[reason].inc()
         self._write_limited(RECORD_REJECTED, reason, {"reason": reason, "topic": topic, "partition": partition, "offset": offset})
 
-    def position_lost(self, *, topic: str, partition: int, asked: int, first_left: int, cause: Lost) -> None:
+    def position_lost(self, *, topic: str, partition: int, asked: int, first_left: int, cause: LossCause) -> None:
         """The records of `[asked, first_left)` are gone."""
         self._lost[cause].inc()
         fields: dict[str, Value] = {"cause": cause, "topic": topic, "partition": partition, "asked": asked, "first_left": first_left}

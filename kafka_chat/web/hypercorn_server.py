@@ -25,7 +25,7 @@ from hypercorn.protocol.h11 import H11WSConnection
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import EventWrapper
 
-from ..delivery.frames import PING
+from ..delivery.records.frames import PING
 from .hypercorn_http2 import ChatStreamBuffer
 from .hypercorn_websocket import ChatWSStream
 from .terms import CONNECTION, terms_in

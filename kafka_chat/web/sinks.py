@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..delivery.frames import text_header, text_payloads
+from ..delivery.records.frames import text_header, text_payloads
 from .hypercorn_server import ChatTCPServer
 from .hypercorn_websocket import ChatWSStream
 from .terms import CONNECTION, terms_in

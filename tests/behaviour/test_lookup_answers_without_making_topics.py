@@ -7,7 +7,7 @@ import time
 import pytest
 import trio
 
-from kafka_chat.delivery.batch import PartitionKey
+from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.errors import BrokerUnreachable, SettingsError
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.lookup import open_lookup

@@ -15,8 +15,9 @@ import trio
 
 from kafka_chat.chat.message import Reject
 from kafka_chat.chat.names import ChatNames
-from kafka_chat.delivery.batch import BATCH_BYTES, PartitionKey
-from kafka_chat.delivery.frames import text_payloads
+from kafka_chat.chat.partition_key import PartitionKey
+from kafka_chat.delivery.records.batch import BATCH_BYTES
+from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.errors import BrokerUnreachable, PositionLost, TopicGone
 from kafka_chat.kafka.lookup import open_lookup
 from kafka_chat.kafka.page_source import open_pages
@@ -29,7 +30,7 @@ from tests.support.tails import client_config
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from kafka_chat.delivery.batch import Batch
+    from kafka_chat.delivery.records.batch import Batch
     from kafka_chat.kafka.page_source import KafkaPages
     from tests.support.brokers import Broker
     from tests.support.chats import Chats

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from kafka_chat.chat.message import Reject
-from kafka_chat.delivery.batch import BATCH_BYTES
+from kafka_chat.delivery.records.batch import BATCH_BYTES
 from tests.support.chats import message
 from tests.support.leaks import nothing_left
 from tests.support.tails import Appended, Missing, Opened, following

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import trio
 from confluent_kafka.admin import NewTopic
 
-from kafka_chat.delivery.batch import PartitionKey
-from kafka_chat.delivery.seams import Lost
+from kafka_chat.chat.loss_cause import LossCause
+from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.kafka.lookup import open_lookup
 from tests.support.chats import message
 from tests.support.tails import Appended, Gone, Jumped, Missing, Opened, client_config, following
@@ -80,7 +80,7 @@ async def made_anew_with(kafka, chats, count: int) -> None:
         kafka.produce(topic, message("end"), partition=0)
         with trio.fail_after(10):
             await told.until(lambda: told.texts(topic)[-1:] == ["end"])
-        assert told.of(Gone, topic) == [Gone(topic, first, Lost.RECREATED)]
+        assert told.of(Gone, topic) == [Gone(topic, first, LossCause.RECREATED)]
         assert told.of(Opened, topic)[1:] == [Opened(topic, second, {0: 0}, created=True)]
         whole = [*(str(number) for number in range(100, 100 + count)), "end"]
         assert told.texts(topic)[-len(whole) :] == whole
@@ -115,9 +115,9 @@ async def test_a_position_that_retention_took_is_told_and_reading_goes_on_at_wha
         kafka.produce(topic, message("30"), partition=0)
         await told.until(lambda: len(told.texts(topic)) >= 6)
         (jumped,) = told.of(Jumped, topic)
-        assert jumped[1:] == (10, 25, Lost.RETENTION)
+        assert jumped[1:] == (10, 25, LossCause.RETENTION)
         assert told.texts(topic) == [str(number) for number in range(25, 31)]
-        assert following_.noted.lost == [(topic, 0, 10, 25, Lost.RETENTION)]
+        assert following_.noted.lost == [(topic, 0, 10, 25, LossCause.RETENTION)]
 
 
 class TruncatedLookup:
@@ -149,7 +149,7 @@ async def test_a_position_beyond_the_end_is_told_as_truncated_after_five_seconds
         await told.until(lambda: bool(told.of(Jumped, topic)))
         assert 4.5 < trio.current_time() - opened < 8
         (jumped,) = told.of(Jumped, topic)
-        assert jumped[1:] == (17, 10, Lost.TRUNCATED)
+        assert jumped[1:] == (17, 10, LossCause.TRUNCATED)
         kafka.produce(topic, message("on"), partition=0)
         await told.until(lambda: bool(told.texts(topic)))
         assert told.texts(topic) == ["on"]

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from kafka_chat.chat.message import Reject
-from kafka_chat.delivery.batch import Batch, Chunk, PartitionKey, Record
-from kafka_chat.delivery.frames import text_header, text_payloads
+from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.delivery.log import Elsewhere, PartitionLog
 from kafka_chat.delivery.memory import Memory
+from kafka_chat.delivery.records.batch import Batch, Chunk, Record
+from kafka_chat.delivery.records.frames import text_header, text_payloads
 from tests.support.fakes import value
 
 KEY = PartitionKey("kafka.chat.x", "id", 0)

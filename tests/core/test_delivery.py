@@ -7,8 +7,9 @@ import time
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.delivery.live_socket import Close
-from kafka_chat.delivery.seams import Lost, SubscriptionChange
+from kafka_chat.delivery.seams import SubscriptionChange
 from tests.support.fakes import FakeClient, open_core, value
 
 GLOBAL = "kafka.chat.global"
@@ -205,7 +206,7 @@ async def test_a_recreated_topic_is_delivered_from_its_start(autojump_clock):
         async with core.connected(client):
             core.kafka.produce(GLOBAL, value("one"), value("two"))
             await wait_all_tasks_blocked()
-            core.kafka.delete(GLOBAL, Lost.RECREATED)
+            core.kafka.delete(GLOBAL, LossCause.RECREATED)
             core.kafka.create(GLOBAL)
             core.kafka.produce(GLOBAL, value("anew"))
             await wait_all_tasks_blocked()
@@ -221,7 +222,7 @@ async def test_a_log_cut_by_the_brokers_goes_on_at_its_new_end(autojump_clock):
             await wait_all_tasks_blocked()
             log = core.kafka.topics[GLOBAL].partitions[0]
             log.end = 3
-            core.audience.position_lost(core.kafka.key(GLOBAL), 5, 3, Lost.TRUNCATED)
+            core.audience.position_lost(core.kafka.key(GLOBAL), 5, 3, LossCause.TRUNCATED)
             core.kafka.produce(GLOBAL, value("other 3"))
             await wait_all_tasks_blocked()
         assert client.texts == ["m0", "m1", "m2", "m3", "m4", "other 3"]

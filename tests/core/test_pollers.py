@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from kafka_chat.delivery.batch import PartitionKey
+from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.kafka.poller import Assignment
 from kafka_chat.kafka.poller_pool import PARTITIONS_EACH, Pollers
 

@@ -9,10 +9,10 @@ from urllib.parse import parse_qs
 import pytest
 
 from kafka_chat.chat.cursor import head_of_cursor, parse, text_of
+from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.delivery.history import PageAsked
 from kafka_chat.delivery.positions import EARLIEST, LATEST, Since
 from kafka_chat.delivery.protocol import Gap
-from kafka_chat.delivery.seams import Lost
 from kafka_chat.errors import BrokerUnreachable, NotFound
 from tests.support.fake_service import Answer, app_with_service, ask
 
@@ -28,7 +28,7 @@ def links(answer: Answer) -> dict[str, dict[str, list[str]]]:
 
 async def test_a_page_is_what_the_chat_s_history_says():
     app, service = app_with_service()
-    gap = Gap(chat="room1", partition=2, first_lost=3, first_left=9, cause=Lost.RETENTION)
+    gap = Gap(chat="room1", partition=2, first_lost=3, first_left=9, cause=LossCause.RETENTION)
     service.history.answer = replace(service.history.answer, messages=[b'{"text":"m0"}', b'{"text":"m1"}'], gaps=[gap])
     answer = await ask(app, "GET", PATH)
     assert answer.status == 200

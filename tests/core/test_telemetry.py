@@ -10,8 +10,8 @@ import re
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.message import Reject
-from kafka_chat.delivery.seams import Lost
 from kafka_chat.telemetry import events as module
 from kafka_chat.telemetry.events import EVENTS, LINES_A_SECOND
 from kafka_chat.telemetry.exposition import exposition
@@ -163,7 +163,7 @@ def test_what_a_client_can_bring_about_has_a_traceback_only_for_who_looks_for_it
 def test_everything_is_counted(telemetry: Telemetry):
     telemetry.client_text_discarded()
     telemetry.delivered(messages=3, size=300)
-    telemetry.position_lost(topic="t", partition=1, asked=5, first_left=9, cause=Lost.RETENTION)
+    telemetry.position_lost(topic="t", partition=1, asked=5, first_left=9, cause=LossCause.RETENTION)
     telemetry.page_read(topic="t", partition=1, size=512)
     telemetry.page_read_failed(topic="t", partition=1, error=a_bug())
     telemetry.connection_aborted(peer="p", reason="write_seconds")

@@ -12,9 +12,10 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.chat.cursor import cluster_mark, parse
-from kafka_chat.delivery.forms import Form
+from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.delivery.positions import EARLIEST, LATEST, Since
-from kafka_chat.delivery.seams import Lost, SubscriptionChange
+from kafka_chat.delivery.records.formats import Form
+from kafka_chat.delivery.seams import SubscriptionChange
 from kafka_chat.delivery.wishes import Wishes
 from tests.support.fakes import Core, FakeClient, open_core, value
 
@@ -154,7 +155,7 @@ async def test_a_topic_made_anew_while_connected_is_told_once(autojump_clock):
         async with visiting(core, v1()) as first:
             core.kafka.produce(GLOBAL, value("old"))
             await wait_all_tasks_blocked()
-            core.kafka.delete(GLOBAL, Lost.RECREATED)
+            core.kafka.delete(GLOBAL, LossCause.RECREATED)
             core.kafka.create(GLOBAL)
             core.kafka.produce(GLOBAL, value("new"))
         async with visiting(core, resumed(cursor_of(first))) as second:

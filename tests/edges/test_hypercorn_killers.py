@@ -10,7 +10,7 @@ import trio
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 
-from kafka_chat.delivery.frames import text_header
+from kafka_chat.delivery.records.frames import text_header
 from tests.edges.small_app import PATH, Served, serving_small
 from tests.support.raw_client import Opcode, client_frame, handshake_request, open_raw
 

@@ -22,7 +22,7 @@ from h2.events import DataReceived, ResponseReceived
 from hypercorn.utils import LifespanFailureError
 from quart import websocket
 
-from kafka_chat.delivery.frames import text_header
+from kafka_chat.delivery.records.frames import text_header
 from kafka_chat.settings.model import ServerSettings, Settings
 from kafka_chat.web.hypercorn_server import LINGER_SECONDS, ChatTCPServer
 from kafka_chat.web.seams import ADMISSION

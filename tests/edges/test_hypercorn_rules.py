@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 import trio
 
-from kafka_chat.delivery.frames import text_header
+from kafka_chat.delivery.records.frames import text_header
 from kafka_chat.settings.model import Limits
 from tests.edges.small_app import PATH, serving_small
 from tests.support.raw_client import Opcode, RawClient, client_frame, close_code, handshake_request, open_raw

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from kafka_chat.delivery.frames import text_header
+from kafka_chat.delivery.records.frames import text_header
 from kafka_chat.settings.model import Limits
 from kafka_chat.web.sinks import ConnectionSink
 from tests.edges.small_app import PATH, serving_small

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import trio
 
-from kafka_chat.delivery.batch import PartitionKey
+from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.errors import BrokerUnreachable
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.lookup import open_lookup

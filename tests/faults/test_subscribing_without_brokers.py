@@ -19,7 +19,7 @@ from tests.support.instances import Instance, opened
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 
-    from kafka_chat.delivery.batch import PartitionKey
+    from kafka_chat.chat.partition_key import PartitionKey
     from kafka_chat.delivery.seams import Lookup, TopicFacts
 
 pytestmark = pytest.mark.deadline(120)

@@ -11,16 +11,18 @@ from dataclasses import dataclass, field
 import trio
 
 from kafka_chat.chat.cursor import cluster_mark
+from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.names import ChatNames
+from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.delivery.audience import Audience
-from kafka_chat.delivery.batch import Batch, PartitionKey, Record
 from kafka_chat.delivery.fanout import FanOut
-from kafka_chat.delivery.frames import text_payloads
 from kafka_chat.delivery.history import History
 from kafka_chat.delivery.memory import Memory
 from kafka_chat.delivery.page_reads import PageReads, open_page_reads
 from kafka_chat.delivery.positions import OffsetsAsked
-from kafka_chat.delivery.seams import Disconnect, Lost, SubscriptionChange, TailListener, TopicFacts
+from kafka_chat.delivery.records.batch import Batch, Record
+from kafka_chat.delivery.records.frames import text_payloads
+from kafka_chat.delivery.seams import Disconnect, SubscriptionChange, TailListener, TopicFacts
 from kafka_chat.delivery.session import Session
 from kafka_chat.delivery.subscriptions import Subscriptions
 from kafka_chat.delivery.wished_session import Surroundings, WishedSession
@@ -76,7 +78,7 @@ class FakeKafka:
         if topic in self.wished:
             self._open(topic, created=True)
 
-    def delete(self, topic: str, cause: Lost | None = None) -> None:
+    def delete(self, topic: str, cause: LossCause | None = None) -> None:
         gone = self.topics.pop(topic)
         if topic in self.wished:
             self.listener.topic_lost(topic, gone.topic_id, cause)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from kafka_chat.chat.names import ChatNames
-from kafka_chat.delivery.batch import PartitionKey
-from kafka_chat.delivery.frames import text_payloads
+from kafka_chat.chat.partition_key import PartitionKey
+from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.lookup import open_lookup
 from kafka_chat.kafka.tail import open_tail
@@ -21,9 +21,9 @@ from kafka_chat.telemetry.metrics import Telemetry
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+    from kafka_chat.chat.loss_cause import LossCause
     from kafka_chat.chat.message import Reject
-    from kafka_chat.delivery.batch import Batch
-    from kafka_chat.delivery.seams import Lost
+    from kafka_chat.delivery.records.batch import Batch
     from kafka_chat.kafka.lookup import KafkaLookup
     from kafka_chat.kafka.tail import KafkaTail
 
@@ -45,14 +45,14 @@ class Missing(NamedTuple):
 class Gone(NamedTuple):
     topic: str
     topic_id: str
-    cause: Lost | None
+    cause: LossCause | None
 
 
 class Jumped(NamedTuple):
     key: PartitionKey
     asked: int
     first_left: int
-    cause: Lost
+    cause: LossCause
 
 
 class Appended(NamedTuple):
@@ -116,7 +116,7 @@ class Told:
     def topic_missing(self, topic: str) -> None:
         self._note(Missing(topic))
 
-    def topic_lost(self, topic: str, topic_id: str, cause: Lost | None) -> None:
+    def topic_lost(self, topic: str, topic_id: str, cause: LossCause | None) -> None:
         lost = [key for key in self.positions if (key.topic, key.topic_id) == (topic, topic_id)]
         assert lost, f"{topic} of id {topic_id} was not open"
         for key in lost:
@@ -132,7 +132,7 @@ class Told:
         texts = [json.loads(payload)["text"] for batch in batches for payload in text_payloads(batch.whole().data)]
         self._note(Appended(key, texts, batches[-1].next))
 
-    def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: Lost) -> None:
+    def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: LossCause) -> None:
         assert asked == self.positions[key]
         self.positions[key] = first_left
         self._note(Jumped(key, asked, first_left, cause))
@@ -150,13 +150,13 @@ class Noted(Telemetry):
     def __init__(self) -> None:
         super().__init__()
         self.rejected: list[tuple[str, int, int, Reject]] = []
-        self.lost: list[tuple[str, int, int, int, Lost]] = []
+        self.lost: list[tuple[str, int, int, int, LossCause]] = []
         self.brokers: list[str] = []
 
     def record_rejected(self, *, topic: str, partition: int, offset: int, reason: Reject) -> None:
         self.rejected.append((topic, partition, offset, reason))
 
-    def position_lost(self, *, topic: str, partition: int, asked: int, first_left: int, cause: Lost) -> None:
+    def position_lost(self, *, topic: str, partition: int, asked: int, first_left: int, cause: LossCause) -> None:
         self.lost.append((topic, partition, asked, first_left, cause))
 
     def brokers_away(self, *, reason: str) -> None:

@@ -9,7 +9,7 @@ from quart import Blueprint, current_app, request
 from quart_schema import tag
 
 from ...chat.names import parse_username
-from ...delivery.forms import Form
+from ...delivery.records.formats import Form
 from ..http_connection import EventStream
 from ..openapi import add_to_operation, refuses
 from ..parameter_documents import CHATS, CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL

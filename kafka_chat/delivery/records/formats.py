@@ -13,7 +13,7 @@ from .frames import text_header
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..chat.cursor import MessageIds
+    from ...chat.cursor import MessageIds
 
 MARK = b"\0"  # where a client's cursor comes in an event: a byte that neither JSON nor base64 has
 

@@ -9,26 +9,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from ..chat.cursor import MessageIds
-from ..chat.message import Delivery, Message, Reject, parse, render
-from .forms import BARE, Details, Form, View, event, payload_of, text_frame, v1_payload
+from ...chat.cursor import MessageIds
+from ...chat.message import Delivery, Message, Reject, parse, render
+from .formats import BARE, Details, Form, View, event, payload_of, text_frame, v1_payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from ...chat.partition_key import PartitionKey
+
 BATCH_BYTES = 256 * 1024  # of raw values; a batch has at most this many, or a single record
 VIEWS_KEPT = 8  # filtered renderings that a batch remembers
-
-
-class PartitionKey(NamedTuple):
-    """One partition of one topic: of this very topic, not of a later one with the same name."""
-
-    topic: str
-    topic_id: str
-    partition: int
-
-    def __str__(self) -> str:
-        return f"{self.topic}/{self.partition}"
 
 
 class Record(NamedTuple):

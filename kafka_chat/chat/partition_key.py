@@ -1,0 +1,16 @@
+"""Which partition of which topic."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class PartitionKey(NamedTuple):
+    """One partition of one topic: of this very topic, not of a later one with the same name."""
+
+    topic: str
+    topic_id: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}"

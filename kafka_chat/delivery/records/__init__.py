@@ -1,0 +1,1 @@
+"""Records of one partition, decoded and rendered once for all clients."""
