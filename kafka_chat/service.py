@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from .delivery.dialogue import Answering
-    from .delivery.seams import Inbox, Sink, SubscriptionLog
+    from .delivery.ports import Inbox, Sink, SubscriptionLog
     from .settings.model import Settings
     from .web.seams import Admission
 

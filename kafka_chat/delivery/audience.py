@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from ..chat.names import ChatNames
     from .fanout import FanOut
     from .memory import Memory
+    from .ports import SubscriptionChange, Tail
     from .positions import OffsetsAsked
     from .records.batch import Batch
-    from .seams import SubscriptionChange, Tail
     from .session import Session
 
 

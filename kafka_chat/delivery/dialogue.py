@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ..telemetry.metrics import Telemetry
-    from .seams import Inbox
+    from .ports import Inbox
 
 # A thousand messages as people write them. Who has more waiting is not read from until there is room: it is told to slow
 # down by its own socket, and loses nothing.

@@ -8,12 +8,12 @@ import trio
 
 from ..chat.cursor import parse
 from ..errors import RequestError
+from .ports import Disconnect
 from .protocol import OpRefused, parse_op
-from .seams import Disconnect
 
 if TYPE_CHECKING:
     from ..chat.cursor import Cursor
-    from .seams import Inbox, Sink
+    from .ports import Inbox, Sink
 
 FIRST_FRAME_SECONDS = 10.0
 

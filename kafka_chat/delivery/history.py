@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from .log import PartitionLog
     from .memory import Memory
     from .page_reads import PageReads
+    from .ports import Lookup
     from .protocol import Gap
     from .records.batch import Line
-    from .seams import Lookup
     from .wished_session import Surroundings
 
 PAGE_BYTES = 1 << 20  # of messages; the one that reaches it is the last

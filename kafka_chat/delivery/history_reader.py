@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from .log import PartitionLog
     from .memory import Memory
     from .page_reads import PageReads
+    from .ports import SubscriptionChange
     from .positions import Start
     from .records.batch import Batch, Line
     from .records.formats import View
-    from .seams import SubscriptionChange
 
 
 class HistoryReader(Session):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
-from .seams import Disconnect, Inbox, Sink
+from .ports import Disconnect, Inbox, Sink
 
 if TYPE_CHECKING:
     from ..telemetry.metrics import Telemetry

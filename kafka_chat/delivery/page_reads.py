@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ..chat.partition_key import PartitionKey
     from ..telemetry.metrics import Telemetry
     from .log import PartitionLog
+    from .ports import PageSource
     from .records.batch import Batch
-    from .seams import PageSource
 
 AGAIN_SECONDS = 1.0  # after a read that the brokers did not answer
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ..chat.partition_key import PartitionKey
-    from .seams import Lookup
+    from .ports import Lookup
 
 BEYOND_SECONDS = 5.0  # how long a position may lie beyond the end before the log is known to have lost its end
 EARLIER_MS = 10_000  # how much before the accept a session begins that was accepted while no broker could be asked

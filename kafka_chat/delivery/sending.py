@@ -9,7 +9,7 @@ import trio
 
 from ..errors import NotFound, RequestError, TooLarge
 from .deadlines import answer_due
-from .seams import KeyedRecord, Lookup, Published, Publisher
+from .ports import KeyedRecord, Lookup, Published, Publisher
 
 if TYPE_CHECKING:
     from ..chat.names import ChatNames

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ..telemetry.metrics import Telemetry
     from .memory import Memory
     from .page_reads import PageReads
+    from .ports import SubscriptionChange
     from .positions import Start
-    from .seams import SubscriptionChange
 
 ROUND_BYTES = 64 * 1024  # of each partition in turn, so that one chat's history does not starve another's live end
 HAD_PARTITIONS = 1000  # left ones whose position is remembered, in case they are followed again

@@ -11,7 +11,7 @@ from ..chat.partition_key import PartitionKey
 from ..errors import BrokerUnreachable, Conflict, RequestError
 from .deadlines import Due, answer_due
 from .pairs import Pairs
-from .seams import Lookup, SubscriptionChange, SubscriptionLog, TopicFacts
+from .ports import Lookup, SubscriptionChange, SubscriptionLog, TopicFacts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Set

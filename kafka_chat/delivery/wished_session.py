@@ -52,10 +52,10 @@ if TYPE_CHECKING:
     from .log import Cursor, PartitionLog
     from .memory import Memory
     from .page_reads import PageReads
+    from .ports import SubscriptionChange, SubscriptionLog
     from .positions import OffsetsAsked, Start
     from .protocol import Op
     from .records.batch import Chunk, Line
-    from .seams import SubscriptionChange, SubscriptionLog
     from .sending import Sending
     from .subscriptions import Subscriptions
     from .wishes import Wishes

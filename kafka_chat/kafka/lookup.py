@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
-from ..delivery.seams import TopicFacts
+from ..delivery.ports import TopicFacts
 from ..errors import BrokerUnreachable, SettingsError
 from ..nursery import open_tasks
 from .connect import admin_futures, broker_error, broker_errors, unreachable

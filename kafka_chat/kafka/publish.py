@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from ..delivery.seams import KeyedRecord, Published
+from ..delivery.ports import KeyedRecord, Published
 from ..errors import BrokerError, BrokerUnreachable, SettingsError, TooLarge
 from ..nursery import open_tasks
 from .connect import broker_error

@@ -14,7 +14,7 @@ import trio
 
 from ..chat.partition_key import PartitionKey
 from ..chat.subscription_fold import Change, Following, Skip, Subscription, record_key, record_value
-from ..delivery.seams import KeyedRecord, SubscriptionChange
+from ..delivery.ports import KeyedRecord, SubscriptionChange
 from ..errors import BrokerError, BrokerUnreachable, TopicGone
 from ..nursery import open_tasks
 from .record_reader import open_record_reader
@@ -23,7 +23,7 @@ from .subscriptions_topic import SubscriptionsTopic
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-    from ..delivery.seams import Lookup, Publisher
+    from ..delivery.ports import Lookup, Publisher
     from ..telemetry.metrics import Telemetry
     from .connect import ClientConfig
     from .record_reader import Piece, RecordReader

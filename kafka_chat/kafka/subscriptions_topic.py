@@ -11,12 +11,12 @@ from confluent_kafka.admin._config import ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
-from ..delivery.seams import KeyedRecord
+from ..delivery.ports import KeyedRecord
 from ..errors import BrokerError, BrokerUnreachable
 from .connect import admin_future, admin_futures, broker_error
 
 if TYPE_CHECKING:
-    from ..delivery.seams import Lookup, Publisher, TopicFacts
+    from ..delivery.ports import Lookup, Publisher, TopicFacts
     from .connect import ClientConfig
 
 ANSWER_SECONDS = 3.0

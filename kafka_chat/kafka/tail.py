@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 
     from ..chat.names import ChatNames
+    from ..delivery.ports import TailListener, TopicFacts
     from ..delivery.records.batch import Batch
-    from ..delivery.seams import TailListener, TopicFacts
     from ..settings.model import Limits
     from ..telemetry.metrics import Telemetry
     from .connect import ClientConfig

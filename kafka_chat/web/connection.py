@@ -9,8 +9,8 @@ import trio
 from quart.asgi import ASGIWebsocketConnection
 from quart_trio.asgi import TrioASGIWebsocketConnection
 
+from ..delivery.ports import Disconnect, Sink
 from ..delivery.protocol import SUBPROTOCOL
-from ..delivery.seams import Disconnect, Sink
 from .hypercorn_server import ChatTCPServer
 from .seams import ADMISSION, ANSWERING, REFUSAL, Admission, Service, Serving
 from .sinks import open_sink

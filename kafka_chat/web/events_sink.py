@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from ..delivery.seams import Sink
+from ..delivery.ports import Sink
 from .hypercorn_server import ChatTCPServer
 from .sinks import OnConnection
 from .terms import terms_in

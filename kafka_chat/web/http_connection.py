@@ -12,7 +12,7 @@ from quart import Response
 from quart.utils import encode_headers
 from quart_trio.asgi import TrioASGIHTTPConnection
 
-from ..delivery.seams import Disconnect
+from ..delivery.ports import Disconnect
 from .connection import peer_of
 from .events_sink import open_events_sink, run_comments
 from .hypercorn_server import ChatTCPServer
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from quart import Quart
     from quart.typing import ResponseTypes
 
-    from ..delivery.seams import Sink
+    from ..delivery.ports import Sink
     from .connection import DrainingService
 
 NO_CODE = 1005  # what a session that ends without a close frame tells the operator

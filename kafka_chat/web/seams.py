@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..chat.names import ChatNames
     from ..delivery.dialogue import Answering
     from ..delivery.history import History
-    from ..delivery.seams import Inbox, Sink
+    from ..delivery.ports import Inbox, Sink
     from ..delivery.sending import Sending
     from ..delivery.subscriptions import Subscriptions
     from ..delivery.wishes import Wishes

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hypercorn.typing import ASGISendCallable, ASGISendEvent, WebsocketScope
 
-    from ..delivery.seams import Sink
+    from ..delivery.ports import Sink
 
 REASON_BYTES = 123  # a control frame's payload has 125, two are the code: RFC 6455 section 5.5
 

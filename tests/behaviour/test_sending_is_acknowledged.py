@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from kafka_chat.delivery.seams import KeyedRecord
+from kafka_chat.delivery.ports import KeyedRecord
 from kafka_chat.errors import BrokerError, NotFound, TooLarge
 from tests.support.instances import opened
 

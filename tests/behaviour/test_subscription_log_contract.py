@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from kafka_chat.delivery.seams import KeyedRecord, SubscriptionChange
+from kafka_chat.delivery.ports import KeyedRecord, SubscriptionChange
 from kafka_chat.errors import BrokerError
 from tests.support.fake_kafka import FakePublisher, FakeSubscriptionLog
 from tests.support.instances import opened
@@ -16,7 +16,7 @@ from tests.support.instances import opened
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from kafka_chat.delivery.seams import Publisher, SubscriptionLog
+    from kafka_chat.delivery.ports import Publisher, SubscriptionLog
     from tests.support.brokers import Broker
     from tests.support.chats import Chats
 

@@ -11,7 +11,7 @@ import trio
 from confluent_kafka import KafkaException
 
 from kafka_chat.chat.subscription_fold import Subscription, record_key, record_value
-from kafka_chat.delivery.seams import KeyedRecord
+from kafka_chat.delivery.ports import KeyedRecord
 from kafka_chat.errors import BrokerError
 from tests.support.instances import Instance, opened
 from tests.support.leaks import nothing_left

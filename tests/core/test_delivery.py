@@ -9,7 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.delivery.live_socket import Close
-from kafka_chat.delivery.seams import SubscriptionChange
+from kafka_chat.delivery.ports import SubscriptionChange
 from tests.support.fakes import FakeClient, open_core, value
 
 GLOBAL = "kafka.chat.global"

@@ -8,9 +8,9 @@ import pytest
 import trio
 
 from kafka_chat.chat.cursor import head_of_cursor, parse, text_of
+from kafka_chat.delivery.ports import Disconnect
 from kafka_chat.delivery.positions import EARLIEST
 from kafka_chat.delivery.records.formats import Form
-from kafka_chat.delivery.seams import Disconnect
 from kafka_chat.delivery.wishes import Wishes
 from kafka_chat.settings.model import AccessSettings, Settings
 from kafka_chat.web.events_sink import COMMENT, SILENCE_SECONDS, AsgiEventsSink, run_comments

@@ -7,7 +7,7 @@ import json
 import pytest
 import trio
 
-from kafka_chat.delivery.seams import Published
+from kafka_chat.delivery.ports import Published
 from kafka_chat.delivery.sending import Sending
 from kafka_chat.errors import BrokerUnreachable, NotFound, RequestError, TooLarge
 from kafka_chat.settings.model import KafkaSettings, Limits, Settings

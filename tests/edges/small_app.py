@@ -12,7 +12,7 @@ import trio
 from quart import request, websocket
 from quart_trio import QuartTrio
 
-from kafka_chat.delivery.seams import Disconnect, Inbox, Sink
+from kafka_chat.delivery.ports import Disconnect, Inbox, Sink
 from kafka_chat.settings.model import Limits, ServerSettings, Settings
 from kafka_chat.telemetry.metrics import Telemetry
 from kafka_chat.web.connection import ChatWebsocketConnection

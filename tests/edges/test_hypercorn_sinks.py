@@ -11,8 +11,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from kafka_chat.delivery.ports import Disconnect
 from kafka_chat.delivery.records.frames import text_header
-from kafka_chat.delivery.seams import Disconnect
 from kafka_chat.settings.model import Limits
 from kafka_chat.web.sinks import AsgiSink, ConnectionSink, cut_reason
 from tests.edges.small_app import PATH, serving_small

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from kafka_chat.cli.check import check
-from kafka_chat.delivery.seams import KeyedRecord
+from kafka_chat.delivery.ports import KeyedRecord
 from kafka_chat.errors import BrokerError
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.publish import open_publisher

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from kafka_chat.delivery.seams import KeyedRecord
+from kafka_chat.delivery.ports import KeyedRecord
 from kafka_chat.errors import BrokerError, BrokerUnreachable
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.publish import open_publisher
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 
     from kafka_chat.chat.partition_key import PartitionKey
-    from kafka_chat.delivery.seams import Lookup, TopicFacts
+    from kafka_chat.delivery.ports import Lookup, TopicFacts
 
 pytestmark = pytest.mark.deadline(120)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from kafka_chat.chat.subscription_fold import Change, Following, Subscription, record_key, record_value
-from kafka_chat.delivery.seams import KeyedRecord, Published, SubscriptionChange
+from kafka_chat.delivery.ports import KeyedRecord, Published, SubscriptionChange
 from kafka_chat.errors import BrokerError, BrokerUnreachable
 
 if TYPE_CHECKING:

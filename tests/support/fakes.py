@@ -19,10 +19,10 @@ from kafka_chat.delivery.fanout import FanOut
 from kafka_chat.delivery.history import History
 from kafka_chat.delivery.memory import Memory
 from kafka_chat.delivery.page_reads import PageReads, open_page_reads
+from kafka_chat.delivery.ports import Disconnect, SubscriptionChange, TailListener, TopicFacts
 from kafka_chat.delivery.positions import OffsetsAsked
 from kafka_chat.delivery.records.batch import Batch, Record
 from kafka_chat.delivery.records.frames import text_payloads
-from kafka_chat.delivery.seams import Disconnect, SubscriptionChange, TailListener, TopicFacts
 from kafka_chat.delivery.session import Session
 from kafka_chat.delivery.subscriptions import Subscriptions
 from kafka_chat.delivery.wished_session import Surroundings, WishedSession

@@ -20,7 +20,7 @@ from kafka_chat.telemetry.metrics import Telemetry
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from kafka_chat.delivery.seams import Lookup, SubscriptionChange
+    from kafka_chat.delivery.ports import Lookup, SubscriptionChange
     from kafka_chat.settings.model import Settings
 
 READY_SECONDS = 20.0

@@ -10,7 +10,7 @@ from quart_schema import document_request, document_response, hide, tag
 from werkzeug.exceptions import Forbidden
 
 from ...chat.names import check_username
-from ...delivery.seams import Published
+from ...delivery.ports import Published
 from ..bodies import json_answer, parse_json, read_body
 from ..dialogue import answer_messages
 from ..errors import upgrade_required
