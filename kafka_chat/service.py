@@ -20,12 +20,12 @@ from .chat.cursor import cluster_mark
 from .chat.names import ChatNames
 from .delivery.audience import Audience
 from .delivery.dialogue import Dialogue
-from .delivery.fanout import FanOut
 from .delivery.first_frame import cursor_told
 from .delivery.history import History
 from .delivery.live_socket import Close, LiveSocket
-from .delivery.memory import Memory
-from .delivery.page_reads import PageReads, open_page_reads
+from .delivery.log.fan_out import FanOut
+from .delivery.log.memory import Memory
+from .delivery.log.page_reads import PageReads, open_page_reads
 from .delivery.positions import OffsetsAsked
 from .delivery.sending import Sending
 from .delivery.session import Session

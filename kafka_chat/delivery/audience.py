@@ -17,15 +17,15 @@ from ..chat.cursor import absent_entry, head_of_cursor, text_of, topic_entry
 from ..chat.loss_cause import LossCause
 from ..chat.partition_key import PartitionKey
 from .feeds import Awaited, Feed
-from .log import PartitionLog
+from .log.partition_log import PartitionLog
 from .positions import ANEW, EARLIER_MS, FIRST, At, Earliest, Latest, Resumed, Rewind, Since, Start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ..chat.names import ChatNames
-    from .fanout import FanOut
-    from .memory import Memory
+    from .log.fan_out import FanOut
+    from .log.memory import Memory
     from .ports import SubscriptionChange, Tail
     from .positions import OffsetsAsked
     from .records.batch import Batch

@@ -8,7 +8,7 @@ import trio
 
 if TYPE_CHECKING:
     from ..chat.partition_key import PartitionKey
-    from .log import PartitionLog
+    from .log.partition_log import PartitionLog
     from .positions import Start
     from .session import Session
 

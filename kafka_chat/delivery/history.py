@@ -18,9 +18,9 @@ from ..chat.loss_cause import LossCause
 from ..errors import BrokerError, BrokerUnreachable, NotFound
 from .deadlines import answer_due
 from .history_reader import HistoryReader, LogSource
+from .log.merge import Backward, Forward, Strand, weave
 from .positions import BEYOND_SECONDS, EARLIEST, FIRST, LAST, LATEST, Earliest, Latest, Rewind, Since
 from .records.formats import Form, View
-from .strands import Backward, Forward, Strand, weave
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from ..chat.cursor import Cursor as ChatCursor
     from ..chat.partition_key import PartitionKey
     from ..telemetry.metrics import Telemetry
-    from .log import PartitionLog
-    from .memory import Memory
-    from .page_reads import PageReads
+    from .log.memory import Memory
+    from .log.page_reads import PageReads
+    from .log.partition_log import PartitionLog
     from .ports import Lookup
     from .protocol import Gap
     from .records.batch import Line

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from ..chat.names import ChatNames
     from ..chat.partition_key import PartitionKey
     from ..telemetry.metrics import Telemetry
-    from .log import PartitionLog
-    from .memory import Memory
-    from .page_reads import PageReads
+    from .log.memory import Memory
+    from .log.page_reads import PageReads
+    from .log.partition_log import PartitionLog
     from .ports import SubscriptionChange
     from .positions import Start
     from .records.batch import Batch, Line

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import PositionLost, TopicGone
-from .strands import LOOKED_AT
+from .log.merge import LOOKED_AT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..chat.partition_key import PartitionKey
-    from .log import PartitionLog
-    from .page_reads import PageReads
+    from .log.page_reads import PageReads
+    from .log.partition_log import PartitionLog
     from .records.batch import Line
     from .records.formats import View
 

@@ -8,7 +8,8 @@ import trio
 
 from ..chat.loss_cause import LossCause
 from .live_socket import LiveSocket
-from .log import Cursor, Elsewhere, PartitionLog
+from .log.cursor import LogCursor
+from .log.partition_log import NotInMemory, PartitionLog
 from .positions import LATEST
 from .records.batch import Chunk
 from .records.formats import BARE, View
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
     from ..chat.partition_key import PartitionKey
     from ..telemetry.metrics import Telemetry
-    from .memory import Memory
-    from .page_reads import PageReads
+    from .log.memory import Memory
+    from .log.page_reads import PageReads
     from .ports import SubscriptionChange
     from .positions import Start
 
@@ -50,7 +51,7 @@ class Session(LiveSocket):
 
     def __init__(self, *, session_id: str, username: str, page_reads: PageReads, memory: Memory, telemetry: Telemetry) -> None:
         super().__init__(session_id=session_id, username=username, telemetry=telemetry)
-        self.cursors: dict[PartitionKey, Cursor] = {}
+        self.cursors: dict[PartitionKey, LogCursor] = {}
         self.parked = False
         self._had: dict[PartitionKey, int] = {}
         self._page_reads = page_reads
@@ -62,7 +63,7 @@ class Session(LiveSocket):
     def follow(self, log: PartitionLog, position: int, *, afresh: bool = False) -> None:
         """Deliver `log` from `position` on, but nothing that this connection has had, unless the offsets began `afresh`."""
         had = self._had.pop(log.key, 0)
-        cursor = Cursor(self, log, position if afresh else max(position, had))
+        cursor = LogCursor(self, log, position if afresh else max(position, had))
         self.cursors[log.key] = cursor
         log.followers.setdefault(self.view, {})[cursor] = None
         self.wake()
@@ -138,7 +139,7 @@ class Session(LiveSocket):
     def _may_park(self) -> bool:
         return all(cursor.page is None for cursor in self.cursors.values())
 
-    async def _send(self, cursor: Cursor, chunk: Chunk) -> bool:
+    async def _send(self, cursor: LogCursor, chunk: Chunk) -> bool:
         """Write `chunk`; False where the connection is closed."""
         cursor.position = chunk.next
         if not chunk.messages:
@@ -160,7 +161,7 @@ class Session(LiveSocket):
         with self._memory.owing(self.sink.owed):
             return await self.sink.flush()
 
-    def _read(self, cursor: Cursor) -> Chunk | None:
+    def _read(self, cursor: LogCursor) -> Chunk | None:
         """Return what is at `cursor`; None where it has to wait for its head or for a page."""
         if self.cursors.get(cursor.log.key) is not cursor:
             return None  # unfollowed, or moved to another log, while another cursor's frames were sent
@@ -173,12 +174,12 @@ class Session(LiveSocket):
         found = cursor.log.read(cursor.position, ROUND_BYTES, self.view, end=cursor.end)
         if isinstance(found, Chunk):
             return found
-        if found is Elsewhere.PAGE:
+        if found is NotInMemory.PAGE:
             self.fell_behind += 1
             cursor.page = self._page_reads.want(cursor.log, cursor.position, self.wake)
         return None
 
-    def _turn_page(self, cursor: Cursor) -> Chunk | None:
+    def _turn_page(self, cursor: LogCursor) -> Chunk | None:
         """Take what a page read brought; None where it brought nothing for this position."""
         read = cursor.page
         if read is None or read.gone:

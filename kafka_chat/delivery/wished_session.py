@@ -49,9 +49,10 @@ if TYPE_CHECKING:
     from ..settings.model import Limits as LimitSettings
     from ..telemetry.metrics import Telemetry
     from .audience import Audience
-    from .log import Cursor, PartitionLog
-    from .memory import Memory
-    from .page_reads import PageReads
+    from .log.cursor import LogCursor
+    from .log.memory import Memory
+    from .log.page_reads import PageReads
+    from .log.partition_log import PartitionLog
     from .ports import SubscriptionChange, SubscriptionLog
     from .positions import OffsetsAsked, Start
     from .protocol import Op
@@ -243,7 +244,7 @@ class WishedSession(Session):
             if last and cursor is not None:
                 cursor.position = min(cursor.position, last[0].offset)
 
-    def _go_back(self, beyond: Sequence[Cursor]) -> None:
+    def _go_back(self, beyond: Sequence[LogCursor]) -> None:
         """Move cursors to the last stable offset, once a broker has told that it lies before them."""
         for cursor in beyond:
             told = self._beyond.pop(cursor.log.key, None)
@@ -253,7 +254,7 @@ class WishedSession(Session):
                 self.tell_gap(cursor.log.key, cursor.position, told, LossCause.TRUNCATED)
                 cursor.position = told
 
-    def _read(self, cursor: Cursor) -> Chunk | None:
+    def _read(self, cursor: LogCursor) -> Chunk | None:
         if self._notices or (self.wishes.until_ms is not None and not _before_end(cursor)):
             return None
         chunk = super()._read(cursor)
@@ -388,7 +389,7 @@ class WishedSession(Session):
         )
 
 
-def _before_end(cursor: Cursor) -> bool:
+def _before_end(cursor: LogCursor) -> bool:
     return cursor.end is not None and cursor.position < cursor.end
 
 

@@ -11,8 +11,8 @@ from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from kafka_chat.chat.message import Reject
 from kafka_chat.chat.partition_key import PartitionKey
-from kafka_chat.delivery.log import Elsewhere, PartitionLog
-from kafka_chat.delivery.memory import Memory
+from kafka_chat.delivery.log.memory import Memory
+from kafka_chat.delivery.log.partition_log import NotInMemory, PartitionLog
 from kafka_chat.delivery.records.batch import Batch, Chunk, Record
 from kafka_chat.delivery.records.frames import text_header, text_payloads
 from tests.support.fakes import value
@@ -65,7 +65,7 @@ def test_a_log_gives_the_same_messages_from_any_position_in_any_pieces(partition
         log.append(batch)
     position = data.draw(st.integers(0, end))
     expected, got = texts(made, position), []
-    while (chunk := log.read(position, data.draw(st.integers(1, 2000)))) is not Elsewhere.AHEAD:
+    while (chunk := log.read(position, data.draw(st.integers(1, 2000)))) is not NotInMemory.AHEAD:
         assert isinstance(chunk, Chunk)
         assert chunk.next > position
         payloads = text_payloads(chunk.data)
@@ -88,7 +88,7 @@ def test_what_memory_forgets_is_never_given_wrong_only_asked_for_as_a_page(parti
         if isinstance(chunk, Chunk):
             assert [json.loads(p)["text"] for p in text_payloads(chunk.data)] == texts(made, position)
         else:
-            assert chunk is Elsewhere.PAGE
+            assert chunk is NotInMemory.PAGE
             first, until = log.page_range(position)
             log.keep_page(batch_of(first, *[r for r in made if first <= r.offset < until], next=until))
     log.close()
@@ -110,8 +110,8 @@ def test_nothing_is_joined_over_a_hole():
     log = PartitionLog(KEY, 0, Memory(1 << 20))
     log.append(batch_of(0, Record(0, value("a")), next=1))
     log.append(batch_of(5, Record(5, value("b")), next=6))
-    assert log.read(0, 1 << 20) is Elsewhere.PAGE
-    assert log.read(3, 1 << 20) is Elsewhere.PAGE
+    assert log.read(0, 1 << 20) is NotInMemory.PAGE
+    assert log.read(3, 1 << 20) is NotInMemory.PAGE
     assert isinstance(log.read(5, 1 << 20), Chunk)
 
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from kafka_chat.delivery.fanout import OFFERS_A_LOOK, WALK_SECONDS
+from kafka_chat.delivery.log.fan_out import OFFERS_A_LOOK, WALK_SECONDS
 from kafka_chat.delivery.ports import SubscriptionChange
 from tests.support.fakes import Core, FakeClient, open_core, value
 

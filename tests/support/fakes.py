@@ -15,10 +15,10 @@ from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.names import ChatNames
 from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.delivery.audience import Audience
-from kafka_chat.delivery.fanout import FanOut
 from kafka_chat.delivery.history import History
-from kafka_chat.delivery.memory import Memory
-from kafka_chat.delivery.page_reads import PageReads, open_page_reads
+from kafka_chat.delivery.log.fan_out import FanOut
+from kafka_chat.delivery.log.memory import Memory
+from kafka_chat.delivery.log.page_reads import PageReads, open_page_reads
 from kafka_chat.delivery.ports import Disconnect, SubscriptionChange, TailListener, TopicFacts
 from kafka_chat.delivery.positions import OffsetsAsked
 from kafka_chat.delivery.records.batch import Batch, Record

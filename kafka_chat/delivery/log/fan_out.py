@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .records.batch import Chunk
-from .records.formats import BARE
+from ..records.batch import Chunk
+from ..records.formats import BARE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..telemetry.metrics import Telemetry
-    from .log import Cursor, PartitionLog
+    from ...telemetry.metrics import Telemetry
+    from .cursor import LogCursor
+    from .partition_log import PartitionLog
 
 WALK_SECONDS = 0.002  # then the other tasks have their turn
 OFFERS_A_LOOK = 16  # offers between two looks at the clock: some 100 µs
@@ -73,7 +74,7 @@ class FanOut:
                 for cursor in tuple(log.followers.get(view, ())):
                     cursor.session.wake()
 
-    async def _offer_all(self, log: PartitionLog, cursors: Mapping[Cursor, None], first: int, chunk: Chunk) -> int:
+    async def _offer_all(self, log: PartitionLog, cursors: Mapping[LogCursor, None], first: int, chunk: Chunk) -> int:
         """Give `chunk`, which begins at `first`, to all who are parked right before it; return how many that are.
 
         Those that are not parked read for themselves: they are woken, for they may wait for a page of another log.

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..chat.loss_cause import LossCause
-from ..errors import BrokerError, PositionLost, TopicGone
-from ..nursery import open_tasks
+from ...chat.loss_cause import LossCause
+from ...errors import BrokerError, PositionLost, TopicGone
+from ...nursery import open_tasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from ..chat.partition_key import PartitionKey
-    from ..telemetry.metrics import Telemetry
-    from .log import PartitionLog
-    from .ports import PageSource
-    from .records.batch import Batch
+    from ...chat.partition_key import PartitionKey
+    from ...telemetry.metrics import Telemetry
+    from ..ports import PageSource
+    from ..records.batch import Batch
+    from .partition_log import PartitionLog
 
 AGAIN_SECONDS = 1.0  # after a read that the brokers did not answer
 

@@ -10,43 +10,23 @@ import enum
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from ..chat.partition_key import PartitionKey
-from .records.batch import Batch, Chunk
-from .records.formats import BARE, View
+from ...chat.partition_key import PartitionKey
+from ..records.batch import Batch, Chunk
+from ..records.formats import BARE, View
 
 if TYPE_CHECKING:
+    from .cursor import LogCursor
     from .memory import Memory
-    from .page_reads import PageRead
-    from .session import Session
 
 PAGE_OFFSETS = 512  # pages lie on a grid of so many offsets, so that clients near the same place share them
 JOIN_BYTES = 256 * 1024  # of new frames are joined for one offer; more would only wait in the kernel
 
 
-class Elsewhere(enum.Enum):
+class NotInMemory(enum.Enum):
     """Why a position can't be read from memory now."""
 
     AHEAD = "at or above the head: wait"
     PAGE = "before what is in memory: a page is needed"
-
-
-class Cursor:
-    """One session's place in one log.
-
-    Attributes:
-        position: the next offset that the client gets.
-        page: the page read that it waits for.
-        end: it gets nothing at or above this offset; None: no such bound.
-    """
-
-    __slots__ = ("end", "log", "page", "position", "session")
-
-    def __init__(self, session: Session, log: PartitionLog, position: int) -> None:
-        self.session = session
-        self.log = log
-        self.position = position
-        self.page: PageRead | None = None
-        self.end: int | None = None
 
 
 class PartitionLog:
@@ -77,7 +57,7 @@ class PartitionLog:
         self.low = 0
         self.coarse = False
         self.closed = False
-        self.followers: dict[View, dict[Cursor, None]] = {}
+        self.followers: dict[View, dict[LogCursor, None]] = {}
         self._memory = memory
         self._batches: list[Batch] = []  # contiguous up to the head; the first `_gone` of them are forgotten
         self._firsts: list[int] = []
@@ -102,11 +82,11 @@ class PartitionLog:
         self._memory.hold(batch, self._forget)
 
     @property
-    def cursors(self) -> list[Cursor]:
+    def cursors(self) -> list[LogCursor]:
         """All of its followers."""
         return [cursor for cursors in self.followers.values() for cursor in cursors]
 
-    def read(self, position: int, max_bytes: int, view: View = BARE, *, end: int | None = None) -> Chunk | Elsewhere:
+    def read(self, position: int, max_bytes: int, view: View = BARE, *, end: int | None = None) -> Chunk | NotInMemory:
         """Return messages from `position` on: at most `max_bytes` of them, or a single one; or where they are.
 
         Args:
@@ -116,11 +96,11 @@ class PartitionLog:
             end: nothing at or above this offset, which is above `position`; None: no such bound.
         """
         if position >= self.head:
-            return Elsewhere.AHEAD
+            return NotInMemory.AHEAD
         index = bisect_right(self._firsts, position, self._gone) - 1
         if index < self._gone:
             page = self._page_at(position)
-            return Elsewhere.PAGE if page is None else self.read_in(page, position, max_bytes, view, end=end)
+            return NotInMemory.PAGE if page is None else self.read_in(page, position, max_bytes, view, end=end)
         batch = self._batches[index]
         chunk = self.read_in(batch, position, max_bytes, view, end=end)
         if chunk.next < batch.next or index + 1 == len(self._batches):

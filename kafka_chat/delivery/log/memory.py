@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .records.batch import Batch
+    from ..records.batch import Batch
 
 
 class Memory:

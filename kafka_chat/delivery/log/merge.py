@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from ..errors import PositionLost
-from ..nursery import open_tasks
+from ...errors import PositionLost
+from ...nursery import open_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .records.batch import Line
+    from ..records.batch import Line
 
 # A filter may let hardly anything pass. A page ends where it has looked far enough, and the next one goes on from there.
 LOOKED_AT = 50_000  # offsets of a partition
