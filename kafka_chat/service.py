@@ -18,7 +18,8 @@ import trio
 
 from .chat.cursor import cluster_mark
 from .chat.names import ChatNames
-from .delivery.audience import Audience
+from .delivery.audience.audience import Audience
+from .delivery.audience.offset_queries import OffsetsAsked
 from .delivery.dialogue import Dialogue
 from .delivery.first_frame import cursor_told
 from .delivery.history import History
@@ -26,7 +27,6 @@ from .delivery.live_socket import Close, LiveSocket
 from .delivery.log.fan_out import FanOut
 from .delivery.log.memory import Memory
 from .delivery.log.page_reads import PageReads, open_page_reads
-from .delivery.positions import OffsetsAsked
 from .delivery.sending import Sending
 from .delivery.session import Session
 from .delivery.subscriptions import Subscriptions

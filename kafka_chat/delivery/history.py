@@ -16,10 +16,11 @@ import trio
 from ..chat.cursor import head_of_cursor, text_of, topic_entry
 from ..chat.loss_cause import LossCause
 from ..errors import BrokerError, BrokerUnreachable, NotFound
+from .audience.offset_queries import FIRST, LAST
+from .audience.starts import BEYOND_SECONDS, EARLIEST, LATEST, Earliest, Latest, Rewind, Since
 from .deadlines import answer_due
 from .history_reader import HistoryReader, LogSource
 from .log.merge import Backward, Forward, Strand, weave
-from .positions import BEYOND_SECONDS, EARLIEST, FIRST, LAST, LATEST, Earliest, Latest, Rewind, Since
 from .records.formats import Form, View
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .positions import Resumed
+from .audience.starts import Resumed
 from .protocol import Gap
 from .session import Session
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from ..chat.names import ChatNames
     from ..chat.partition_key import PartitionKey
     from ..telemetry.metrics import Telemetry
+    from .audience.starts import Start
     from .log.memory import Memory
     from .log.page_reads import PageReads
     from .log.partition_log import PartitionLog
     from .ports import SubscriptionChange
-    from .positions import Start
     from .records.batch import Batch, Line
     from .records.formats import View
 

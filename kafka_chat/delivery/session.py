@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 import trio
 
 from ..chat.loss_cause import LossCause
+from .audience.starts import LATEST
 from .live_socket import LiveSocket
 from .log.cursor import LogCursor
 from .log.partition_log import NotInMemory, PartitionLog
-from .positions import LATEST
 from .records.batch import Chunk
 from .records.formats import BARE, View
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from ..chat.partition_key import PartitionKey
     from ..telemetry.metrics import Telemetry
+    from .audience.starts import Start
     from .log.memory import Memory
     from .log.page_reads import PageReads
     from .ports import SubscriptionChange
-    from .positions import Start
 
 ROUND_BYTES = 64 * 1024  # of each partition in turn, so that one chat's history does not starve another's live end
 HAD_PARTITIONS = 1000  # left ones whose position is remembered, in case they are followed again

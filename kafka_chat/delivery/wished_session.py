@@ -13,8 +13,10 @@ import trio
 
 from ..chat.loss_cause import LossCause
 from ..errors import BrokerError, RequestError
+from .audience.offset_queries import LAST
+from .audience.rewind import last_of_all, lines_before
+from .audience.starts import BEYOND_SECONDS, LATEST, At, Resumed, Rewind
 from .live_socket import Close
-from .positions import BEYOND_SECONDS, LAST, LATEST, At, Resumed, Rewind
 from .protocol import (
     Answer,
     End,
@@ -35,7 +37,6 @@ from .protocol import (
     parse_op,
 )
 from .records.formats import BARE, MARK, Form, View
-from .rewind import last_of_all, lines_before
 from .session import Session
 
 if TYPE_CHECKING:
@@ -48,13 +49,14 @@ if TYPE_CHECKING:
     from ..chat.partition_key import PartitionKey
     from ..settings.model import Limits as LimitSettings
     from ..telemetry.metrics import Telemetry
-    from .audience import Audience
+    from .audience.audience import Audience
+    from .audience.offset_queries import OffsetsAsked
+    from .audience.starts import Start
     from .log.cursor import LogCursor
     from .log.memory import Memory
     from .log.page_reads import PageReads
     from .log.partition_log import PartitionLog
     from .ports import SubscriptionChange, SubscriptionLog
-    from .positions import OffsetsAsked, Start
     from .protocol import Op
     from .records.batch import Chunk, Line
     from .sending import Sending

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .positions import LATEST, Earliest, Latest, Since
+from .audience.starts import LATEST, Earliest, Latest, Since
 from .records.formats import Form
 
 if TYPE_CHECKING:

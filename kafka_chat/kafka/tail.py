@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError
 
 from ..chat.loss_cause import LossCause
 from ..chat.partition_key import PartitionKey
-from ..delivery.positions import BEYOND_SECONDS
+from ..delivery.audience.starts import BEYOND_SECONDS
 from ..errors import BrokerError
 from ..nursery import open_tasks
 from .poller import Assignment, Poller, Round

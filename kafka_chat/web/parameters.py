@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from ..chat.cursor import joined
 from ..chat.cursor import parse as parse_cursor
-from ..delivery.positions import EARLIEST, LATEST, Earliest, Latest, Since
+from ..delivery.audience.starts import EARLIEST, LATEST, Earliest, Latest, Since
 from ..delivery.records.formats import Form
 from ..delivery.wishes import Wishes
 from ..errors import RequestError

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kafka_chat.chat.cursor import MessageIds, cluster_mark, head_of_cursor, parse, text_of, topic_entry
 from kafka_chat.chat.names import ChatNames
-from kafka_chat.delivery.positions import EARLIEST, LATEST, Since
+from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
 from kafka_chat.delivery.records.formats import Form
 from kafka_chat.delivery.wishes import NONE, Wishes
 from kafka_chat.errors import RequestError

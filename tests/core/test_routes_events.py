@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from kafka_chat.chat.cursor import head_of_cursor, parse, text_of
+from kafka_chat.delivery.audience.starts import EARLIEST
 from kafka_chat.delivery.ports import Disconnect
-from kafka_chat.delivery.positions import EARLIEST
 from kafka_chat.delivery.records.formats import Form
 from kafka_chat.delivery.wishes import Wishes
 from kafka_chat.settings.model import AccessSettings, Settings

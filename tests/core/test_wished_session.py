@@ -13,8 +13,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.chat.cursor import cluster_mark, parse
 from kafka_chat.chat.loss_cause import LossCause
+from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
 from kafka_chat.delivery.ports import SubscriptionChange
-from kafka_chat.delivery.positions import EARLIEST, LATEST, Since
 from kafka_chat.delivery.records.formats import Form
 from kafka_chat.delivery.wishes import Wishes
 from tests.support.fakes import Core, FakeClient, open_core, value

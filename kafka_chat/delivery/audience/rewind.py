@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import PositionLost, TopicGone
-from .log.merge import LOOKED_AT
+from ...errors import PositionLost, TopicGone
+from ..log.merge import LOOKED_AT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..chat.partition_key import PartitionKey
-    from .log.page_reads import PageReads
-    from .log.partition_log import PartitionLog
-    from .records.batch import Line
-    from .records.formats import View
+    from ...chat.partition_key import PartitionKey
+    from ..log.page_reads import PageReads
+    from ..log.partition_log import PartitionLog
+    from ..records.batch import Line
+    from ..records.formats import View
 
 
 async def lines_before(log: PartitionLog, position: int, messages: int, *, view: View, page_reads: PageReads) -> list[Line]:

@@ -13,23 +13,24 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..chat.cursor import absent_entry, head_of_cursor, text_of, topic_entry
-from ..chat.loss_cause import LossCause
-from ..chat.partition_key import PartitionKey
-from .feeds import Awaited, Feed
-from .log.partition_log import PartitionLog
-from .positions import ANEW, EARLIER_MS, FIRST, At, Earliest, Latest, Resumed, Rewind, Since, Start
+from ...chat.cursor import absent_entry, head_of_cursor, text_of, topic_entry
+from ...chat.loss_cause import LossCause
+from ...chat.partition_key import PartitionKey
+from ..log.partition_log import PartitionLog
+from .followed_topic import Awaited, Feed
+from .offset_queries import FIRST
+from .starts import ANEW, EARLIER_MS, At, Earliest, Latest, Resumed, Rewind, Since, Start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from ..chat.names import ChatNames
-    from .log.fan_out import FanOut
-    from .log.memory import Memory
-    from .ports import SubscriptionChange, Tail
-    from .positions import OffsetsAsked
-    from .records.batch import Batch
-    from .session import Session
+    from ...chat.names import ChatNames
+    from ..log.fan_out import FanOut
+    from ..log.memory import Memory
+    from ..ports import SubscriptionChange, Tail
+    from ..records.batch import Batch
+    from .member import Member
+    from .offset_queries import OffsetsAsked
 
 
 class Audience:
@@ -55,9 +56,9 @@ class Audience:
         self._offsets = offsets
         self._memory = memory
         self._feeds: dict[str, Feed] = {}
-        self._by_user: dict[str | None, dict[Session, list[str]]] = {}  # username -> session -> the topics that it follows
-        self._early: dict[Session, Since] = {}
-        self._awaited: dict[Session, Awaited] = {}  # those that wait for a broker's answer
+        self._by_user: dict[str | None, dict[Member, list[str]]] = {}  # username -> session -> the topics that it follows
+        self._early: dict[Member, Since] = {}
+        self._awaited: dict[Member, Awaited] = {}  # those that wait for a broker's answer
         self._tail: Tail
         self._chats_of: Callable[[str], Mapping[str, SubscriptionChange]]
 
@@ -91,7 +92,7 @@ class Audience:
         self._feed(topic).pinned = True
 
     @contextmanager
-    def joined(self, session: Session, *, known: bool) -> Iterator[None]:
+    def joined(self, session: Member, *, known: bool) -> Iterator[None]:
         """Have `session` follow what its user follows, or the chats that it names, for as long as the block lasts.
 
         Args:
@@ -117,7 +118,7 @@ class Audience:
             if not sessions:
                 del self._by_user[user]
 
-    async def settle(self, session: Session, *, seconds: float) -> None:
+    async def settle(self, session: Member, *, seconds: float) -> None:
         """Wait until it is fixed where `session` begins, at most `seconds`.
 
         What no broker has told by then begins some seconds before now, as soon as one does: rather early than late.
@@ -133,12 +134,12 @@ class Audience:
             if isinstance(feed.followers.get(session), Latest):
                 feed.followers[session] = now
 
-    def settled(self, session: Session) -> bool:
+    def settled(self, session: Member) -> bool:
         """Whether it is fixed where `session` begins in all that it follows."""
         looked = all(self._feeds[topic].looked.is_set() for topic in self._topics_of(session))
         return looked and session not in self._early and session not in self._awaited
 
-    def chats(self, session: Session) -> list[str]:
+    def chats(self, session: Member) -> list[str]:
         """Return the chats that `session` follows, sorted."""
         return sorted(map(self._names.chat, self._topics_of(session)))
 
@@ -147,12 +148,12 @@ class Audience:
         feed = self._feeds.get(self._names.topic(chat))
         return feed is not None and bool(feed.topic_id)
 
-    def logs(self, session: Session, chat: str) -> list[PartitionLog]:
+    def logs(self, session: Member, chat: str) -> list[PartitionLog]:
         """Return the logs of a chat that `session` follows, in the order of their partitions; none where it has no topic."""
         feed = self._feeds.get(self._names.topic(chat))
         return [] if feed is None or session not in feed.followers else [log for _, log in sorted(feed.logs.items())]
 
-    def cursor(self, session: Session, *, cluster: bytes | None, subscriptions: int) -> str | None:
+    def cursor(self, session: Member, *, cluster: bytes | None, subscriptions: int) -> str | None:
         """Return the text that says up to where `session` has had everything; None while that is not fixed.
 
         Args:
@@ -199,7 +200,7 @@ class Audience:
                 session.tell_unsubscribed(change.chat, self.positions(session, change.chat))
                 self._unfollow(session, topic)
 
-    def positions(self, session: Session, chat: str) -> dict[int, int]:
+    def positions(self, session: Member, chat: str) -> dict[int, int]:
         """Return partition -> position of `session` in a chat, where that is fixed."""
         cursors = {log.key.partition: session.cursors.get(log.key) for log in self.logs(session, chat)}
         return {partition: cursor.position for partition, cursor in cursors.items() if cursor is not None}
@@ -264,7 +265,7 @@ class Audience:
             self._tail.follow(topic)
         return feed
 
-    def _follow(self, session: Session, topic: str, start: Start) -> None:
+    def _follow(self, session: Member, topic: str, start: Start) -> None:
         feed = self._feed(topic)
         if session in feed.followers:
             return
@@ -273,7 +274,7 @@ class Audience:
         for log in feed.logs.values():
             self._begin(session, log, start)
 
-    def _unfollow(self, session: Session, topic: str) -> None:
+    def _unfollow(self, session: Member, topic: str) -> None:
         feed = self._feeds.get(topic)
         if feed is None or feed.followers.pop(session, None) is None:
             return
@@ -287,10 +288,10 @@ class Audience:
             for log in feed.logs.values():
                 self._close(log)
 
-    def _topics_of(self, session: Session) -> list[str]:
+    def _topics_of(self, session: Member) -> list[str]:
         return self._by_user[None if session.only else session.username][session]
 
-    def _begin(self, session: Session, log: PartitionLog, start: Start) -> None:
+    def _begin(self, session: Member, log: PartitionLog, start: Start) -> None:
         """Give `session` a cursor in `log`, now or when it is known where."""
         match start:
             case Latest():
@@ -309,7 +310,7 @@ class Audience:
             case Resumed():
                 self._resume(session, log, start)
 
-    def _resume(self, session: Session, log: PartitionLog, start: Resumed) -> None:
+    def _resume(self, session: Member, log: PartitionLog, start: Resumed) -> None:
         recreated = start.recreated(log.key)
         if recreated is not None:
             session.tell_gap(log.key, recreated, 0, LossCause.RECREATED)
@@ -321,12 +322,12 @@ class Audience:
         else:  # is it still there?
             self._ask(session, log, FIRST, partial(self._begin_at, session, log, log.head, offset))
 
-    def _ask(self, session: Session, log: PartitionLog, time_ms: int, begin: Callable[[int], None]) -> None:
+    def _ask(self, session: Member, log: PartitionLog, time_ms: int, begin: Callable[[int], None]) -> None:
         """Have `begin` called with the offset of a time; see `OffsetsAsked`."""
         self._awaited.setdefault(session, Awaited()).keys.add(log.key)
         self._offsets.want(log.key, time_ms, begin)
 
-    def _await_no_more(self, session: Session, key: PartitionKey) -> None:
+    def _await_no_more(self, session: Member, key: PartitionKey) -> None:
         awaited = self._awaited.get(session)
         if awaited is None:
             return
@@ -335,7 +336,7 @@ class Audience:
             del self._awaited[session]
             awaited.none.set()
 
-    def _begin_at(self, session: Session, log: PartitionLog, head: int, due: int | None, offset: int) -> None:
+    def _begin_at(self, session: Member, log: PartitionLog, head: int, due: int | None, offset: int) -> None:
         """Begin at an offset that a broker told, and not above the head as it was when that was asked.
 
         Args:

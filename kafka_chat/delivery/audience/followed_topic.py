@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from ..chat.partition_key import PartitionKey
-    from .log.partition_log import PartitionLog
-    from .positions import Start
-    from .session import Session
+    from ...chat.partition_key import PartitionKey
+    from ..log.partition_log import PartitionLog
+    from .member import Member
+    from .starts import Start
 
 
 class Feed:
@@ -29,7 +29,7 @@ class Feed:
     def __init__(self) -> None:
         self.topic_id = ""
         self.logs: dict[int, PartitionLog] = {}
-        self.followers: dict[Session, Start] = {}
+        self.followers: dict[Member, Start] = {}
         self.pinned = False
         self.looked = trio.Event()
 

@@ -1,0 +1,1 @@
+"""Which session follows which topic, and from which offset."""
