@@ -27,11 +27,11 @@ from .delivery.live_socket import Close, LiveSocket
 from .delivery.log.fan_out import FanOut
 from .delivery.log.memory import Memory
 from .delivery.log.page_reads import PageReads, open_page_reads
-from .delivery.sending import Sending
 from .delivery.session import Session
-from .delivery.subscriptions import Subscriptions
 from .delivery.wished_session import Surroundings, WishedSession
 from .delivery.wishes import NONE, Wishes
+from .delivery.writes.sending import Sending
+from .delivery.writes.subscriptions import Subscriptions
 from .errors import BrokerError, Overloaded, TopicGone
 from .kafka.connect import ClientConfig
 from .kafka.embedded_broker import open_embedded_broker

@@ -18,10 +18,10 @@ from ..chat.loss_cause import LossCause
 from ..errors import BrokerError, BrokerUnreachable, NotFound
 from .audience.offset_queries import FIRST, LAST
 from .audience.starts import BEYOND_SECONDS, EARLIEST, LATEST, Earliest, Latest, Rewind, Since
-from .deadlines import answer_due
 from .history_reader import HistoryReader, LogSource
 from .log.merge import Backward, Forward, Strand, weave
 from .records.formats import Form, View
+from .writes.deadlines import answer_due
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

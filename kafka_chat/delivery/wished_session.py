@@ -59,9 +59,9 @@ if TYPE_CHECKING:
     from .ports import SubscriptionChange, SubscriptionLog
     from .protocol import Op
     from .records.batch import Chunk, Line
-    from .sending import Sending
-    from .subscriptions import Subscriptions
     from .wishes import Wishes
+    from .writes.sending import Sending
+    from .writes.subscriptions import Subscriptions
 
 OPS_WAITING = 32  # answers that a client may wait for
 LOOK_SECONDS = 0.1

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from ..delivery.dialogue import Answering
     from ..delivery.history import History
     from ..delivery.ports import Inbox, Sink
-    from ..delivery.sending import Sending
-    from ..delivery.subscriptions import Subscriptions
     from ..delivery.wishes import Wishes
+    from ..delivery.writes.sending import Sending
+    from ..delivery.writes.subscriptions import Subscriptions
     from ..settings.model import Settings
     from ..telemetry.metrics import Telemetry
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from kafka_chat.delivery.ports import Published
-from kafka_chat.delivery.sending import Sending
+from kafka_chat.delivery.writes.sending import Sending
 from kafka_chat.errors import BrokerUnreachable, NotFound, RequestError, TooLarge
 from kafka_chat.settings.model import KafkaSettings, Limits, Settings
 from tests.support.fake_kafka import FakePublisher

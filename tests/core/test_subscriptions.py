@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from kafka_chat.chat.subscription_fold import record_key
-from kafka_chat.delivery.subscriptions import FollowedChat, Subscriptions
+from kafka_chat.delivery.writes.subscriptions import FollowedChat, Subscriptions
 from kafka_chat.errors import BrokerError, BrokerUnreachable, Conflict, RequestError
 from kafka_chat.settings.model import Limits, Settings
 from tests.support.fake_kafka import FakePublisher, FakeSubscriptionLog

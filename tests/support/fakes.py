@@ -24,9 +24,9 @@ from kafka_chat.delivery.ports import Disconnect, SubscriptionChange, TailListen
 from kafka_chat.delivery.records.batch import Batch, Record
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.delivery.session import Session
-from kafka_chat.delivery.subscriptions import Subscriptions
 from kafka_chat.delivery.wished_session import Surroundings, WishedSession
 from kafka_chat.delivery.wishes import Wishes
+from kafka_chat.delivery.writes.subscriptions import Subscriptions
 from kafka_chat.errors import BrokerError, BrokerUnreachable, PositionLost, TopicGone
 from kafka_chat.settings.model import Settings
 from kafka_chat.telemetry.metrics import Telemetry

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from kafka_chat.chat.names import ChatNames
-from kafka_chat.delivery.sending import Sending
-from kafka_chat.delivery.subscriptions import Subscriptions
+from kafka_chat.delivery.writes.sending import Sending
+from kafka_chat.delivery.writes.subscriptions import Subscriptions
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.lookup import open_lookup
 from kafka_chat.kafka.publish import KafkaPublisher, open_publisher

@@ -19,7 +19,7 @@ from ..raw_path import name_in_path
 from ..seams import service
 
 if TYPE_CHECKING:
-    from ...delivery.sending import Sending
+    from ...delivery.writes.sending import Sending
 
 sending = Blueprint("sending", __name__)
 

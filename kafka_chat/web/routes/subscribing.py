@@ -10,7 +10,7 @@ from quart_schema import document_response, hide, tag
 from werkzeug.exceptions import MethodNotAllowed
 
 from ...chat.names import parse_username
-from ...delivery.subscriptions import FollowedChat  # noqa: TC001 - msgspec reads the annotation
+from ...delivery.writes.subscriptions import FollowedChat  # noqa: TC001 - msgspec reads the annotation
 from ...errors import RequestError
 from ..bodies import json_answer
 from ..dialogue import answer_messages

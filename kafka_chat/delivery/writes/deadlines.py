@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..errors import BrokerUnreachable
+from ...errors import BrokerUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from ..errors import NotFound, RequestError, TooLarge
+from ...errors import NotFound, RequestError, TooLarge
+from ..ports import KeyedRecord, Lookup, Published, Publisher
 from .deadlines import answer_due
-from .ports import KeyedRecord, Lookup, Published, Publisher
 
 if TYPE_CHECKING:
-    from ..chat.names import ChatNames
-    from ..settings.model import Settings
+    from ...chat.names import ChatNames
+    from ...settings.model import Settings
 
 EXISTENCE_SECONDS = 3.0  # how long it is believed that a topic exists; the publisher never makes one that is gone by then
 REMEMBERED_TOPICS = 10_000

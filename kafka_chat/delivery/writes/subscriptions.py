@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..chat.names import TOPIC_LENGTH, ChatNames
-from ..chat.partition_key import PartitionKey
-from ..errors import BrokerUnreachable, Conflict, RequestError
+from ...chat.names import TOPIC_LENGTH, ChatNames
+from ...chat.partition_key import PartitionKey
+from ...errors import BrokerUnreachable, Conflict, RequestError
+from ..ports import Lookup, SubscriptionChange, SubscriptionLog, TopicFacts
 from .deadlines import Due, answer_due
-from .pairs import Pairs
-from .ports import Lookup, SubscriptionChange, SubscriptionLog, TopicFacts
+from .pending_writes import Pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Set
 
-    from ..settings.model import Settings
+    from ...settings.model import Settings
 
 CHATS_PER_CALL = 100
 

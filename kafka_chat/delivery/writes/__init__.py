@@ -1,0 +1,1 @@
+"""What clients write to Kafka: subscriptions and messages."""
