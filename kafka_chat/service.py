@@ -20,16 +20,17 @@ from .chat.cursor import cluster_mark
 from .chat.names import ChatNames
 from .delivery.audience.audience import Audience
 from .delivery.audience.offset_queries import OffsetsAsked
-from .delivery.dialogue import Dialogue
-from .delivery.first_frame import cursor_told
 from .delivery.history import History
-from .delivery.live_socket import Close, LiveSocket
 from .delivery.log.fan_out import FanOut
 from .delivery.log.memory import Memory
 from .delivery.log.page_reads import PageReads, open_page_reads
-from .delivery.session import Session
-from .delivery.wished_session import Surroundings, WishedSession
-from .delivery.wishes import NONE, Wishes
+from .delivery.session.context import SessionContext
+from .delivery.session.dialogue import Dialogue
+from .delivery.session.first_frame import cursor_told
+from .delivery.session.live_socket import Close, LiveSocket
+from .delivery.session.options import NONE, Wishes
+from .delivery.session.resumable_session import WishedSession
+from .delivery.session.session import Session
 from .delivery.writes.sending import Sending
 from .delivery.writes.subscriptions import Subscriptions
 from .errors import BrokerError, Overloaded, TopicGone
@@ -47,8 +48,8 @@ from .telemetry.metrics import Telemetry
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from .delivery.dialogue import Answering
     from .delivery.ports import Inbox, Sink, SubscriptionLog
+    from .delivery.session.dialogue import Answering
     from .settings.model import Settings
     from .web.seams import Admission
 
@@ -139,7 +140,7 @@ class Service:
         self._subscription_log = subscription_log
         self._lookup = lookup
         self._cluster: bytes | None = None
-        self._surroundings = Surroundings(
+        self._surroundings = SessionContext(
             audience=audience,
             subscription_log=subscription_log,
             subscriptions=subscriptions,

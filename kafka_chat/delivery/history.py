@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from .log.page_reads import PageReads
     from .log.partition_log import PartitionLog
     from .ports import Lookup
-    from .protocol import Gap
     from .records.batch import Line
-    from .wished_session import Surroundings
+    from .session.context import SessionContext
+    from .session.notices import Gap
 
 PAGE_BYTES = 1 << 20  # of messages; the one that reaches it is the last
 SETTLE_SECONDS = 2.0  # for a broker to tell whether there is such a topic, and where a page begins
@@ -123,7 +123,7 @@ class History:
         telemetry: the service's.
     """
 
-    def __init__(self, around: Surroundings, *, lookup: Lookup, page_reads: PageReads, memory: Memory, telemetry: Telemetry) -> None:
+    def __init__(self, around: SessionContext, *, lookup: Lookup, page_reads: PageReads, memory: Memory, telemetry: Telemetry) -> None:
         self._around = around
         self._lookup = lookup
         self._page_reads = page_reads

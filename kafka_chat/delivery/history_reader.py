@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from .audience.starts import Resumed
-from .protocol import Gap
-from .session import Session
+from .session.notices import Gap
+from .session.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

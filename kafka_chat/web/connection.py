@@ -10,7 +10,7 @@ from quart.asgi import ASGIWebsocketConnection
 from quart_trio.asgi import TrioASGIWebsocketConnection
 
 from ..delivery.ports import Disconnect, Sink
-from ..delivery.protocol import SUBPROTOCOL
+from ..delivery.session.notices import SUBPROTOCOL
 from .hypercorn_server import ChatTCPServer
 from .seams import ADMISSION, ANSWERING, REFUSAL, Admission, Service, Serving
 from .sinks import open_sink
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope, WebsocketScope
     from quart_trio import QuartTrio
 
-    from ..delivery.dialogue import Answering
-    from ..delivery.live_socket import Close
+    from ..delivery.session.dialogue import Answering
+    from ..delivery.session.live_socket import Close
 
 
 class DrainingService(Service, Protocol):

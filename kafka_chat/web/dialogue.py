@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from quart import websocket
 
-from ..delivery.dialogue import Answering
+from ..delivery.session.dialogue import Answering
 from ..errors import BrokerError, RequestError
 from .errors import error_body
 from .seams import ADMISSION, ANSWERING, service

@@ -12,7 +12,7 @@ from ..chat.cursor import joined
 from ..chat.cursor import parse as parse_cursor
 from ..delivery.audience.starts import EARLIEST, LATEST, Earliest, Latest, Since
 from ..delivery.records.formats import Form
-from ..delivery.wishes import Wishes
+from ..delivery.session.options import Wishes
 from ..errors import RequestError
 
 if TYPE_CHECKING:

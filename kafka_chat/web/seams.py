@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from quart import current_app
 
-from ..delivery.wishes import NONE
+from ..delivery.session.options import NONE
 from ..errors import Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from ..chat.names import ChatNames
-    from ..delivery.dialogue import Answering
     from ..delivery.history import History
     from ..delivery.ports import Inbox, Sink
-    from ..delivery.wishes import Wishes
+    from ..delivery.session.dialogue import Answering
+    from ..delivery.session.options import Wishes
     from ..delivery.writes.sending import Sending
     from ..delivery.writes.subscriptions import Subscriptions
     from ..settings.model import Settings

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from kafka_chat.delivery.live_socket import Close
+from kafka_chat.delivery.session.live_socket import Close
 from tests.support.fakes import FakeClient, open_core, value
 
 GLOBAL = "kafka.chat.global"

@@ -9,9 +9,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from kafka_chat.delivery.dialogue import WAITING_BYTES, Answering, Dialogue
-from kafka_chat.delivery.live_socket import Close
 from kafka_chat.delivery.records.frames import text_payloads
+from kafka_chat.delivery.session.dialogue import WAITING_BYTES, Answering, Dialogue
+from kafka_chat.delivery.session.live_socket import Close
 from kafka_chat.telemetry.metrics import Telemetry
 from tests.support.fakes import FakeClient
 

@@ -16,7 +16,7 @@ from kafka_chat.delivery.history import PAGE_BYTES, Page, PageAsked
 from kafka_chat.delivery.log.merge import LOOKED_AT
 from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Form
-from kafka_chat.delivery.wishes import Wishes
+from kafka_chat.delivery.session.options import Wishes
 from kafka_chat.errors import BrokerUnreachable, NotFound
 from tests.core.test_cancelled_everywhere import CancelAt
 from tests.support.fakes import Core, FakeClient, open_core, value

@@ -14,7 +14,7 @@ from kafka_chat.chat.cursor import MessageIds, cluster_mark, head_of_cursor, par
 from kafka_chat.chat.names import ChatNames
 from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
 from kafka_chat.delivery.records.formats import Form
-from kafka_chat.delivery.wishes import NONE, Wishes
+from kafka_chat.delivery.session.options import NONE, Wishes
 from kafka_chat.errors import RequestError
 from kafka_chat.web.parameters import Query, parse_wishes
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import BadRequest
 
-from kafka_chat.delivery.wishes import Wishes
+from kafka_chat.delivery.session.options import Wishes
 from kafka_chat.errors import BrokerError, PositionLost, TopicGone
 from kafka_chat.settings.model import SendingSettings, Settings
 from tests.support.fake_service import Answer, app_with_service, ask

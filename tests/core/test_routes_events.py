@@ -11,7 +11,7 @@ from kafka_chat.chat.cursor import head_of_cursor, parse, text_of
 from kafka_chat.delivery.audience.starts import EARLIEST
 from kafka_chat.delivery.ports import Disconnect
 from kafka_chat.delivery.records.formats import Form
-from kafka_chat.delivery.wishes import Wishes
+from kafka_chat.delivery.session.options import Wishes
 from kafka_chat.settings.model import AccessSettings, Settings
 from kafka_chat.web.events_sink import COMMENT, SILENCE_SECONDS, AsgiEventsSink, run_comments
 from tests.core.test_routes_receive import bad_names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kafka_chat.delivery.wishes import Wishes
+from kafka_chat.delivery.session.options import Wishes
 from tests.support.fake_service import app_with_service, ask
 
 BAD_NAMES = {

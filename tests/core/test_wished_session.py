@@ -16,7 +16,7 @@ from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
 from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Form
-from kafka_chat.delivery.wishes import Wishes
+from kafka_chat.delivery.session.options import Wishes
 from tests.support.fakes import Core, FakeClient, open_core, value
 
 GLOBAL = "kafka.chat.global"

@@ -11,10 +11,10 @@ from urllib.parse import unquote
 import trio
 
 from kafka_chat.chat.names import ChatNames
-from kafka_chat.delivery.dialogue import Answering, Dialogue
 from kafka_chat.delivery.history import Page, PageAsked
 from kafka_chat.delivery.ports import Disconnect, Inbox, Published, Sink
-from kafka_chat.delivery.wishes import NONE, Wishes
+from kafka_chat.delivery.session.dialogue import Answering, Dialogue
+from kafka_chat.delivery.session.options import NONE, Wishes
 from kafka_chat.delivery.writes.subscriptions import FollowedChat
 from kafka_chat.errors import Conflict, NotFound, Overloaded, RequestError
 from kafka_chat.settings.model import Settings

@@ -23,9 +23,10 @@ from kafka_chat.delivery.log.page_reads import PageReads, open_page_reads
 from kafka_chat.delivery.ports import Disconnect, SubscriptionChange, TailListener, TopicFacts
 from kafka_chat.delivery.records.batch import Batch, Record
 from kafka_chat.delivery.records.frames import text_payloads
-from kafka_chat.delivery.session import Session
-from kafka_chat.delivery.wished_session import Surroundings, WishedSession
-from kafka_chat.delivery.wishes import Wishes
+from kafka_chat.delivery.session.context import SessionContext
+from kafka_chat.delivery.session.options import Wishes
+from kafka_chat.delivery.session.resumable_session import WishedSession
+from kafka_chat.delivery.session.session import Session
 from kafka_chat.delivery.writes.subscriptions import Subscriptions
 from kafka_chat.errors import BrokerError, BrokerUnreachable, PositionLost, TopicGone
 from kafka_chat.settings.model import Settings
@@ -289,7 +290,7 @@ class Core:
     telemetry: Telemetry
     chats: dict[str, set[str]]
     subscribed: dict[tuple[str, str], SubscriptionChange]  # those that are in the log, unlike `chats`
-    surroundings: Surroundings
+    surroundings: SessionContext
 
     @property
     def history(self) -> History:
@@ -341,7 +342,7 @@ async def open_core(*, memory_bytes: int = 1 << 24, readers: int = 2) -> AsyncIt
     async with open_page_reads(kafka, readers=readers, telemetry=telemetry) as reads, trio.open_nursery() as nursery:
         nursery.start_soon(fanout.run)
         nursery.start_soon(offsets.run)
-        surroundings = Surroundings(
+        surroundings = SessionContext(
             audience=audience,
             subscription_log=FakeSubscriptionLog(FakePublisher()),
             subscriptions=Subscriptions(FakeSubscriptionLog(FakePublisher()), lookup=kafka, names=NAMES, settings=Settings()),

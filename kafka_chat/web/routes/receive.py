@@ -9,9 +9,9 @@ from quart import Blueprint, request, websocket
 from quart_schema import hide, tag
 
 from ...chat.names import parse_username
-from ...delivery.live_socket import Close
-from ...delivery.protocol import SUBPROTOCOL
 from ...delivery.records.formats import Form
+from ...delivery.session.live_socket import Close
+from ...delivery.session.notices import SUBPROTOCOL
 from ...errors import Overloaded, RequestError
 from ..errors import upgrade_required
 from ..openapi import add_to_operation, refuses, speaks

@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
-from ..chat.loss_cause import LossCause
-from .audience.starts import LATEST
+from ...chat.loss_cause import LossCause
+from ..audience.starts import LATEST
+from ..log.cursor import LogCursor
+from ..log.partition_log import NotInMemory, PartitionLog
+from ..records.batch import Chunk
+from ..records.formats import BARE, View
 from .live_socket import LiveSocket
-from .log.cursor import LogCursor
-from .log.partition_log import NotInMemory, PartitionLog
-from .records.batch import Chunk
-from .records.formats import BARE, View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..chat.partition_key import PartitionKey
-    from ..telemetry.metrics import Telemetry
-    from .audience.starts import Start
-    from .log.memory import Memory
-    from .log.page_reads import PageReads
-    from .ports import SubscriptionChange
+    from ...chat.partition_key import PartitionKey
+    from ...telemetry.metrics import Telemetry
+    from ..audience.starts import Start
+    from ..log.memory import Memory
+    from ..log.page_reads import PageReads
+    from ..ports import SubscriptionChange
 
 ROUND_BYTES = 64 * 1024  # of each partition in turn, so that one chat's history does not starve another's live end
 HAD_PARTITIONS = 1000  # left ones whose position is remembered, in case they are followed again

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..records.frames import text_header
 from .live_socket import LiveSocket
-from .records.frames import text_header
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ..telemetry.metrics import Telemetry
-    from .ports import Inbox
+    from ...telemetry.metrics import Telemetry
+    from ..ports import Inbox
 
 # A thousand messages as people write them. Who has more waiting is not read from until there is room: it is told to slow
 # down by its own socket, and loses nothing.

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
-from .ports import Disconnect, Inbox, Sink
+from ..ports import Disconnect, Inbox, Sink
 
 if TYPE_CHECKING:
-    from ..telemetry.metrics import Telemetry
+    from ...telemetry.metrics import Telemetry
 
 FAREWELL_SECONDS = 1.0
 TALK_FRAMES = 1000  # a client may send so many messages …

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .audience.starts import LATEST, Earliest, Latest, Since
-from .records.formats import Form
+from ..audience.starts import LATEST, Earliest, Latest, Since
+from ..records.formats import Form
 
 if TYPE_CHECKING:
-    from ..chat.cursor import Cursor
+    from ...chat.cursor import Cursor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import RequestError
-from .records.formats import Form, text_frame
+from ...errors import RequestError
+from ..records.formats import Form, text_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..chat.loss_cause import LossCause
+    from ...chat.loss_cause import LossCause
 
 SUBPROTOCOL = "kafka-chat.v1"
 RE_BYTES = 200  # of JSON, of what a client marks an op with

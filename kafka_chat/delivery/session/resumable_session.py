@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import partial
 from math import inf
 from random import uniform
@@ -11,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..chat.loss_cause import LossCause
-from ..errors import BrokerError, RequestError
-from .audience.offset_queries import LAST
-from .audience.rewind import last_of_all, lines_before
-from .audience.starts import BEYOND_SECONDS, LATEST, At, Resumed, Rewind
+from ...chat.loss_cause import LossCause
+from ...errors import BrokerError, RequestError
+from ..audience.offset_queries import LAST
+from ..audience.rewind import last_of_all, lines_before
+from ..audience.starts import BEYOND_SECONDS, LATEST, At, Resumed, Rewind
+from ..records.formats import BARE, MARK, Form, View
 from .live_socket import Close
-from .protocol import (
+from .notices import (
     Answer,
     End,
     Failed,
@@ -36,7 +36,6 @@ from .protocol import (
     control,
     parse_op,
 )
-from .records.formats import BARE, MARK, Form, View
 from .session import Session
 
 if TYPE_CHECKING:
@@ -44,24 +43,19 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from ..chat.cursor import Cursor as ChatCursor
-    from ..chat.names import ChatNames
-    from ..chat.partition_key import PartitionKey
-    from ..settings.model import Limits as LimitSettings
-    from ..telemetry.metrics import Telemetry
-    from .audience.audience import Audience
-    from .audience.offset_queries import OffsetsAsked
-    from .audience.starts import Start
-    from .log.cursor import LogCursor
-    from .log.memory import Memory
-    from .log.page_reads import PageReads
-    from .log.partition_log import PartitionLog
-    from .ports import SubscriptionChange, SubscriptionLog
-    from .protocol import Op
-    from .records.batch import Chunk, Line
-    from .wishes import Wishes
-    from .writes.sending import Sending
-    from .writes.subscriptions import Subscriptions
+    from ...chat.cursor import Cursor as ChatCursor
+    from ...chat.partition_key import PartitionKey
+    from ...telemetry.metrics import Telemetry
+    from ..audience.starts import Start
+    from ..log.cursor import LogCursor
+    from ..log.memory import Memory
+    from ..log.page_reads import PageReads
+    from ..log.partition_log import PartitionLog
+    from ..ports import SubscriptionChange
+    from ..records.batch import Chunk, Line
+    from .context import SessionContext
+    from .notices import Op
+    from .options import Wishes
 
 OPS_WAITING = 32  # answers that a client may wait for
 LOOK_SECONDS = 0.1
@@ -70,31 +64,6 @@ STAY_AWAY_MS = 3000  # those who are told to come back do so within so long
 UNTIL_REACHED = Close(code=1000, reason="until is reached")
 
 _ID_LINE = re.compile(MARK + rb"[^\n]*\n")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What such a session needs of the service.
-
-    Attributes:
-        audience: who follows what, and how far.
-        subscription_log: how far it has been read.
-        subscriptions: changed by ops.
-        sending: None where it is switched off.
-        names: chat <-> topic.
-        offsets: asks for those of times.
-        limits: told to clients.
-        cluster: tells the cluster's mark; None where it is not known yet.
-    """
-
-    audience: Audience
-    subscription_log: SubscriptionLog
-    subscriptions: Subscriptions
-    sending: Sending | None
-    names: ChatNames
-    offsets: OffsetsAsked
-    limits: LimitSettings
-    cluster: Callable[[], bytes | None]
 
 
 class WishedSession(Session):
@@ -112,7 +81,7 @@ class WishedSession(Session):
     def __init__(
         self,
         wishes: Wishes,
-        around: Surroundings,
+        around: SessionContext,
         *,
         session_id: str,
         username: str,

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..chat.cursor import parse
-from ..errors import RequestError
-from .ports import Disconnect
-from .protocol import OpRefused, parse_op
+from ...chat.cursor import parse
+from ...errors import RequestError
+from ..ports import Disconnect
+from .notices import OpRefused, parse_op
 
 if TYPE_CHECKING:
-    from ..chat.cursor import Cursor
-    from .ports import Inbox, Sink
+    from ...chat.cursor import Cursor
+    from ..ports import Inbox, Sink
 
 FIRST_FRAME_SECONDS = 10.0
 

@@ -1,0 +1,1 @@
+"""One client, from its accept to its end."""
