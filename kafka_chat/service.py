@@ -20,7 +20,7 @@ from .chat.cursor import cluster_mark
 from .chat.names import ChatNames
 from .delivery.audience.audience import Audience
 from .delivery.audience.offset_queries import OffsetsAsked
-from .delivery.history import History
+from .delivery.history.pages import History
 from .delivery.log.fan_out import FanOut
 from .delivery.log.memory import Memory
 from .delivery.log.page_reads import PageReads, open_page_reads

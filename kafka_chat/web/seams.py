@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from ..chat.names import ChatNames
-    from ..delivery.history import History
+    from ..delivery.history.pages import History
     from ..delivery.ports import Inbox, Sink
     from ..delivery.session.dialogue import Answering
     from ..delivery.session.options import Wishes

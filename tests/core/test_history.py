@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kafka_chat.chat.cursor import cluster_mark, head_of_cursor, parse, text_of, topic_entry
 from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
-from kafka_chat.delivery.history import PAGE_BYTES, Page, PageAsked
+from kafka_chat.delivery.history.pages import PAGE_BYTES, Page, PageAsked
 from kafka_chat.delivery.log.merge import LOOKED_AT
 from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Form

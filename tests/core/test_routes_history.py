@@ -11,7 +11,7 @@ import pytest
 from kafka_chat.chat.cursor import head_of_cursor, parse, text_of
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
-from kafka_chat.delivery.history import PageAsked
+from kafka_chat.delivery.history.pages import PageAsked
 from kafka_chat.delivery.session.notices import Gap
 from kafka_chat.errors import BrokerUnreachable, NotFound
 from tests.support.fake_service import Answer, app_with_service, ask

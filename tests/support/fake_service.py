@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import trio
 
 from kafka_chat.chat.names import ChatNames
-from kafka_chat.delivery.history import Page, PageAsked
+from kafka_chat.delivery.history.pages import Page, PageAsked
 from kafka_chat.delivery.ports import Disconnect, Inbox, Published, Sink
 from kafka_chat.delivery.session.dialogue import Answering, Dialogue
 from kafka_chat.delivery.session.options import NONE, Wishes

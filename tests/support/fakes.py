@@ -16,7 +16,7 @@ from kafka_chat.chat.names import ChatNames
 from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.delivery.audience.audience import Audience
 from kafka_chat.delivery.audience.offset_queries import OffsetsAsked
-from kafka_chat.delivery.history import History
+from kafka_chat.delivery.history.pages import History
 from kafka_chat.delivery.log.fan_out import FanOut
 from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.log.page_reads import PageReads, open_page_reads

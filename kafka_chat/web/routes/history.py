@@ -14,7 +14,7 @@ from quart import Blueprint, Response, current_app, request
 from quart_schema import tag
 
 from ...chat.cursor import joined, parse
-from ...delivery.history import PageAsked
+from ...delivery.history.pages import PageAsked
 from ...errors import RequestError
 from ..openapi import add_to_operation, refuses
 from ..parameter_documents import CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL, parameter
@@ -23,7 +23,7 @@ from ..raw_path import name_in_path
 from ..seams import service
 
 if TYPE_CHECKING:
-    from ...delivery.history import Page
+    from ...delivery.history.pages import Page
 
 history = Blueprint("history", __name__)
 

@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .audience.starts import Resumed
-from .session.notices import Gap
-from .session.session import Session
+from ..audience.starts import Resumed
+from ..session.notices import Gap
+from ..session.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..chat.cursor import Cursor as ChatCursor
-    from ..chat.loss_cause import LossCause
-    from ..chat.names import ChatNames
-    from ..chat.partition_key import PartitionKey
-    from ..telemetry.metrics import Telemetry
-    from .audience.starts import Start
-    from .log.memory import Memory
-    from .log.page_reads import PageReads
-    from .log.partition_log import PartitionLog
-    from .ports import SubscriptionChange
-    from .records.batch import Batch, Line
-    from .records.formats import View
+    from ...chat.cursor import Cursor as ChatCursor
+    from ...chat.loss_cause import LossCause
+    from ...chat.names import ChatNames
+    from ...chat.partition_key import PartitionKey
+    from ...telemetry.metrics import Telemetry
+    from ..audience.starts import Start
+    from ..log.memory import Memory
+    from ..log.page_reads import PageReads
+    from ..log.partition_log import PartitionLog
+    from ..ports import SubscriptionChange
+    from ..records.batch import Batch, Line
+    from ..records.formats import View
 
 
 class HistoryReader(Session):

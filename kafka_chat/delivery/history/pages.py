@@ -13,29 +13,29 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..chat.cursor import head_of_cursor, text_of, topic_entry
-from ..chat.loss_cause import LossCause
-from ..errors import BrokerError, BrokerUnreachable, NotFound
-from .audience.offset_queries import FIRST, LAST
-from .audience.starts import BEYOND_SECONDS, EARLIEST, LATEST, Earliest, Latest, Rewind, Since
-from .history_reader import HistoryReader, LogSource
-from .log.merge import Backward, Forward, Strand, weave
-from .records.formats import Form, View
-from .writes.deadlines import answer_due
+from ...chat.cursor import head_of_cursor, text_of, topic_entry
+from ...chat.loss_cause import LossCause
+from ...errors import BrokerError, BrokerUnreachable, NotFound
+from ..audience.offset_queries import FIRST, LAST
+from ..audience.starts import BEYOND_SECONDS, EARLIEST, LATEST, Earliest, Latest, Rewind, Since
+from ..log.merge import Backward, Forward, Strand, weave
+from ..records.formats import Form, View
+from ..writes.deadlines import answer_due
+from .reader import HistoryReader, LogSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..chat.cursor import Cursor as ChatCursor
-    from ..chat.partition_key import PartitionKey
-    from ..telemetry.metrics import Telemetry
-    from .log.memory import Memory
-    from .log.page_reads import PageReads
-    from .log.partition_log import PartitionLog
-    from .ports import Lookup
-    from .records.batch import Line
-    from .session.context import SessionContext
-    from .session.notices import Gap
+    from ...chat.cursor import Cursor as ChatCursor
+    from ...chat.partition_key import PartitionKey
+    from ...telemetry.metrics import Telemetry
+    from ..log.memory import Memory
+    from ..log.page_reads import PageReads
+    from ..log.partition_log import PartitionLog
+    from ..ports import Lookup
+    from ..records.batch import Line
+    from ..session.context import SessionContext
+    from ..session.notices import Gap
 
 PAGE_BYTES = 1 << 20  # of messages; the one that reaches it is the last
 SETTLE_SECONDS = 2.0  # for a broker to tell whether there is such a topic, and where a page begins
