@@ -20,7 +20,7 @@ import trio
 from kafka_chat.application import create
 from kafka_chat.process.gc_tuning import collect_seldom
 from kafka_chat.settings.model import KafkaSettings, ServerSettings, Settings
-from kafka_chat.web.server import serve
+from kafka_chat.web.server.serve import serve
 
 TICK_SECONDS = 0.001
 LINE_SECONDS = 0.5

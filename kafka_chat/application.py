@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from .process.open_files import connections_limit
 from .service import open_service
-from .web import hypercorn_server
 from .web.app import ChatApp, create_app
+from .web.server import connection as hypercorn_server
 
 if TYPE_CHECKING:
     from .settings.model import Settings

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from .delivery.ports import Inbox, Sink, SubscriptionLog
     from .delivery.session.dialogue import Answering
     from .settings.model import Settings
-    from .web.seams import Admission
+    from .web.ports import Admission
 
 CLUSTER_SECONDS = 1.0
 SETTLE_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same

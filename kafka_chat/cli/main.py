@@ -188,7 +188,7 @@ async def _serve_until_signalled(app: ChatApp, settings: Settings) -> None:
     """
     from hypercorn.utils import LifespanFailureError
 
-    from ..web.server import serve
+    from ..web.server.serve import serve
 
     stop = trio.Event()
     try:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from werkzeug.routing import MapAdapter
 
     from ..settings.model import Settings
-    from .seams import Service
+    from .ports import Service
 
 
 class ChatApp(QuartTrio):

@@ -11,10 +11,10 @@ from quart_trio.asgi import TrioASGIWebsocketConnection
 
 from ..delivery.ports import Disconnect, Sink
 from ..delivery.session.notices import SUBPROTOCOL
-from .hypercorn_server import ChatTCPServer
-from .seams import ADMISSION, ANSWERING, REFUSAL, Admission, Service, Serving
+from .ports import ADMISSION, ANSWERING, REFUSAL, Admission, Service, Serving
+from .server.connection import ChatTCPServer
+from .server.policy import CONNECTION
 from .sinks import open_sink
-from .terms import CONNECTION
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -10,7 +10,7 @@ from quart import websocket
 from ..delivery.session.dialogue import Answering
 from ..errors import BrokerError, RequestError
 from .errors import error_body
-from .seams import ADMISSION, ANSWERING, service
+from .ports import ADMISSION, ANSWERING, service
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

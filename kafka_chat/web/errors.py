@@ -17,7 +17,7 @@ from .bodies import json_answer, shape_error
 if TYPE_CHECKING:
     from quart import Quart, Request, Response, Websocket
 
-    from .seams import Serving
+    from .ports import Serving
 
 BROKER_RETRY_SECONDS = 5
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from ..delivery.ports import Sink
-from .hypercorn_server import ChatTCPServer
+from .server.connection import ChatTCPServer
+from .server.policy import terms_in
 from .sinks import OnConnection
-from .terms import terms_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,9 +15,9 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from ..delivery.ports import Disconnect
 from .connection import peer_of
 from .events_sink import open_events_sink, run_comments
-from .hypercorn_server import ChatTCPServer
-from .seams import ADMISSION, Admission
-from .terms import CONNECTION
+from .ports import ADMISSION, Admission
+from .server.connection import ChatTCPServer
+from .server.policy import CONNECTION
 
 if TYPE_CHECKING:
     from collections.abc import Callable

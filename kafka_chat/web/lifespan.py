@@ -9,7 +9,7 @@ from hypercorn.utils import LifespanFailureError
 from quart_trio.asgi import TrioASGILifespan
 
 from ..nursery import open_tasks
-from .terms import TERMS, Terms
+from .server.policy import TERMS, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, LifespanScope
     from quart_trio import QuartTrio
 
-    from .seams import Service
+    from .ports import Service
 
 _log = logging.getLogger("kafka_chat")
 

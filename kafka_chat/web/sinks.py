@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..delivery.records.frames import text_header, text_payloads
-from .hypercorn_server import ChatTCPServer
-from .hypercorn_websocket import ChatWSStream
-from .terms import CONNECTION, terms_in
+from .server.connection import ChatTCPServer
+from .server.policy import CONNECTION, terms_in
+from .server.websocket_stream import ChatWSStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable

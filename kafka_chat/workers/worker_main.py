@@ -59,7 +59,7 @@ async def _work(line_fd: int, bound: int) -> int:
         from hypercorn.utils import LifespanFailureError
 
         from ..application import create
-        from ..web.server import serve
+        from ..web.server.serve import serve
 
         stop, telemetry, asking = trio.Event(), Telemetry(), _Asking(line)
         telemetry.ask_all = asking.metrics_of_all

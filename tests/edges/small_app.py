@@ -16,11 +16,11 @@ from kafka_chat.delivery.ports import Disconnect, Inbox, Sink
 from kafka_chat.settings.model import Limits, ServerSettings, Settings
 from kafka_chat.telemetry.metrics import Telemetry
 from kafka_chat.web.connection import ChatWebsocketConnection
-from kafka_chat.web.hypercorn_server import install
 from kafka_chat.web.lifespan import ServiceLifespan
-from kafka_chat.web.seams import ADMISSION
-from kafka_chat.web.server import server_config
-from kafka_chat.web.terms import TERMS, Terms
+from kafka_chat.web.ports import ADMISSION
+from kafka_chat.web.server.connection import install
+from kafka_chat.web.server.policy import TERMS, Terms
+from kafka_chat.web.server.serve import server_config
 
 PATH = "/receive-message/client/ann"
 

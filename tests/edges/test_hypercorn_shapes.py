@@ -23,10 +23,10 @@ from hypercorn.trio.worker_context import WorkerContext
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import CloseConnection
 
-from kafka_chat.web.hypercorn_http2 import ChatStreamBuffer
-from kafka_chat.web.hypercorn_server import ChatTCPServer, install
-from kafka_chat.web.hypercorn_websocket import ChatWSStream
-from kafka_chat.web.terms import CONNECTION
+from kafka_chat.web.server.connection import ChatTCPServer, install
+from kafka_chat.web.server.http2 import ChatStreamBuffer
+from kafka_chat.web.server.policy import CONNECTION
+from kafka_chat.web.server.websocket_stream import ChatWSStream
 from tests.support.raw_client import Opcode, client_frame
 
 

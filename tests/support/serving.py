@@ -20,7 +20,7 @@ from kafka_chat.application import create
 from kafka_chat.service import open_service
 from kafka_chat.settings.model import Settings
 from kafka_chat.settings.sources import variable
-from kafka_chat.web.server import serve
+from kafka_chat.web.server.serve import serve
 
 from .http_client import http
 from .leaks import nothing_left

@@ -14,8 +14,8 @@ from ..http_connection import EventStream
 from ..openapi import add_to_operation, refuses
 from ..parameter_documents import CHATS, CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL
 from ..parameters import parse_wishes
+from ..ports import ADMISSION, service
 from ..raw_path import rest_of_path
-from ..seams import ADMISSION, service
 
 if TYPE_CHECKING:
     from ..app import ChatApp

@@ -11,7 +11,7 @@ from quart_schema import document_response, tag
 from ..bodies import json_answer
 from ..errors import BROKER_RETRY_SECONDS
 from ..openapi import example
-from ..seams import service
+from ..ports import service
 
 health = Blueprint("health", __name__)
 

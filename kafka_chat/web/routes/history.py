@@ -19,8 +19,8 @@ from ...errors import RequestError
 from ..openapi import add_to_operation, refuses
 from ..parameter_documents import CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL, parameter
 from ..parameters import REWIND, Query, start_of, until_ms
+from ..ports import service
 from ..raw_path import name_in_path
-from ..seams import service
 
 if TYPE_CHECKING:
     from ...delivery.history.pages import Page

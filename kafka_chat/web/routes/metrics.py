@@ -7,7 +7,7 @@ from quart_schema import tag
 
 from ...telemetry.metrics import METRICS_CONTENT_TYPE
 from ..openapi import add_to_operation
-from ..seams import service
+from ..ports import service
 
 metrics = Blueprint("metrics", __name__)
 

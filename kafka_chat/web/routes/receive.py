@@ -17,8 +17,8 @@ from ..errors import upgrade_required
 from ..openapi import add_to_operation, refuses, speaks
 from ..parameter_documents import CHATS, CURSOR, FROM, HEARTBEAT, META, REWIND_BY, SENDERS, TAGS, UNTIL
 from ..parameters import parse_wishes
+from ..ports import ADMISSION, REFUSAL, service
 from ..raw_path import rest_of_path
-from ..seams import ADMISSION, REFUSAL, service
 
 receive = Blueprint("receive", __name__)
 

@@ -15,8 +15,8 @@ from ..bodies import json_answer, parse_json, read_body
 from ..dialogue import answer_messages
 from ..errors import upgrade_required
 from ..openapi import example, refuses, speaks
+from ..ports import service
 from ..raw_path import name_in_path
-from ..seams import service
 
 if TYPE_CHECKING:
     from ...delivery.writes.sending import Sending

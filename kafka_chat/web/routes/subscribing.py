@@ -15,8 +15,8 @@ from ...errors import RequestError
 from ..bodies import json_answer
 from ..dialogue import answer_messages
 from ..openapi import add_to_operation, example, refuses, speaks
+from ..ports import service
 from ..raw_path import decoded_name, rest_of_path
-from ..seams import service
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Self
 
-from ..settings.model import Limits
-from ..telemetry.metrics import Telemetry
-from .pulse import Pulse
+from ...settings.model import Limits
+from ...telemetry.metrics import Telemetry
+from .keepalive import Pulse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

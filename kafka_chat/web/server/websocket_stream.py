@@ -11,7 +11,7 @@ from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
 
-from .terms import CONNECTION, terms_in
+from .policy import CONNECTION, terms_in
 
 if TYPE_CHECKING:
     from collections import deque
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hypercorn.typing import WebsocketAcceptEvent
     from wsproto.events import Event as WSProtoEvent
 
-    from .hypercorn_server import ChatTCPServer
+    from .connection import ChatTCPServer
 
 EVENTS_A_TURN = 32  # 64 KiB of tiny frames are 10,000 events and a fifth of a second; others run in between
 FAILED_SECONDS = 0.5  # for a client that broke the rules to read why

@@ -25,11 +25,11 @@ from hypercorn.protocol.h11 import H11WSConnection
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import EventWrapper
 
-from ..delivery.records.frames import PING
-from .hypercorn_http2 import ChatStreamBuffer
-from .hypercorn_websocket import ChatWSStream
-from .terms import CONNECTION, terms_in
+from ...delivery.records.frames import PING
+from .http2 import ChatStreamBuffer
+from .policy import CONNECTION, terms_in
 from .tls import OwedTransport
+from .websocket_stream import ChatWSStream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 if TYPE_CHECKING:
-    from ..settings.model import Limits
+    from ...settings.model import Limits
 
 LOOKS = 4  # how often a connection is looked at within the shortest limit: a limit is kept up to a quarter late
 TURNS = 16  # a look at all connections is spread over so many turns of the loop

@@ -9,14 +9,14 @@ import hypercorn.trio
 import trio
 from hypercorn.config import Config
 
-from .hypercorn_server import install
+from .connection import install
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from hypercorn.typing import Framework
 
-    from ..settings.model import Settings
+    from ...settings.model import Settings
 
 BACKLOG = 2048  # connections that wait to be accepted: all clients come back at once after a restart
 

@@ -1,0 +1,1 @@
+"""hypercorn, adapted: all that knows the server's insides."""
