@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 from quart import Quart, Websocket, request
 from quart_trio import QuartTrio
 
-from .connection import ChatWebsocketConnection
 from .errors import answer_errors
-from .http_connection import ChatHTTPConnection
 from .lifespan import ServiceLifespan
 from .openapi import document
 from .origins import Origins
@@ -22,6 +20,8 @@ from .routes.page import page
 from .routes.receive import receive
 from .routes.sending import sending
 from .routes.subscribing import subscribing
+from .streams.event_stream import ChatHTTPConnection
+from .streams.websocket import ChatWebsocketConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable

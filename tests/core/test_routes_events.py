@@ -13,7 +13,7 @@ from kafka_chat.delivery.ports import Disconnect
 from kafka_chat.delivery.records.formats import Form
 from kafka_chat.delivery.session.options import Wishes
 from kafka_chat.settings.model import AccessSettings, Settings
-from kafka_chat.web.events_sink import COMMENT, SILENCE_SECONDS, AsgiEventsSink, run_comments
+from kafka_chat.web.streams.event_sink import COMMENT, SILENCE_SECONDS, AsgiEventsSink, run_comments
 from tests.core.test_routes_receive import bad_names
 from tests.support.fake_service import FakeService, app_with_service, ask
 

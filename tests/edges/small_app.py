@@ -15,12 +15,12 @@ from quart_trio import QuartTrio
 from kafka_chat.delivery.ports import Disconnect, Inbox, Sink
 from kafka_chat.settings.model import Limits, ServerSettings, Settings
 from kafka_chat.telemetry.metrics import Telemetry
-from kafka_chat.web.connection import ChatWebsocketConnection
 from kafka_chat.web.lifespan import ServiceLifespan
 from kafka_chat.web.ports import ADMISSION
 from kafka_chat.web.server.connection import install
 from kafka_chat.web.server.policy import TERMS, Terms
 from kafka_chat.web.server.serve import server_config
+from kafka_chat.web.streams.websocket import ChatWebsocketConnection
 
 PATH = "/receive-message/client/ann"
 

@@ -17,11 +17,11 @@ from h2.events import DataReceived, ResponseReceived, StreamEnded
 from quart import request
 
 from kafka_chat.settings.model import Limits
-from kafka_chat.web.events_sink import AsgiEventsSink, ConnectionEventsSink
-from kafka_chat.web.http_connection import ChatHTTPConnection, EventStream
 from kafka_chat.web.ports import ADMISSION
 from kafka_chat.web.server.connection import ChatTCPServer
 from kafka_chat.web.server.policy import CONNECTION
+from kafka_chat.web.streams.event_sink import AsgiEventsSink, ConnectionEventsSink
+from kafka_chat.web.streams.event_stream import ChatHTTPConnection, EventStream
 from tests.edges.small_app import Served, serving_small
 from tests.support.raw_client import open_raw
 

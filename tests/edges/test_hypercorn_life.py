@@ -27,7 +27,7 @@ from kafka_chat.settings.model import ServerSettings, Settings
 from kafka_chat.web.ports import ADMISSION
 from kafka_chat.web.server.connection import LINGER_SECONDS, ChatTCPServer
 from kafka_chat.web.server.serve import serve
-from kafka_chat.web.sinks import AsgiSink
+from kafka_chat.web.streams.websocket_sink import AsgiSink
 from tests.edges.small_app import PATH, SmallService, serving_small, small_app
 from tests.support.raw_client import Opcode, client_frame, close_code, handshake_request, open_raw
 

@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from kafka_chat.delivery.ports import Disconnect
 from kafka_chat.delivery.records.frames import text_header
 from kafka_chat.settings.model import Limits
-from kafka_chat.web.sinks import AsgiSink, ConnectionSink, cut_reason
+from kafka_chat.web.streams.websocket_sink import AsgiSink, ConnectionSink, cut_reason
 from tests.edges.small_app import PATH, serving_small
 from tests.support.raw_client import Opcode, client_frame, close_code, open_raw
 from tests.support.tasks import tasks

@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.delivery.records.frames import text_header
 from kafka_chat.settings.model import Limits
-from kafka_chat.web.sinks import ConnectionSink
+from kafka_chat.web.streams.websocket_sink import ConnectionSink
 from tests.edges.small_app import PATH, serving_small
 from tests.support.raw_client import Frame, Opcode, RawClient, close_code, handshake_request, open_raw
 

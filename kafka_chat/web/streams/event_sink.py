@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from ..delivery.ports import Sink
-from .server.connection import ChatTCPServer
-from .server.policy import terms_in
-from .sinks import OnConnection
+from ...delivery.ports import Sink
+from ..server.connection import ChatTCPServer
+from ..server.policy import terms_in
+from .websocket_sink import OnConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..delivery.records.frames import text_header, text_payloads
-from .server.connection import ChatTCPServer
-from .server.policy import CONNECTION, terms_in
-from .server.websocket_stream import ChatWSStream
+from ...delivery.records.frames import text_header, text_payloads
+from ..server.connection import ChatTCPServer
+from ..server.policy import CONNECTION, terms_in
+from ..server.websocket_stream import ChatWSStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hypercorn.typing import ASGISendCallable, ASGISendEvent, WebsocketScope
 
-    from ..delivery.ports import Sink
+    from ...delivery.ports import Sink
 
 REASON_BYTES = 123  # a control frame's payload has 125, two are the code: RFC 6455 section 5.5
 

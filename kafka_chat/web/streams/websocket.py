@@ -9,12 +9,12 @@ import trio
 from quart.asgi import ASGIWebsocketConnection
 from quart_trio.asgi import TrioASGIWebsocketConnection
 
-from ..delivery.ports import Disconnect, Sink
-from ..delivery.session.notices import SUBPROTOCOL
-from .ports import ADMISSION, ANSWERING, REFUSAL, Admission, Service, Serving
-from .server.connection import ChatTCPServer
-from .server.policy import CONNECTION
-from .sinks import open_sink
+from ...delivery.ports import Disconnect, Sink
+from ...delivery.session.notices import SUBPROTOCOL
+from ..ports import ADMISSION, ANSWERING, REFUSAL, Admission, Service, Serving
+from ..server.connection import ChatTCPServer
+from ..server.policy import CONNECTION
+from .websocket_sink import open_sink
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope, WebsocketScope
     from quart_trio import QuartTrio
 
-    from ..delivery.session.dialogue import Answering
-    from ..delivery.session.live_socket import Close
+    from ...delivery.session.dialogue import Answering
+    from ...delivery.session.live_socket import Close
 
 
 class DrainingService(Service, Protocol):

@@ -12,12 +12,12 @@ from quart import Response
 from quart.utils import encode_headers
 from quart_trio.asgi import TrioASGIHTTPConnection
 
-from ..delivery.ports import Disconnect
-from .connection import peer_of
-from .events_sink import open_events_sink, run_comments
-from .ports import ADMISSION, Admission
-from .server.connection import ChatTCPServer
-from .server.policy import CONNECTION
+from ...delivery.ports import Disconnect
+from ..ports import ADMISSION, Admission
+from ..server.connection import ChatTCPServer
+from ..server.policy import CONNECTION
+from .event_sink import open_events_sink, run_comments
+from .websocket import peer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from quart import Quart
     from quart.typing import ResponseTypes
 
-    from ..delivery.ports import Sink
-    from .connection import DrainingService
+    from ...delivery.ports import Sink
+    from .websocket import DrainingService
 
 NO_CODE = 1005  # what a session that ends without a close frame tells the operator
 
