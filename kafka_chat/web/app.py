@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from quart import Quart, Websocket, request
 from quart_trio import QuartTrio
 
-from .errors import answer_errors
 from .lifespan import ServiceLifespan
 from .openapi import document
-from .origins import Origins
-from .raw_path import RestConverter
+from .requests.errors import answer_errors
+from .requests.origins import Origins
+from .requests.raw_path import RestConverter
 from .routes.events import events
 from .routes.health import health
 from .routes.history import history

@@ -9,8 +9,8 @@ from quart import websocket
 
 from ..delivery.session.dialogue import Answering
 from ..errors import BrokerError, RequestError
-from .errors import error_body
 from .ports import ADMISSION, ANSWERING, service
+from .requests.errors import error_body
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -16,7 +16,7 @@ from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
 from kafka_chat.delivery.records.formats import Form
 from kafka_chat.delivery.session.options import NONE, Wishes
 from kafka_chat.errors import RequestError
-from kafka_chat.web.parameters import Query, parse_wishes
+from kafka_chat.web.requests.parameters import Query, parse_wishes
 
 NAMES = ChatNames("kafka.chat.")
 NOW = 1_764_064_800_123  # 2025-11-25T10:00:00.123Z

@@ -12,9 +12,9 @@ from ...chat.names import parse_username
 from ...delivery.records.formats import Form
 from ..openapi import add_to_operation, refuses
 from ..parameter_documents import CHATS, CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL
-from ..parameters import parse_wishes
 from ..ports import ADMISSION, service
-from ..raw_path import rest_of_path
+from ..requests.parameters import parse_wishes
+from ..requests.raw_path import rest_of_path
 from ..streams.event_stream import EventStream
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ import msgspec
 from quart import Blueprint, Response
 from quart_schema import document_response, tag
 
-from ..bodies import json_answer
-from ..errors import BROKER_RETRY_SECONDS
 from ..openapi import example
 from ..ports import service
+from ..requests.bodies import json_answer
+from ..requests.errors import BROKER_RETRY_SECONDS
 
 health = Blueprint("health", __name__)
 

@@ -18,9 +18,9 @@ from ...delivery.history.pages import PageAsked
 from ...errors import RequestError
 from ..openapi import add_to_operation, refuses
 from ..parameter_documents import CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL, parameter
-from ..parameters import REWIND, Query, start_of, until_ms
 from ..ports import service
-from ..raw_path import name_in_path
+from ..requests.parameters import REWIND, Query, start_of, until_ms
+from ..requests.raw_path import name_in_path
 
 if TYPE_CHECKING:
     from ...delivery.history.pages import Page

@@ -13,12 +13,12 @@ from ...delivery.records.formats import Form
 from ...delivery.session.live_socket import Close
 from ...delivery.session.notices import SUBPROTOCOL
 from ...errors import Overloaded, RequestError
-from ..errors import upgrade_required
 from ..openapi import add_to_operation, refuses, speaks
 from ..parameter_documents import CHATS, CURSOR, FROM, HEARTBEAT, META, REWIND_BY, SENDERS, TAGS, UNTIL
-from ..parameters import parse_wishes
 from ..ports import ADMISSION, REFUSAL, service
-from ..raw_path import rest_of_path
+from ..requests.errors import upgrade_required
+from ..requests.parameters import parse_wishes
+from ..requests.raw_path import rest_of_path
 
 receive = Blueprint("receive", __name__)
 

@@ -11,12 +11,12 @@ from werkzeug.exceptions import Forbidden
 
 from ...chat.names import check_username
 from ...delivery.ports import Published
-from ..bodies import json_answer, parse_json, read_body
 from ..dialogue import answer_messages
-from ..errors import upgrade_required
 from ..openapi import example, refuses, speaks
 from ..ports import service
-from ..raw_path import name_in_path
+from ..requests.bodies import json_answer, parse_json, read_body
+from ..requests.errors import upgrade_required
+from ..requests.raw_path import name_in_path
 
 if TYPE_CHECKING:
     from ...delivery.writes.sending import Sending

@@ -8,15 +8,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
-from ..chat.cursor import joined
-from ..chat.cursor import parse as parse_cursor
-from ..delivery.audience.starts import EARLIEST, LATEST, Earliest, Latest, Since
-from ..delivery.records.formats import Form
-from ..delivery.session.options import Wishes
-from ..errors import RequestError
+from ...chat.cursor import joined
+from ...chat.cursor import parse as parse_cursor
+from ...delivery.audience.starts import EARLIEST, LATEST, Earliest, Latest, Since
+from ...delivery.records.formats import Form
+from ...delivery.session.options import Wishes
+from ...errors import RequestError
 
 if TYPE_CHECKING:
-    from ..chat.names import ChatNames
+    from ...chat.names import ChatNames
 
 REPEATED = 100  # chats, tags, senders
 REWIND = 1000

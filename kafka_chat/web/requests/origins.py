@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from quart import websocket
 
-from ..errors import RequestError
+from ...errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

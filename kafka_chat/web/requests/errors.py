@@ -11,13 +11,13 @@ from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing.exceptions import WebsocketMismatch
 
-from ..errors import BrokerError, RequestError
+from ...errors import BrokerError, RequestError
 from .bodies import json_answer, shape_error
 
 if TYPE_CHECKING:
     from quart import Quart, Request, Response, Websocket
 
-    from .ports import Serving
+    from ..ports import Serving
 
 BROKER_RETRY_SECONDS = 5
 

@@ -10,7 +10,7 @@ import msgspec
 from quart import Response, current_app, request
 from werkzeug.exceptions import UnsupportedMediaType
 
-from ..errors import RequestError
+from ...errors import RequestError
 
 Model = TypeVar("Model", bound=msgspec.Struct)
 

@@ -12,7 +12,7 @@ from quart import has_websocket_context, request, websocket
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import BaseConverter
 
-from ..errors import RequestError
+from ...errors import RequestError
 
 
 class RestConverter(BaseConverter):

@@ -1,0 +1,1 @@
+"""What a request says, checked, and how it is refused."""
