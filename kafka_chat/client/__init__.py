@@ -1,9 +1,9 @@
 """A client of the service on trio: a user's messages, each once, and what is asked over HTTP."""
 
 from .address import quoted
-from .asking import Away, Refused, ask, subscribe
 from .chat import Chat, open_chat
 from .events import Event, Gap, Heartbeat, Hello, Live, Message, Sent, Subscribed, Unsubscribed
+from .http_api import Away, Refused, ask, subscribe
 
 __all__ = [
     "Away",

@@ -11,10 +11,9 @@ import trio
 
 from ..nursery import open_tasks
 from .address import Address, address_of, quoted
-from .arrivals import Arrivals
-from .asked import Asked, in_frame
-from .asking import ANSWER_SECONDS, Away, Refused, subscribe
+from .backoff import Pauses
 from .connection import LOST, Closed, Connection, open_connection
+from .event_queue import Arrivals
 from .events import (
     Answer,
     Event,
@@ -31,14 +30,15 @@ from .events import (
     parse_bare_frame,
     parse_frame,
 )
-from .pauses import Pauses
-from .place import Place
+from .http_api import ANSWER_SECONDS, Away, Refused, subscribe
+from .progress import Place
+from .query import Asked, in_frame
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-    from .asked import Moment
     from .events import Control, Message
+    from .query import Moment
 
 STEADY_SECONDS = 30.0  # a connection that lasted so long is no failed try
 LATE_SECONDS = 5.0  # how late a heartbeat may be

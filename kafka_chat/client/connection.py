@@ -13,7 +13,7 @@ import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
 from ..nursery import open_tasks
-from .asking import Away, Refused, refusal, unreached
+from .http_api import Away, Refused, refusal, unreached
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 from quart import Quart, Websocket, request
 from quart_trio import QuartTrio
 
+from .documents.openapi import document
 from .lifespan import ServiceLifespan
-from .openapi import document
 from .requests.errors import answer_errors
 from .requests.origins import Origins
 from .requests.raw_path import RestConverter
-from .routes.events import events
+from .routes.browser_client import browser_client
 from .routes.health import health
 from .routes.history import history
 from .routes.metrics import metrics
-from .routes.page import page
 from .routes.receive import receive
+from .routes.receive_events import events
 from .routes.sending import sending
 from .routes.subscribing import subscribing
 from .streams.event_stream import ChatHTTPConnection
@@ -90,7 +90,7 @@ def create_app(settings: Settings) -> ChatApp:
     app.url_map.converters["rest"] = RestConverter
     app.url_map.merge_slashes = False  # an empty name is answered as one, by no redirect
     app.before_request(_read_whole_body)
-    for blueprint in (receive, events, history, subscribing, sending, health, metrics, page):
+    for blueprint in (receive, events, history, subscribing, sending, health, metrics, browser_client):
         app.register_blueprint(blueprint)
     answer_errors(app)
     document(app)

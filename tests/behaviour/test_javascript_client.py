@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.conformance.client import Client
 
-CLIENT = Path(kafka_chat.web.__file__).with_name("page") / "kafka-chat.js"
+CLIENT = Path(kafka_chat.web.__file__).with_name("browser_client") / "kafka-chat.js"
 COMMAND = Path(__file__).parents[1] / "conformance" / "javascript_client.mjs"
 ROOM = Chat("room1")
 BEGINNING = cursor_of({ROOM: [0]})

@@ -2,7 +2,7 @@
 
 import { parseArgs } from "node:util";
 
-import { KafkaChat } from "../../kafka_chat/web/page/kafka-chat.js";
+import { KafkaChat } from "../../kafka_chat/web/browser_client/kafka-chat.js";
 
 const text = { type: "string" };
 const texts = { type: "string", multiple: true, default: [] };

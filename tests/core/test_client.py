@@ -10,7 +10,7 @@ import pytest
 
 from kafka_chat.client import Away, Refused, quoted
 from kafka_chat.client.address import address_of
-from kafka_chat.client.asking import refusal, unreached
+from kafka_chat.client.http_api import refusal, unreached
 from kafka_chat.errors import SettingsError
 
 ADDRESS = address_of("http://127.0.0.1:8001")

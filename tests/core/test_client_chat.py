@@ -13,8 +13,8 @@ import trio.testing
 from trio_websocket import WebSocketConnection, wrap_client_stream, wrap_server_stream
 
 from kafka_chat.client import Away, Chat, Gap, Heartbeat, Hello, Live, Message, Refused, Subscribed, open_chat
-from kafka_chat.client.arrivals import QUEUED_EVENTS, Arrivals
 from kafka_chat.client.connection import PONG_SECONDS, QUIET_SECONDS, SILENT, Connection
+from kafka_chat.client.event_queue import QUEUED_EVENTS, Arrivals
 from tests.conformance.service import Chat as Room
 from tests.conformance.service import FakeService, Visit, cursor_of, open_fake_service
 

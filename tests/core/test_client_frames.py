@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kafka_chat.client.asked import Asked
 from kafka_chat.client.events import Failed, Gap, Hello, Live, Message, NotUnderstood, Subscribed, parse_bare_frame, parse_frame
+from kafka_chat.client.query import Asked
 from tests.conformance.service import Chat
 
 ROOM = Chat("room1")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kafka_chat.chat.cursor import parse
 from kafka_chat.client.events import Gap, Heartbeat, Hello, Live, Message, parse_frame
-from kafka_chat.client.place import Place
+from kafka_chat.client.progress import Place
 from tests.conformance.service import Chat, cursor_of
 
 ROOM = Chat("room1")

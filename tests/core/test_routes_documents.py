@@ -14,10 +14,10 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import kafka_chat.web
 from kafka_chat.settings.model import KafkaSettings, Settings
-from kafka_chat.web.openapi import ASSETS
+from kafka_chat.web.documents.openapi import ASSETS
 from tests.support.fake_service import app_with_service, ask
 
-ASSETS_DIRECTORY = Path(kafka_chat.web.__file__).with_name("assets")
+ASSETS_DIRECTORY = Path(kafka_chat.web.__file__).with_name("documents") / "assets"
 ERROR = {"$ref": "#/components/schemas/ErrorBody"}
 OPERATIONS = {
     ("/receive-message/client/{username}", "get"): {"101", "400", "403", "426", "500", "503"},

@@ -11,7 +11,7 @@ import kafka_chat.web
 from kafka_chat.settings.model import AccessSettings, Settings
 from tests.support.fake_service import app_with_service, ask
 
-CLIENT = Path(kafka_chat.web.__file__).with_name("page") / "kafka-chat.js"
+CLIENT = Path(kafka_chat.web.__file__).with_name("browser_client") / "kafka-chat.js"
 
 
 async def test_the_client_is_served_as_a_module_that_any_page_may_load():
@@ -43,4 +43,4 @@ def test_the_client_is_in_the_wheel(tmp_path: Path):
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=root, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    assert "kafka_chat/web/page/kafka-chat.js" in zipfile.ZipFile(wheel).namelist()
+    assert "kafka_chat/web/browser_client/kafka-chat.js" in zipfile.ZipFile(wheel).namelist()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kafka_chat.cli.terminal import colours_wanted, harmless, message_line
 from kafka_chat.client import Message
-from kafka_chat.client.pauses import LONGEST_PAUSE_SECONDS, Pauses
+from kafka_chat.client.backoff import LONGEST_PAUSE_SECONDS, Pauses
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

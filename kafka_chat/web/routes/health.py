@@ -8,7 +8,7 @@ import msgspec
 from quart import Blueprint, Response
 from quart_schema import document_response, tag
 
-from ..openapi import example
+from ..documents.openapi import example
 from ..ports import service
 from ..requests.bodies import json_answer
 from ..requests.errors import BROKER_RETRY_SECONDS

@@ -16,8 +16,8 @@ from quart_schema import tag
 from ...chat.cursor import joined, parse
 from ...delivery.history.pages import PageAsked
 from ...errors import RequestError
-from ..openapi import add_to_operation, refuses
-from ..parameter_documents import CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL, parameter
+from ..documents.openapi import add_to_operation, refuses
+from ..documents.parameter_docs import CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL, parameter
 from ..ports import service
 from ..requests.parameters import REWIND, Query, start_of, until_ms
 from ..requests.raw_path import name_in_path

@@ -6,7 +6,7 @@ from quart import Blueprint, Response
 from quart_schema import tag
 
 from ...telemetry.metrics import METRICS_CONTENT_TYPE
-from ..openapi import add_to_operation
+from ..documents.openapi import add_to_operation
 from ..ports import service
 
 metrics = Blueprint("metrics", __name__)

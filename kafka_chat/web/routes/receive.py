@@ -13,8 +13,8 @@ from ...delivery.records.formats import Form
 from ...delivery.session.live_socket import Close
 from ...delivery.session.notices import SUBPROTOCOL
 from ...errors import Overloaded, RequestError
-from ..openapi import add_to_operation, refuses, speaks
-from ..parameter_documents import CHATS, CURSOR, FROM, HEARTBEAT, META, REWIND_BY, SENDERS, TAGS, UNTIL
+from ..documents.openapi import add_to_operation, refuses, speaks
+from ..documents.parameter_docs import CHATS, CURSOR, FROM, HEARTBEAT, META, REWIND_BY, SENDERS, TAGS, UNTIL
 from ..ports import ADMISSION, REFUSAL, service
 from ..requests.errors import upgrade_required
 from ..requests.parameters import parse_wishes

@@ -11,12 +11,12 @@ from werkzeug.exceptions import Forbidden
 
 from ...chat.names import check_username
 from ...delivery.ports import Published
-from ..dialogue import answer_messages
-from ..openapi import example, refuses, speaks
+from ..documents.openapi import example, refuses, speaks
 from ..ports import service
 from ..requests.bodies import json_answer, parse_json, read_body
 from ..requests.errors import upgrade_required
 from ..requests.raw_path import name_in_path
+from .dialogue import answer_messages
 
 if TYPE_CHECKING:
     from ...delivery.writes.sending import Sending

@@ -12,11 +12,11 @@ from werkzeug.exceptions import MethodNotAllowed
 from ...chat.names import parse_username
 from ...delivery.writes.subscriptions import FollowedChat  # noqa: TC001 - msgspec reads the annotation
 from ...errors import RequestError
-from ..dialogue import answer_messages
-from ..openapi import add_to_operation, example, refuses, speaks
+from ..documents.openapi import add_to_operation, example, refuses, speaks
 from ..ports import service
 from ..requests.bodies import json_answer
 from ..requests.raw_path import decoded_name, rest_of_path
+from .dialogue import answer_messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,12 +7,12 @@ from pathlib import Path
 from quart import Blueprint, Response, send_from_directory
 from quart_schema import hide
 
-page = Blueprint("page", __name__)
+browser_client = Blueprint("browser_client", __name__)
 
-_FOLDER = Path(__file__).parents[1] / "page"
+_FOLDER = Path(__file__).parents[1] / "browser_client"
 
 
-@page.get("/kafka-chat.js")
+@browser_client.get("/kafka-chat.js")
 @hide
 async def show_client() -> Response:
     """Return the module; it is asked for again each time, by its tag, for it goes with the service's version."""

@@ -15,7 +15,7 @@ from msgspec.json import schema_components
 from quart import Blueprint, abort, request, send_from_directory
 from quart_schema import Info, OpenAPIProvider, QuartSchema, Tag, document_response, hide
 
-from .requests.errors import ErrorBody
+from ..requests.errors import ErrorBody
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

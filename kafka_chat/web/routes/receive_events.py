@@ -10,8 +10,8 @@ from quart_schema import tag
 
 from ...chat.names import parse_username
 from ...delivery.records.formats import Form
-from ..openapi import add_to_operation, refuses
-from ..parameter_documents import CHATS, CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL
+from ..documents.openapi import add_to_operation, refuses
+from ..documents.parameter_docs import CHATS, CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL
 from ..ports import ADMISSION, service
 from ..requests.parameters import parse_wishes
 from ..requests.raw_path import rest_of_path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .requests.parameters import REPEATED, REWIND
+from ..requests.parameters import REPEATED, REWIND
 
 Fragment = dict[str, Any]
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from quart import websocket
 
-from ..delivery.session.dialogue import Answering
-from ..errors import BrokerError, RequestError
-from .ports import ADMISSION, ANSWERING, service
-from .requests.errors import error_body
+from ...delivery.session.dialogue import Answering
+from ...errors import BrokerError, RequestError
+from ..ports import ADMISSION, ANSWERING, service
+from ..requests.errors import error_body
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ..telemetry.metrics import Telemetry
+    from ...telemetry.metrics import Telemetry
 
 
 def answer_messages(
