@@ -28,8 +28,8 @@ from .delivery.session.context import SessionContext
 from .delivery.session.dialogue import Dialogue
 from .delivery.session.first_frame import cursor_told
 from .delivery.session.live_socket import Close, LiveSocket
-from .delivery.session.options import NONE, Wishes
-from .delivery.session.resumable_session import WishedSession
+from .delivery.session.options import DEFAULT_OPTIONS, SessionOptions
+from .delivery.session.resumable_session import ResumableSession
 from .delivery.session.session import Session
 from .delivery.writes.sending import Sending
 from .delivery.writes.subscriptions import Subscriptions
@@ -75,11 +75,11 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 class Place:
     """A place for one client; given back when the block ends."""
 
-    def __init__(self, service: Service, username: str, wishes: Wishes) -> None:
+    def __init__(self, service: Service, username: str, options: SessionOptions) -> None:
         self.username = username
-        self.wishes = wishes
+        self.options = options
         self._service = service
-        self._catching_up = wishes.catches_up
+        self._catching_up = options.reads_past
         service.places_taken += 1
         service.catching_up += self._catching_up
 
@@ -160,12 +160,12 @@ class Service:
         self._shutdown: Callable[[], Awaitable[None]] | None = None
         self._shutdown_known = trio.Event()
 
-    def admit(self, username: str, wishes: Wishes = NONE) -> Place:
+    def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS) -> Place:
         """Take a place for one client.
 
         Args:
             username: whose it is.
-            wishes: what it asks for.
+            options: what it asks for.
 
         Raises:
             Overloaded: all are taken, too many catch up, or the service drains.
@@ -174,9 +174,9 @@ class Service:
             raise Overloaded("the service restarts; come again", retry_after_seconds=1)
         if self.places_taken >= self.places:
             raise Overloaded(f"all {self.places} places for WebSockets are taken (limits.connections); come again")
-        if wishes.catches_up and self.catching_up >= (most := self.settings.limits.catching_up):
+        if options.reads_past and self.catching_up >= (most := self.settings.limits.catching_up):
             raise Overloaded(f"{most} clients are catching up (limits.catching_up); come again", retry_after_seconds=2)
-        return Place(self, username, wishes)
+        return Place(self, username, options)
 
     async def run_session(self, admission: Admission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
         """Fix where it begins, accept, and deliver until the client is gone or the service ends.
@@ -187,30 +187,30 @@ class Service:
             inbox: what the client says.
             peer: its address, for the operator.
         """
-        wishes = admission.wishes
-        if wishes.cursor_in_frame:
+        options = admission.options
+        if options.cursor_in_frame:
             sink = await accept()
             told = await cursor_told(sink, inbox)
             if told is None:
                 return
-            wishes, accept = replace(wishes, cursor=told, cursor_in_frame=False), partial(_accepted, sink)
-        session = self._session(admission, wishes)
+            options, accept = replace(options, cursor=told, cursor_in_frame=False), partial(_accepted, sink)
+        session = self._session(admission, options)
         settled_by = trio.current_time() + SETTLE_SECONDS
         with trio.move_on_at(settled_by):
             await self._subscription_log.wait_ready()
-            if wishes.cursor is not None and wishes.cursor.cluster in (None, self._cluster):
+            if options.cursor is not None and options.cursor.cluster in (None, self._cluster):
                 with suppress(TopicGone):  # made anew: nobody knows more than we
-                    await self._subscription_log.passed(wishes.cursor.subscriptions - 1)
+                    await self._subscription_log.passed(options.cursor.subscriptions - 1)
         with self._present(session), self._audience.joined(session, known=self._subscription_log.ready):
             await self._audience.settle(session, seconds=max(0.0, settled_by - trio.current_time()))
             await self._attend(session, accept=accept, inbox=inbox, peer=peer)
 
-    def _session(self, admission: Admission, wishes: Wishes) -> Session:
+    def _session(self, admission: Admission, options: SessionOptions) -> Session:
         common: dict[str, Any] = {"page_reads": self._page_reads, "memory": self._memory, "telemetry": self.telemetry}
         common |= {"session_id": token_hex(4), "username": admission.username}
-        if wishes.none:
+        if options.is_default:
             return Session(**common)
-        return WishedSession(wishes, self._surroundings, caught_up=admission.caught_up, **common)
+        return ResumableSession(options, self._surroundings, caught_up=admission.caught_up, **common)
 
     async def run_dialogue(
         self, admission: Admission, *, answering: Answering, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str

@@ -65,7 +65,7 @@ class Lookup(Protocol):
 
 
 class Tail(Protocol):
-    """Follows topics at their live end. One thread owns its Consumer; these two leave wishes for it."""
+    """Follows topics at their live end. One thread owns its Consumer; these two leave requests for it."""
 
     def follow(self, topic: str) -> None:
         """Want a topic, existing or not, followed; `TailListener` is told what is found. Idempotent."""
@@ -83,15 +83,15 @@ class TailListener(Protocol):
         Called again with more partitions of the same `topic_id` where some are added later.
 
         Args:
-            topic: as wished.
+            topic: as asked for.
             topic_id: its identity.
-            starts: partition -> first offset that will be appended: its last stable offset, asked after the wish.
-            created: these partitions are known to have come to life after the wish (absent in two listings a second
+            starts: partition -> first offset that will be appended: its last stable offset, asked after the request.
+            created: these partitions are known to have come to life after the request (absent in two listings a second
                 apart, or added to a known topic): then their starts are 0.
         """
 
     def topic_missing(self, topic: str) -> None:
-        """A listing that was asked for after the wish lacks this topic. Told once, until it is opened."""
+        """A listing that was asked for after the request lacks this topic. Told once, until it is opened."""
 
     def topic_lost(self, topic: str, topic_id: str, cause: LossCause | None) -> None:
         """The topic was deleted (None), or another one has taken its name (`RECREATED`); its logs are closed.

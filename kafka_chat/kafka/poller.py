@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..chat.partition_key import PartitionKey
     from .connect import ClientConfig
 
-# How long a poll waits for the first record. It ends at once when one comes, so this is no delay of delivery; but wishes
+# How long a poll waits for the first record. It ends at once when one comes, so this is no delay of delivery; but requests
 # and cancellation wait for it. 1% of a core at 20 ms.
 POLL_SECONDS = 0.02
 FETCH_WAIT_MS = 20  # a new partition waits for the fetch that is open; 0.2% of a core at 50, 0.5% at 10

@@ -1,8 +1,8 @@
 """Follows topics at their live end, and tells what becomes of them.
 
-Three run beside each other: the Pollers' threads, which read; a task that looks up what was wished a moment ago; and a
+Three run beside each other: the Pollers' threads, which read; a task that looks up what was requested a moment ago; and a
 task that looks once a second at everything else that is followed. The two tasks never have the same topic in hand, change
-what they know only between two checkpoints, and after each await ask anew whether the topic is still wished.
+what they know only between two checkpoints, and after each await ask again whether the topic is still requested.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 1.0  # how often everything is looked at
 CALLED_SECONDS = 0.25  # how soon again, at the earliest, where something calls for it
-AGAIN_SECONDS = 0.05  # how soon a new wish is looked up again that is not settled yet
+AGAIN_SECONDS = 0.05  # how soon a new request is looked up again that is not settled yet
 TOPICS_A_LOOK = 500  # describing so many takes 13 ms; where more are followed they take turns
 LEADER_SECONDS = 1.0  # how long a topic that was made a moment ago may lack leaders before it is opened without them
 ABSENT_SECONDS = 1.0  # how far two listings that lack a topic are apart before it is taken for absent
@@ -49,13 +49,13 @@ STUCK_SECONDS = 5.0  # how long the thread may take for a round
 
 @dataclass(eq=False, slots=True)
 class _Followed:
-    """One wish, and what is known of its topic; a topic wished again is another one.
+    """One request, and what is known of its topic; a topic requested again is another one.
 
     Attributes:
-        topic: as wished.
-        wished: when; `trio.current_time()`, like all times here.
+        topic: as requested.
+        requested: when; `trio.current_time()`, like all times here.
         looked: when it was last looked at.
-        settled: whether the watch looks after it; until then the task for new wishes does.
+        settled: whether the watch looks after it; until then the task for new requests does.
         topic_id: of the topic that was found; "" while there is none.
         former: the ids of those that had the name before. A broker that lags behind may still name them.
         resumable: the ids of those that were absent, and the positions in them, should they come back.
@@ -69,7 +69,7 @@ class _Followed:
     """
 
     topic: str
-    wished: float
+    requested: float
     looked: float = float("-inf")
     settled: bool = False
     topic_id: str = ""
@@ -114,7 +114,7 @@ class KafkaTail:
         self._poller = Pollers(poller, most=consumers)
         self._followed: dict[str, _Followed] = {}
         self._unsettled: dict[_Followed, None] = {}  # those that the watch does not look after yet
-        self._wished = trio.Event()
+        self._requested = trio.Event()
         self._called = trio.Event()  # the watch is called before its time
         self._broken: dict[Assignment, float] = {}  # dead until assigned again -> since when
         self._ends: dict[Assignment, tuple[int, int]] = {}  # -> its position at the last look for stalled ones, and its end
@@ -149,7 +149,7 @@ class KafkaTail:
         if topic not in self._followed:
             followed = self._followed[topic] = _Followed(topic, trio.current_time())
             self._unsettled[followed] = None
-            self._wished.set()
+            self._requested.set()
 
     def unfollow(self, topic: str) -> None:
         """No longer want it; see `Tail`."""
@@ -184,11 +184,11 @@ class KafkaTail:
 
     # The two tasks
 
-    async def run_wishes(self) -> None:
-        """Look up what was wished a moment ago, until cancelled."""
+    async def run_requests(self) -> None:
+        """Look up what was requested a moment ago, until cancelled."""
         while True:
-            await self._wished.wait()
-            self._wished = trio.Event()
+            await self._requested.wait()
+            self._requested = trio.Event()
             fresh = list(self._unsettled)
             try:
                 for first in range(0, len(fresh), TOPICS_A_LOOK):
@@ -200,7 +200,7 @@ class KafkaTail:
                     self._unsettled.pop(followed, None)
             if any(followed in self._unsettled for followed in fresh):
                 await trio.sleep(AGAIN_SECONDS)
-                self._wished.set()
+                self._requested.set()
 
     async def run_watch(self) -> None:
         """Look at everything else once a second, until cancelled."""
@@ -323,7 +323,7 @@ class KafkaTail:
     def _place(self, followed: _Followed, keys: Collection[PartitionKey], ends: Mapping[PartitionKey, int], asked: float) -> None:
         """Open what has a leader; a topic that was made a moment ago is given the time to have them all."""
         starts = {key.partition: ends[key] for key in keys if key in ends}
-        late = asked - followed.wished >= LEADER_SECONDS
+        late = asked - followed.requested >= LEADER_SECONDS
         if starts and (followed.opened or late or len(starts) == len(keys)):
             self._open(followed, starts, created=False)
         elif late:
@@ -452,6 +452,6 @@ async def open_tail(
     )
     async with open_tasks() as nursery:
         await nursery.start(tail.run_thread)
-        nursery.start_soon(tail.run_wishes)
+        nursery.start_soon(tail.run_requests)
         nursery.start_soon(tail.run_watch)
         yield tail

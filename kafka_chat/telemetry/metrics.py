@@ -319,19 +319,19 @@ class _LineQuota:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._windows: dict[tuple[str, str], tuple[float, int]] = {}  # -> when it began, lines wished since
+        self._windows: dict[tuple[str, str], tuple[float, int]] = {}  # -> when it began, lines asked for since
 
     def take(self, event: str, reason: str) -> tuple[bool, int]:
         """Return whether one more line may be written now, and how many were left out in the second before."""
         now = self._clock()
         left_out = 0
         with self._lock:
-            began, wished = self._windows.get((event, reason), (now, 0))
+            began, requested = self._windows.get((event, reason), (now, 0))
             if now - began >= 1:
-                left_out = max(wished - LINES_A_SECOND, 0)
-                began, wished = now, 0
-            self._windows[event, reason] = (began, wished + 1)
-        return wished < LINES_A_SECOND, left_out
+                left_out = max(requested - LINES_A_SECOND, 0)
+                began, requested = now, 0
+            self._windows[event, reason] = (began, requested + 1)
+        return requested < LINES_A_SECOND, left_out
 
     def over(self) -> list[tuple[str, str, int]]:
         """Return event, reason, number left out, of seconds that are over; and forget them."""

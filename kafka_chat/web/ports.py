@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from quart import current_app
 
-from ..delivery.session.options import NONE
+from ..delivery.session.options import DEFAULT_OPTIONS
 from ..errors import Overloaded
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..delivery.history.pages import History
     from ..delivery.ports import Inbox, Sink
     from ..delivery.session.dialogue import Answering
-    from ..delivery.session.options import Wishes
+    from ..delivery.session.options import SessionOptions
     from ..delivery.writes.sending import Sending
     from ..delivery.writes.subscriptions import Subscriptions
     from ..settings.model import Settings
@@ -36,7 +36,7 @@ class Admission(Protocol):
         """Whose it is."""
 
     @property
-    def wishes(self) -> Wishes:
+    def options(self) -> SessionOptions:
         """What it asked for."""
 
     def caught_up(self) -> None:
@@ -90,7 +90,7 @@ class Service(Protocol):
     def history(self) -> History:
         """How a page of the past is read."""
 
-    def admit(self, username: str, wishes: Wishes = NONE) -> Admission:
+    def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS) -> Admission:
         """Give a place to one more client, or raise `Overloaded`."""
 
     async def run_session(self, admission: Admission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:

@@ -192,7 +192,7 @@ class _Supervisor:
 
 
 class _Renewal:
-    """The wish that a worker is replaced; once that is over, how the new one ended if it did not come to serve."""
+    """The request that a worker is replaced; once that is over, how the new one ended if it did not come to serve."""
 
     def __init__(self) -> None:
         self.over = trio.Event()
@@ -211,13 +211,13 @@ class _Slot:
         self.number = number
         self.first_served = trio.Event()
         self._supervisor = supervisor
-        self._wished = trio.Event()
+        self._requested = trio.Event()
         self._renewal: _Renewal | None = None
 
     async def renew(self) -> str | None:
         """Replace the worker by one that is told the settings of now; return how that one ended, if it did not come to serve."""
         renewal = self._renewal = _Renewal()
-        self._wished.set()
+        self._requested.set()
         await renewal.over.wait()
         return renewal.problem
 
@@ -251,7 +251,7 @@ class _Slot:
         """Serve until a worker has ended unasked, or all is over; return that worker."""
         worker = await self._started(processes, listener)
         while not worker.ended.is_set():
-            await _first_of(worker.ended.wait, self._wished.wait, self._supervisor.stopping.wait)
+            await _first_of(worker.ended.wait, self._requested.wait, self._supervisor.stopping.wait)
             if self._supervisor.stopping.is_set():
                 listener.close()  # ours first, so that the port is closed as soon as the worker has closed its own
                 worker.terminate()
@@ -278,7 +278,7 @@ class _Slot:
 
     def _end_renewal(self, problem: str | None) -> None:
         if self._renewal is not None:
-            self._wished = trio.Event()
+            self._requested = trio.Event()
             renewal, self._renewal = self._renewal, None
             renewal.problem = problem
             renewal.over.set()

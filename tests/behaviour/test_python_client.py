@@ -204,8 +204,8 @@ async def test_ops_do_what_they_say(broker: Broker, chats: Chats):
 
 async def test_a_bad_beginning_is_refused_by_the_sentence_of_the_service(embedded: Broker, chats: Chats):
     async with running(chats.settings_for(embedded)) as server:
-        for wishes, field in (({"cursor": "hello"}, "cursor"), ({"from_": "12"}, "from"), ({"rewind": 1001}, "rewind")):
-            async with open_chat(server.url, "ann", **wishes) as chat:  # type: ignore[arg-type]
+        for options, field in (({"cursor": "hello"}, "cursor"), ({"from_": "12"}, "from"), ({"rewind": 1001}, "rewind")):
+            async with open_chat(server.url, "ann", **options) as chat:  # type: ignore[arg-type]
                 with pytest.raises(Refused, match=f"4400 {field} is ") as refused:
                     await anext(chat)
                 assert refused.value.code == 4400

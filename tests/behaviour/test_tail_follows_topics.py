@@ -34,7 +34,7 @@ async def test_a_topic_is_opened_at_its_ends_and_what_comes_is_appended_in_order
             assert told.position(topic, partition) == ends[partition] + 1500
 
 
-async def test_everything_produced_after_a_wish_was_answered_is_appended(broker, chats):
+async def test_everything_produced_after_a_request_was_answered_is_appended(broker, chats):
     """Again and again with a topic that the Tail meets anew, since the races are in the first moments."""
     async with following(broker, chats) as following_:
         told = following_.told
@@ -107,7 +107,7 @@ async def test_unfollowed_from_within_what_it_tells_the_tail_is_silent_at_once(b
         assert len(told.of(Appended, topic)) == 1
 
 
-async def test_a_topic_that_is_wished_and_unwished_in_turn_is_followed_in_the_end(broker, chats):
+async def test_a_topic_that_is_followed_and_unfollowed_in_turn_is_followed_in_the_end(broker, chats):
     topic = chats.topic("restless")
     broker.create_topic(topic)
     async with following(broker, chats) as following_:

@@ -81,7 +81,7 @@ async def _scenario(cancel: CancelAt, ending: str) -> bool:
                 await wait_all_tasks_blocked()
                 stays = not cancel.scope.cancel_called
                 nursery.cancel_scope.cancel()
-        assert (core.audience.sessions, core.audience.partitions, core.kafka.wished) == (0, 0, set())
+        assert (core.audience.sessions, core.audience.partitions, core.kafka.requested) == (0, 0, set())
         assert core.memory.owed_bytes == 0
         assert core.memory.held_bytes == 0
         assert trio.lowlevel.current_statistics().tasks_living == before

@@ -242,7 +242,7 @@ async def test_live_sessions_follow_a_subscription_from_where_it_was_made(autoju
             core.kafka.produce("kafka.chat.room", value("live"))
             await wait_all_tasks_blocked()
             core.audience.user_changed(SubscriptionChange(username="ann", chat="room", subscribed=False, starts={}))
-            assert "kafka.chat.room" not in core.kafka.wished
+            assert "kafka.chat.room" not in core.kafka.requested
             core.kafka.produce("kafka.chat.room", value("unheard"))
             await wait_all_tasks_blocked()
         assert client.texts == ["after", "later", "live"]
@@ -308,7 +308,7 @@ async def test_a_client_that_leaves_ends_its_session_and_leaves_nothing(autojump
             client.leave(1001)
             assert await session.run(client, client) == 1001
         assert client.closed is None
-        assert (core.audience.sessions, core.audience.partitions, core.kafka.wished) == (0, 0, set())
+        assert (core.audience.sessions, core.audience.partitions, core.kafka.requested) == (0, 0, set())
 
 
 async def test_an_end_from_outside_writes_what_is_owed_and_then_the_close_frame(autojump_clock):

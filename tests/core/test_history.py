@@ -16,7 +16,7 @@ from kafka_chat.delivery.history.pages import PAGE_BYTES, Page, PageAsked
 from kafka_chat.delivery.log.merge import LOOKED_AT
 from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Form
-from kafka_chat.delivery.session.options import Wishes
+from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.errors import BrokerUnreachable, NotFound
 from tests.core.test_cancelled_everywhere import CancelAt
 from tests.support.fakes import Core, FakeClient, open_core, value
@@ -90,7 +90,7 @@ async def test_a_page_leads_on_to_a_live_stream_without_a_hole_and_nothing_twice
         assert texts(page) == ["m3", "m4", "m5"]
         core.kafka.produce(ROOM, value("between"))
         client = FakeClient()
-        async with core.connected(client, wishes=Wishes(form=Form.V1, cursor=parse(page.next), chats=("room",))):
+        async with core.connected(client, options=SessionOptions(form=Form.V1, cursor=parse(page.next), chats=("room",))):
             await trio.testing.wait_all_tasks_blocked()
             core.kafka.produce(ROOM, value("live"))
             await trio.testing.wait_all_tasks_blocked()
@@ -107,7 +107,7 @@ async def test_the_cursor_of_a_page_goes_on_there_for_who_subscribed_later(autoj
         )
         page = await page_of(core, limit=1)
         client = FakeClient()
-        async with core.connected(client, wishes=Wishes(form=Form.V1, cursor=parse(page.next))):
+        async with core.connected(client, options=SessionOptions(form=Form.V1, cursor=parse(page.next))):
             await trio.testing.wait_all_tasks_blocked()
         assert [frame["text"] for frame in client.deliveries if "text" in frame] == ["m1"]
 
@@ -267,7 +267,7 @@ async def test_nothing_is_left_of_a_reader(autojump_clock):
         with trio.move_on_after(3):
             await page_of(core, start=LATEST, wait_seconds=30)
         assert core.audience.sessions == core.audience.topics == 0
-        assert not core.kafka.wished
+        assert not core.kafka.requested
 
 
 @pytest.mark.parametrize("backward", [False, True])
@@ -292,7 +292,7 @@ async def test_a_request_cancelled_at_any_checkpoint_leaves_nothing(autojump_clo
                 trio.lowlevel.remove_instrument(cancel)
             completed = not cancel.scope.cancelled_caught
             await trio.testing.wait_all_tasks_blocked()
-            assert (core.audience.sessions, core.audience.partitions, core.kafka.wished) == (0, 0, set())
+            assert (core.audience.sessions, core.audience.partitions, core.kafka.requested) == (0, 0, set())
             assert core.memory.held_bytes == 0
             assert trio.lowlevel.current_statistics().tasks_living == before
     assert steps > 10, "the scenario has hardly a checkpoint: it proves nothing"

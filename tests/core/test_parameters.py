@@ -14,9 +14,9 @@ from kafka_chat.chat.cursor import MessageIds, cluster_mark, head_of_cursor, par
 from kafka_chat.chat.names import ChatNames
 from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
 from kafka_chat.delivery.records.formats import Form
-from kafka_chat.delivery.session.options import NONE, Wishes
+from kafka_chat.delivery.session.options import DEFAULT_OPTIONS, SessionOptions
 from kafka_chat.errors import RequestError
-from kafka_chat.web.requests.parameters import Query, parse_wishes
+from kafka_chat.web.requests.parameters import Query, parse_options
 
 NAMES = ChatNames("kafka.chat.")
 NOW = 1_764_064_800_123  # 2025-11-25T10:00:00.123Z
@@ -24,26 +24,26 @@ CURSOR = text_of(head_of_cursor(cluster_mark("here"), 3) + topic_entry("kafka.ch
 ID = MessageIds("kafka.chat.global", "id1", 1).of(9).decode()
 
 
-def wishes(query: bytes | str, form: Form = Form.BARE, last_had: str | None = None) -> Wishes:
-    return parse_wishes(query.encode() if isinstance(query, str) else query, form=form, names=NAMES, now_ms=NOW, last_had=last_had)
+def options(query: bytes | str, form: Form = Form.BARE, last_had: str | None = None) -> SessionOptions:
+    return parse_options(query.encode() if isinstance(query, str) else query, form=form, names=NAMES, now_ms=NOW, last_had=last_had)
 
 
 def refused(query: bytes | str, form: Form = Form.BARE) -> RequestError:
     with pytest.raises(RequestError) as caught:
-        wishes(query, form)
+        options(query, form)
     assert caught.value.status == 400
     return caught.value
 
 
 @pytest.mark.parametrize("query", ["", "&", "&&", "any=thing", "topic=room1&x", "=x", "Chat=room1", "meta=0", "heartbeat=none"])
 def test_who_asks_for_nothing_that_is_known_gets_what_it_always_got(query: str):
-    assert wishes(query) == NONE
-    assert wishes(query).none
+    assert options(query) == DEFAULT_OPTIONS
+    assert options(query).is_default
 
 
 def test_everything_may_be_asked_for_together():
     query = f"cursor={CURSOR}&from=earliest&until=-1s&chat=a&chat=b&tag=t&tag=&sender=ann&heartbeat=30&rewind=5&new=1"
-    assert wishes(query, Form.V1) == Wishes(
+    assert options(query, Form.V1) == SessionOptions(
         form=Form.V1,
         chats=("a", "b"),
         cursor=parse(CURSOR),
@@ -69,18 +69,18 @@ def test_everything_may_be_asked_for_together():
     ],
 )
 def test_meta_asks_for_v1_where_the_subprotocol_cannot(query: str, form: Form, got: Form):
-    assert wishes(query, form).form is got
+    assert options(query, form).form is got
 
 
 @pytest.mark.parametrize(("asked", "seconds"), [("30", 30.0), ("10", 10.0), ("0", 10.0), ("9", 10.0), ("601", 600.0), ("999999", 600.0)])
 def test_heartbeats_come_every_ten_to_six_hundred_seconds(asked: str, seconds: float):
-    assert wishes(f"heartbeat={asked}", Form.V1).heartbeat_seconds == seconds
+    assert options(f"heartbeat={asked}", Form.V1).heartbeat_seconds == seconds
 
 
 def test_only_v1_has_heartbeats():
-    assert wishes("heartbeat=30").heartbeat_seconds is None
-    assert wishes("heartbeat=30", Form.EVENTS).heartbeat_seconds is None
-    assert wishes("heartbeat=30&meta=1").heartbeat_seconds == 30.0
+    assert options("heartbeat=30").heartbeat_seconds is None
+    assert options("heartbeat=30", Form.EVENTS).heartbeat_seconds is None
+    assert options("heartbeat=30&meta=1").heartbeat_seconds == 30.0
 
 
 # Where it begins
@@ -112,7 +112,7 @@ def test_only_v1_has_heartbeats():
     ],
 )
 def test_from_takes_a_word_a_time_or_a_span(value: str, start: object):
-    assert wishes(f"from={value}").start == start
+    assert options(f"from={value}").start == start
 
 
 def test_seconds_are_refused_where_milliseconds_are_needed():
@@ -131,27 +131,27 @@ def test_until_is_a_time(value: str):
 
 
 def test_until_is_not_in_the_future():
-    assert wishes(f"until={NOW}").until_ms == NOW
+    assert options(f"until={NOW}").until_ms == NOW
     error = refused(f"until={NOW + 1}")
     assert error.field == "until"
     assert "future" in str(error)
 
 
 def test_from_counts_before_rewind_and_a_cursor_before_both():
-    asked = wishes(f"cursor={CURSOR}&from=latest&rewind=5")
+    asked = options(f"cursor={CURSOR}&from=latest&rewind=5")
     assert (asked.cursor, asked.start, asked.rewind) == (parse(CURSOR), LATEST, 0)
-    asked = wishes(f"cursor={CURSOR}&rewind=5")
+    asked = options(f"cursor={CURSOR}&rewind=5")
     assert (asked.cursor, asked.start, asked.rewind) == (parse(CURSOR), LATEST, 5)
 
 
 @pytest.mark.parametrize("query", ["rewind=1", "from=earliest", "from=-1s", f"cursor={ID}"])
 def test_whose_beginning_may_lie_in_the_past_catches_up(query: str):
-    assert wishes(query).catches_up
+    assert options(query).reads_past
 
 
 @pytest.mark.parametrize("query", ["from=latest", "chat=a&tag=b", "meta=1"])
 def test_whose_beginning_is_now_does_not_catch_up(query: str):
-    assert not wishes(query).catches_up
+    assert not options(query).reads_past
 
 
 # Cursors
@@ -159,22 +159,22 @@ def test_whose_beginning_is_now_does_not_catch_up(query: str):
 
 def test_cursors_are_joined_by_dots_or_repeated():
     both = parse(f"{CURSOR}.{ID}")
-    assert wishes(f"cursor={CURSOR}.{ID}").cursor == both
-    assert wishes(f"cursor={CURSOR}&cursor={ID}").cursor == both
+    assert options(f"cursor={CURSOR}.{ID}").cursor == both
+    assert options(f"cursor={CURSOR}&cursor={ID}").cursor == both
     place = both.place("kafka.chat.global")
     assert place is not None
     assert dict(place.offsets) == {0: 5, 1: 10}
 
 
 def test_the_cursor_of_a_header_takes_the_place_of_those_in_the_address():
-    assert wishes(f"cursor={CURSOR}", Form.EVENTS, last_had=ID).cursor == parse(ID)
-    assert wishes("", Form.EVENTS, last_had=CURSOR).cursor == parse(CURSOR)
-    assert wishes("cursor=stale%20nonsense", Form.EVENTS, last_had=CURSOR).cursor == parse(CURSOR)
+    assert options(f"cursor={CURSOR}", Form.EVENTS, last_had=ID).cursor == parse(ID)
+    assert options("", Form.EVENTS, last_had=CURSOR).cursor == parse(CURSOR)
+    assert options("cursor=stale%20nonsense", Form.EVENTS, last_had=CURSOR).cursor == parse(CURSOR)
 
 
 def test_a_cursor_may_come_as_the_first_frame_of_v1_alone():
-    assert wishes("cursor=frame", Form.V1).cursor_in_frame
-    assert wishes("cursor=frame&meta=1").cursor_in_frame
+    assert options("cursor=frame", Form.V1).cursor_in_frame
+    assert options("cursor=frame&meta=1").cursor_in_frame
     for form in (Form.BARE, Form.EVENTS):
         assert refused("cursor=frame", form).field == "cursor"
     assert refused(f"cursor=frame&cursor={CURSOR}", Form.V1).field == "cursor"
@@ -184,13 +184,13 @@ def test_a_cursor_may_come_as_the_first_frame_of_v1_alone():
 
 
 def test_chats_are_named_by_their_own_names_or_by_their_topics_and_count_once():
-    assert wishes("chat=room1&chat=kafka.chat.room2&chat=kafka.chat.room1").chats == ("room1", "room2")
+    assert options("chat=room1&chat=kafka.chat.room2&chat=kafka.chat.room1").chats == ("room1", "room2")
 
 
 @pytest.mark.parametrize("name", ["chat", "tag", "sender"])
 def test_a_hundred_of_each_may_be_asked_for(name: str):
     query = "&".join(f"{name}=x{number}" for number in range(100))
-    asked = wishes(query)
+    asked = options(query)
     assert [len(found) for found in (asked.chats, asked.tags or (), asked.senders or ()) if found] == [100]
     error = refused(f"{query}&{name}=y")
     assert error.field == name
@@ -215,7 +215,7 @@ BAD: list[tuple[str, str]] = [
 @pytest.mark.parametrize("form", [Form.BARE, Form.V1, Form.EVENTS])
 def test_a_bad_value_is_refused_by_the_name_of_its_parameter(name: str, value: str, form: Form):
     if (name, value, form) == ("cursor", "frame", Form.V1):
-        assert wishes("cursor=frame", form).cursor_in_frame
+        assert options("cursor=frame", form).cursor_in_frame
         return
     error = refused(f"{name}={value}", form)
     assert error.field == name
@@ -253,12 +253,12 @@ def test_percent_encoding_that_is_no_utf8_is_refused(value: bytes):
 
 
 def test_raw_utf8_means_what_percent_encoded_does():
-    assert wishes("tag=é".encode()).tags == wishes("tag=%C3%A9").tags == frozenset({"é"})
+    assert options("tag=é".encode()).tags == options("tag=%C3%A9").tags == frozenset({"é"})
 
 
-def outcome(query: bytes | str, form: Form) -> Wishes | RequestError:
+def outcome(query: bytes | str, form: Form) -> SessionOptions | RequestError:
     try:
-        return wishes(query, form)
+        return options(query, form)
     except RequestError as error:
         return error
 
@@ -289,10 +289,10 @@ def test_any_values_are_understood_or_refused_by_name_in_strict_words(pairs: lis
 def test_tags_and_senders_come_through_every_encoding(values: list[str]):
     for name in ("tag", "sender"):
         query = urlencode([(name, value) for value in values])
-        found = wishes(query)
+        found = options(query)
         assert (found.tags if name == "tag" else found.senders) == frozenset(values)
         percent = "&".join(f"{name}={quote(value, safe='')}" for value in values)
-        assert wishes(percent) == found
+        assert options(percent) == found
 
 
 @given(st.datetimes(min_value=datetime(1971, 1, 1), max_value=datetime(2999, 1, 1)), st.integers(-24 * 60 + 1, 24 * 60 - 1))
@@ -300,9 +300,9 @@ def test_a_time_is_the_same_moment_in_every_zone(naive: datetime, minutes: int):
     when = naive.replace(microsecond=naive.microsecond // 1000 * 1000, tzinfo=UTC)
     there = when.astimezone(timezone(timedelta(minutes=minutes)))
     expected = Since((when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1))
-    assert wishes("from=" + when.isoformat()).start == expected
-    assert wishes("from=" + there.isoformat()).start == expected  # with its plus as it is
-    assert wishes("from=" + quote(there.isoformat())).start == expected
+    assert options("from=" + when.isoformat()).start == expected
+    assert options("from=" + there.isoformat()).start == expected  # with its plus as it is
+    assert options("from=" + quote(there.isoformat())).start == expected
 
 
 def test_a_query_tells_of_every_value_of_a_name():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import BadRequest
 
-from kafka_chat.delivery.session.options import Wishes
+from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.errors import BrokerError, PositionLost, TopicGone
 from kafka_chat.settings.model import SendingSettings, Settings
 from tests.support.fake_service import Answer, app_with_service, ask
@@ -201,7 +201,7 @@ async def test_an_error_of_ours_that_no_route_expects_is_a_bug():
 async def test_a_bug_in_a_handshake_is_500_as_well():
     app, service = app_with_service()
 
-    def admit(username: str, wishes: Wishes):
+    def admit(username: str, options: SessionOptions):
         raise RuntimeError("a bug")
 
     service.admit = admit

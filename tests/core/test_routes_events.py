@@ -11,7 +11,7 @@ from kafka_chat.chat.cursor import head_of_cursor, parse, text_of
 from kafka_chat.delivery.audience.starts import EARLIEST
 from kafka_chat.delivery.ports import Disconnect
 from kafka_chat.delivery.records.formats import Form
-from kafka_chat.delivery.session.options import Wishes
+from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.settings.model import AccessSettings, Settings
 from kafka_chat.web.streams.event_sink import COMMENT, SILENCE_SECONDS, AsgiEventsSink, run_comments
 from tests.core.test_routes_receive import bad_names
@@ -21,14 +21,14 @@ PATH = "/receive-message/client/ada/events"
 CURSOR, OTHER = (text_of(head_of_cursor(None, number)) for number in (1, 2))
 
 
-def wishes_seen(service: FakeService) -> list[tuple[str, Wishes]]:
+def options_seen(service: FakeService) -> list[tuple[str, SessionOptions]]:
     """What clients that were admitted asked for, from now on."""
-    seen: list[tuple[str, Wishes]] = []
+    seen: list[tuple[str, SessionOptions]] = []
     admit = service.admit
 
-    def watched(name: str, wishes: Wishes):
-        seen.append((name, wishes))
-        return admit(name, wishes)
+    def watched(name: str, options: SessionOptions):
+        seen.append((name, options))
+        return admit(name, options)
 
     service.admit = watched
     return seen
@@ -57,19 +57,19 @@ async def test_two_clients_are_not_told_to_come_back_in_the_same_instant():
 
 async def test_what_is_asked_for_goes_to_the_session():
     app, service = app_with_service()
-    seen = wishes_seen(service)
+    seen = options_seen(service)
     await ask(app, "GET", PATH.replace("ada", "Ju%CC%88rgen") + "?chat=a&chat=b&from=earliest&tag=t&meta=1&heartbeat=30")
-    assert seen == [("Jürgen", Wishes(form=Form.EVENTS, chats=("a", "b"), start=EARLIEST, tags=frozenset({"t"})))]
+    assert seen == [("Jürgen", SessionOptions(form=Form.EVENTS, chats=("a", "b"), start=EARLIEST, tags=frozenset({"t"})))]
 
 
 async def test_the_id_of_the_last_event_wins_over_the_cursor_in_the_address():
     app, service = app_with_service()
-    seen = wishes_seen(service)
+    seen = options_seen(service)
     await ask(app, "GET", f"{PATH}?cursor={CURSOR}")
     await ask(app, "GET", f"{PATH}?cursor={CURSOR}", headers={"last-event-id": OTHER})
     await ask(app, "GET", PATH, headers={"last-event-id": OTHER})
     await ask(app, "GET", f"{PATH}?cursor={CURSOR}", headers={"last-event-id": ""})
-    assert [wishes.cursor for _, wishes in seen] == [parse(CURSOR), parse(OTHER), parse(OTHER), parse(CURSOR)]
+    assert [options.cursor for _, options in seen] == [parse(CURSOR), parse(OTHER), parse(OTHER), parse(CURSOR)]
 
 
 @pytest.mark.parametrize("query", ["cursor=x", "cursor=frame", "from=yesterday", "rewind=0", "until=latest", "chat=a%20b", "tag=%ff"])
@@ -121,7 +121,7 @@ async def test_a_page_that_may_not_use_the_service_gets_no_stream():
 
 async def test_head_tells_of_the_stream_and_takes_no_place():
     app, service = app_with_service()
-    seen = wishes_seen(service)
+    seen = options_seen(service)
     answer = await ask(app, "HEAD", PATH)
     assert (answer.status, answer.body, answer.headers["content-type"]) == (200, b"", "text/event-stream")
     assert (await ask(app, "HEAD", f"{PATH}?from=x")).status == 400

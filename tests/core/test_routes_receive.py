@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kafka_chat.delivery.session.options import Wishes
+from kafka_chat.delivery.session.options import SessionOptions
 from tests.support.fake_service import app_with_service, ask
 
 BAD_NAMES = {
@@ -73,9 +73,9 @@ async def test_a_handshake_gets_a_place_under_the_name_that_it_gave(name: str, u
     seen: list[str] = []
     admit = service.admit
 
-    def watched(name: str, wishes: Wishes):
+    def watched(name: str, options: SessionOptions):
         seen.append(name)
-        return admit(name, wishes)
+        return admit(name, options)
 
     service.admit = watched
     answer = await ask(app, "GET", f"/receive-message/client/{name}?any=thing", websocket=True)

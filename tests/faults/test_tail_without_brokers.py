@@ -67,7 +67,7 @@ async def test_a_killed_broker_is_a_problem_while_it_is_away_and_nothing_is_lost
     assert len(lines) < 20, [record.getMessage() for record in lines]
 
 
-async def test_what_is_wished_while_the_brokers_are_away_is_followed_once_they_are_there(cluster, chats):
+async def test_what_is_requested_while_the_brokers_are_away_is_followed_once_they_are_there(cluster, chats):
     topic, other = chats.topic("there"), chats.topic("not")
     cluster.create_topic(topic)
     cluster.produce_many(topic, numbered(0, 3), partition=0)
@@ -183,7 +183,7 @@ async def test_a_partition_without_a_leader_is_named_and_is_no_problem(chats):
                 await told.until(lambda partition=partition: len(told.texts(steady, partition)) >= 100)
                 assert told.texts(steady, partition) == [str(number) for number in range(100)]
 
-            # A topic that is wished now is opened as far as it has leaders, and the rest of it once it has.
+            # A topic that is requested now is opened as far as it has leaders, and the rest of it once it has.
             tail.follow(late)
             absent = {partition for partition in range(3) if late_leaders[partition] == dead}
             assert set((await told.opened(late)).starts) == {0, 1, 2} - absent

@@ -14,7 +14,7 @@ from kafka_chat.chat.names import ChatNames
 from kafka_chat.delivery.history.pages import Page, PageAsked
 from kafka_chat.delivery.ports import Disconnect, Inbox, Published, Sink
 from kafka_chat.delivery.session.dialogue import Answering, Dialogue
-from kafka_chat.delivery.session.options import NONE, Wishes
+from kafka_chat.delivery.session.options import DEFAULT_OPTIONS, SessionOptions
 from kafka_chat.delivery.writes.subscriptions import FollowedChat
 from kafka_chat.errors import Conflict, NotFound, Overloaded, RequestError
 from kafka_chat.settings.model import Settings
@@ -23,9 +23,9 @@ from kafka_chat.web.app import ChatApp, create_app
 
 
 class FakeAdmission:
-    def __init__(self, service: FakeService, username: str, wishes: Wishes) -> None:
+    def __init__(self, service: FakeService, username: str, options: SessionOptions) -> None:
         self.username = username
-        self.wishes = wishes
+        self.options = options
         self._service = service
 
     def caught_up(self) -> None:
@@ -128,11 +128,11 @@ class FakeService:
         self.caught_up = 0
         self.gone: list[str | bytes | Disconnect] = []  # what each client said last
 
-    def admit(self, username: str, wishes: Wishes = NONE) -> FakeAdmission:
+    def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS) -> FakeAdmission:
         if len(self.admitted) >= self.places:
             raise Overloaded("all places are taken; come again")
         self.admitted.append(username)
-        return FakeAdmission(self, username, wishes)
+        return FakeAdmission(self, username, options)
 
     def watch_shutdown(self, wait: Callable[[], Awaitable[None]]) -> None:
         self.watched = wait

@@ -24,8 +24,8 @@ from kafka_chat.delivery.ports import Disconnect, SubscriptionChange, TailListen
 from kafka_chat.delivery.records.batch import Batch, Record
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.delivery.session.context import SessionContext
-from kafka_chat.delivery.session.options import Wishes
-from kafka_chat.delivery.session.resumable_session import WishedSession
+from kafka_chat.delivery.session.options import SessionOptions
+from kafka_chat.delivery.session.resumable_session import ResumableSession
 from kafka_chat.delivery.session.session import Session
 from kafka_chat.delivery.writes.subscriptions import Subscriptions
 from kafka_chat.errors import BrokerError, BrokerUnreachable, PositionLost, TopicGone
@@ -63,7 +63,7 @@ class FakeKafka:
 
     def __init__(self) -> None:
         self.topics: dict[str, FakeTopic] = {}
-        self.wished: set[str] = set()
+        self.requested: set[str] = set()
         self.listener: TailListener
         self.away = False
         self.page_reads: list[tuple[str, int, int, int]] = []
@@ -76,12 +76,12 @@ class FakeKafka:
 
     def create(self, topic: str, partitions: int = 1) -> None:
         self.topics[topic] = FakeTopic(f"id{next(self._ids)}", {n: FakePartition() for n in range(partitions)})
-        if topic in self.wished:
+        if topic in self.requested:
             self._open(topic, created=True)
 
     def delete(self, topic: str, cause: LossCause | None = None) -> None:
         gone = self.topics.pop(topic)
-        if topic in self.wished:
+        if topic in self.requested:
             self.listener.topic_lost(topic, gone.topic_id, cause)
 
     def produce(self, topic: str, *values: bytes | None, partition: int = 0, tail: bool = True, hole: int = 0, time_ms: int = 0) -> int:
@@ -93,7 +93,7 @@ class FakeKafka:
             log.records[log.end] = item
             log.times[log.end] = time_ms
             log.end += 1
-        if tail and topic in self.wished:
+        if tail and topic in self.requested:
             self.listener.append(self.key(topic, partition), [self._batch(topic, partition, first, log.end)])
         return log.end - 1
 
@@ -112,23 +112,23 @@ class FakeKafka:
         return PartitionKey(topic, self.topics[topic].topic_id, partition)
 
     def back(self) -> None:
-        """The brokers are back: the Tail opens what is wished."""
+        """The brokers are back: the Tail opens what is requested."""
         self.away = False
-        for topic in self.wished:
+        for topic in self.requested:
             self._look(topic)
 
     # Tail
 
     def follow(self, topic: str) -> None:
-        if topic not in self.wished:
-            self.wished.add(topic)
+        if topic not in self.requested:
+            self.requested.add(topic)
             trio.lowlevel.current_trio_token().run_sync_soon(self._look, topic)
 
     def unfollow(self, topic: str) -> None:
-        self.wished.discard(topic)
+        self.requested.discard(topic)
 
     def _look(self, topic: str) -> None:
-        if self.away or topic not in self.wished:
+        if self.away or topic not in self.requested:
             return
         if topic in self.topics:
             self._open(topic, created=False)
@@ -296,9 +296,9 @@ class Core:
     def history(self) -> History:
         return History(self.surroundings, lookup=self.kafka, page_reads=self.reads, memory=self.memory, telemetry=self.telemetry)
 
-    def wished(self, wishes: Wishes, username: str = "ann") -> WishedSession:
-        return WishedSession(
-            wishes,
+    def requested(self, options: SessionOptions, username: str = "ann") -> ResumableSession:
+        return ResumableSession(
+            options,
             self.surroundings,
             session_id="s",
             username=username,
@@ -312,9 +312,11 @@ class Core:
         return Session(session_id="s", username=username, page_reads=self.reads, memory=self.memory, telemetry=self.telemetry)
 
     @asynccontextmanager
-    async def connected(self, client: FakeClient, username: str = "ann", *, wishes: Wishes | None = None) -> AsyncIterator[Session]:
+    async def connected(
+        self, client: FakeClient, username: str = "ann", *, options: SessionOptions | None = None
+    ) -> AsyncIterator[Session]:
         """A session that runs for as long as the block lasts, its start fixed."""
-        session = self.session(username) if wishes is None else self.wished(wishes, username)
+        session = self.session(username) if options is None else self.requested(options, username)
         with self.audience.joined(session, known=True):
             await self.audience.settle(session, seconds=2)
             async with trio.open_nursery() as nursery:

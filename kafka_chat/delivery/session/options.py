@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class SessionOptions:
     """The defaults are what a client gets that asks for nothing.
 
     Attributes:
@@ -41,14 +41,14 @@ class Wishes:
     heartbeat_seconds: float | None = None
 
     @property
-    def none(self) -> bool:
+    def is_default(self) -> bool:
         """Whether nothing is asked for."""
-        return self == NONE
+        return self == DEFAULT_OPTIONS
 
     @property
-    def catches_up(self) -> bool:
+    def reads_past(self) -> bool:
         """Whether what is asked for may lie in the past."""
         return bool(self.cursor or self.cursor_in_frame or self.rewind) or not isinstance(self.start, Latest)
 
 
-NONE = Wishes()
+DEFAULT_OPTIONS = SessionOptions()

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from ..records.batch import Chunk, Line
     from .context import SessionContext
     from .notices import Op
-    from .options import Wishes
+    from .options import SessionOptions
 
 OPS_WAITING = 32  # answers that a client may wait for
 LOOK_SECONDS = 0.1
@@ -66,21 +66,31 @@ UNTIL_REACHED = Close(code=1000, reason="until is reached")
 _ID_LINE = re.compile(MARK + rb"[^\n]*\n")
 
 
-class WishedSession(Session):
+class ResumableSession(Session):
     """Delivers as a `Session` does, but from where its client wants to, what it wants to see, and with notices between.
 
     A notice keeps its place: a gap is told before the first message after it.
     """
 
     __slots__ = (
-        "_around", "_asked", "_beyond", "_caught_up", "_live", "_mine", "_notices",
-        "_resume", "_rewinds", "_said_hello",
-        "only", "view", "wishes",
+        "_around",
+        "_asked",
+        "_beyond",
+        "_caught_up",
+        "_live",
+        "_mine",
+        "_notices",
+        "_resume",
+        "_rewinds",
+        "_said_hello",
+        "only",
+        "options",
+        "view",
     )  # fmt: skip
 
     def __init__(
         self,
-        wishes: Wishes,
+        options: SessionOptions,
         around: SessionContext,
         *,
         session_id: str,
@@ -93,7 +103,7 @@ class WishedSession(Session):
         """Make one that the `Audience` is to let in.
 
         Args:
-            wishes: what its client asked for.
+            options: what its client asked for.
             around: the service.
             session_id: for the operator's eyes.
             username: whose it is.
@@ -103,10 +113,10 @@ class WishedSession(Session):
             caught_up: is called once when it has delivered all that was there.
         """
         super().__init__(session_id=session_id, username=username, page_reads=page_reads, memory=memory, telemetry=telemetry)
-        self.wishes = wishes
-        view = View(form=wishes.form, tags=wishes.tags, senders=wishes.senders)
+        self.options = options
+        view = View(form=options.form, tags=options.tags, senders=options.senders)
         self.view = BARE if view == BARE else view  # one object for all, which the fan-out knows without comparing
-        self.only = wishes.chats
+        self.only = options.chats
         self._around = around
         self._caught_up = caught_up
         self._notices: list[Notice] = []
@@ -122,8 +132,8 @@ class WishedSession(Session):
 
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:
         """See `Session.start`."""
-        wishes, cursor = self.wishes, self._cursor_of_this_cluster()
-        begin: Start = Rewind(wishes.rewind) if wishes.rewind else wishes.start
+        options, cursor = self.options, self._cursor_of_this_cluster()
+        begin: Start = Rewind(options.rewind) if options.rewind else options.start
         subscribed = None if change is None or change.offset < 0 else At(change.topic_id, change.starts)
         if cursor is None:
             return begin
@@ -137,8 +147,8 @@ class WishedSession(Session):
     def follow(self, log: PartitionLog, position: int, *, afresh: bool = False) -> None:
         """See `Session.follow`."""
         super().follow(log, position, afresh=afresh)
-        if self.wishes.until_ms is not None:
-            self._around.offsets.want(log.key, self.wishes.until_ms, partial(self._end_at, log))
+        if self.options.until_ms is not None:
+            self._around.offsets.want(log.key, self.options.until_ms, partial(self._end_at, log))
 
     def rewind(self, log: PartitionLog, messages: int) -> None:
         """See `Session.rewind`."""
@@ -181,15 +191,15 @@ class WishedSession(Session):
                 nursery.start_soon(self._answer_ops)
 
     async def _serve(self, nursery: trio.Nursery) -> None:
-        if self.wishes.heartbeat_seconds is not None:
-            nursery.start_soon(self._beat, self.wishes.heartbeat_seconds)
+        if self.options.heartbeat_seconds is not None:
+            nursery.start_soon(self._beat, self.options.heartbeat_seconds)
         await self._find_beginnings()
         self._say_hello()
         await super()._serve(nursery)
 
     async def _find_beginnings(self) -> None:
         """Find what takes more than an offset to tell: the messages before the head, and whether the log has lost its end."""
-        if self.wishes.rewind:  # while brokers are away, too: nobody knows yet what there is
+        if self.options.rewind:  # while brokers are away, too: nobody knows yet what there is
             await self._around.audience.settle(self, seconds=inf)
         chats: dict[str, list[tuple[PartitionLog, int]]] = {}
         for log, messages in self._rewinds.values():
@@ -226,17 +236,17 @@ class WishedSession(Session):
                 cursor.position = told
 
     def _read(self, cursor: LogCursor) -> Chunk | None:
-        if self._notices or (self.wishes.until_ms is not None and not _before_end(cursor)):
+        if self._notices or (self.options.until_ms is not None and not _before_end(cursor)):
             return None
         chunk = super()._read(cursor)
         return None if self._notices else chunk  # turning to a page may have told of a gap before it
 
     async def _wait(self) -> None:
-        if not self._notices and self.wishes.until_ms is not None and self._all_ended():
+        if not self._notices and self.options.until_ms is not None and self._all_ended():
             if self.view.form is Form.EVENTS:
                 self._offer(End(cursor=self._cursor()))
             self.end(UNTIL_REACHED)
-        elif not self._notices and not self._live and self.wishes.until_ms is None and self._has_all():
+        elif not self._notices and not self._live and self.options.until_ms is None and self._has_all():
             self._live = True
             self._caught_up()
             self._tell(Live(cursor=self._cursor()))
@@ -246,7 +256,7 @@ class WishedSession(Session):
         await super()._wait()
 
     def _may_park(self) -> bool:
-        return self.view.form is not Form.EVENTS and self.wishes.until_ms is None and super()._may_park()
+        return self.view.form is not Form.EVENTS and self.options.until_ms is None and super()._may_park()
 
     async def _say_notices(self) -> None:
         while self._notices:
@@ -311,7 +321,7 @@ class WishedSession(Session):
     # Inside
 
     def _cursor_of_this_cluster(self) -> ChatCursor | None:
-        cursor = self.wishes.cursor
+        cursor = self.options.cursor
         return cursor if cursor is not None and cursor.is_of(self._around.cluster()) else None
 
     def _cursor(self) -> str | None:
@@ -328,7 +338,7 @@ class WishedSession(Session):
         if self.view.form is Form.BARE:
             return
         limits = self._around.limits
-        told = Limits(limits.message_bytes, limits.client_message_bytes, limits.chats_per_user, self.wishes.heartbeat_seconds)
+        told = Limits(limits.message_bytes, limits.client_message_bytes, limits.chats_per_user, self.options.heartbeat_seconds)
         chats = self._around.audience.chats(self)
         hello = Hello(session=self.session_id, user=self.username, chats=chats, resume=self._resume, cursor=self._cursor(), limits=told)
         self._notices.insert(0, hello)

@@ -34,7 +34,7 @@ class Session(LiveSocket):
     The `Audience` gives it cursors and takes them away. It is *parked* when all of its cursors are at the head and
     nothing is owed: then, and only then, the fan-out offers it what comes. All else it reads for itself.
 
-    This one asks for nothing: it gets what its user follows, bare, from now on. `WishedSession` is for the others.
+    This one asks for nothing: it gets what its user follows, bare, from now on. `ResumableSession` is for the others.
 
     Attributes:
         cursors: its place in each partition that it follows.

@@ -12,7 +12,7 @@ from ...chat.cursor import joined
 from ...chat.cursor import parse as parse_cursor
 from ...delivery.audience.starts import EARLIEST, LATEST, Earliest, Latest, Since
 from ...delivery.records.formats import Form
-from ...delivery.session.options import Wishes
+from ...delivery.session.options import SessionOptions
 from ...errors import RequestError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Query:
         return None if value is None else _time_ms(name, value, now_ms)
 
 
-def parse_wishes(query: bytes, *, form: Form, names: ChatNames, now_ms: int, last_had: str | None = None) -> Wishes:
+def parse_options(query: bytes, *, form: Form, names: ChatNames, now_ms: int, last_had: str | None = None) -> SessionOptions:
     """Return what a client asks for.
 
     Args:
@@ -97,7 +97,7 @@ def parse_wishes(query: bytes, *, form: Form, names: ChatNames, now_ms: int, las
         RequestError: a bad value; it names the parameter and what is allowed.
     """
     if not query and last_had is None:
-        return Wishes(form=form)
+        return SessionOptions(form=form)
     asked = Query(query)
     if form is Form.BARE:
         form = _form(asked)
@@ -106,7 +106,7 @@ def parse_wishes(query: bytes, *, form: Form, names: ChatNames, now_ms: int, las
     start = start_of(asked, now_ms)
     rewind = asked.whole("rewind", most=REWIND) or 0
     tags, senders = asked.some("tag"), asked.some("sender")
-    return Wishes(
+    return SessionOptions(
         form=form,
         chats=tuple(dict.fromkeys(names.parse(chat, field="chat") for chat in asked.some("chat"))),
         cursor=parse_cursor(joined(cursors)) if cursors and not in_frame else None,

@@ -17,7 +17,7 @@ from ..documents.openapi import add_to_operation, refuses, speaks
 from ..documents.parameter_docs import CHATS, CURSOR, FROM, HEARTBEAT, META, REWIND_BY, SENDERS, TAGS, UNTIL
 from ..ports import ADMISSION, REFUSAL, service
 from ..requests.errors import upgrade_required
-from ..requests.parameters import parse_wishes
+from ..requests.parameters import parse_options
 from ..requests.raw_path import rest_of_path
 
 receive = Blueprint("receive", __name__)
@@ -86,8 +86,8 @@ def _admit(path: str) -> None:
     offers_v1 = SUBPROTOCOL in websocket.requested_subprotocols
     now_ms = time.time_ns() // 1_000_000
     try:
-        wishes = parse_wishes(websocket.query_string, form=Form.V1 if offers_v1 else Form.BARE, names=service().names, now_ms=now_ms)
-        scope[ADMISSION] = service().admit(name, wishes)
+        options = parse_options(websocket.query_string, form=Form.V1 if offers_v1 else Form.BARE, names=service().names, now_ms=now_ms)
+        scope[ADMISSION] = service().admit(name, options)
     except RequestError as error:
         if not offers_v1:
             raise

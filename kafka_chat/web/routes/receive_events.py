@@ -13,7 +13,7 @@ from ...delivery.records.formats import Form
 from ..documents.openapi import add_to_operation, refuses
 from ..documents.parameter_docs import CHATS, CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL
 from ..ports import ADMISSION, service
-from ..requests.parameters import parse_wishes
+from ..requests.parameters import parse_options
 from ..requests.raw_path import rest_of_path
 from ..streams.event_stream import EventStream
 
@@ -88,7 +88,7 @@ async def receive_events(username: str) -> EventStream:
     user, _, _ = rest_of_path(_PATH).partition(b"/")
     name = parse_username(user)  # where no slash is left, the one that led here was percent-encoded, and is refused
     cast("ChatApp", current_app).origins.check(request.headers.getlist("Origin"))
-    wishes = parse_wishes(
+    options = parse_options(
         request.query_string,
         form=Form.EVENTS,
         names=service().names,
@@ -96,5 +96,5 @@ async def receive_events(username: str) -> EventStream:
         last_had=request.headers.get("Last-Event-ID") or None,
     )
     if request.method != "HEAD":
-        cast("dict[str, Any]", request.scope)[ADMISSION] = service().admit(name, wishes)
+        cast("dict[str, Any]", request.scope)[ADMISSION] = service().admit(name, options)
     return EventStream()

@@ -16,19 +16,19 @@ from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
 from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Form
-from kafka_chat.delivery.session.options import Wishes
+from kafka_chat.delivery.session.options import SessionOptions
 from tests.support.fakes import Core, FakeClient, open_core, value
 
 GLOBAL = "kafka.chat.global"
 ROOM = "kafka.chat.room"
 
 
-def v1(**wishes: Any) -> Wishes:
-    return Wishes(form=Form.V1, **wishes)
+def v1(**options: Any) -> SessionOptions:
+    return SessionOptions(form=Form.V1, **options)
 
 
-def resumed(text: str, **wishes: Any) -> Wishes:
-    return v1(cursor=parse(text), **wishes)
+def resumed(text: str, **options: Any) -> SessionOptions:
+    return v1(cursor=parse(text), **options)
 
 
 def told(client: FakeClient, kind: str) -> list[dict[str, Any]]:
@@ -53,9 +53,9 @@ def cursor_of(client: FakeClient) -> str:
 
 
 @asynccontextmanager
-async def visiting(core: Core, wishes: Wishes, *, room: float = float("inf")) -> AsyncIterator[FakeClient]:
+async def visiting(core: Core, options: SessionOptions, *, room: float = float("inf")) -> AsyncIterator[FakeClient]:
     client = FakeClient(room)
-    async with core.connected(client, wishes=wishes):
+    async with core.connected(client, options=options):
         await wait_all_tasks_blocked()
         yield client
         await wait_all_tasks_blocked()
@@ -175,8 +175,8 @@ async def test_a_log_that_lost_its_end_is_told_after_some_seconds(autojump_clock
         core.kafka.topics[GLOBAL].topic_id = topic.topic_id
         core.kafka.produce(GLOBAL, value("other"), tail=False)
         client = FakeClient()
-        session = core.wished(resumed(cursor_of(first)))
-        core.kafka.wished.discard(GLOBAL)
+        session = core.requested(resumed(cursor_of(first)))
+        core.kafka.requested.discard(GLOBAL)
         with core.audience.joined(session, known=True):
             await core.audience.settle(session, seconds=2)
             async with trio.open_nursery() as nursery:
@@ -197,7 +197,7 @@ async def test_a_cursor_ahead_of_this_instance_waits_and_loses_nothing(autojump_
         ahead = cursor_of(first)
         core.kafka.produce(GLOBAL, value("m5"), tail=False)
         client = FakeClient()
-        async with core.connected(client, wishes=resumed(ahead.split(".")[0])):
+        async with core.connected(client, options=resumed(ahead.split(".")[0])):
             core.kafka.catch_up(GLOBAL, 5)
             await trio.sleep(1)
     assert [text for text in kinds(client) if text.startswith("m")][-1] == "m5"
@@ -234,7 +234,7 @@ async def test_a_partition_added_while_away_begins_at_its_start(autojump_clock):
         async with visiting(core, v1()) as first:
             core.kafka.produce(GLOBAL, value("m0"))
         topic = core.kafka.topics.pop(GLOBAL)
-        core.kafka.wished.discard(GLOBAL)
+        core.kafka.requested.discard(GLOBAL)
         core.kafka.create(GLOBAL, partitions=2)
         core.kafka.topics[GLOBAL].topic_id = topic.topic_id
         core.kafka.topics[GLOBAL].partitions[0] = topic.partitions[0]
@@ -330,8 +330,8 @@ async def test_rewind_counts_what_passes_the_filter(autojump_clock):
 async def test_filters_let_through_what_has_no_tag_and_the_cursor_goes_on(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
-        wishes = v1(tags=frozenset({"a", ""}), senders=frozenset({"ann", "bo"}))
-        async with visiting(core, wishes) as client:
+        options = v1(tags=frozenset({"a", ""}), senders=frozenset({"ann", "bo"}))
+        async with visiting(core, options) as client:
             for tag in ("a", "b", "", None):
                 for sender in ("ann", "bo", "cy"):
                     core.kafka.produce(GLOBAL, value(f"{tag}-{sender}", sender=sender, tag=tag))
@@ -400,7 +400,7 @@ async def test_bare_clients_that_ask_get_bare_frames_only(autojump_clock):
         core.kafka.create(GLOBAL)
         core.kafka.produce(GLOBAL, *[value(f"m{n}") for n in range(10)])
         core.kafka.trim(GLOBAL, 3)
-        async with visiting(core, Wishes(start=EARLIEST)) as client:
+        async with visiting(core, SessionOptions(start=EARLIEST)) as client:
             core.kafka.produce(GLOBAL, value("new"))
     assert client.texts == [*[f"m{n}" for n in range(3, 10)], "new"]
     assert {tuple(frame) for frame in client.deliveries} == {("sender", "text", "tag", "chat")}
@@ -409,7 +409,7 @@ async def test_bare_clients_that_ask_get_bare_frames_only(autojump_clock):
 async def test_events_carry_the_whole_cursor_and_resume_exactly(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL, partitions=2)
-        async with visiting(core, Wishes(form=Form.EVENTS)) as client:
+        async with visiting(core, SessionOptions(form=Form.EVENTS)) as client:
             for n in range(4):
                 core.kafka.produce(GLOBAL, value(f"m{n}\nid: 9\n\n"), value(f"n{n}"), partition=n % 2)
                 await wait_all_tasks_blocked()
@@ -428,7 +428,7 @@ async def test_a_heartbeat_has_the_cursor(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
         client = FakeClient()
-        async with core.connected(client, wishes=v1(heartbeat_seconds=10.0)):
+        async with core.connected(client, options=v1(heartbeat_seconds=10.0)):
             await trio.sleep(1)
             core.kafka.produce(GLOBAL, value("m"))
             await trio.sleep(30)
