@@ -140,7 +140,7 @@ class Service:
         self._subscription_log = subscription_log
         self._lookup = lookup
         self._cluster: bytes | None = None
-        self._surroundings = SessionContext(
+        self._context = SessionContext(
             audience=audience,
             subscription_log=subscription_log,
             subscriptions=subscriptions,
@@ -150,7 +150,7 @@ class Service:
             limits=settings.limits,
             cluster=lambda: self._cluster,
         )
-        self.history = History(self._surroundings, lookup=lookup, page_reads=page_reads, memory=memory, telemetry=telemetry)
+        self.history = History(self._context, lookup=lookup, page_reads=page_reads, memory=memory, telemetry=telemetry)
         self._tail = tail
         self._audience = audience
         self._memory = memory
@@ -210,7 +210,7 @@ class Service:
         common |= {"session_id": token_hex(4), "username": admission.username}
         if options.is_default:
             return Session(**common)
-        return ResumableSession(options, self._surroundings, caught_up=admission.caught_up, **common)
+        return ResumableSession(options, self._context, caught_up=admission.caught_up, **common)
 
     async def run_dialogue(
         self, admission: Admission, *, answering: Answering, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str

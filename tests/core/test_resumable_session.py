@@ -210,7 +210,7 @@ async def test_a_cursor_of_another_cluster_begins_as_without_one_and_says_so(aut
             core.kafka.produce(GLOBAL, value("m0"))
         core.kafka.produce(GLOBAL, value("m1"))
         cursor = cursor_of(first)
-        other = replace(core, surroundings=replace(core.surroundings, cluster=lambda: cluster_mark("elsewhere")))
+        other = replace(core, context=replace(core.context, cluster=lambda: cluster_mark("elsewhere")))
         async with visiting(other, resumed(cursor)) as second:
             core.kafka.produce(GLOBAL, value("m2"))
     assert told(second, "hello")[0]["resume"] == "none"

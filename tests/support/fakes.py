@@ -290,16 +290,16 @@ class Core:
     telemetry: Telemetry
     chats: dict[str, set[str]]
     subscribed: dict[tuple[str, str], SubscriptionChange]  # those that are in the log, unlike `chats`
-    surroundings: SessionContext
+    context: SessionContext
 
     @property
     def history(self) -> History:
-        return History(self.surroundings, lookup=self.kafka, page_reads=self.reads, memory=self.memory, telemetry=self.telemetry)
+        return History(self.context, lookup=self.kafka, page_reads=self.reads, memory=self.memory, telemetry=self.telemetry)
 
     def requested(self, options: SessionOptions, username: str = "ann") -> ResumableSession:
         return ResumableSession(
             options,
-            self.surroundings,
+            self.context,
             session_id="s",
             username=username,
             page_reads=self.reads,
@@ -344,7 +344,7 @@ async def open_core(*, memory_bytes: int = 1 << 24, readers: int = 2) -> AsyncIt
     async with open_page_reads(kafka, readers=readers, telemetry=telemetry) as reads, trio.open_nursery() as nursery:
         nursery.start_soon(fanout.run)
         nursery.start_soon(offsets.run)
-        surroundings = SessionContext(
+        context = SessionContext(
             audience=audience,
             subscription_log=FakeSubscriptionLog(FakePublisher()),
             subscriptions=Subscriptions(FakeSubscriptionLog(FakePublisher()), lookup=kafka, names=NAMES, settings=Settings()),
@@ -354,5 +354,5 @@ async def open_core(*, memory_bytes: int = 1 << 24, readers: int = 2) -> AsyncIt
             limits=Settings().limits,
             cluster=lambda: cluster_mark("here"),
         )
-        yield Core(kafka, audience, memory, reads, telemetry, chats, subscribed, surroundings)
+        yield Core(kafka, audience, memory, reads, telemetry, chats, subscribed, context)
         nursery.cancel_scope.cancel()

@@ -116,15 +116,15 @@ class History:
     """Makes pages.
 
     Args:
-        around: the service.
+        context: the service.
         lookup: asks what only pages want to know.
         page_reads: reads what memory does not have.
         memory: where what is read is counted.
         telemetry: the service's.
     """
 
-    def __init__(self, around: SessionContext, *, lookup: Lookup, page_reads: PageReads, memory: Memory, telemetry: Telemetry) -> None:
-        self._around = around
+    def __init__(self, context: SessionContext, *, lookup: Lookup, page_reads: PageReads, memory: Memory, telemetry: Telemetry) -> None:
+        self._context = context
         self._lookup = lookup
         self._page_reads = page_reads
         self._memory = memory
@@ -146,21 +146,21 @@ class History:
             NotFound: the chat has no topic.
             BrokerError: brokers do not answer, or the topic is deleted meanwhile.
         """
-        around, cursor = self._around, asked.cursor
-        if cursor is not None and not cursor.is_of(around.cluster()):
+        context, cursor = self._context, asked.cursor
+        if cursor is not None and not cursor.is_of(context.cluster()):
             cursor = None
         reader = HistoryReader(
             asked.chat,
             asked.begin,
             cursor,
-            around.names,
+            context.names,
             page_reads=self._page_reads,
             memory=self._memory,
             telemetry=self._telemetry,
         )
         self._readers.add(reader)
         try:
-            with around.audience.joined(reader, known=True):
+            with context.audience.joined(reader, known=True):
                 return await self._read(asked, reader)
         finally:
             self._readers.discard(reader)
@@ -204,7 +204,7 @@ class History:
 
     async def _logs(self, asked: PageAsked, reader: HistoryReader, doing: str) -> Sequence[PartitionLog]:
         """Return the logs of the chat, once it is fixed where the reader begins in them."""
-        audience, topic = self._around.audience, self._around.names.topic(asked.chat)
+        audience, topic = self._context.audience, self._context.names.topic(asked.chat)
         await audience.settle(reader, seconds=SETTLE_SECONDS)
         if audience.settled(reader) and not audience.logs(reader, asked.chat):
             if topic not in await self._lookup.describe([topic]):
@@ -276,7 +276,7 @@ class History:
                 all_told.set()
 
         for log in logs:
-            self._around.offsets.want(log.key, time_ms, partial(tell, log.key))
+            self._context.offsets.want(log.key, time_ms, partial(tell, log.key))
         await all_told.wait()
         return told
 
@@ -308,7 +308,7 @@ class History:
         start_lasts = asked.start_lasts and isinstance(asked.start, Since) and asked.start.time_ms <= settled_ms
         begins_last = all((reader.resumed is not None and reader.resumed.offset(log.key) is not None) or start_lasts for log in logs)
         until_lasts = asked.until_ms is None or (asked.until_lasts and asked.until_ms <= settled_ms)
-        if reader.gaps or self._around.cluster() is None or not begins_last or not until_lasts:
+        if reader.gaps or self._context.cluster() is None or not begins_last or not until_lasts:
             return False
         if len(lines) == asked.limit or sum(len(line.payload) for line in lines) >= PAGE_BYTES:
             return asked.backward or not any(strand.at_end for strand in strands) or lines[-1].time_ms <= settled_ms
@@ -318,7 +318,7 @@ class History:
         by_partition = {key.partition: position for key, position in positions.items()}
         key = logs[0].key
         # How far subscriptions were known is as it was: two answers to the same request may not differ in that.
-        head = head_of_cursor(self._around.cluster(), 0 if asked.cursor is None else asked.cursor.subscriptions)
+        head = head_of_cursor(self._context.cluster(), 0 if asked.cursor is None else asked.cursor.subscriptions)
         return text_of(head + topic_entry(key.topic, key.topic_id, [by_partition.get(number) for number in range(max(by_partition) + 1)]))
 
     async def _is_compacted(self, topic: str) -> bool:

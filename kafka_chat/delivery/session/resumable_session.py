@@ -73,7 +73,7 @@ class ResumableSession(Session):
     """
 
     __slots__ = (
-        "_around",
+        "_context",
         "_asked",
         "_beyond",
         "_caught_up",
@@ -91,7 +91,7 @@ class ResumableSession(Session):
     def __init__(
         self,
         options: SessionOptions,
-        around: SessionContext,
+        context: SessionContext,
         *,
         session_id: str,
         username: str,
@@ -104,7 +104,7 @@ class ResumableSession(Session):
 
         Args:
             options: what its client asked for.
-            around: the service.
+            context: the service.
             session_id: for the operator's eyes.
             username: whose it is.
             page_reads: reads what memory does not have.
@@ -117,7 +117,7 @@ class ResumableSession(Session):
         view = View(form=options.form, tags=options.tags, senders=options.senders)
         self.view = BARE if view == BARE else view  # one object for all, which the fan-out knows without comparing
         self.only = options.chats
-        self._around = around
+        self._context = context
         self._caught_up = caught_up
         self._notices: list[Notice] = []
         self._said_hello = False
@@ -148,7 +148,7 @@ class ResumableSession(Session):
         """See `Session.follow`."""
         super().follow(log, position, afresh=afresh)
         if self.options.until_ms is not None:
-            self._around.offsets.want(log.key, self.options.until_ms, partial(self._end_at, log))
+            self._context.offsets.want(log.key, self.options.until_ms, partial(self._end_at, log))
 
     def rewind(self, log: PartitionLog, messages: int) -> None:
         """See `Session.rewind`."""
@@ -158,19 +158,19 @@ class ResumableSession(Session):
         """See `Session.tell_gap`."""
         if not self._said_hello and self._resume != "none":
             self._resume = "future" if cause is LossCause.TRUNCATED else "gap"
-        chat = self._around.names.chat(key.topic)
+        chat = self._context.names.chat(key.topic)
         self._tell(Gap(chat=chat, partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause))
 
     def tell_subscribed(self, change: SubscriptionChange) -> None:
         """See `Session.tell_subscribed`."""
         if change.chat not in self._mine:
-            exists = bool(change.topic_id) or self._around.audience.exists(change.chat)
+            exists = bool(change.topic_id) or self._context.audience.exists(change.chat)
             self._tell(Subscribed(chat=change.chat, exists=exists, positions=dict(change.starts)))
 
     def tell_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
         """See `Session.tell_unsubscribed`."""
         if chat not in self._mine:
-            self._tell(Unsubscribed(chat=chat, exists=self._around.audience.exists(chat), positions=dict(positions)))
+            self._tell(Unsubscribed(chat=chat, exists=self._context.audience.exists(chat), positions=dict(positions)))
 
     def end(self, close: Close) -> None:
         """See `LiveSocket.end`; who is to come back is told when."""
@@ -200,7 +200,7 @@ class ResumableSession(Session):
     async def _find_beginnings(self) -> None:
         """Find what takes more than an offset to tell: the messages before the head, and whether the log has lost its end."""
         if self.options.rewind:  # while brokers are away, too: nobody knows yet what there is
-            await self._around.audience.settle(self, seconds=inf)
+            await self._context.audience.settle(self, seconds=inf)
         chats: dict[str, list[tuple[PartitionLog, int]]] = {}
         for log, messages in self._rewinds.values():
             chats.setdefault(log.key.topic, []).append((log, messages))
@@ -230,7 +230,7 @@ class ResumableSession(Session):
         for cursor in beyond:
             told = self._beyond.pop(cursor.log.key, None)
             if told is None:
-                self._around.offsets.want(cursor.log.key, LAST, partial(self._beyond.__setitem__, cursor.log.key))
+                self._context.offsets.want(cursor.log.key, LAST, partial(self._beyond.__setitem__, cursor.log.key))
             elif told < cursor.position:
                 self.tell_gap(cursor.log.key, cursor.position, told, LossCause.TRUNCATED)
                 cursor.position = told
@@ -293,28 +293,28 @@ class ResumableSession(Session):
             self._mine = []
 
     async def _do(self, op: Op) -> Sequence[Answer]:
-        around = self._around
+        context = self._context
         match op.op:
             case "ping":
                 return [Pong(re=op.re)]
             case "subscribe" | "unsubscribe":
-                chats = self._mine = [around.names.parse(chat, field="chat") for chat in op.named]
-                before = {chat: around.audience.positions(self, chat) for chat in chats}
+                chats = self._mine = [context.names.parse(chat, field="chat") for chat in op.named]
+                before = {chat: context.audience.positions(self, chat) for chat in chats}
                 if op.op == "subscribe":
-                    followed = await around.subscriptions.subscribe(self.username, chats)
+                    followed = await context.subscriptions.subscribe(self.username, chats)
                     exists = {one.chat: one.exists for one in followed}
                     return [
                         Subscribed(re=op.re, chat=chat, exists=exists.get(chat, False), positions=self._positions(chat)) for chat in chats
                     ]
-                await around.subscriptions.unsubscribe(self.username, chats)
-                return [Unsubscribed(re=op.re, chat=chat, exists=around.audience.exists(chat), positions=before[chat]) for chat in chats]
+                await context.subscriptions.unsubscribe(self.username, chats)
+                return [Unsubscribed(re=op.re, chat=chat, exists=context.audience.exists(chat), positions=before[chat]) for chat in chats]
             case "send":
-                if around.sending is None:
+                if context.sending is None:
                     raise RequestError("sending is switched off (sending.enabled)", field="op")
                 if op.chat is None or op.text is None:
                     raise RequestError("chat and text are needed to send", field="chat" if op.chat is None else "text")
-                sent = await around.sending.send(around.names.parse(op.chat, field="chat"), self.username, op.text, op.tag)
-                return [Sent(re=op.re, chat=around.names.chat(sent.topic), partition=sent.partition, offset=sent.offset)]
+                sent = await context.sending.send(context.names.parse(op.chat, field="chat"), self.username, op.text, op.tag)
+                return [Sent(re=op.re, chat=context.names.chat(sent.topic), partition=sent.partition, offset=sent.offset)]
             case _:
                 raise RequestError(f"op is {op.op[:60]!r}; it may be subscribe, unsubscribe, send or ping", field="op")
 
@@ -322,24 +322,24 @@ class ResumableSession(Session):
 
     def _cursor_of_this_cluster(self) -> ChatCursor | None:
         cursor = self.options.cursor
-        return cursor if cursor is not None and cursor.is_of(self._around.cluster()) else None
+        return cursor if cursor is not None and cursor.is_of(self._context.cluster()) else None
 
     def _cursor(self) -> str | None:
-        around = self._around
-        return around.audience.cursor(self, cluster=around.cluster(), subscriptions=around.subscription_log.position)
+        context = self._context
+        return context.audience.cursor(self, cluster=context.cluster(), subscriptions=context.subscription_log.position)
 
     def _positions(self, chat: str) -> Mapping[int, int]:
         """Return where it is in a chat, or, where it is to begin only, where that was subscribed to."""
-        change = self._around.subscription_log.chats_of(self.username).get(chat)
-        return self._around.audience.positions(self, chat) or ({} if change is None else dict(change.starts))
+        change = self._context.subscription_log.chats_of(self.username).get(chat)
+        return self._context.audience.positions(self, chat) or ({} if change is None else dict(change.starts))
 
     def _say_hello(self) -> None:
         self._said_hello = True
         if self.view.form is Form.BARE:
             return
-        limits = self._around.limits
+        limits = self._context.limits
         told = Limits(limits.message_bytes, limits.client_message_bytes, limits.chats_per_user, self.options.heartbeat_seconds)
-        chats = self._around.audience.chats(self)
+        chats = self._context.audience.chats(self)
         hello = Hello(session=self.session_id, user=self.username, chats=chats, resume=self._resume, cursor=self._cursor(), limits=told)
         self._notices.insert(0, hello)
 
@@ -354,7 +354,7 @@ class ResumableSession(Session):
 
     def _has_all(self) -> bool:
         """Whether all that was there has been delivered."""
-        return self._around.audience.settled(self) and all(
+        return self._context.audience.settled(self) and all(
             cursor.page is None and cursor.position >= cursor.log.head for cursor in self.cursors.values()
         )
 
@@ -365,7 +365,7 @@ class ResumableSession(Session):
             self.wake()
 
     def _all_ended(self) -> bool:
-        return self._around.audience.settled(self) and all(
+        return self._context.audience.settled(self) and all(
             cursor.end is not None and cursor.position >= cursor.end for cursor in self.cursors.values()
         )
 
