@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kafka_chat.chat.cursor import cluster_mark, head_of_cursor, parse, text_of, topic_entry
 from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
 from kafka_chat.delivery.history.pages import PAGE_BYTES, Page, PageAsked
-from kafka_chat.delivery.log.merge import LOOKED_AT
+from kafka_chat.delivery.log.merge import SCAN_OFFSETS
 from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Form
 from kafka_chat.delivery.session.options import SessionOptions
@@ -237,7 +237,7 @@ async def test_a_filter_that_hardly_anything_passes_makes_short_pages_that_go_on
     async with open_core() as core:
         core.kafka.create(ROOM)
         bulk = [value("bulk", tag="bulk")] * 1000
-        for _ in range(LOOKED_AT // 1000 + 20):
+        for _ in range(SCAN_OFFSETS // 1000 + 20):
             core.kafka.produce(ROOM, *bulk, tail=False)
         core.kafka.produce(ROOM, value("rare", tag="rare"), tail=False)
         forward = await walk(core, tags=frozenset({"rare"}))

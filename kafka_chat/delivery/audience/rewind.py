@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...errors import PositionLost, TopicGone
-from ..log.merge import LOOKED_AT
+from ..log.merge import SCAN_OFFSETS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,40 +13,40 @@ if TYPE_CHECKING:
     from ...chat.partition_key import PartitionKey
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog
-    from ..records.batch import Line
+    from ..records.batch import HistoryMessage
     from ..records.formats import View
 
 
-async def lines_before(log: PartitionLog, position: int, messages: int, *, view: View, page_reads: PageReads) -> list[Line]:
+async def messages_before(log: PartitionLog, position: int, messages: int, *, view: View, page_reads: PageReads) -> list[HistoryMessage]:
     """Return the last messages of a partition before a position, oldest first.
 
     Args:
         log: of a partition that is followed.
         position: at most its head.
-        messages: how many; fewer where there are no more, or not within `LOOKED_AT` offsets.
+        messages: how many; fewer where there are no more, or not within `SCAN_OFFSETS` offsets.
         view: which messages; of the form V1.
         page_reads: reads what memory does not have.
     """
-    found: list[Line] = []
-    end, floor = position, max(0, position - LOOKED_AT)
+    found: list[HistoryMessage] = []
+    end, floor = position, max(0, position - SCAN_OFFSETS)
     while len(found) < messages and end > floor:
         try:
             batch = await page_reads.fetch(log, end - 1)
         except (PositionLost, TopicGone):
             break
         first = max(batch.first, floor)
-        found = [*batch.lines(view, first=first, end=end), *found]
+        found = [*batch.history_messages(view, first=first, end=end), *found]
         end = first
     return found[-messages:]
 
 
-def last_of_all(lines: Mapping[PartitionKey, Sequence[Line]], messages: int) -> dict[PartitionKey, list[Line]]:
+def last_messages(by_partition: Mapping[PartitionKey, Sequence[HistoryMessage]], messages: int) -> dict[PartitionKey, list[HistoryMessage]]:
     """Return the last messages of several partitions together: of each its own last ones, as many as are among them.
 
     They are told apart by their times; in a partition the order is that of the offsets, whatever the times say.
     """
-    left = {key: len(of_one) for key, of_one in lines.items()}
+    left = {key: len(of_one) for key, of_one in by_partition.items()}
     for _ in range(min(messages, sum(left.values()))):
-        latest = max((key for key, count in left.items() if count), key=lambda key: lines[key][left[key] - 1].time_ms)
+        latest = max((key for key, count in left.items() if count), key=lambda key: by_partition[key][left[key] - 1].time_ms)
         left[latest] -= 1
-    return {key: list(of_one[left[key] :]) for key, of_one in lines.items()}
+    return {key: list(of_one[left[key] :]) for key, of_one in by_partition.items()}

@@ -18,7 +18,7 @@ from ...chat.loss_cause import LossCause
 from ...errors import BrokerError, BrokerUnreachable, NotFound
 from ..audience.offset_queries import FIRST, LAST
 from ..audience.starts import BEYOND_SECONDS, EARLIEST, LATEST, Earliest, Latest, Rewind, Since
-from ..log.merge import Backward, Forward, Strand, weave
+from ..log.merge import BackwardScan, ForwardScan, PartitionScan, merge_by_time
 from ..records.formats import Form, View
 from ..writes.deadlines import answer_due
 from .reader import HistoryReader, LogSource
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog
     from ..ports import Lookup
-    from ..records.batch import Line
+    from ..records.batch import HistoryMessage
     from ..session.context import SessionContext
     from ..session.notices import Gap
 
@@ -176,28 +176,28 @@ class History:
             ends = await self._ends(asked, reader, logs)
             if asked.backward:
                 begins = {key: min(position, ends[key]) for key, position in begins.items()}
-            strands = self._strands(asked, logs, begins, firsts if asked.backward else ends)
-            lines = await weave(strands, messages=asked.limit, size=PAGE_BYTES)
-        if not lines and self._may_wait(asked, reader, strands):
+            scans = self._scans(asked, logs, begins, firsts if asked.backward else ends)
+            found = await merge_by_time(scans, messages=asked.limit, size=PAGE_BYTES)
+        if not found and self._may_wait(asked, reader, scans):
             with trio.move_on_after(asked.wait_seconds):
-                while not lines and not (reader.over or self._draining):
+                while not found and not (reader.over or self._draining):
                     await reader.news()
-                    reached = {log.key: strand.position for log, strand in zip(logs, strands, strict=True)}
-                    further = self._strands(asked, logs, reached, {log.key: log.head for log in logs})
-                    lines = await weave(further, messages=asked.limit, size=PAGE_BYTES)
-                    strands = further
-        for log, strand in zip(logs, strands, strict=True):
-            if strand.lost is not None:
-                reader.tell_gap(log.key, *strand.lost, LossCause.RETENTION)
-        closed = self._closed(asked, reader, logs, strands, lines)
+                    reached = {log.key: scan.position for log, scan in zip(logs, scans, strict=True)}
+                    further = self._scans(asked, logs, reached, {log.key: log.head for log in logs})
+                    found = await merge_by_time(further, messages=asked.limit, size=PAGE_BYTES)
+                    scans = further
+        for log, scan in zip(logs, scans, strict=True):
+            if scan.lost is not None:
+                reader.tell_gap(log.key, *scan.lost, LossCause.RETENTION)
+        closed = self._closed(asked, reader, logs, scans, found)
         before = self._cursor(asked, logs, begins)
-        after = self._cursor(asked, logs, {log.key: strand.position for log, strand in zip(logs, strands, strict=True)})
+        after = self._cursor(asked, logs, {log.key: scan.position for log, scan in zip(logs, scans, strict=True)})
         return Page(
-            messages=[line.payload for line in (reversed(lines) if asked.backward else lines)],
+            messages=[message.payload for message in (reversed(found) if asked.backward else found)],
             gaps=reader.gaps,
             next=before if asked.backward else after,
             prev=after if asked.backward else before,
-            end=all(strand.at_end for strand in strands),
+            end=all(scan.at_end for scan in scans),
             closed=closed,
             compacted=closed and await self._is_compacted(logs[0].key.topic),
         )
@@ -227,9 +227,9 @@ class History:
             # What was acknowledged before the request is there, whether or not it has come to the head of its log.
             begins |= await self._wait_for_heads(reader, loose, await self._told(loose, LAST))
         if loose and isinstance(asked.begin, Rewind):
-            strands = self._strands(replace(asked, backward=True), loose, begins, await self._told(loose, FIRST))
-            await weave(strands, messages=asked.begin.messages, size=_WITHOUT_END)
-            begins |= {log.key: strand.position for log, strand in zip(loose, strands, strict=True)}
+            scans = self._scans(replace(asked, backward=True), loose, begins, await self._told(loose, FIRST))
+            await merge_by_time(scans, messages=asked.begin.messages, size=_WITHOUT_END)
+            begins |= {log.key: scan.position for log, scan in zip(loose, scans, strict=True)}
         return begins
 
     async def _wait_for_end(self, reader: HistoryReader, logs: Sequence[PartitionLog], begins: dict[PartitionKey, int]) -> None:
@@ -280,28 +280,33 @@ class History:
         await all_told.wait()
         return told
 
-    def _strands(
+    def _scans(
         self, asked: PageAsked, logs: Sequence[PartitionLog], begins: Mapping[PartitionKey, int], bounds: Mapping[PartitionKey, int]
-    ) -> Sequence[Strand]:
+    ) -> Sequence[PartitionScan]:
         view = View(form=Form.V1, tags=asked.tags, senders=asked.senders)
-        strands: list[Strand] = []
+        scans: list[PartitionScan] = []
         for log in logs:
             source, begin, bound = LogSource(log, view, self._page_reads, self._memory), begins[log.key], bounds[log.key]
             most = max(asked.limit, asked.rewind)
             if asked.backward:
-                strands.append(Backward(log.key.partition, source, begin, min(begin, bound), most=most))
+                scans.append(BackwardScan(log.key.partition, source, begin, min(begin, bound), most=most))
             else:
-                strands.append(Forward(log.key.partition, source, begin, max(begin, bound), most=most))
-        return strands
+                scans.append(ForwardScan(log.key.partition, source, begin, max(begin, bound), most=most))
+        return scans
 
-    def _may_wait(self, asked: PageAsked, reader: HistoryReader, strands: Sequence[Strand]) -> bool:
+    def _may_wait(self, asked: PageAsked, reader: HistoryReader, scans: Sequence[PartitionScan]) -> bool:
         """Whether an empty page may wait for news."""
         if asked.backward or asked.until_ms is not None or not asked.wait_seconds:
             return False
-        return not reader.gaps and all(strand.at_end and strand.lost is None for strand in strands)
+        return not reader.gaps and all(scan.at_end and scan.lost is None for scan in scans)
 
     def _closed(
-        self, asked: PageAsked, reader: HistoryReader, logs: Sequence[PartitionLog], strands: Sequence[Strand], lines: Sequence[Line]
+        self,
+        asked: PageAsked,
+        reader: HistoryReader,
+        logs: Sequence[PartitionLog],
+        scans: Sequence[PartitionScan],
+        found: Sequence[HistoryMessage],
     ) -> bool:
         """Whether the same request will always have the same page for its answer."""
         settled_ms = time.time_ns() // 1_000_000 - SETTLED_MS
@@ -310,9 +315,9 @@ class History:
         until_lasts = asked.until_ms is None or (asked.until_lasts and asked.until_ms <= settled_ms)
         if reader.gaps or self._context.cluster() is None or not begins_last or not until_lasts:
             return False
-        if len(lines) == asked.limit or sum(len(line.payload) for line in lines) >= PAGE_BYTES:
-            return asked.backward or not any(strand.at_end for strand in strands) or lines[-1].time_ms <= settled_ms
-        return asked.until_ms is not None and not asked.backward and all(strand.at_end for strand in strands)
+        if len(found) == asked.limit or sum(len(message.payload) for message in found) >= PAGE_BYTES:
+            return asked.backward or not any(scan.at_end for scan in scans) or found[-1].time_ms <= settled_ms
+        return asked.until_ms is not None and not asked.backward and all(scan.at_end for scan in scans)
 
     def _cursor(self, asked: PageAsked, logs: Sequence[PartitionLog], positions: Mapping[PartitionKey, int]) -> str:
         by_partition = {key.partition: position for key, position in positions.items()}

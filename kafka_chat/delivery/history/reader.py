@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog
     from ..ports import SubscriptionChange
-    from ..records.batch import Batch, Line
+    from ..records.batch import Batch, HistoryMessage
     from ..records.formats import View
 
 
@@ -94,7 +94,7 @@ class HistoryReader(Session):
 
 
 class LogSource:
-    """One partition, as strands read it. See `strands.Source`."""
+    """One partition, as scans read it. See `merge.Source`."""
 
     def __init__(self, log: PartitionLog, view: View, page_reads: PageReads, memory: Memory) -> None:
         self._log = log
@@ -108,7 +108,7 @@ class LogSource:
 
 
 class LogPiece:
-    """A batch, as strands read it. See `strands.Piece`."""
+    """A batch, as scans read it. See `merge.Piece`."""
 
     def __init__(self, batch: Batch, view: View, memory: Memory) -> None:
         self.first = batch.first
@@ -117,8 +117,8 @@ class LogPiece:
         self._view = view
         self._memory = memory
 
-    def lines(self, *, first: int, end: int) -> Sequence[Line]:
+    def history_messages(self, *, first: int, end: int) -> Sequence[HistoryMessage]:
         """See `Piece`."""
-        found = list(self._batch.lines(self._view, first=first, end=end))
+        found = list(self._batch.history_messages(self._view, first=first, end=end))
         self._memory.recount(self._batch)  # it may have been rendered in another form now
         return found

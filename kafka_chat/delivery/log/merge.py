@@ -1,4 +1,4 @@
-"""The partitions of a chat, woven into one page: by time, and within a partition by offset."""
+"""Merges the partitions of a chat into one page: by time, and within a partition by offset."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ...nursery import open_tasks
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..records.batch import Line
+    from ..records.batch import HistoryMessage
 
 # A filter may let hardly anything pass. A page ends where it has looked far enough, and the next one goes on from there.
-LOOKED_AT = 50_000  # offsets of a partition
-LOOKING_SECONDS = 2.0
+SCAN_OFFSETS = 50_000  # offsets of a partition
+SCAN_SECONDS = 2.0
 
 
 class Piece(Protocol):
@@ -33,7 +33,7 @@ class Piece(Protocol):
     def next(self) -> int:
         """Where it ends."""
 
-    def lines(self, *, first: int, end: int) -> Sequence[Line]:
+    def history_messages(self, *, first: int, end: int) -> Sequence[HistoryMessage]:
         """Return those of `[first, end)` that a page shows."""
 
 
@@ -44,7 +44,7 @@ class Source(Protocol):
         """Return a piece that has this offset; raise `PositionLost` where it is gone."""
 
 
-class Strand(ABC):
+class PartitionScan(ABC):
     """One partition's part of a page: what is read of it and not taken yet.
 
     Attributes:
@@ -68,19 +68,19 @@ class Strand(ABC):
         self._scanned = position
         self._bound = bound
         # One more than the page takes: what is not kept is not missed, for all that is kept is never taken.
-        self._lines: deque[Line] = deque(maxlen=most + 1)
-        self._left = LOOKED_AT
-        self._look_until = trio.current_time() + LOOKING_SECONDS
+        self._found: deque[HistoryMessage] = deque(maxlen=most + 1)
+        self._left = SCAN_OFFSETS
+        self._scan_until = trio.current_time() + SCAN_SECONDS
 
     @property
     def holds(self) -> bool:
         """Whether its next message is known."""
-        return bool(self._lines)
+        return bool(self._found)
 
     @property
     def at_end(self) -> bool:
         """Whether it has nothing more."""
-        return not self._lines and self._scanned == self._bound
+        return not self._found and self._scanned == self._bound
 
     @property
     @abstractmethod
@@ -90,43 +90,43 @@ class Strand(ABC):
     @property
     @abstractmethod
     def rank(self) -> tuple[int, int]:
-        """By what its next message is told apart from those of other strands: the lowest is taken first."""
+        """By what its next message is compared with those of other scans: the lowest is taken first."""
 
     @abstractmethod
-    def take(self) -> Line:
+    def take(self) -> HistoryMessage:
         """Return its next message, which is known."""
 
     @abstractmethod
-    async def look(self) -> int:
+    async def scan(self) -> int:
         """Read one piece; return how many offsets that were."""
 
     async def fill(self) -> None:
         """Read on until its next message is known, it has nothing more, or it has looked far enough."""
-        while not self._lines and self._scanned != self._bound:
-            if self._left <= 0 or (self._left < LOOKED_AT and trio.current_time() >= self._look_until):
+        while not self._found and self._scanned != self._bound:
+            if self._left <= 0 or (self._left < SCAN_OFFSETS and trio.current_time() >= self._scan_until):
                 return
-            self._left -= await self.look()
+            self._left -= await self.scan()
 
 
-class Forward(Strand):
+class ForwardScan(PartitionScan):
     """From older messages to newer ones, below its bound."""
 
     @property
     def position(self) -> int:
-        """See `Strand`: all offsets before it are had."""
-        return self._lines[0].offset if self._lines else self._scanned
+        """See `PartitionScan`: all offsets before it are had."""
+        return self._found[0].offset if self._found else self._scanned
 
     @property
     def rank(self) -> tuple[int, int]:
-        """See `Strand`."""
-        return self._lines[0].time_ms, self.partition
+        """See `PartitionScan`."""
+        return self._found[0].time_ms, self.partition
 
-    def take(self) -> Line:
-        """See `Strand`."""
-        return self._lines.popleft()
+    def take(self) -> HistoryMessage:
+        """See `PartitionScan`."""
+        return self._found.popleft()
 
-    async def look(self) -> int:
-        """See `Strand`."""
+    async def scan(self) -> int:
+        """See `PartitionScan`."""
         begin = self._scanned
         try:
             piece = await self._source.fetch(begin)
@@ -135,30 +135,30 @@ class Forward(Strand):
             self.lost = (self.lost or (begin, 0))[0], self._scanned
             return 0
         end = min(piece.next, self._bound)
-        self._lines.extend(piece.lines(first=begin, end=end)[: self._lines.maxlen])
+        self._found.extend(piece.history_messages(first=begin, end=end)[: self._found.maxlen])
         self._scanned = end
         return end - begin
 
 
-class Backward(Strand):
+class BackwardScan(PartitionScan):
     """From newer messages to older ones, at and above its bound."""
 
     @property
     def position(self) -> int:
-        """See `Strand`: all offsets at and after it are had."""
-        return self._lines[-1].offset + 1 if self._lines else self._scanned
+        """See `PartitionScan`: all offsets at and after it are had."""
+        return self._found[-1].offset + 1 if self._found else self._scanned
 
     @property
     def rank(self) -> tuple[int, int]:
-        """See `Strand`."""
-        return -self._lines[-1].time_ms, -self.partition
+        """See `PartitionScan`."""
+        return -self._found[-1].time_ms, -self.partition
 
-    def take(self) -> Line:
-        """See `Strand`."""
-        return self._lines.pop()
+    def take(self) -> HistoryMessage:
+        """See `PartitionScan`."""
+        return self._found.pop()
 
-    async def look(self) -> int:
-        """See `Strand`."""
+    async def scan(self) -> int:
+        """See `PartitionScan`."""
         end = self._scanned
         try:
             piece = await self._source.fetch(end - 1)
@@ -166,56 +166,56 @@ class Backward(Strand):
             self._bound = end
             return 0
         begin = max(piece.first, self._bound)
-        self._lines.extend(piece.lines(first=begin, end=end))
+        self._found.extend(piece.history_messages(first=begin, end=end))
         self._scanned = begin
         return end - begin
 
 
-async def weave(strands: Sequence[Strand], *, messages: int, size: int) -> list[Line]:
-    """Take messages from strands of one direction, in its order.
+async def merge_by_time(scans: Sequence[PartitionScan], *, messages: int, size: int) -> list[HistoryMessage]:
+    """Take messages from scans of one direction, in its order.
 
     It ends where the next one is not known: so a page never has a message before which another one would have to come, as far as
     times go up in each partition.
 
     Args:
-        strands: a partition each.
+        scans: a partition each.
         messages: how many, at most.
         size: how many bytes; the message that reaches it is the last.
     """
-    await _fill_all(strands)
-    found: list[Line] = []
-    if not all(strand.holds or strand.at_end for strand in strands):
+    await _fill_all(scans)
+    found: list[HistoryMessage] = []
+    if not all(scan.holds or scan.at_end for scan in scans):
         return found
-    ranks = [(strand.rank, index) for index, strand in enumerate(strands) if strand.holds]
+    ranks = [(scan.rank, index) for index, scan in enumerate(scans) if scan.holds]
     heapq.heapify(ranks)
     while ranks and len(found) < messages and size > 0:
-        strand = strands[ranks[0][1]]
-        found.append(strand.take())
+        scan = scans[ranks[0][1]]
+        found.append(scan.take())
         size -= len(found[-1].payload)
-        await strand.fill()
-        if strand.holds:
-            heapq.heapreplace(ranks, (strand.rank, ranks[0][1]))
-        elif strand.at_end:
+        await scan.fill()
+        if scan.holds:
+            heapq.heapreplace(ranks, (scan.rank, ranks[0][1]))
+        elif scan.at_end:
             heapq.heappop(ranks)
         else:
             break
     return found
 
 
-async def _fill_all(strands: Sequence[Strand]) -> None:
+async def _fill_all(scans: Sequence[PartitionScan]) -> None:
     """Fill them side by side; an error that is alone comes out as itself."""
-    left = len(strands)
+    left = len(scans)
     filled = trio.Event()
 
-    async def fill(strand: Strand) -> None:
+    async def fill(scan: PartitionScan) -> None:
         nonlocal left
-        await strand.fill()
+        await scan.fill()
         left -= 1
         if not left:
             filled.set()
 
     async with open_tasks() as nursery:
-        for strand in strands:
-            nursery.start_soon(fill, strand)
-        if strands:
+        for scan in scans:
+            nursery.start_soon(fill, scan)
+        if scans:
             await filled.wait()

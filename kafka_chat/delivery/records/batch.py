@@ -57,7 +57,7 @@ class Chunk(NamedTuple):
     messages: int
 
 
-class Line(NamedTuple):
+class HistoryMessage(NamedTuple):
     """One message by itself, in the form of v1.
 
     Attributes:
@@ -193,14 +193,14 @@ class Batch:
                 return Chunk(shown.data[base : ends[cut - 1]], offsets[cut], cut - begin)
         return Chunk(shown.data[base : ends[stop - 1]], after, stop - begin)
 
-    def lines(self, view: View, *, first: int, end: int) -> Iterator[Line]:
+    def history_messages(self, view: View, *, first: int, end: int) -> Iterator[HistoryMessage]:
         """Yield each message of `[first, end)` that `view`, of the form V1, shows."""
         shown = self._shown(view)
         at = 0
         for index in range(bisect_left(shown.offsets, first), bisect_left(shown.offsets, end)):
             offset = shown.offsets[index]
             at = bisect_left(self._bare.offsets, offset, at)
-            yield Line(self._times[at], offset, payload_of(shown.piece(index)))
+            yield HistoryMessage(self._times[at], offset, payload_of(shown.piece(index)))
 
     def _shown(self, view: View) -> _Rendering:
         if view is BARE or view == BARE:

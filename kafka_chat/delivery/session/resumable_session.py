@@ -13,7 +13,7 @@ import trio
 from ...chat.loss_cause import LossCause
 from ...errors import BrokerError, RequestError
 from ..audience.offset_queries import LAST
-from ..audience.rewind import last_of_all, lines_before
+from ..audience.rewind import last_messages, messages_before
 from ..audience.starts import BEYOND_SECONDS, LATEST, At, Resumed, Rewind
 from ..records.formats import BARE, MARK, Form, View
 from .live_socket import Close
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog
     from ..ports import SubscriptionChange
-    from ..records.batch import Chunk, Line
+    from ..records.batch import Chunk, HistoryMessage
     from .context import SessionContext
     from .notices import Op
     from .options import SessionOptions
@@ -73,10 +73,10 @@ class ResumableSession(Session):
     """
 
     __slots__ = (
-        "_context",
         "_asked",
         "_beyond",
         "_caught_up",
+        "_context",
         "_live",
         "_mine",
         "_notices",
@@ -215,12 +215,12 @@ class ResumableSession(Session):
 
     async def _rewind_chat(self, logs: Sequence[PartitionLog], messages: int) -> None:
         view = View(form=Form.V1, tags=self.view.tags, senders=self.view.senders)
-        lines: dict[PartitionKey, Sequence[Line]] = {}
+        found: dict[PartitionKey, Sequence[HistoryMessage]] = {}
         for log in logs:
             cursor = self.cursors.get(log.key)
             if cursor is not None and cursor.log is log:
-                lines[log.key] = await lines_before(log, cursor.position, messages, view=view, page_reads=self._page_reads)
-        for key, last in last_of_all(lines, messages).items():
+                found[log.key] = await messages_before(log, cursor.position, messages, view=view, page_reads=self._page_reads)
+        for key, last in last_messages(found, messages).items():
             cursor = self.cursors.get(key)
             if last and cursor is not None:
                 cursor.position = min(cursor.position, last[0].offset)
