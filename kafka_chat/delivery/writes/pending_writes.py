@@ -1,6 +1,6 @@
-"""Which pairs of user and chat this instance is writing a record of, or has with an unknown end.
+"""Subscription writes in flight or of unknown outcome, by user and chat.
 
-What our tail has read is not the whole truth about such a pair, so nobody may conclude from it that there is nothing to
+What our tail has read may be stale for such a pair, so a call never concludes from it that there is nothing to
 write. Calls on one pair wait for each other; those on different pairs do not, and become one batch.
 """
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DOUBT_SECONDS = 60.0  # how long a broker may hang that has taken a record
 
 
-class Pairs:
+class PendingWrites:
     """Pairs being written, and pairs in doubt."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from ...chat.partition_key import PartitionKey
 from ...errors import BrokerUnreachable, Conflict, RequestError
 from ..ports import Lookup, SubscriptionChange, SubscriptionLog, TopicFacts
 from .deadlines import Due, answer_due
-from .pending_writes import Pairs
+from .pending_writes import PendingWrites
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Set
@@ -56,7 +56,7 @@ class Subscriptions:
         self._names = names
         self._default = frozenset(settings.chats.default)
         self._limits = settings.limits
-        self._pairs = Pairs()
+        self._pending = PendingWrites()
 
     def chats_of(self, username: str) -> dict[str, SubscriptionChange]:
         """Return chat -> since when, for all that a user follows: what everybody does, too, which has no start.
@@ -102,11 +102,11 @@ class Subscriptions:
             facts = await self._lookup.describe(topics)  # identities before offsets
             keys = {chat: self._keys(chat, facts) for chat in wanted if chat not in self._default}
             offsets = await self._lookup.last_stable_offsets([key for of_chat in keys.values() for key in of_chat])
-            await self._pairs.free(username, keys)
+            await self._pending.free(username, keys)
             subscribed = self._log.chats_of(username).keys() - self._default
             new = [chat for chat in keys if chat not in subscribed]
-            self._check_number(username, subscribed | self._pairs.being_written(username), new)
-            written = [*new, *self._pairs.doubtful(username, keys.keys() & subscribed)]
+            self._check_number(username, subscribed | self._pending.being_written(username), new)
+            written = [*new, *self._pending.doubtful(username, keys.keys() & subscribed)]
             await self._write([_beginning(username, chat, keys[chat], offsets) for chat in written], due)
             return await self._answer(username, topics, facts)
 
@@ -133,12 +133,12 @@ class Subscriptions:
             # Asked before anything is written: a broker that does not answer is found here.
             topics = {self._names.topic(chat) for chat in self.chats_of(username)}
             facts = await self._lookup.describe(topics)
-            await self._pairs.free(username, unwanted)
+            await self._pending.free(username, unwanted)
             subscribed = self._log.chats_of(username).keys() - self._default
             if unwanted is None:
-                ended = subscribed.union(self._pairs.all_doubtful(username))
+                ended = subscribed.union(self._pending.all_doubtful(username))
             else:
-                ended = subscribed.intersection(unwanted).union(self._pairs.doubtful(username, unwanted))
+                ended = subscribed.intersection(unwanted).union(self._pending.doubtful(username, unwanted))
             changes = [SubscriptionChange(username=username, chat=chat, subscribed=False, starts={}) for chat in sorted(ended)]
             await self._write(changes, due)
             return await self._answer(username, topics, facts)
@@ -171,7 +171,7 @@ class Subscriptions:
         """Write changes of one user to pairs that are free, and wait until we have read them ourselves."""
         if changes:
             due.check_may_write()
-            with self._pairs.written(changes[0].username, [change.chat for change in changes]):
+            with self._pending.written(changes[0].username, [change.chat for change in changes]):
                 await self._log.passed(await self._log.write(changes))
 
     async def _answer(self, username: str, asked: Set[str], facts: Mapping[str, TopicFacts]) -> list[FollowedChat]:
