@@ -17,7 +17,7 @@ from ...chat.cursor import absent_entry, head_of_cursor, text_of, topic_entry
 from ...chat.loss_cause import LossCause
 from ...chat.partition_key import PartitionKey
 from ..log.partition_log import PartitionLog
-from .followed_topic import Awaited, Feed
+from .followed_topic import FollowedTopic, PendingStarts
 from .offset_queries import FIRST
 from .starts import ANEW, EARLIER_MS, At, Earliest, Latest, Resumed, Rewind, Since, Start
 
@@ -55,10 +55,10 @@ class Audience:
         self._fanout = fanout
         self._offsets = offsets
         self._memory = memory
-        self._feeds: dict[str, Feed] = {}
+        self._followed: dict[str, FollowedTopic] = {}
         self._by_user: dict[str | None, dict[Member, list[str]]] = {}  # username -> session -> the topics that it follows
         self._early: dict[Member, Since] = {}
-        self._awaited: dict[Member, Awaited] = {}  # those that wait for a broker's answer
+        self._pending: dict[Member, PendingStarts] = {}  # those that wait for a broker's answer
         self._tail: Tail
         self._chats_of: Callable[[str], Mapping[str, SubscriptionChange]]
 
@@ -80,16 +80,16 @@ class Audience:
     @property
     def topics(self) -> int:
         """How many topics are followed, absent ones included."""
-        return len(self._feeds)
+        return len(self._followed)
 
     @property
     def partitions(self) -> int:
         """How many partitions are followed."""
-        return sum(len(feed.logs) for feed in self._feeds.values())
+        return sum(len(followed.logs) for followed in self._followed.values())
 
     def pin(self, topic: str) -> None:
         """Follow `topic` also while nobody is here, so that who comes need not ask a broker."""
-        self._feed(topic).pinned = True
+        self._followed_topic(topic).pinned = True
 
     @contextmanager
     def joined(self, session: Member, *, known: bool) -> Iterator[None]:
@@ -113,7 +113,7 @@ class Audience:
             for topic in tuple(sessions[session]):
                 self._unfollow(session, topic)
             self._early.pop(session, None)
-            self._awaited.pop(session, None)
+            self._pending.pop(session, None)
             del sessions[session]
             if not sessions:
                 del self._by_user[user]
@@ -123,21 +123,21 @@ class Audience:
 
         What no broker has told by then begins some seconds before now, as soon as one does: rather early than late.
         """
-        feeds = [self._feeds[topic] for topic in self._topics_of(session)]
+        followed_topics = [self._followed[topic] for topic in self._topics_of(session)]
         with trio.move_on_after(seconds):
-            for feed in feeds:
-                await feed.looked.wait()
-            while (awaited := self._awaited.get(session)) is not None:
-                await awaited.none.wait()
+            for followed in followed_topics:
+                await followed.existence_known.wait()
+            while (pending := self._pending.get(session)) is not None:
+                await pending.resolved.wait()
         now = _some_seconds_ago()
-        for feed in feeds:
-            if isinstance(feed.followers.get(session), Latest):
-                feed.followers[session] = now
+        for followed in followed_topics:
+            if isinstance(followed.followers.get(session), Latest):
+                followed.followers[session] = now
 
     def settled(self, session: Member) -> bool:
         """Whether it is fixed where `session` begins in all that it follows."""
-        looked = all(self._feeds[topic].looked.is_set() for topic in self._topics_of(session))
-        return looked and session not in self._early and session not in self._awaited
+        existence_known = all(self._followed[topic].existence_known.is_set() for topic in self._topics_of(session))
+        return existence_known and session not in self._early and session not in self._pending
 
     def chats(self, session: Member) -> list[str]:
         """Return the chats that `session` follows, sorted."""
@@ -145,13 +145,13 @@ class Audience:
 
     def exists(self, chat: str) -> bool:
         """Whether a chat that somebody follows is known to have a topic."""
-        feed = self._feeds.get(self._names.topic(chat))
-        return feed is not None and bool(feed.topic_id)
+        followed = self._followed.get(self._names.topic(chat))
+        return followed is not None and bool(followed.topic_id)
 
     def logs(self, session: Member, chat: str) -> list[PartitionLog]:
         """Return the logs of a chat that `session` follows, in the order of their partitions; none where it has no topic."""
-        feed = self._feeds.get(self._names.topic(chat))
-        return [] if feed is None or session not in feed.followers else [log for _, log in sorted(feed.logs.items())]
+        followed = self._followed.get(self._names.topic(chat))
+        return [] if followed is None or session not in followed.followers else [log for _, log in sorted(followed.logs.items())]
 
     def cursor(self, session: Member, *, cluster: bytes | None, subscriptions: int) -> str | None:
         """Return the text that says up to where `session` has had everything; None while that is not fixed.
@@ -165,11 +165,11 @@ class Audience:
             return None
         entries = [head_of_cursor(cluster, subscriptions)]
         for topic in self._topics_of(session):
-            feed = self._feeds[topic]
-            if feed.logs:
-                cursors = {log.key.partition: session.cursors.get(log.key) for log in feed.logs.values()}
-                places = [cursors.get(partition) for partition in range(max(feed.logs) + 1)]
-                entries.append(topic_entry(topic, feed.topic_id, [None if place is None else place.position for place in places]))
+            followed = self._followed[topic]
+            if followed.logs:
+                cursors = {log.key.partition: session.cursors.get(log.key) for log in followed.logs.values()}
+                places = [cursors.get(partition) for partition in range(max(followed.logs) + 1)]
+                entries.append(topic_entry(topic, followed.topic_id, [None if place is None else place.position for place in places]))
             else:
                 entries.append(absent_entry(topic))
         return text_of(b"".join(entries))
@@ -190,7 +190,7 @@ class Audience:
         What everybody follows nobody leaves: another instance may have other defaults, or the log be older than ours.
         """
         topic = self._names.topic(change.chat)
-        if topic in self._feeds and self._feeds[topic].pinned:
+        if topic in self._followed and self._followed[topic].pinned:
             return
         for session in list(self._by_user.get(change.username, ())):
             if change.subscribed:
@@ -209,42 +209,42 @@ class Audience:
 
     def topic_opened(self, topic: str, topic_id: str, starts: Mapping[int, int], *, created: bool) -> None:
         """Open logs for these partitions, and give every follower a cursor in each."""
-        feed = self._feeds[topic]
-        feed.topic_id = topic_id
-        feed.looked.set()
+        followed = self._followed[topic]
+        followed.topic_id = topic_id
+        followed.existence_known.set()
         for partition, start in starts.items():
             log = PartitionLog(PartitionKey(topic, topic_id, partition), start, self._memory)
-            feed.logs[partition] = log
-            for session, begin in feed.followers.items():
+            followed.logs[partition] = log
+            for session, begin in followed.followers.items():
                 self._begin(session, log, ANEW if created and not isinstance(begin, Resumed) else begin)
 
     def topic_missing(self, topic: str) -> None:
         """There is no such topic; it is followed all the same."""
-        self._feeds[topic].looked.set()
+        self._followed[topic].existence_known.set()
 
     def topic_lost(self, topic: str, topic_id: str, cause: LossCause | None) -> None:
         """Close the logs of a topic that is no more."""
-        feed = self._feeds[topic]
-        for log in feed.logs.values():
+        followed = self._followed[topic]
+        for log in followed.logs.values():
             for cursor in log.cursors:
                 cursor.session.tell_gap(log.key, cursor.position, 0, LossCause.RECREATED)
             self._close(log)
-        feed.logs.clear()
-        feed.topic_id = ""
-        feed.followers = dict.fromkeys(feed.followers, ANEW)
+        followed.logs.clear()
+        followed.topic_id = ""
+        followed.followers = dict.fromkeys(followed.followers, ANEW)
 
     def append(self, key: PartitionKey, batches: Sequence[Batch]) -> None:
         """Append to a log, and have it walked."""
-        log = self._feeds[key.topic].logs[key.partition]
+        log = self._followed[key.topic].logs[key.partition]
         for batch in batches:
             log.append(batch)
         self._fanout.changed(log)
 
     def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: LossCause) -> None:
         """Begin the log anew, and move every cursor to where it can go on, in one step."""
-        feed = self._feeds[key.topic]
-        old = feed.logs[key.partition]
-        new = feed.logs[key.partition] = PartitionLog(key, first_left, self._memory)
+        followed = self._followed[key.topic]
+        old = followed.logs[key.partition]
+        new = followed.logs[key.partition] = PartitionLog(key, first_left, self._memory)
         places = [(cursor.session, cursor.position) for cursor in old.cursors]
         self._close(old)
         for session, position in places:
@@ -252,40 +252,40 @@ class Audience:
             if begin != position:
                 session.tell_gap(key, position, begin, cause)
             session.follow(new, begin, afresh=True)
-        for session, start in feed.followers.items():
+        for session, start in followed.followers.items():
             if key not in session.cursors:  # it was not fixed yet where it begins
                 self._begin(session, new, start)
 
     # Inside
 
-    def _feed(self, topic: str) -> Feed:
-        feed = self._feeds.get(topic)
-        if feed is None:
-            feed = self._feeds[topic] = Feed()
+    def _followed_topic(self, topic: str) -> FollowedTopic:
+        followed = self._followed.get(topic)
+        if followed is None:
+            followed = self._followed[topic] = FollowedTopic()
             self._tail.follow(topic)
-        return feed
+        return followed
 
     def _follow(self, session: Member, topic: str, start: Start) -> None:
-        feed = self._feed(topic)
-        if session in feed.followers:
+        followed = self._followed_topic(topic)
+        if session in followed.followers:
             return
         self._topics_of(session).append(topic)
-        feed.followers[session] = start
-        for log in feed.logs.values():
+        followed.followers[session] = start
+        for log in followed.logs.values():
             self._begin(session, log, start)
 
     def _unfollow(self, session: Member, topic: str) -> None:
-        feed = self._feeds.get(topic)
-        if feed is None or feed.followers.pop(session, None) is None:
+        followed = self._followed.get(topic)
+        if followed is None or followed.followers.pop(session, None) is None:
             return
         self._topics_of(session).remove(topic)
-        for log in feed.logs.values():
+        for log in followed.logs.values():
             session.unfollow(log)
-            self._await_no_more(session, log.key)
-        if not feed.followers and not feed.pinned:
+            self._start_resolved(session, log.key)
+        if not followed.followers and not followed.pinned:
             self._tail.unfollow(topic)
-            del self._feeds[topic]
-            for log in feed.logs.values():
+            del self._followed[topic]
+            for log in followed.logs.values():
                 self._close(log)
 
     def _topics_of(self, session: Member) -> list[str]:
@@ -324,17 +324,17 @@ class Audience:
 
     def _ask(self, session: Member, log: PartitionLog, time_ms: int, begin: Callable[[int], None]) -> None:
         """Have `begin` called with the offset of a time; see `OffsetsAsked`."""
-        self._awaited.setdefault(session, Awaited()).keys.add(log.key)
+        self._pending.setdefault(session, PendingStarts()).keys.add(log.key)
         self._offsets.want(log.key, time_ms, begin)
 
-    def _await_no_more(self, session: Member, key: PartitionKey) -> None:
-        awaited = self._awaited.get(session)
-        if awaited is None:
+    def _start_resolved(self, session: Member, key: PartitionKey) -> None:
+        pending = self._pending.get(session)
+        if pending is None:
             return
-        awaited.keys.discard(key)
-        if not awaited.keys:
-            del self._awaited[session]
-            awaited.none.set()
+        pending.keys.discard(key)
+        if not pending.keys:
+            del self._pending[session]
+            pending.resolved.set()
 
     def _begin_at(self, session: Member, log: PartitionLog, head: int, due: int | None, offset: int) -> None:
         """Begin at an offset that a broker told, and not above the head as it was when that was asked.
@@ -346,11 +346,11 @@ class Audience:
             due: where its client wants it to begin; then `offset` is the first that is left.
             offset: what the broker told.
         """
-        self._await_no_more(session, log.key)
-        feed = self._feeds.get(log.key.topic)
+        self._start_resolved(session, log.key)
+        followed = self._followed.get(log.key.topic)
         if log.key in session.cursors:
             return  # it has left meanwhile, and come again
-        if feed is None or session not in feed.followers or feed.logs.get(log.key.partition) is not log:
+        if followed is None or session not in followed.followers or followed.logs.get(log.key.partition) is not log:
             return
         begin = min(offset, head) if due is None else max(offset, due)
         if due is not None and begin > due:
@@ -362,8 +362,8 @@ class Audience:
             cursor.session.unfollow(log)
         self._fanout.forget(log)
         self._offsets.forget(log.key)
-        for session in tuple(self._awaited):
-            self._await_no_more(session, log.key)
+        for session in tuple(self._pending):
+            self._start_resolved(session, log.key)
         log.close()
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .starts import Start
 
 
-class Feed:
+class FollowedTopic:
     """A topic that is followed, whether it exists or not.
 
     Attributes:
@@ -21,29 +21,29 @@ class Feed:
         logs: partition -> its log.
         followers: who follows it, and where that session begins in what is opened from now on.
         pinned: followed also when nobody does.
-        looked: set once a broker has told whether the topic exists.
+        existence_known: set once a broker has told whether the topic exists.
     """
 
-    __slots__ = ("followers", "logs", "looked", "pinned", "topic_id")
+    __slots__ = ("existence_known", "followers", "logs", "pinned", "topic_id")
 
     def __init__(self) -> None:
         self.topic_id = ""
         self.logs: dict[int, PartitionLog] = {}
         self.followers: dict[Member, Start] = {}
         self.pinned = False
-        self.looked = trio.Event()
+        self.existence_known = trio.Event()
 
 
-class Awaited:
+class PendingStarts:
     """What it takes a broker to tell before a session's beginning is fixed.
 
     Attributes:
         keys: the partitions; there is none of these where there would be none.
-        none: set when there are no more.
+        resolved: set when there are no more.
     """
 
-    __slots__ = ("keys", "none")
+    __slots__ = ("keys", "resolved")
 
     def __init__(self) -> None:
         self.keys: set[PartitionKey] = set()
-        self.none = trio.Event()
+        self.resolved = trio.Event()
