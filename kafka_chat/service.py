@@ -19,7 +19,7 @@ import trio
 from .chat.cursor import cluster_mark
 from .chat.names import ChatNames
 from .delivery.audience.audience import Audience
-from .delivery.audience.offset_queries import OffsetsAsked
+from .delivery.audience.offset_queries import OffsetQueries
 from .delivery.history.pages import History
 from .delivery.log.fan_out import FanOut
 from .delivery.log.memory import Memory
@@ -122,7 +122,7 @@ class Service:
         sending: Sending,
         subscription_log: SubscriptionLog,
         lookup: KafkaLookup,
-        offsets: OffsetsAsked,
+        offsets: OffsetQueries,
         tail: KafkaTail,
         audience: Audience,
         memory: Memory,
@@ -334,7 +334,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
     memory = Memory(settings.memory.bytes)
     fanout = FanOut(telemetry=telemetry)
     async with _reachable(settings) as config, open_lookup(config) as lookup, open_publisher(config) as publisher:
-        offsets = OffsetsAsked(lookup)
+        offsets = OffsetQueries(lookup)
         audience = Audience(names=names, fanout=fanout, offsets=offsets, memory=memory)
         async with (
             open_subscription_log(

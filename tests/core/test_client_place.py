@@ -14,7 +14,7 @@ from kafka_chat.client.progress import Place
 from tests.conformance.service import Chat, cursor_of
 
 ROOM = Chat("room1")
-ANEW = Chat("room1", "the second")
+FROM_ZERO = Chat("room1", "the second")
 
 
 def message(offset: int, *, partition: int = 0, chat: Chat = ROOM) -> Message:
@@ -73,7 +73,7 @@ def test_what_a_cursor_stands_for_is_no_news():
     assert place.note(message(0, partition=7))
     assert place.note(message(5))
     assert not place.note(message(5))
-    assert place.note(message(4, chat=ANEW))  # another topic
+    assert place.note(message(4, chat=FROM_ZERO))  # another topic
 
 
 def test_a_cursor_of_a_later_version_is_handed_over_unread():
@@ -97,12 +97,12 @@ def test_a_topic_that_was_made_anew_begins_at_its_start_and_its_id_is_the_last_w
     for offset in range(3):
         place.note(message(offset, partition=offset % 2))
     assert place.note(gap(3, 0, "recreated"))
-    assert place.note(message(0, chat=ANEW))
-    assert not place.note(message(0, chat=ANEW))
+    assert place.note(message(0, chat=FROM_ZERO))
+    assert not place.note(message(0, chat=FROM_ZERO))
     cursor = place.cursor
     assert cursor is not None
     told = parse(cursor).place(ROOM.topic)
-    only = parse(ANEW.id_of(0)).place(ROOM.topic)
+    only = parse(FROM_ZERO.id_of(0)).place(ROOM.topic)
     assert told is not None
     assert only is not None
     assert (told.identity, told.offsets) == (only.identity, only.offsets)

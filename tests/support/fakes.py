@@ -15,7 +15,7 @@ from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.names import ChatNames
 from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.delivery.audience.audience import Audience
-from kafka_chat.delivery.audience.offset_queries import OffsetsAsked
+from kafka_chat.delivery.audience.offset_queries import OffsetQueries
 from kafka_chat.delivery.history.pages import History
 from kafka_chat.delivery.log.fan_out import FanOut
 from kafka_chat.delivery.log.memory import Memory
@@ -328,7 +328,7 @@ class Core:
 @asynccontextmanager
 async def open_core(*, memory_bytes: int = 1 << 24, readers: int = 2) -> AsyncIterator[Core]:
     kafka, telemetry, memory = FakeKafka(), Telemetry(), Memory(memory_bytes)
-    fanout, offsets = FanOut(telemetry=telemetry), OffsetsAsked(kafka)
+    fanout, offsets = FanOut(telemetry=telemetry), OffsetQueries(kafka)
     chats: dict[str, set[str]] = {}
 
     subscribed: dict[tuple[str, str], SubscriptionChange] = {}

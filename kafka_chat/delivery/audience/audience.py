@@ -18,8 +18,8 @@ from ...chat.loss_cause import LossCause
 from ...chat.partition_key import PartitionKey
 from ..log.partition_log import PartitionLog
 from .followed_topic import FollowedTopic, PendingStarts
-from .offset_queries import FIRST
-from .starts import ANEW, EARLIER_MS, At, Earliest, Latest, Resumed, Rewind, Since, Start
+from .offset_queries import EARLIEST_TIMESTAMP
+from .starts import EARLIER_MS, FROM_ZERO, AtOffsets, Earliest, Latest, Resumed, Rewind, Since, Start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..ports import SubscriptionChange, Tail
     from ..records.batch import Batch
     from .member import Member
-    from .offset_queries import OffsetsAsked
+    from .offset_queries import OffsetQueries
 
 
 class Audience:
@@ -48,7 +48,7 @@ class Audience:
         *,
         names: ChatNames,
         fanout: FanOut,
-        offsets: OffsetsAsked,
+        offsets: OffsetQueries,
         memory: Memory,
     ) -> None:
         self._names = names
@@ -194,7 +194,7 @@ class Audience:
             return
         for session in list(self._by_user.get(change.username, ())):
             if change.subscribed:
-                self._follow(session, topic, At(change.topic_id, change.starts))
+                self._follow(session, topic, AtOffsets(change.topic_id, change.starts))
                 session.tell_subscribed(change)
             else:
                 session.tell_unsubscribed(change.chat, self.positions(session, change.chat))
@@ -216,7 +216,7 @@ class Audience:
             log = PartitionLog(PartitionKey(topic, topic_id, partition), start, self._memory)
             followed.logs[partition] = log
             for session, begin in followed.followers.items():
-                self._begin(session, log, ANEW if created and not isinstance(begin, Resumed) else begin)
+                self._begin(session, log, FROM_ZERO if created and not isinstance(begin, Resumed) else begin)
 
     def topic_missing(self, topic: str) -> None:
         """There is no such topic; it is followed all the same."""
@@ -231,7 +231,7 @@ class Audience:
             self._close(log)
         followed.logs.clear()
         followed.topic_id = ""
-        followed.followers = dict.fromkeys(followed.followers, ANEW)
+        followed.followers = dict.fromkeys(followed.followers, FROM_ZERO)
 
     def append(self, key: PartitionKey, batches: Sequence[Batch]) -> None:
         """Append to a log, and have it walked."""
@@ -299,14 +299,14 @@ class Audience:
             case Rewind(messages):
                 session.follow(log, log.head)
                 session.rewind(log, messages)
-            case At(topic_id, offsets):
+            case AtOffsets(topic_id, offsets):
                 if topic_id not in ("", log.key.topic_id) and log.key.partition in offsets:
                     session.tell_gap(log.key, offsets[log.key.partition], 0, LossCause.RECREATED)
                 session.follow(log, start.offset(log.key))
             case Since(time_ms):
                 self._ask(session, log, time_ms, partial(self._begin_at, session, log, log.head, None))
             case Earliest():
-                self._ask(session, log, FIRST, partial(self._begin_at, session, log, log.head, None))
+                self._ask(session, log, EARLIEST_TIMESTAMP, partial(self._begin_at, session, log, log.head, None))
             case Resumed():
                 self._resume(session, log, start)
 
@@ -320,12 +320,12 @@ class Audience:
         elif offset >= log.head or log.batch_at(offset) is not None:
             session.follow(log, offset)
         else:  # is it still there?
-            self._ask(session, log, FIRST, partial(self._begin_at, session, log, log.head, offset))
+            self._ask(session, log, EARLIEST_TIMESTAMP, partial(self._begin_at, session, log, log.head, offset))
 
     def _ask(self, session: Member, log: PartitionLog, time_ms: int, begin: Callable[[int], None]) -> None:
-        """Have `begin` called with the offset of a time; see `OffsetsAsked`."""
+        """Have `begin` called with the offset of a time; see `OffsetQueries`."""
         self._pending.setdefault(session, PendingStarts()).keys.add(log.key)
-        self._offsets.want(log.key, time_ms, begin)
+        self._offsets.ask(log.key, time_ms, begin)
 
     def _start_resolved(self, session: Member, key: PartitionKey) -> None:
         pending = self._pending.get(session)

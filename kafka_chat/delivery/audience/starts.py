@@ -41,7 +41,7 @@ class Since:
 
 
 @dataclass(frozen=True, slots=True)
-class At:
+class AtOffsets:
     """At these offsets of this very topic; partitions that are not named, and another topic, begin at 0.
 
     Attributes:
@@ -69,7 +69,7 @@ class Resumed:
 
     place: TopicPlace
     otherwise: Start
-    not_before: At | None = None
+    not_before: AtOffsets | None = None
 
     def offset(self, key: PartitionKey) -> int | None:
         """Return the next offset of this partition; None where `otherwise` says.
@@ -91,8 +91,8 @@ class Resumed:
         return self.place.offsets.get(key.partition)
 
 
-Start = Latest | Earliest | Rewind | Since | At | Resumed
+Start = Latest | Earliest | Rewind | Since | AtOffsets | Resumed
 
 LATEST = Latest()
 EARLIEST = Earliest()
-ANEW = At("", {})  # the start of a topic that came to life after it was followed
+FROM_ZERO = AtOffsets("", {})  # the start of a topic that came to life after it was followed

@@ -16,7 +16,7 @@ import trio
 from ...chat.cursor import head_of_cursor, text_of, topic_entry
 from ...chat.loss_cause import LossCause
 from ...errors import BrokerError, BrokerUnreachable, NotFound
-from ..audience.offset_queries import FIRST, LAST
+from ..audience.offset_queries import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 from ..audience.starts import BEYOND_SECONDS, EARLIEST, LATEST, Earliest, Latest, Rewind, Since
 from ..log.merge import BackwardScan, ForwardScan, PartitionScan, merge_by_time
 from ..records.formats import Form, View
@@ -172,7 +172,7 @@ class History:
             begins = await self._begins(asked, reader, logs)
         await self._wait_for_end(reader, logs, begins)
         with answer_due(doing):
-            firsts = await self._told(logs, FIRST) if asked.backward else {}
+            firsts = await self._told(logs, EARLIEST_TIMESTAMP) if asked.backward else {}
             ends = await self._ends(asked, reader, logs)
             if asked.backward:
                 begins = {key: min(position, ends[key]) for key, position in begins.items()}
@@ -225,9 +225,9 @@ class History:
         loose = [log for log in logs if reader.resumed is None or reader.resumed.offset(log.key) is None]
         if loose:
             # What was acknowledged before the request is there, whether or not it has come to the head of its log.
-            begins |= await self._wait_for_heads(reader, loose, await self._told(loose, LAST))
+            begins |= await self._wait_for_heads(reader, loose, await self._told(loose, LATEST_TIMESTAMP))
         if loose and isinstance(asked.begin, Rewind):
-            scans = self._scans(replace(asked, backward=True), loose, begins, await self._told(loose, FIRST))
+            scans = self._scans(replace(asked, backward=True), loose, begins, await self._told(loose, EARLIEST_TIMESTAMP))
             await merge_by_time(scans, messages=asked.begin.messages, size=_WITHOUT_END)
             begins |= {log.key: scan.position for log, scan in zip(loose, scans, strict=True)}
         return begins
@@ -237,7 +237,7 @@ class History:
         give_up_at = trio.current_time() + BEYOND_SECONDS
         while beyond := [log for log in logs if begins[log.key] > log.head]:
             with answer_due("asking where the log ends"):
-                ends = await self._told(beyond, LAST)
+                ends = await self._told(beyond, LATEST_TIMESTAMP)
             beyond = [log for log in beyond if ends[log.key] < begins[log.key]]
             if not beyond:
                 return
@@ -251,7 +251,7 @@ class History:
 
     async def _ends(self, asked: PageAsked, reader: HistoryReader, logs: Sequence[PartitionLog]) -> Mapping[PartitionKey, int]:
         """Return where the page may end in each partition."""
-        ends = await self._told(logs, LAST)
+        ends = await self._told(logs, LATEST_TIMESTAMP)
         if asked.until_ms is not None:
             until = await self._told(logs, asked.until_ms)
             ends = {key: min(end, until[key]) for key, end in ends.items()}
@@ -266,7 +266,7 @@ class History:
         return ends
 
     async def _told(self, logs: Sequence[PartitionLog], time_ms: int) -> Mapping[PartitionKey, int]:
-        """Return the offsets of a time, `FIRST` or `LAST`, as brokers tell them."""
+        """Return the offsets of a time, `EARLIEST_TIMESTAMP` or `LATEST_TIMESTAMP`, as brokers tell them."""
         told: dict[PartitionKey, int] = {}
         all_told = trio.Event()
 
@@ -276,7 +276,7 @@ class History:
                 all_told.set()
 
         for log in logs:
-            self._context.offsets.want(log.key, time_ms, partial(tell, log.key))
+            self._context.offsets.ask(log.key, time_ms, partial(tell, log.key))
         await all_told.wait()
         return told
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ...chat.names import ChatNames
     from ...settings.model import Limits as LimitSettings
     from ..audience.audience import Audience
-    from ..audience.offset_queries import OffsetsAsked
+    from ..audience.offset_queries import OffsetQueries
     from ..ports import SubscriptionLog
     from ..writes.sending import Sending
     from ..writes.subscriptions import Subscriptions
@@ -37,6 +37,6 @@ class SessionContext:
     subscriptions: Subscriptions
     sending: Sending | None
     names: ChatNames
-    offsets: OffsetsAsked
+    offsets: OffsetQueries
     limits: LimitSettings
     cluster: Callable[[], bytes | None]

@@ -12,9 +12,9 @@ import trio
 
 from ...chat.loss_cause import LossCause
 from ...errors import BrokerError, RequestError
-from ..audience.offset_queries import LAST
+from ..audience.offset_queries import LATEST_TIMESTAMP
 from ..audience.rewind import last_messages, messages_before
-from ..audience.starts import BEYOND_SECONDS, LATEST, At, Resumed, Rewind
+from ..audience.starts import BEYOND_SECONDS, LATEST, AtOffsets, Resumed, Rewind
 from ..records.formats import BARE, MARK, Form, View
 from .live_socket import Close
 from .notices import (
@@ -134,7 +134,7 @@ class ResumableSession(Session):
         """See `Session.start`."""
         options, cursor = self.options, self._cursor_of_this_cluster()
         begin: Start = Rewind(options.rewind) if options.rewind else options.start
-        subscribed = None if change is None or change.offset < 0 else At(change.topic_id, change.starts)
+        subscribed = None if change is None or change.offset < 0 else AtOffsets(change.topic_id, change.starts)
         if cursor is None:
             return begin
         place = cursor.place(topic)
@@ -148,7 +148,7 @@ class ResumableSession(Session):
         """See `Session.follow`."""
         super().follow(log, position, afresh=afresh)
         if self.options.until_ms is not None:
-            self._context.offsets.want(log.key, self.options.until_ms, partial(self._end_at, log))
+            self._context.offsets.ask(log.key, self.options.until_ms, partial(self._end_at, log))
 
     def rewind(self, log: PartitionLog, messages: int) -> None:
         """See `Session.rewind`."""
@@ -230,7 +230,7 @@ class ResumableSession(Session):
         for cursor in beyond:
             told = self._beyond.pop(cursor.log.key, None)
             if told is None:
-                self._context.offsets.want(cursor.log.key, LAST, partial(self._beyond.__setitem__, cursor.log.key))
+                self._context.offsets.ask(cursor.log.key, LATEST_TIMESTAMP, partial(self._beyond.__setitem__, cursor.log.key))
             elif told < cursor.position:
                 self.tell_gap(cursor.log.key, cursor.position, told, LossCause.TRUNCATED)
                 cursor.position = told
