@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from .web.ports import Admission
 
 CLUSTER_SECONDS = 1.0
-SETTLE_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same
+START_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same
 RESTART = Close(code=1012, reason="the service restarts; come again")
 
 
@@ -195,14 +195,14 @@ class Service:
                 return
             options, accept = replace(options, cursor=told, cursor_in_frame=False), partial(_accepted, sink)
         session = self._session(admission, options)
-        settled_by = trio.current_time() + SETTLE_SECONDS
-        with trio.move_on_at(settled_by):
+        started_by = trio.current_time() + START_SECONDS
+        with trio.move_on_at(started_by):
             await self._subscription_log.wait_ready()
             if options.cursor is not None and options.cursor.cluster in (None, self._cluster):
                 with suppress(TopicGone):  # made anew: nobody knows more than we
                     await self._subscription_log.passed(options.cursor.subscriptions - 1)
         with self._present(session), self._audience.joined(session, known=self._subscription_log.ready):
-            await self._audience.settle(session, seconds=max(0.0, settled_by - trio.current_time()))
+            await self._audience.wait_started(session, seconds=max(0.0, started_by - trio.current_time()))
             await self._attend(session, accept=accept, inbox=inbox, peer=peer)
 
     def _session(self, admission: Admission, options: SessionOptions) -> Session:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 1.0  # how often everything is looked at
 CALLED_SECONDS = 0.25  # how soon again, at the earliest, where something calls for it
-AGAIN_SECONDS = 0.05  # how soon a new request is looked up again that is not settled yet
+AGAIN_SECONDS = 0.05  # how soon a new request is looked up again that the watch does not look after yet
 TOPICS_A_LOOK = 500  # describing so many takes 13 ms; where more are followed they take turns
 LEADER_SECONDS = 1.0  # how long a topic that was made a moment ago may lack leaders before it is opened without them
 ABSENT_SECONDS = 1.0  # how far two listings that lack a topic are apart before it is taken for absent
@@ -55,7 +55,7 @@ class _Followed:
         topic: as requested.
         requested: when; `trio.current_time()`, like all times here.
         looked: when it was last looked at.
-        settled: whether the watch looks after it; until then the task for new requests does.
+        watched: whether the watch looks after it; until then the task for new requests does.
         topic_id: of the topic that was found; "" while there is none.
         former: the ids of those that had the name before. A broker that lags behind may still name them.
         resumable: the ids of those that were absent, and the positions in them, should they come back.
@@ -71,7 +71,7 @@ class _Followed:
     topic: str
     requested: float
     looked: float = float("-inf")
-    settled: bool = False
+    watched: bool = False
     topic_id: str = ""
     former: set[str] = field(default_factory=set)
     resumable: dict[str, dict[int, int]] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class KafkaTail:
         poller = partial(Poller, config, deliver=self._deliver, trouble=self._trouble, message_bytes=limits.message_bytes)
         self._poller = Pollers(poller, most=consumers)
         self._followed: dict[str, _Followed] = {}
-        self._unsettled: dict[_Followed, None] = {}  # those that the watch does not look after yet
+        self._unwatched: dict[_Followed, None] = {}  # those that the watch does not look after yet
         self._requested = trio.Event()
         self._called = trio.Event()  # the watch is called before its time
         self._broken: dict[Assignment, float] = {}  # dead until assigned again -> since when
@@ -148,14 +148,14 @@ class KafkaTail:
         """Want a topic followed; see `Tail`."""
         if topic not in self._followed:
             followed = self._followed[topic] = _Followed(topic, trio.current_time())
-            self._unsettled[followed] = None
+            self._unwatched[followed] = None
             self._requested.set()
 
     def unfollow(self, topic: str) -> None:
         """No longer want it; see `Tail`."""
         followed = self._followed.pop(topic, None)
         if followed is not None:
-            self._unsettled.pop(followed, None)
+            self._unwatched.pop(followed, None)
             self._unassign(followed)
 
     # What the thread hands over
@@ -189,16 +189,16 @@ class KafkaTail:
         while True:
             await self._requested.wait()
             self._requested = trio.Event()
-            fresh = list(self._unsettled)
+            fresh = list(self._unwatched)
             try:
                 for first in range(0, len(fresh), TOPICS_A_LOOK):
                     await self._look(fresh[first : first + TOPICS_A_LOOK])
             except BrokerError:
                 self._called.set()  # the watch tells of it
             for followed in fresh:
-                if followed.settled:
-                    self._unsettled.pop(followed, None)
-            if any(followed in self._unsettled for followed in fresh):
+                if followed.watched:
+                    self._unwatched.pop(followed, None)
+            if any(followed in self._unwatched for followed in fresh):
                 await trio.sleep(AGAIN_SECONDS)
                 self._requested.set()
 
@@ -232,10 +232,10 @@ class KafkaTail:
         return None
 
     async def _look_around(self) -> None:
-        settled = [followed for followed in self._followed.values() if followed.settled]
+        watched = [followed for followed in self._followed.values() if followed.watched]
         turn = {
-            *heapq.nsmallest(TOPICS_A_LOOK, (followed for followed in settled if followed.opened), key=_looked),
-            *heapq.nsmallest(TOPICS_A_LOOK, (followed for followed in settled if not followed.opened), key=_looked),
+            *heapq.nsmallest(TOPICS_A_LOOK, (followed for followed in watched if followed.opened), key=_looked),
+            *heapq.nsmallest(TOPICS_A_LOOK, (followed for followed in watched if not followed.opened), key=_looked),
             *(self._followed[assignment.key.topic] for assignment in self._broken if self._poller.wants(assignment)),
         }
         if not turn:
@@ -314,7 +314,7 @@ class KafkaTail:
                 followed.resumable[followed.topic_id] = {number: taken.delivered for number, taken in followed.assignments.items()}
                 self._lose(followed, None)
             return
-        followed.settled = True
+        followed.watched = True
         followed.absent = followed.absent or certain
         if not followed.missing:
             followed.missing = True
@@ -327,11 +327,11 @@ class KafkaTail:
         if starts and (followed.opened or late or len(starts) == len(keys)):
             self._open(followed, starts, created=False)
         elif late:
-            followed.settled = True
+            followed.watched = True
 
     def _open(self, followed: _Followed, starts: Mapping[int, int], *, created: bool) -> None:
         """Tell the listener first, then have it read."""
-        followed.settled = followed.opened = True
+        followed.watched = followed.opened = True
         followed.missing = False
         self._listener.topic_opened(followed.topic, followed.topic_id, starts, created=created)
         if self._follows(followed):

@@ -57,7 +57,7 @@ async def _scenario(cancel: CancelAt, ending: str) -> bool:
             trio.lowlevel.add_instrument(cancel)
             try:
                 with cancel.scope, core.audience.joined(session, known=True):
-                    await core.audience.settle(session, seconds=2)
+                    await core.audience.wait_started(session, seconds=2)
                     await session.run(client, client)
             finally:
                 trio.lowlevel.remove_instrument(cancel)

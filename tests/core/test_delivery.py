@@ -88,7 +88,7 @@ async def test_clients_near_the_same_place_share_the_pages(autojump_clock):
 
 async def _run_from(core, session, client, offset):
     with core.audience.joined(session, known=True):
-        await core.audience.settle(session, seconds=2)
+        await core.audience.wait_started(session, seconds=2)
         log = next(iter(session.cursors.values())).log
         session.unfollow(log)
         session.follow(log, offset, afresh=True)
@@ -304,7 +304,7 @@ async def test_a_client_that_leaves_ends_its_session_and_leaves_nothing(autojump
         core.kafka.create(GLOBAL)
         client, session = FakeClient(), core.session()
         with trio.fail_after(5), core.audience.joined(session, known=True):
-            await core.audience.settle(session, seconds=2)
+            await core.audience.wait_started(session, seconds=2)
             client.leave(1001)
             assert await session.run(client, client) == 1001
         assert client.closed is None
@@ -321,7 +321,7 @@ async def test_an_end_from_outside_writes_what_is_owed_and_then_the_close_frame(
             codes.append(await session.run(client, client))
 
         with core.audience.joined(session, known=True):
-            await core.audience.settle(session, seconds=2)
+            await core.audience.wait_started(session, seconds=2)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(run)
                 await wait_all_tasks_blocked()
@@ -344,7 +344,7 @@ async def test_a_bug_in_one_session_closes_that_one_with_1011(autojump_clock):
         good, bad = FakeClient(), Broken()
         session = core.session("bad")
         with core.audience.joined(session, known=True):
-            await core.audience.settle(session, seconds=2)
+            await core.audience.wait_started(session, seconds=2)
             log = next(iter(session.cursors.values())).log
             core.kafka.produce(GLOBAL, value("a"))
             session.unfollow(log)
@@ -390,7 +390,7 @@ async def test_a_socket_that_is_closed_under_a_session_ends_it(autojump_clock):
         core.kafka.create(GLOBAL)
         client, session = FakeClient(room=0), core.session()
         with trio.fail_after(5), core.audience.joined(session, known=True):
-            await core.audience.settle(session, seconds=2)
+            await core.audience.wait_started(session, seconds=2)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session.run, client, client)
                 await wait_all_tasks_blocked()
@@ -409,7 +409,7 @@ async def test_the_close_code_of_a_client_that_leaves_amid_messages_is_kept(auto
             codes.append(await session.run(client, client))
 
         with core.audience.joined(session, known=True):
-            await core.audience.settle(session, seconds=2)
+            await core.audience.wait_started(session, seconds=2)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(run)
                 await wait_all_tasks_blocked()

@@ -178,7 +178,7 @@ async def test_a_log_that_lost_its_end_is_told_after_some_seconds(autojump_clock
         session = core.requested(resumed(cursor_of(first)))
         core.kafka.requested.discard(GLOBAL)
         with core.audience.joined(session, known=True):
-            await core.audience.settle(session, seconds=2)
+            await core.audience.wait_started(session, seconds=2)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session.run, client, client)
                 await trio.sleep(4)

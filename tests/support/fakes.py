@@ -318,7 +318,7 @@ class Core:
         """A session that runs for as long as the block lasts, its start fixed."""
         session = self.session(username) if options is None else self.requested(options, username)
         with self.audience.joined(session, known=True):
-            await self.audience.settle(session, seconds=2)
+            await self.audience.wait_started(session, seconds=2)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session.run, client, client)
                 yield session

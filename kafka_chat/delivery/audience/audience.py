@@ -118,7 +118,7 @@ class Audience:
             if not sessions:
                 del self._by_user[user]
 
-    async def settle(self, session: Member, *, seconds: float) -> None:
+    async def wait_started(self, session: Member, *, seconds: float) -> None:
         """Wait until it is fixed where `session` begins, at most `seconds`.
 
         What no broker has told by then begins some seconds before now, as soon as one does: rather early than late.
@@ -134,7 +134,7 @@ class Audience:
             if isinstance(followed.followers.get(session), Latest):
                 followed.followers[session] = now
 
-    def settled(self, session: Member) -> bool:
+    def has_started(self, session: Member) -> bool:
         """Whether it is fixed where `session` begins in all that it follows."""
         existence_known = all(self._followed[topic].existence_known.is_set() for topic in self._topics_of(session))
         return existence_known and session not in self._early and session not in self._pending
@@ -161,7 +161,7 @@ class Audience:
             cluster: as `cluster_mark` says it; None where it is not known.
             subscriptions: up to where the subscriptions topic has been read.
         """
-        if not self.settled(session):
+        if not self.has_started(session):
             return None
         entries = [head_of_cursor(cluster, subscriptions)]
         for topic in self._topics_of(session):

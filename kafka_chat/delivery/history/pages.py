@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from ..session.notices import Gap
 
 PAGE_BYTES = 1 << 20  # of messages; the one that reaches it is the last
-SETTLE_SECONDS = 2.0  # for a broker to tell whether there is such a topic, and where a page begins
+START_SECONDS = 2.0  # for a broker to tell whether there is such a topic, and where a page begins
 LOOK_SECONDS = 0.5
-SETTLED_MS = 60_000  # clocks of producers may differ by so much: what is older is not preceded by something that comes later
+CLOCK_SKEW_MS = 60_000  # clocks of producers may differ by so much: what is older is not preceded by something that comes later
 COMPACTED_SECONDS = 60.0  # for which it is remembered whether a topic is compacted, …
 COMPACTED_TOPICS = 1000  # … of so many
 
@@ -205,16 +205,16 @@ class History:
     async def _logs(self, asked: PageAsked, reader: HistoryReader, doing: str) -> Sequence[PartitionLog]:
         """Return the logs of the chat, once it is fixed where the reader begins in them."""
         audience, topic = self._context.audience, self._context.names.topic(asked.chat)
-        await audience.settle(reader, seconds=SETTLE_SECONDS)
-        if audience.settled(reader) and not audience.logs(reader, asked.chat):
+        await audience.wait_started(reader, seconds=START_SECONDS)
+        if audience.has_started(reader) and not audience.logs(reader, asked.chat):
             if topic not in await self._lookup.describe([topic]):
                 raise NotFound(f"{asked.chat} is no chat: the topic {topic} does not exist", field="chat")
             while not audience.logs(reader, asked.chat):  # made a moment ago
                 await reader.news()
-            await audience.settle(reader, seconds=SETTLE_SECONDS)
+            await audience.wait_started(reader, seconds=START_SECONDS)
         logs = audience.logs(reader, asked.chat)
-        if not audience.settled(reader) or any(log.key not in reader.cursors for log in logs):
-            raise BrokerUnreachable(f"{doing} failed: no broker answered within {SETTLE_SECONDS:g} s")
+        if not audience.has_started(reader) or any(log.key not in reader.cursors for log in logs):
+            raise BrokerUnreachable(f"{doing} failed: no broker answered within {START_SECONDS:g} s")
         return logs
 
     async def _begins(self, asked: PageAsked, reader: HistoryReader, logs: Sequence[PartitionLog]) -> dict[PartitionKey, int]:
@@ -309,14 +309,14 @@ class History:
         found: Sequence[HistoryMessage],
     ) -> bool:
         """Whether the same request will always have the same page for its answer."""
-        settled_ms = time.time_ns() // 1_000_000 - SETTLED_MS
-        start_lasts = asked.start_lasts and isinstance(asked.start, Since) and asked.start.time_ms <= settled_ms
+        unskewed_ms = time.time_ns() // 1_000_000 - CLOCK_SKEW_MS
+        start_lasts = asked.start_lasts and isinstance(asked.start, Since) and asked.start.time_ms <= unskewed_ms
         begins_last = all((reader.resumed is not None and reader.resumed.offset(log.key) is not None) or start_lasts for log in logs)
-        until_lasts = asked.until_ms is None or (asked.until_lasts and asked.until_ms <= settled_ms)
+        until_lasts = asked.until_ms is None or (asked.until_lasts and asked.until_ms <= unskewed_ms)
         if reader.gaps or self._context.cluster() is None or not begins_last or not until_lasts:
             return False
         if len(found) == asked.limit or sum(len(message.payload) for message in found) >= PAGE_BYTES:
-            return asked.backward or not any(scan.at_end for scan in scans) or found[-1].time_ms <= settled_ms
+            return asked.backward or not any(scan.at_end for scan in scans) or found[-1].time_ms <= unskewed_ms
         return asked.until_ms is not None and not asked.backward and all(scan.at_end for scan in scans)
 
     def _cursor(self, asked: PageAsked, logs: Sequence[PartitionLog], positions: Mapping[PartitionKey, int]) -> str:

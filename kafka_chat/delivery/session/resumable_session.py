@@ -200,7 +200,7 @@ class ResumableSession(Session):
     async def _find_beginnings(self) -> None:
         """Find what takes more than an offset to tell: the messages before the head, and whether the log has lost its end."""
         if self.options.rewind:  # while brokers are away, too: nobody knows yet what there is
-            await self._context.audience.settle(self, seconds=inf)
+            await self._context.audience.wait_started(self, seconds=inf)
         chats: dict[str, list[tuple[PartitionLog, int]]] = {}
         for log, messages in self._rewinds.values():
             chats.setdefault(log.key.topic, []).append((log, messages))
@@ -354,7 +354,7 @@ class ResumableSession(Session):
 
     def _has_all(self) -> bool:
         """Whether all that was there has been delivered."""
-        return self._context.audience.settled(self) and all(
+        return self._context.audience.has_started(self) and all(
             cursor.page is None and cursor.position >= cursor.log.head for cursor in self.cursors.values()
         )
 
@@ -365,7 +365,7 @@ class ResumableSession(Session):
             self.wake()
 
     def _all_ended(self) -> bool:
-        return self._context.audience.settled(self) and all(
+        return self._context.audience.has_started(self) and all(
             cursor.end is not None and cursor.position >= cursor.end for cursor in self.cursors.values()
         )
 
