@@ -9,7 +9,7 @@ from hypercorn.utils import LifespanFailureError
 from quart_trio.asgi import TrioASGILifespan
 
 from ..nursery import open_tasks
-from .server.policy import TERMS, Terms
+from .server.policy import POLICY, ConnectionPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,8 +51,8 @@ class ServiceLifespan(TrioASGILifespan):
         await receive()  # lifespan.startup
         try:
             async with opening.open_service() as service, open_tasks() as nursery:
-                terms = self._state[TERMS] = Terms(service.settings.limits, service.telemetry)
-                nursery.start_soon(terms.pulse.run)
+                policy = self._state[POLICY] = ConnectionPolicy(service.settings.limits, service.telemetry)
+                nursery.start_soon(policy.keepalive.run)
                 self.app.nursery = nursery
                 opening.service = service
                 await self.app.startup()

@@ -18,7 +18,7 @@ from kafka_chat.telemetry.metrics import Telemetry
 from kafka_chat.web.lifespan import ServiceLifespan
 from kafka_chat.web.ports import ADMISSION
 from kafka_chat.web.server.connection import install
-from kafka_chat.web.server.policy import TERMS, Terms
+from kafka_chat.web.server.policy import POLICY, ConnectionPolicy
 from kafka_chat.web.server.serve import server_config
 from kafka_chat.web.streams.websocket import ChatWebsocketConnection
 
@@ -133,11 +133,11 @@ class SmallApp(QuartTrio):
     asgi_websocket_class = ChatWebsocketConnection
     asgi_lifespan_class = ServiceLifespan
     service: SmallService | None = None
-    terms: Terms
+    policy: ConnectionPolicy
 
     async def asgi_app(self, scope, receive, send):
-        if "state" in scope and TERMS in scope["state"]:
-            self.terms = scope["state"][TERMS]
+        if "state" in scope and POLICY in scope["state"]:
+            self.policy = scope["state"][POLICY]
         await super().asgi_app(scope, receive, send)
 
 

@@ -163,7 +163,7 @@ async def test_a_client_that_dribbles_its_request_is_cut():
     async with serving_small(limits=Limits(ping_seconds=0.4, pong_seconds=0.4)) as served, open_raw(served.url) as client:
         await client.send(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
         assert (await client.read_response()).body == b'{"size":2}\n'
-        served.app.terms.request_seconds = 0.3
+        served.app.policy.request_seconds = 0.3
         await client.send(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
         await send_until_cut(client, b"x", pause_seconds=0.05)
         assert served.service.telemetry.aborted == ["request_seconds"]
@@ -173,7 +173,7 @@ async def test_an_http2_connection_that_asks_for_nothing_is_cut():
     async with serving_small(limits=Limits(ping_seconds=0.4, pong_seconds=0.4)) as served, open_raw(served.url) as client:
         await client.send(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         await client.wait_ended()
-        served.app.terms.request_seconds = 0.3
+        served.app.policy.request_seconds = 0.3
         async with open_raw(served.url) as silent:
             await silent.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
             await silent.wait_ended()

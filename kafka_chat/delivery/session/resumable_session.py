@@ -192,7 +192,7 @@ class ResumableSession(Session):
 
     async def _serve(self, nursery: trio.Nursery) -> None:
         if self.options.heartbeat_seconds is not None:
-            nursery.start_soon(self._beat, self.options.heartbeat_seconds)
+            nursery.start_soon(self._send_heartbeats, self.options.heartbeat_seconds)
         await self._find_beginnings()
         self._say_hello()
         await super()._serve(nursery)
@@ -269,7 +269,7 @@ class ResumableSession(Session):
             data = _ID_LINE.sub(b"", data) if cursor is None else data.replace(MARK, b"id: %b." % cursor.encode())
         return await super()._write(data, messages)
 
-    async def _beat(self, seconds: float) -> None:
+    async def _send_heartbeats(self, seconds: float) -> None:
         while True:
             await trio.sleep(seconds)
             self._tell(Heartbeat(cursor=self._cursor()))

@@ -27,7 +27,7 @@ from hypercorn.trio.worker_context import EventWrapper
 
 from ...delivery.records.frames import PING
 from .http2 import ChatStreamBuffer
-from .policy import CONNECTION, terms_in
+from .policy import CONNECTION, policy_in
 from .tls import OwedTransport
 from .websocket_stream import ChatWSStream
 
@@ -73,7 +73,7 @@ class ChatTCPServer(TCPServer):
         # hypercorn gives all connections one and the same dict.
         super().__init__(app, config, context, {**state, CONNECTION: self}, stream)
         self.send_lock = cast("trio.Lock", None)  # 0.4 KiB, and most connections never have to wait: see `_drain_lock`
-        self.terms = terms_in(state)
+        self.policy = policy_in(state)
         self._tls = isinstance(stream, trio.SSLStream)
         self._socket: trio.socket.SocketType = stream.transport_stream.socket if self._tls else cast("trio.SocketStream", stream).socket
         self.peer = _peer(self._socket)
@@ -101,17 +101,17 @@ class ChatTCPServer(TCPServer):
 
     async def run(self) -> None:
         """Serve until either side ends it. Raises nothing: an error is told, and ends this connection alone."""
-        turn = self.terms.pulse.watch(self)
+        turn = self.policy.keepalive.watch(self)
         try:
             with self._scope:
                 try:
                     if not self._tls or await self._shake_hands():
                         await super().run()
                 except* Exception as errors:  # noqa: BLE001 - the outer wall round a connection
-                    self.terms.telemetry.connection_failed(peer=self.peer, error=errors)
+                    self.policy.telemetry.connection_failed(peer=self.peer, error=errors)
         finally:
             self._shut()
-            self.terms.pulse.unwatch(self, turn)
+            self.policy.keepalive.unwatch(self, turn)
             self._untie()
 
     def _untie(self) -> None:
@@ -134,7 +134,7 @@ class ChatTCPServer(TCPServer):
         if self._gone:
             return
         if reason is not None:
-            self.terms.telemetry.connection_aborted(peer=self.peer, reason=reason)
+            self.policy.telemetry.connection_aborted(peer=self.peer, reason=reason)
         with suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._shut()
@@ -157,9 +157,9 @@ class ChatTCPServer(TCPServer):
         """Waits until the server's shutdown has begun, whichever command it was started with."""
         return self.context.terminated.wait
 
-    def beat(self, now: float) -> None:
-        """See `Beating`."""
-        limits = self.terms.limits
+    def check_alive(self, now: float) -> None:
+        """See `Pingable`."""
+        limits = self.policy.limits
         if self._gone or self._ending:
             return
         if self._pinged:
@@ -170,7 +170,7 @@ class ChatTCPServer(TCPServer):
                 # A ping behind owed bytes would say nothing that the write limit does not.
                 if (self.owed or not self.write(self._ping())) and not self._drain_lock.locked():
                     self._task_group.spawn(self.drain)
-        elif self._busy_at is not None and now - self._busy_at >= self.terms.request_seconds and self._waits_for_request():
+        elif self._busy_at is not None and now - self._busy_at >= self.policy.request_seconds and self._waits_for_request():
             self.abort("request_seconds")
 
     def became_websocket(self) -> None:
@@ -179,7 +179,7 @@ class ChatTCPServer(TCPServer):
         self._pinged = True
         self._heard_at = now
         # Clients that came in the same instant, all of them after a restart, are not pinged in the same instant.
-        self._ping_at = now + self.terms.limits.ping_seconds * uniform(0.5, 1.0)
+        self._ping_at = now + self.policy.limits.ping_seconds * uniform(0.5, 1.0)
         protocol = self.http11
         if protocol is not None and isinstance(protocol.connection, H11WSConnection):
             self._forget_http(protocol)
@@ -271,7 +271,7 @@ class ChatTCPServer(TCPServer):
             target = self._written + self._owed_bytes  # what others add meanwhile is theirs to wait for
             with trio.CancelScope() as scope:
                 while self._owed and self._written < target:
-                    scope.deadline = self._moved_at + self.terms.limits.write_seconds
+                    scope.deadline = self._moved_at + self.policy.limits.write_seconds
                     try:
                         await trio.lowlevel.wait_writable(self._socket)
                     except trio.ClosedResourceError:
@@ -379,7 +379,7 @@ class ChatTCPServer(TCPServer):
 
     async def _shake_hands(self) -> bool:
         try:
-            with trio.fail_after(min(self.config.ssl_handshake_timeout, self.terms.request_seconds)):
+            with trio.fail_after(min(self.config.ssl_handshake_timeout, self.policy.request_seconds)):
                 await self.stream.do_handshake()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             return False
@@ -400,7 +400,7 @@ class ChatTCPServer(TCPServer):
         """
         data = b"".join(self._plain)
         self._plain.clear()
-        with trio.move_on_after(self.terms.limits.write_seconds, shield=True) as scope:
+        with trio.move_on_after(self.policy.limits.write_seconds, shield=True) as scope:
             try:
                 await self.stream.send_all(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError):

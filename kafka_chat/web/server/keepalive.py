@@ -13,10 +13,10 @@ LOOKS = 4  # how often a connection is looked at within the shortest limit: a li
 TURNS = 16  # a look at all connections is spread over so many turns of the loop
 
 
-class Beating(Protocol):
-    """A connection, as the pulse sees it."""
+class Pingable(Protocol):
+    """A connection, as the keepalive sees it."""
 
-    def beat(self, now: float) -> None:
+    def check_alive(self, now: float) -> None:
         """Ping, or abort, or do nothing. A plain function: nothing is waited for.
 
         Args:
@@ -24,7 +24,7 @@ class Beating(Protocol):
         """
 
 
-class Pulse:
+class Keepalive:
     """One task for all connections.
 
     They are dealt out to `TURNS` sets, one of which is looked at in a turn: ten thousand connections cost 0.2 % of a
@@ -33,17 +33,17 @@ class Pulse:
 
     def __init__(self, limits: Limits) -> None:
         self._seconds = min(limits.ping_seconds, limits.pong_seconds) / LOOKS / TURNS
-        self._turns: list[set[Beating]] = [set() for _ in range(TURNS)]
+        self._turns: list[set[Pingable]] = [set() for _ in range(TURNS)]
         self._dealt = 0
 
-    def watch(self, connection: Beating) -> int:
+    def watch(self, connection: Pingable) -> int:
         """Look at `connection` from now on; returns what `unwatch` needs."""
         self._dealt += 1
         turn = self._dealt % TURNS
         self._turns[turn].add(connection)
         return turn
 
-    def unwatch(self, connection: Beating, turn: int) -> None:
+    def unwatch(self, connection: Pingable, turn: int) -> None:
         """No longer look at it."""
         self._turns[turn].discard(connection)
 
@@ -52,11 +52,11 @@ class Pulse:
         while True:
             for turn in self._turns:
                 await trio.sleep(self._seconds)
-                _look_at(turn)
+                _check_all(turn)
 
 
-def _look_at(turn: set[Beating]) -> None:
+def _check_all(turn: set[Pingable]) -> None:
     # Not in `run`, which would hold the last connection that it has seen.
     now = trio.current_time()
     for connection in tuple(turn):
-        connection.beat(now)
+        connection.check_alive(now)

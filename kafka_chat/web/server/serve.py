@@ -24,7 +24,7 @@ BACKLOG = 2048  # connections that wait to be accepted: all clients come back at
 def server_config(settings: Settings, *, bound: int | None = None) -> Config:
     """Return hypercorn's configuration for these settings.
 
-    Connections have limits of their own (`web/terms.py`), whatever configuration hypercorn is started with; this is what
+    Connections have limits of their own (`web/server/policy.py`), whatever configuration hypercorn is started with; this is what
     concerns the process.
 
     Args:

@@ -11,7 +11,7 @@ from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
 
-from .policy import CONNECTION, terms_in
+from .policy import CONNECTION, policy_in
 
 if TYPE_CHECKING:
     from collections import deque
@@ -43,7 +43,7 @@ class ChatWSStream(WSStream):
             return
         if isinstance(event, Request):
             self.tcp = event.state.get(CONNECTION)
-            self.buffer = MessageBuffer(terms_in(event.state).limits.client_message_bytes)
+            self.buffer = MessageBuffer(policy_in(event.state).limits.client_message_bytes)
             try:
                 await super().handle(event)
             except UnicodeDecodeError:  # in a header that names protocols or extensions, or in the path
@@ -134,7 +134,7 @@ class ChatWSStream(WSStream):
         self.close_code = int(code)
         if self.tcp is not None:
             self.tcp.over_within(FAILED_SECONDS)
-            self.tcp.terms.telemetry.connection_aborted(peer=self.tcp.peer, reason=_BROKEN_RULES.get(code, "protocol_error"))
+            self.tcp.policy.telemetry.connection_aborted(peer=self.tcp.peer, reason=_BROKEN_RULES.get(code, "protocol_error"))
         await self._send_wsproto_event(CloseConnection(code=code, reason=reason))
         await self.send(StreamClosed(stream_id=self.stream_id))
 

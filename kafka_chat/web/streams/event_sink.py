@@ -10,7 +10,7 @@ import trio
 
 from ...delivery.ports import Sink
 from ..server.connection import ChatTCPServer
-from ..server.policy import terms_in
+from ..server.policy import policy_in
 from .websocket_sink import OnConnection
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def open_events_sink(scope: HTTPScope, connection: object, send: ASGISendCallabl
     """
     if isinstance(connection, ChatTCPServer) and connection.http11 is not None and scope["http_version"] == "1.1":
         return ConnectionEventsSink(connection, send)
-    return AsgiEventsSink(send, abort=abort, write_seconds=terms_in(scope.get("state", {})).limits.write_seconds)
+    return AsgiEventsSink(send, abort=abort, write_seconds=policy_in(scope.get("state", {})).limits.write_seconds)
 
 
 def _retry() -> bytes:

@@ -150,7 +150,7 @@ def _abort(connection: object, scope: trio.CancelScope, reason: str | None) -> N
     elif reason is None or connection.http11 is not None:
         connection.abort(reason)
     else:  # others of its connection may well be read
-        connection.terms.telemetry.connection_aborted(peer=connection.peer, reason=reason)
+        connection.policy.telemetry.connection_aborted(peer=connection.peer, reason=reason)
         scope.cancel()
 
 
@@ -159,4 +159,4 @@ def _notice_silence(connection: ChatTCPServer) -> None:
     option: Any = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux; elsewhere the kernel's own patience counts, 15 minutes or so
     if option is not None:
         with suppress(OSError):  # no TCP: a Unix socket
-            connection.bare_socket.setsockopt(socket.IPPROTO_TCP, option, round(connection.terms.limits.write_seconds * 1000))
+            connection.bare_socket.setsockopt(socket.IPPROTO_TCP, option, round(connection.policy.limits.write_seconds * 1000))

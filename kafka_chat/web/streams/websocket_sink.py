@@ -9,7 +9,7 @@ import trio
 
 from ...delivery.records.frames import text_header, text_payloads
 from ..server.connection import ChatTCPServer
-from ..server.policy import CONNECTION, terms_in
+from ..server.policy import CONNECTION, policy_in
 from ..server.websocket_stream import ChatWSStream
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class OnConnection:
             await trio.lowlevel.checkpoint()
             return False
         connection.stop_taking()
-        with trio.move_on_after(connection.terms.limits.write_seconds) as scope:
+        with trio.move_on_after(connection.policy.limits.write_seconds) as scope:
             await self._send(message)  # appended to what is owed, and all of that is written
         if scope.cancelled_caught:
             connection.abort("write_seconds")
@@ -196,7 +196,7 @@ def open_sink(scope: WebsocketScope, send: ASGISendCallable, *, abort: Callable[
     stream = getattr(send, "__self__", None)
     if isinstance(connection, ChatTCPServer) and connection.http11 is not None and isinstance(stream, ChatWSStream):
         return ConnectionSink(connection, send, is_open=stream.is_open)
-    return AsgiSink(send, abort=abort, write_seconds=terms_in(state).limits.write_seconds)
+    return AsgiSink(send, abort=abort, write_seconds=policy_in(state).limits.write_seconds)
 
 
 def cut_reason(reason: str) -> str:
