@@ -55,7 +55,7 @@ TO_WORKER: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
 TO_SUPERVISOR: msgspec.json.Decoder[ToSupervisor] = msgspec.json.Decoder(ToSupervisor)
 
 
-class Line:
+class WorkerChannel:
     """One end of it."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
@@ -73,7 +73,7 @@ class Line:
                 try:
                     await self._stream.send_all(msgspec.json.encode(message) + b"\n")
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return  # whoever receives on this line learns it there
+                    return  # the task that receives on this channel learns it there
 
     async def received(self, decoder: msgspec.json.Decoder[M]) -> AsyncIterator[M]:
         """Yield what comes, until the other end is gone.

@@ -15,7 +15,7 @@ from ..errors import Overloaded, SettingsError
 from ..process.gc_tuning import collect_seldom
 from ..process.log_output import log_to_stderr
 from ..telemetry.metrics import Telemetry
-from .channel import TO_WORKER, AskMetrics, Begin, Line, Metrics, MetricsOfAll, Serving
+from .channel import TO_WORKER, AskMetrics, Begin, Metrics, MetricsOfAll, Serving, WorkerChannel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable
@@ -30,25 +30,25 @@ ANSWER_SECONDS = 5.0  # for the supervisor, who gives the workers less
 
 def main() -> int:
     """Serve until told to stop or until the supervisor is gone, and return the exit code: as that of `kafka-chat serve`."""
-    number, line, bound = (int(argument) for argument in sys.argv[1:])
+    number, channel, bound = (int(argument) for argument in sys.argv[1:])
     log_to_stderr(process=f"worker-{number}")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's; it says SIGTERM to whom it means
     try:
-        return trio.run(_work, line, bound)
+        return trio.run(_work, channel, bound)
     except SettingsError as error:
         sys.stderr.write(f"kafka-chat: {error}\n")
         return WRONG_SETTINGS
 
 
-async def _work(line_fd: int, bound: int) -> int:
-    """Serve; SIGTERM, SIGINT and the end of the line start the drain.
+async def _work(channel_fd: int, bound: int) -> int:
+    """Serve; SIGTERM, SIGINT and the end of the channel start the drain.
 
     Raises:
         SettingsError: it cannot serve with what it was told.
     """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        line = Line(trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=line_fd))))
-        messages = line.received(TO_WORKER)
+        channel = WorkerChannel(trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=channel_fd))))
+        messages = channel.received(TO_WORKER)
         try:
             begin = await anext(messages, None)
         except msgspec.DecodeError as error:
@@ -61,18 +61,18 @@ async def _work(line_fd: int, bound: int) -> int:
         from ..application import create
         from ..web.server.serve import serve
 
-        stop, telemetry, asking = trio.Event(), Telemetry(), _Asking(line)
+        stop, telemetry, asking = trio.Event(), Telemetry(), _Asking(channel)
         telemetry.ask_all = asking.metrics_of_all
         app = create(begin.settings, telemetry=telemetry)
         collect_seldom()
         try:
             async with trio.open_nursery() as listening:
                 listening.start_soon(_stop_at_signal, signals, stop)
-                listening.start_soon(_listen, messages, line, telemetry, asking, stop)
+                listening.start_soon(_listen, messages, channel, telemetry, asking, stop)
                 async with trio.open_nursery() as serving:
                     await serving.start(partial(serve, app, begin.settings, bound=bound, shutdown_trigger=stop.wait))
                     if app.service is not None:  # the server listens also when the service has just failed
-                        await line.send(Serving())
+                        await channel.send(Serving())
                 listening.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             if group.subgroup(LifespanFailureError) is None:  # logged where it happened, with its traceback
@@ -86,21 +86,23 @@ async def _stop_at_signal(signals: AsyncIterable[int], stop: trio.Event) -> None
         stop.set()
 
 
-async def _listen(messages: AsyncIterable[ToWorker], line: Line, telemetry: Telemetry, asking: _Asking, stop: trio.Event) -> None:
+async def _listen(
+    messages: AsyncIterable[ToWorker], channel: WorkerChannel, telemetry: Telemetry, asking: _Asking, stop: trio.Event
+) -> None:
     """Do what the supervisor says, and stop when it is gone, however it went."""
     async for message in messages:
         if isinstance(message, MetricsOfAll):
             asking.answered(message.text)
         else:
-            await line.send(Metrics(telemetry.families()))
+            await channel.send(Metrics(telemetry.families()))
     stop.set()
 
 
 class _Asking:
     """Asks the supervisor for the metrics of all workers, for whoever asks this one."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, channel: WorkerChannel) -> None:
+        self._line = channel
         self._one_at_a_time = trio.Lock()
         self._waiting = trio.Event()
         self._text = ""

@@ -1,4 +1,4 @@
-"""One worker as the supervisor sees it: a child process, and the line to it."""
+"""One worker as the supervisor sees it: a child process, and the channel to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from .channel import TO_SUPERVISOR, AskMetrics, Begin, Line, Metrics, MetricsOfAll, Serving, TellMetrics
+from .channel import TO_SUPERVISOR, AskMetrics, Begin, Metrics, MetricsOfAll, Serving, TellMetrics, WorkerChannel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -64,16 +64,16 @@ class WorkerProcess:
             metrics_of_all: what it is answered where it asks for that.
         """
         try:
-            process, line = await self._start(listener)
+            process, channel = await self._start(listener)
         except OSError as error:
             self.code, self._problem = 1, f"cannot be started: {error}"
         else:
-            await self._be_with(process, line, metrics_of_all)
+            await self._be_with(process, channel, metrics_of_all)
         finally:
             self._ended_at = trio.current_time()
             self.ended.set()
 
-    async def _start(self, listener: socket.socket) -> tuple[trio.Process, Line]:
+    async def _start(self, listener: socket.socket) -> tuple[trio.Process, WorkerChannel]:
         ours, theirs = socket.socketpair()
         descriptors = (theirs.fileno(), listener.fileno())
         with theirs:
@@ -87,15 +87,15 @@ class WorkerProcess:
             except BaseException:
                 ours.close()
                 raise
-        return process, Line(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+        return process, WorkerChannel(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
 
-    async def _be_with(self, process: trio.Process, line: Line, metrics_of_all: Callable[[], Awaitable[str]]) -> None:
+    async def _be_with(self, process: trio.Process, channel: WorkerChannel, metrics_of_all: Callable[[], Awaitable[str]]) -> None:
         self._process, self.pid = process, process.pid
         if self._told.is_set():
             process.terminate()
         try:
             async with trio.open_nursery() as tasks:
-                tasks.start_soon(self._talk, line, metrics_of_all)
+                tasks.start_soon(self._talk, channel, metrics_of_all)
                 tasks.start_soon(self._end_in_time, process)
                 await process.wait()
                 tasks.cancel_scope.cancel()
@@ -103,7 +103,7 @@ class WorkerProcess:
             process.kill()
             with trio.CancelScope(shield=True):  # it is dying
                 self.code = await process.wait()
-                await line.aclose()
+                await channel.aclose()
 
     def terminate(self) -> None:
         """Tell it to drain and to end (SIGTERM); it is killed if it does not."""
@@ -150,17 +150,17 @@ class WorkerProcess:
             return self._metrics
         return None
 
-    async def _talk(self, line: Line, metrics_of_all: Callable[[], Awaitable[str]]) -> None:
+    async def _talk(self, channel: WorkerChannel, metrics_of_all: Callable[[], Awaitable[str]]) -> None:
         async with trio.open_nursery() as answering:
-            await line.send(Begin(self._settings))
-            answering.start_soon(self._ask_metrics, line)
+            await channel.send(Begin(self._settings))
+            answering.start_soon(self._ask_metrics, channel)
             try:
-                async for message in line.received(TO_SUPERVISOR):
+                async for message in channel.received(TO_SUPERVISOR):
                     match message:
                         case Serving():
                             self.serving.set()
                         case AskMetrics():  # it asks once at a time
-                            answering.start_soon(_answer, line, metrics_of_all)
+                            answering.start_soon(_answer, channel, metrics_of_all)
                         case Metrics():
                             self._metrics = message.families
                             if self._metrics_came is not None:
@@ -171,11 +171,11 @@ class WorkerProcess:
                 self.kill()
             answering.cancel_scope.cancel()
 
-    async def _ask_metrics(self, line: Line) -> None:
+    async def _ask_metrics(self, channel: WorkerChannel) -> None:
         while True:
             await self._tell_metrics.wait()
             self._tell_metrics = trio.Event()
-            await line.send(TellMetrics())
+            await channel.send(TellMetrics())
 
     async def _end_in_time(self, process: trio.Process) -> None:
         await self._told.wait()
@@ -183,8 +183,8 @@ class WorkerProcess:
         process.kill()
 
 
-async def _answer(line: Line, metrics_of_all: Callable[[], Awaitable[str]]) -> None:
-    await line.send(MetricsOfAll(await metrics_of_all()))
+async def _answer(channel: WorkerChannel, metrics_of_all: Callable[[], Awaitable[str]]) -> None:
+    await channel.send(MetricsOfAll(await metrics_of_all()))
 
 
 def _signal_name(number: int) -> str:
