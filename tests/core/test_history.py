@@ -15,7 +15,7 @@ from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
 from kafka_chat.delivery.history.pages import PAGE_BYTES, Page, PageAsked
 from kafka_chat.delivery.log.merge import SCAN_OFFSETS
 from kafka_chat.delivery.ports import SubscriptionChange
-from kafka_chat.delivery.records.formats import Form
+from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.errors import BrokerUnreachable, NotFound
 from tests.core.test_cancelled_everywhere import CancelAt
@@ -90,7 +90,7 @@ async def test_a_page_leads_on_to_a_live_stream_without_a_hole_and_nothing_twice
         assert texts(page) == ["m3", "m4", "m5"]
         core.kafka.produce(ROOM, value("between"))
         client = FakeClient()
-        async with core.connected(client, options=SessionOptions(form=Form.V1, cursor=parse(page.next), chats=("room",))):
+        async with core.connected(client, options=SessionOptions(format=Format.V1, cursor=parse(page.next), chats=("room",))):
             await trio.testing.wait_all_tasks_blocked()
             core.kafka.produce(ROOM, value("live"))
             await trio.testing.wait_all_tasks_blocked()
@@ -107,7 +107,7 @@ async def test_the_cursor_of_a_page_goes_on_there_for_who_subscribed_later(autoj
         )
         page = await page_of(core, limit=1)
         client = FakeClient()
-        async with core.connected(client, options=SessionOptions(form=Form.V1, cursor=parse(page.next))):
+        async with core.connected(client, options=SessionOptions(format=Format.V1, cursor=parse(page.next))):
             await trio.testing.wait_all_tasks_blocked()
         assert [frame["text"] for frame in client.deliveries if "text" in frame] == ["m1"]
 

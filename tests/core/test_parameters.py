@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kafka_chat.chat.cursor import MessageIds, cluster_mark, head_of_cursor, parse, text_of, topic_entry
 from kafka_chat.chat.names import ChatNames
 from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
-from kafka_chat.delivery.records.formats import Form
+from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import DEFAULT_OPTIONS, SessionOptions
 from kafka_chat.errors import RequestError
 from kafka_chat.web.requests.parameters import Query, parse_options
@@ -24,13 +24,13 @@ CURSOR = text_of(head_of_cursor(cluster_mark("here"), 3) + topic_entry("kafka.ch
 ID = MessageIds("kafka.chat.global", "id1", 1).of(9).decode()
 
 
-def options(query: bytes | str, form: Form = Form.BARE, last_had: str | None = None) -> SessionOptions:
-    return parse_options(query.encode() if isinstance(query, str) else query, form=form, names=NAMES, now_ms=NOW, last_had=last_had)
+def options(query: bytes | str, format: Format = Format.PLAIN, last_had: str | None = None) -> SessionOptions:
+    return parse_options(query.encode() if isinstance(query, str) else query, format=format, names=NAMES, now_ms=NOW, last_had=last_had)
 
 
-def refused(query: bytes | str, form: Form = Form.BARE) -> RequestError:
+def refused(query: bytes | str, format: Format = Format.PLAIN) -> RequestError:
     with pytest.raises(RequestError) as caught:
-        options(query, form)
+        options(query, format)
     assert caught.value.status == 400
     return caught.value
 
@@ -43,8 +43,8 @@ def test_who_asks_for_nothing_that_is_known_gets_what_it_always_got(query: str):
 
 def test_everything_may_be_asked_for_together():
     query = f"cursor={CURSOR}&from=earliest&until=-1s&chat=a&chat=b&tag=t&tag=&sender=ann&heartbeat=30&rewind=5&new=1"
-    assert options(query, Form.V1) == SessionOptions(
-        form=Form.V1,
+    assert options(query, Format.V1) == SessionOptions(
+        format=Format.V1,
         chats=("a", "b"),
         cursor=parse(CURSOR),
         start=EARLIEST,
@@ -59,27 +59,27 @@ def test_everything_may_be_asked_for_together():
 
 
 @pytest.mark.parametrize(
-    ("query", "form", "got"),
+    ("query", "format", "got"),
     [
-        ("meta=1", Form.BARE, Form.V1),
-        ("meta=0", Form.BARE, Form.BARE),
-        ("meta=0", Form.V1, Form.V1),
-        ("meta=1", Form.EVENTS, Form.EVENTS),
-        ("meta=what", Form.EVENTS, Form.EVENTS),
+        ("meta=1", Format.PLAIN, Format.V1),
+        ("meta=0", Format.PLAIN, Format.PLAIN),
+        ("meta=0", Format.V1, Format.V1),
+        ("meta=1", Format.EVENTS, Format.EVENTS),
+        ("meta=what", Format.EVENTS, Format.EVENTS),
     ],
 )
-def test_meta_asks_for_v1_where_the_subprotocol_cannot(query: str, form: Form, got: Form):
-    assert options(query, form).form is got
+def test_meta_asks_for_v1_where_the_subprotocol_cannot(query: str, format: Format, got: Format):
+    assert options(query, format).format is got
 
 
 @pytest.mark.parametrize(("asked", "seconds"), [("30", 30.0), ("10", 10.0), ("0", 10.0), ("9", 10.0), ("601", 600.0), ("999999", 600.0)])
 def test_heartbeats_come_every_ten_to_six_hundred_seconds(asked: str, seconds: float):
-    assert options(f"heartbeat={asked}", Form.V1).heartbeat_seconds == seconds
+    assert options(f"heartbeat={asked}", Format.V1).heartbeat_seconds == seconds
 
 
 def test_only_v1_has_heartbeats():
     assert options("heartbeat=30").heartbeat_seconds is None
-    assert options("heartbeat=30", Form.EVENTS).heartbeat_seconds is None
+    assert options("heartbeat=30", Format.EVENTS).heartbeat_seconds is None
     assert options("heartbeat=30&meta=1").heartbeat_seconds == 30.0
 
 
@@ -167,17 +167,17 @@ def test_cursors_are_joined_by_dots_or_repeated():
 
 
 def test_the_cursor_of_a_header_takes_the_place_of_those_in_the_address():
-    assert options(f"cursor={CURSOR}", Form.EVENTS, last_had=ID).cursor == parse(ID)
-    assert options("", Form.EVENTS, last_had=CURSOR).cursor == parse(CURSOR)
-    assert options("cursor=stale%20nonsense", Form.EVENTS, last_had=CURSOR).cursor == parse(CURSOR)
+    assert options(f"cursor={CURSOR}", Format.EVENTS, last_had=ID).cursor == parse(ID)
+    assert options("", Format.EVENTS, last_had=CURSOR).cursor == parse(CURSOR)
+    assert options("cursor=stale%20nonsense", Format.EVENTS, last_had=CURSOR).cursor == parse(CURSOR)
 
 
 def test_a_cursor_may_come_as_the_first_frame_of_v1_alone():
-    assert options("cursor=frame", Form.V1).cursor_in_frame
+    assert options("cursor=frame", Format.V1).cursor_in_frame
     assert options("cursor=frame&meta=1").cursor_in_frame
-    for form in (Form.BARE, Form.EVENTS):
-        assert refused("cursor=frame", form).field == "cursor"
-    assert refused(f"cursor=frame&cursor={CURSOR}", Form.V1).field == "cursor"
+    for other in (Format.PLAIN, Format.EVENTS):
+        assert refused("cursor=frame", other).field == "cursor"
+    assert refused(f"cursor=frame&cursor={CURSOR}", Format.V1).field == "cursor"
 
 
 # Lists
@@ -212,12 +212,12 @@ BAD: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
-@pytest.mark.parametrize("form", [Form.BARE, Form.V1, Form.EVENTS])
-def test_a_bad_value_is_refused_by_the_name_of_its_parameter(name: str, value: str, form: Form):
-    if (name, value, form) == ("cursor", "frame", Form.V1):
-        assert options("cursor=frame", form).cursor_in_frame
+@pytest.mark.parametrize("format", [Format.PLAIN, Format.V1, Format.EVENTS])
+def test_a_bad_value_is_refused_by_the_name_of_its_parameter(name: str, value: str, format: Format):
+    if (name, value, format) == ("cursor", "frame", Format.V1):
+        assert options("cursor=frame", format).cursor_in_frame
         return
-    error = refused(f"{name}={value}", form)
+    error = refused(f"{name}={value}", format)
     assert error.field == name
     assert str(error).startswith(name)
     assert len(str(error)) < 400
@@ -230,7 +230,7 @@ def test_meta_is_one_or_zero(name: str, value: str):
 
 @pytest.mark.parametrize("value", ["", "-1", "10.5", "often", "nan", "inf"])
 def test_a_heartbeat_is_whole_seconds(value: str):
-    assert refused(f"heartbeat={value}", Form.V1).field == "heartbeat"
+    assert refused(f"heartbeat={value}", Format.V1).field == "heartbeat"
 
 
 @pytest.mark.parametrize("query", ["from=latest&from=latest", "until=-1s&until=-2s", "rewind=1&rewind=1", "meta=1&meta=1"])
@@ -256,33 +256,33 @@ def test_raw_utf8_means_what_percent_encoded_does():
     assert options("tag=é".encode()).tags == options("tag=%C3%A9").tags == frozenset({"é"})
 
 
-def outcome(query: bytes | str, form: Form) -> SessionOptions | RequestError:
+def outcome(query: bytes | str, format: Format) -> SessionOptions | RequestError:
     try:
-        return options(query, form)
+        return options(query, format)
     except RequestError as error:
         return error
 
 
-@given(st.binary(max_size=80), st.sampled_from(Form))
-def test_any_query_is_understood_or_refused(query: bytes, form: Form):
-    found = outcome(query, form)
+@given(st.binary(max_size=80), st.sampled_from(Format))
+def test_any_query_is_understood_or_refused(query: bytes, format: Format):
+    found = outcome(query, format)
     if isinstance(found, RequestError):
         assert found.status == 400
     else:
-        assert found.form is form or (form is Form.BARE and b"meta" in query)
+        assert found.format is format or (format is Format.PLAIN and b"meta" in query)
 
 
 PARAMETERS = ["cursor", "from", "rewind", "until", "chat", "tag", "meta", "heartbeat"]
 
 
-@given(st.lists(st.tuples(st.sampled_from(PARAMETERS), st.text(max_size=12))), st.sampled_from(Form))
-def test_any_values_are_understood_or_refused_by_name_in_strict_words(pairs: list[tuple[str, str]], form: Form):
-    found = outcome("&".join(f"{name}={quote(value, errors='surrogatepass')}" for name, value in pairs), form)
+@given(st.lists(st.tuples(st.sampled_from(PARAMETERS), st.text(max_size=12))), st.sampled_from(Format))
+def test_any_values_are_understood_or_refused_by_name_in_strict_words(pairs: list[tuple[str, str]], format: Format):
+    found = outcome("&".join(f"{name}={quote(value, errors='surrogatepass')}" for name, value in pairs), format)
     if isinstance(found, RequestError):
         assert found.field in dict(pairs)
         assert str(found).encode()
     else:
-        assert form is Form.BARE or found.form is form
+        assert format is Format.PLAIN or found.format is format
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), min_size=1, max_size=100))

@@ -15,7 +15,7 @@ from kafka_chat.chat.cursor import cluster_mark, parse
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
 from kafka_chat.delivery.ports import SubscriptionChange
-from kafka_chat.delivery.records.formats import Form
+from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from tests.support.fakes import Core, FakeClient, open_core, value
 
@@ -24,7 +24,7 @@ ROOM = "kafka.chat.room"
 
 
 def v1(**options: Any) -> SessionOptions:
-    return SessionOptions(form=Form.V1, **options)
+    return SessionOptions(format=Format.V1, **options)
 
 
 def resumed(text: str, **options: Any) -> SessionOptions:
@@ -409,7 +409,7 @@ async def test_bare_clients_that_ask_get_bare_frames_only(autojump_clock):
 async def test_events_carry_the_whole_cursor_and_resume_exactly(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL, partitions=2)
-        async with visiting(core, SessionOptions(form=Form.EVENTS)) as client:
+        async with visiting(core, SessionOptions(format=Format.EVENTS)) as client:
             for n in range(4):
                 core.kafka.produce(GLOBAL, value(f"m{n}\nid: 9\n\n"), value(f"n{n}"), partition=n % 2)
                 await wait_all_tasks_blocked()

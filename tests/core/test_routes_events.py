@@ -10,7 +10,7 @@ import trio
 from kafka_chat.chat.cursor import head_of_cursor, parse, text_of
 from kafka_chat.delivery.audience.starts import EARLIEST
 from kafka_chat.delivery.ports import Disconnect
-from kafka_chat.delivery.records.formats import Form
+from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.settings.model import AccessSettings, Settings
 from kafka_chat.web.streams.event_sink import COMMENT, SILENCE_SECONDS, AsgiEventsSink, run_comments
@@ -59,7 +59,7 @@ async def test_what_is_asked_for_goes_to_the_session():
     app, service = app_with_service()
     seen = options_seen(service)
     await ask(app, "GET", PATH.replace("ada", "Ju%CC%88rgen") + "?chat=a&chat=b&from=earliest&tag=t&meta=1&heartbeat=30")
-    assert seen == [("Jürgen", SessionOptions(form=Form.EVENTS, chats=("a", "b"), start=EARLIEST, tags=frozenset({"t"})))]
+    assert seen == [("Jürgen", SessionOptions(format=Format.EVENTS, chats=("a", "b"), start=EARLIEST, tags=frozenset({"t"})))]
 
 
 async def test_the_id_of_the_last_event_wins_over_the_cursor_in_the_address():

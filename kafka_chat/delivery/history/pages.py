@@ -19,7 +19,7 @@ from ...errors import BrokerError, BrokerUnreachable, NotFound
 from ..audience.offset_queries import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 from ..audience.starts import BEYOND_SECONDS, EARLIEST, LATEST, Earliest, Latest, Rewind, Since
 from ..log.merge import BackwardScan, ForwardScan, PartitionScan, merge_by_time
-from ..records.formats import Form, View
+from ..records.formats import Format, View
 from ..writes.deadlines import answer_due
 from .reader import HistoryReader, LogSource
 
@@ -283,7 +283,7 @@ class History:
     def _scans(
         self, asked: PageAsked, logs: Sequence[PartitionLog], begins: Mapping[PartitionKey, int], bounds: Mapping[PartitionKey, int]
     ) -> Sequence[PartitionScan]:
-        view = View(form=Form.V1, tags=asked.tags, senders=asked.senders)
+        view = View(format=Format.V1, tags=asked.tags, senders=asked.senders)
         scans: list[PartitionScan] = []
         for log in logs:
             source, begin, bound = LogSource(log, view, self._page_reads, self._memory), begins[log.key], bounds[log.key]

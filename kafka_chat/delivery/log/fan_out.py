@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..records.batch import Chunk
-from ..records.formats import BARE
+from ..records.formats import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +65,7 @@ class FanOut:
             return
         log.offered = chunk.next
         for view in tuple(log.followers):
-            piece = chunk if view is BARE else log.read(first, WHOLE, view, end=chunk.next)
+            piece = chunk if view is PLAIN else log.read(first, WHOLE, view, end=chunk.next)
             if view in log.followers and isinstance(piece, Chunk):
                 delivered = await self._offer_all(log, log.followers[view], first, piece)
                 if delivered and piece.messages:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ...chat.partition_key import PartitionKey
 from ..records.batch import Batch, Chunk
-from ..records.formats import BARE, View
+from ..records.formats import PLAIN, View
 
 if TYPE_CHECKING:
     from .cursor import LogCursor
@@ -86,7 +86,7 @@ class PartitionLog:
         """All of its followers."""
         return [cursor for cursors in self.followers.values() for cursor in cursors]
 
-    def read(self, position: int, max_bytes: int, view: View = BARE, *, end: int | None = None) -> Chunk | NotInMemory:
+    def read(self, position: int, max_bytes: int, view: View = PLAIN, *, end: int | None = None) -> Chunk | NotInMemory:
         """Return messages from `position` on: at most `max_bytes` of them, or a single one; or where they are.
 
         Args:
@@ -122,7 +122,7 @@ class PartitionLog:
     def read_in(self, batch: Batch, position: int, max_bytes: int, view: View, *, end: int | None) -> Chunk:
         """Return what one batch or page of this log has, which memory may not hold any more; as `read` does."""
         chunk = batch.read(position, max_bytes, view, end=end)
-        if view is not BARE:
+        if view is not PLAIN:
             self._memory.recount(batch)
         return chunk
 
@@ -159,7 +159,7 @@ class PartitionLog:
             room -= len(piece.data)
             if room < 0:
                 break
-            if view is not BARE:
+            if view is not PLAIN:
                 self._memory.recount(batch)
             pieces.append(piece.data)
             messages += piece.messages

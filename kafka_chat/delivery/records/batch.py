@@ -11,7 +11,7 @@ import msgspec
 
 from ...chat.cursor import MessageIds
 from ...chat.message import Delivery, Message, Reject, parse, render
-from .formats import BARE, Details, Form, View, event, payload_of, text_frame, v1_payload
+from .formats import PLAIN, Format, RecordMeta, View, event, payload_of, text_frame, v1_payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -99,7 +99,7 @@ class Batch:
     says never changes after it was made; forms other than the bare one are rendered on first need, in the trio thread.
     """
 
-    __slots__ = ("_bare", "_headers", "_key", "_keys", "_other", "_said", "_times", "first", "next", "rejected")
+    __slots__ = ("_headers", "_key", "_keys", "_other", "_plain", "_said", "_times", "first", "next", "rejected")
 
     def __init__(
         self, key: PartitionKey, *, first: int, next: int, records: Sequence[Record], frames: Sequence[bytes], rejected: Sequence[Rejected]
@@ -108,7 +108,7 @@ class Batch:
         self.next = next
         self.rejected = rejected
         self._key = key
-        self._bare = _Rendering([record.offset for record in records], frames)
+        self._plain = _Rendering([record.offset for record in records], frames)
         # Not the records themselves: they would be half of the memory.
         self._times = array("q", [record.time_ms for record in records])
         self._keys = [record.key for record in records]
@@ -146,12 +146,12 @@ class Batch:
     @property
     def messages(self) -> int:
         """How many messages it holds."""
-        return len(self._bare.offsets)
+        return len(self._plain.offsets)
 
     @property
     def size(self) -> int:
         """The memory that it holds, in bytes, nearly: renderings, two numbers a message for each, times and keys."""
-        size = len(self._bare.data) + 160 * len(self._bare.offsets) + 256
+        size = len(self._plain.data) + 160 * len(self._plain.offsets) + 256
         if self._headers:
             size += sum(200 + sum(100 + len(value or b"") for _, value in headers) for headers in self._headers.values())
         if self._other:
@@ -160,16 +160,16 @@ class Batch:
 
     def since(self, position: int) -> Batch:
         """Return the part of it that lies at and after `position`, which is inside."""
-        begin = bisect_left(self._bare.offsets, position)
-        records = [Record(self._bare.offsets[i], None, *self._details(i)) for i in range(begin, self.messages)]
-        return Batch(self._key, first=position, next=self.next, records=records, frames=self._bare.pieces(begin), rejected=())
+        begin = bisect_left(self._plain.offsets, position)
+        records = [Record(self._plain.offsets[i], None, *self._meta(i)) for i in range(begin, self.messages)]
+        return Batch(self._key, first=position, next=self.next, records=records, frames=self._plain.pieces(begin), rejected=())
 
-    def whole(self, view: View = BARE) -> Chunk:
+    def whole(self, view: View = PLAIN) -> Chunk:
         """Return all of it, without a copy."""
         shown = self._shown(view)
         return Chunk(shown.data, self.next, len(shown.offsets))
 
-    def read(self, position: int, max_bytes: int, view: View = BARE, *, end: int | None = None) -> Chunk:
+    def read(self, position: int, max_bytes: int, view: View = PLAIN, *, end: int | None = None) -> Chunk:
         """Return what lies at and after `position`: whole messages, at most `max_bytes` of them or a single one.
 
         Args:
@@ -199,17 +199,17 @@ class Batch:
         at = 0
         for index in range(bisect_left(shown.offsets, first), bisect_left(shown.offsets, end)):
             offset = shown.offsets[index]
-            at = bisect_left(self._bare.offsets, offset, at)
+            at = bisect_left(self._plain.offsets, offset, at)
             yield HistoryMessage(self._times[at], offset, payload_of(shown.piece(index)))
 
     def _shown(self, view: View) -> _Rendering:
-        if view is BARE or view == BARE:
-            return self._bare
+        if view is PLAIN or view == PLAIN:
+            return self._plain
         if self._other is None:
             self._other = {}
         shown = self._other.get(view)
         if shown is None:
-            shown = self._filtered(view) if view.filtered else self._rendered(view.form)
+            shown = self._filtered(view) if view.filtered else self._rendered(view.format)
             if view.filtered and sum(kept.filtered for kept in self._other) >= VIEWS_KEPT:
                 del self._other[next(kept for kept in self._other if kept.filtered)]
             self._other[view] = shown
@@ -218,23 +218,23 @@ class Batch:
     def _filtered(self, view: View) -> _Rendering:
         """Cut what a view shows from what all see in its form."""
         if self._said is None:
-            messages = map(_decode, map(payload_of, self._bare.pieces()))
+            messages = map(_decode, map(payload_of, self._plain.pieces()))
             self._said = [(message.sender, message.tag) for message in messages]
-        whole = self._shown(View(form=view.form))
+        whole = self._shown(View(format=view.format))
         shown = [index for index, (sender, tag) in enumerate(self._said) if view.shows(sender, tag)]
         return _Rendering([whole.offsets[index] for index in shown], [whole.piece(index) for index in shown])
 
-    def _rendered(self, form: Form) -> _Rendering:
+    def _rendered(self, format: Format) -> _Rendering:
         """Render all messages in another form than the bare one."""
         ids = MessageIds(*self._key)
         pieces = []
-        for index, offset in enumerate(self._bare.offsets):
-            payload = v1_payload(payload_of(self._bare.piece(index)), ids, self._key.partition, offset, self._details(index))
-            pieces.append(text_frame(payload) if form is Form.V1 else event(payload, ids, offset))
-        return _Rendering(self._bare.offsets, pieces)
+        for index, offset in enumerate(self._plain.offsets):
+            payload = v1_payload(payload_of(self._plain.piece(index)), ids, self._key.partition, offset, self._meta(index))
+            pieces.append(text_frame(payload) if format is Format.V1 else event(payload, ids, offset))
+        return _Rendering(self._plain.offsets, pieces)
 
-    def _details(self, index: int) -> Details:
-        return Details(self._times[index], self._keys[index], self._headers.get(self._bare.offsets[index]) or ())
+    def _meta(self, index: int) -> RecordMeta:
+        return RecordMeta(self._times[index], self._keys[index], self._headers.get(self._plain.offsets[index]) or ())
 
 
 _decode = msgspec.json.Decoder(Delivery).decode

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 MARK = b"\0"  # where a client's cursor comes in an event: a byte that neither JSON nor base64 has
 
 
-class Form(enum.Enum):
+class Format(enum.Enum):
     """How messages are written; docs/protocol.md."""
 
-    BARE = "WebSocket text frames of four fields"
+    PLAIN = "WebSocket text frames of four fields"
     V1 = "the same, with `meta`"
     EVENTS = "server-sent events, whose `id` is `MARK` and the message's id: the client's cursor and a dot take its place"
 
@@ -31,12 +31,12 @@ class View:
     """What one client sees of a partition. Clients of equal views share the same bytes.
 
     Attributes:
-        form: how.
+        format: how.
         tags: only messages with one of these, or without any; None: all.
         senders: only messages from one of these; None: all.
     """
 
-    form: Form = Form.BARE
+    format: Format = Format.PLAIN
     tags: frozenset[str] | None = None
     senders: frozenset[str] | None = None
 
@@ -50,10 +50,10 @@ class View:
         return (self.senders is None or sender in self.senders) and (self.tags is None or tag is None or tag in self.tags)
 
 
-BARE = View()
+PLAIN = View()
 
 
-class Details(NamedTuple):
+class RecordMeta(NamedTuple):
     """What a record has beside its value.
 
     Attributes:
@@ -67,13 +67,13 @@ class Details(NamedTuple):
     headers: Sequence[tuple[str, bytes | None]]
 
 
-def v1_payload(payload: bytes, ids: MessageIds, partition: int, offset: int, details: Details) -> bytes:
+def v1_payload(payload: bytes, ids: MessageIds, partition: int, offset: int, record_meta: RecordMeta) -> bytes:
     """Return a bare payload with `meta` after its four fields."""
-    key = b"null" if details.key is None else _encode(_text(details.key))
+    key = b"null" if record_meta.key is None else _encode(_text(record_meta.key))
     headers = b"[]"
-    if details.headers:
-        headers = _encode([(name, None if value is None else _text(value)) for name, value in details.headers])
-    time_ms = b"null" if details.time_ms < 0 else b"%d" % details.time_ms
+    if record_meta.headers:
+        headers = _encode([(name, None if value is None else _text(value)) for name, value in record_meta.headers])
+    time_ms = b"null" if record_meta.time_ms < 0 else b"%d" % record_meta.time_ms
     meta = (payload[:-1], ids.of(offset), partition, offset, time_ms, key, headers)
     return b'%b,"meta":{"id":"%b","partition":%d,"offset":%d,"time":%b,"key":%b,"headers":%b}}' % meta
 

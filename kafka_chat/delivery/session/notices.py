@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ...errors import RequestError
-from ..records.formats import Form, text_frame
+from ..records.formats import Format, text_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -190,10 +190,10 @@ def parse_op(said: str | bytes) -> Op:
     return op
 
 
-def control(notice: Notice, form: Form) -> bytes:
+def control(notice: Notice, format: Format) -> bytes:
     """Return a notice as a text frame, or as an event."""
     payload = b'{"meta":' + _encode(notice) + b"}"
-    if form is not Form.EVENTS:
+    if format is not Format.EVENTS:
         return text_frame(payload)
     cursor = getattr(notice, "cursor", None)
     name = str(notice.__struct_config__.tag).encode()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..audience.starts import LATEST, Earliest, Latest, Since
-from ..records.formats import Form
+from ..records.formats import Format
 
 if TYPE_CHECKING:
     from ...chat.cursor import Cursor
@@ -17,7 +17,7 @@ class SessionOptions:
     """The defaults are what a client gets that asks for nothing.
 
     Attributes:
-        form: how messages are written.
+        format: how messages are written.
         chats: only these, subscribed or not; none: what the user follows.
         cursor: begin after what it stands for.
         cursor_in_frame: it comes as the first frame.
@@ -29,7 +29,7 @@ class SessionOptions:
         heartbeat_seconds: how often to say that all is well.
     """
 
-    form: Form = Form.BARE
+    format: Format = Format.PLAIN
     chats: tuple[str, ...] = ()
     cursor: Cursor | None = None
     cursor_in_frame: bool = False

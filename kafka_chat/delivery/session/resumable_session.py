@@ -15,7 +15,7 @@ from ...errors import BrokerError, RequestError
 from ..audience.offset_queries import LATEST_TIMESTAMP
 from ..audience.rewind import last_messages, messages_before
 from ..audience.starts import BEYOND_SECONDS, LATEST, AtOffsets, Resumed, Rewind
-from ..records.formats import BARE, MARK, Form, View
+from ..records.formats import MARK, PLAIN, Format, View
 from .live_socket import Close
 from .notices import (
     Answer,
@@ -114,8 +114,8 @@ class ResumableSession(Session):
         """
         super().__init__(session_id=session_id, username=username, page_reads=page_reads, memory=memory, telemetry=telemetry)
         self.options = options
-        view = View(form=options.form, tags=options.tags, senders=options.senders)
-        self.view = BARE if view == BARE else view  # one object for all, which the fan-out knows without comparing
+        view = View(format=options.format, tags=options.tags, senders=options.senders)
+        self.view = PLAIN if view == PLAIN else view  # one object for all, which the fan-out knows without comparing
         self.only = options.chats
         self._context = context
         self._caught_up = caught_up
@@ -174,14 +174,14 @@ class ResumableSession(Session):
 
     def end(self, close: Close) -> None:
         """See `LiveSocket.end`; who is to come back is told when."""
-        if close.code == 1012 and self._accepted and self.view.form is not Form.BARE and self._closing is None:
+        if close.code == 1012 and self._accepted and self.view.format is not Format.PLAIN and self._closing is None:
             self._offer(Reconnect(after_ms=round(uniform(0, STAY_AWAY_MS)), cursor=self._cursor()))
         super().end(close)
 
     # What its own nursery runs.
 
     async def _hear(self, nursery: trio.Nursery, said: str | bytes) -> None:
-        if self.view.form is not Form.V1:
+        if self.view.format is not Format.V1:
             await super()._hear(nursery, said)
         elif len(self._asked) >= OPS_WAITING:
             self.end(Close(code=1008, reason=f"over {OPS_WAITING} ops wait for their answers"))
@@ -214,7 +214,7 @@ class ResumableSession(Session):
             await trio.sleep(LOOK_SECONDS)
 
     async def _rewind_chat(self, logs: Sequence[PartitionLog], messages: int) -> None:
-        view = View(form=Form.V1, tags=self.view.tags, senders=self.view.senders)
+        view = View(format=Format.V1, tags=self.view.tags, senders=self.view.senders)
         found: dict[PartitionKey, Sequence[HistoryMessage]] = {}
         for log in logs:
             cursor = self.cursors.get(log.key)
@@ -243,7 +243,7 @@ class ResumableSession(Session):
 
     async def _wait(self) -> None:
         if not self._notices and self.options.until_ms is not None and self._all_ended():
-            if self.view.form is Form.EVENTS:
+            if self.view.format is Format.EVENTS:
                 self._offer(End(cursor=self._cursor()))
             self.end(UNTIL_REACHED)
         elif not self._notices and not self._live and self.options.until_ms is None and self._has_all():
@@ -256,7 +256,7 @@ class ResumableSession(Session):
         await super()._wait()
 
     def _may_park(self) -> bool:
-        return self.view.form is not Form.EVENTS and self.options.until_ms is None and super()._may_park()
+        return self.view.format is not Format.EVENTS and self.options.until_ms is None and super()._may_park()
 
     async def _say_notices(self) -> None:
         while self._notices:
@@ -264,7 +264,7 @@ class ResumableSession(Session):
         await self._flush()
 
     async def _write(self, data: bytes, messages: int) -> bool:
-        if self.view.form is Form.EVENTS:
+        if self.view.format is Format.EVENTS:
             cursor = self._cursor()
             data = _ID_LINE.sub(b"", data) if cursor is None else data.replace(MARK, b"id: %b." % cursor.encode())
         return await super()._write(data, messages)
@@ -335,7 +335,7 @@ class ResumableSession(Session):
 
     def _say_hello(self) -> None:
         self._said_hello = True
-        if self.view.form is Form.BARE:
+        if self.view.format is Format.PLAIN:
             return
         limits = self._context.limits
         told = Limits(limits.message_bytes, limits.client_message_bytes, limits.chats_per_user, self.options.heartbeat_seconds)
@@ -345,12 +345,12 @@ class ResumableSession(Session):
 
     def _tell(self, notice: Notice) -> None:
         """Say `notice` before the next message. Bare clients are told nothing: they would not know what it is."""
-        if self.view.form is not Form.BARE:
+        if self.view.format is not Format.PLAIN:
             self._notices.append(notice)
             self.wake()
 
     def _offer(self, notice: Notice) -> None:
-        self.sink.offer(control(notice, self.view.form))
+        self.sink.offer(control(notice, self.view.format))
 
     def _has_all(self) -> bool:
         """Whether all that was there has been delivered."""

@@ -11,7 +11,7 @@ from ..audience.starts import LATEST
 from ..log.cursor import LogCursor
 from ..log.partition_log import NotInMemory, PartitionLog
 from ..records.batch import Chunk
-from ..records.formats import BARE, View
+from ..records.formats import PLAIN, View
 from .live_socket import LiveSocket
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Session(LiveSocket):
 
     __slots__ = ("_awake", "_had", "_memory", "_page_reads", "cursors", "parked")
 
-    view: View = BARE
+    view: View = PLAIN
     only: Sequence[str] = ()
     too_much: ClassVar[str] = f"{LiveSocket.too_much}; this service only sends"
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 from ...chat.cursor import joined
 from ...chat.cursor import parse as parse_cursor
 from ...delivery.audience.starts import EARLIEST, LATEST, Earliest, Latest, Since
-from ...delivery.records.formats import Form
+from ...delivery.records.formats import Format
 from ...delivery.session.options import SessionOptions
 from ...errors import RequestError
 
@@ -83,12 +83,12 @@ class Query:
         return None if value is None else _time_ms(name, value, now_ms)
 
 
-def parse_options(query: bytes, *, form: Form, names: ChatNames, now_ms: int, last_had: str | None = None) -> SessionOptions:
+def parse_options(query: bytes, *, format: Format, names: ChatNames, now_ms: int, last_had: str | None = None) -> SessionOptions:
     """Return what a client asks for.
 
     Args:
         query: of its address, as it came.
-        form: in which it gets its messages, unless `meta=1` says otherwise.
+        format: in which it gets its messages, unless `meta=1` says otherwise.
         names: which chats are legal.
         now_ms: the time, Unix, in milliseconds.
         last_had: a cursor that comes in a header, in place of those in the address.
@@ -97,17 +97,16 @@ def parse_options(query: bytes, *, form: Form, names: ChatNames, now_ms: int, la
         RequestError: a bad value; it names the parameter and what is allowed.
     """
     if not query and last_had is None:
-        return SessionOptions(form=form)
+        return SessionOptions(format=format)
     asked = Query(query)
-    if form is Form.BARE:
-        form = _form(asked)
+    chosen = _format(asked) if format is Format.PLAIN else format
     cursors = asked.all("cursor") if last_had is None else [last_had]
-    in_frame = form is Form.V1 and cursors == [IN_FRAME]
+    in_frame = chosen is Format.V1 and cursors == [IN_FRAME]
     start = start_of(asked, now_ms)
     rewind = asked.whole("rewind", most=REWIND) or 0
     tags, senders = asked.some("tag"), asked.some("sender")
     return SessionOptions(
-        form=form,
+        format=chosen,
         chats=tuple(dict.fromkeys(names.parse(chat, field="chat") for chat in asked.some("chat"))),
         cursor=parse_cursor(joined(cursors)) if cursors and not in_frame else None,
         cursor_in_frame=in_frame,
@@ -116,7 +115,7 @@ def parse_options(query: bytes, *, form: Form, names: ChatNames, now_ms: int, la
         until_ms=until_ms(asked, now_ms),
         tags=frozenset(tags) if tags else None,
         senders=frozenset(senders) if senders else None,
-        heartbeat_seconds=_heartbeat(asked) if form is Form.V1 else None,
+        heartbeat_seconds=_heartbeat(asked) if chosen is Format.V1 else None,
     )
 
 
@@ -140,11 +139,11 @@ def start_of(asked: Query, now_ms: int) -> Latest | Earliest | Since | None:
     return Since(_time_ms("from", value, now_ms))
 
 
-def _form(asked: Query) -> Form:
+def _format(asked: Query) -> Format:
     value = asked.one("meta")
     if value not in (None, "0", "1"):
         raise RequestError(f"meta is {_shown(str(value))}; 1 or 0 is needed", field="meta")
-    return Form.V1 if value == "1" else Form.BARE
+    return Format.V1 if value == "1" else Format.PLAIN
 
 
 def _heartbeat(asked: Query) -> float | None:

@@ -9,7 +9,7 @@ from quart import Blueprint, request, websocket
 from quart_schema import hide, tag
 
 from ...chat.names import parse_username
-from ...delivery.records.formats import Form
+from ...delivery.records.formats import Format
 from ...delivery.session.live_socket import Close
 from ...delivery.session.notices import SUBPROTOCOL
 from ...errors import Overloaded, RequestError
@@ -86,7 +86,9 @@ def _admit(path: str) -> None:
     offers_v1 = SUBPROTOCOL in websocket.requested_subprotocols
     now_ms = time.time_ns() // 1_000_000
     try:
-        options = parse_options(websocket.query_string, form=Form.V1 if offers_v1 else Form.BARE, names=service().names, now_ms=now_ms)
+        options = parse_options(
+            websocket.query_string, format=Format.V1 if offers_v1 else Format.PLAIN, names=service().names, now_ms=now_ms
+        )
         scope[ADMISSION] = service().admit(name, options)
     except RequestError as error:
         if not offers_v1:

@@ -9,7 +9,7 @@ from quart import Blueprint, current_app, request
 from quart_schema import tag
 
 from ...chat.names import parse_username
-from ...delivery.records.formats import Form
+from ...delivery.records.formats import Format
 from ..documents.openapi import add_to_operation, refuses
 from ..documents.parameter_docs import CHATS, CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL
 from ..ports import ADMISSION, service
@@ -90,7 +90,7 @@ async def receive_events(username: str) -> EventStream:
     cast("ChatApp", current_app).origins.check(request.headers.getlist("Origin"))
     options = parse_options(
         request.query_string,
-        form=Form.EVENTS,
+        format=Format.EVENTS,
         names=service().names,
         now_ms=time.time_ns() // 1_000_000,
         last_had=request.headers.get("Last-Event-ID") or None,
