@@ -26,7 +26,7 @@ from .delivery.log.memory import Memory
 from .delivery.log.page_reads import PageReads, open_page_reads
 from .delivery.session.context import SessionContext
 from .delivery.session.dialogue import Dialogue
-from .delivery.session.first_frame import cursor_told
+from .delivery.session.first_frame import receive_cursor
 from .delivery.session.live_socket import Close, LiveSocket
 from .delivery.session.options import DEFAULT_OPTIONS, SessionOptions
 from .delivery.session.resumable_session import ResumableSession
@@ -190,7 +190,7 @@ class Service:
         options = admission.options
         if options.cursor_in_frame:
             sink = await accept()
-            told = await cursor_told(sink, inbox)
+            told = await receive_cursor(sink, inbox)
             if told is None:
                 return
             options, accept = replace(options, cursor=told, cursor_in_frame=False), partial(_accepted, sink)

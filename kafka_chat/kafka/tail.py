@@ -217,10 +217,10 @@ class KafkaTail:
             await self._look_around()
         except BrokerError as error:
             self._unanswered = self._unanswered or (str(error), trio.current_time())
-            self._tell_away(await self._silence())
+            self._report_away(await self._silence())
         else:
             self._unanswered = None
-            self._tell_away(None)
+            self._report_away(None)
 
     async def _silence(self) -> str | None:
         """Return why no broker answers; None if one does, and only what was asked of others got no answer."""
@@ -248,7 +248,7 @@ class KafkaTail:
             self._ends_asked = trio.current_time()
             await self._restart_stalled(turn)
 
-    def _tell_away(self, reason: str | None) -> None:
+    def _report_away(self, reason: str | None) -> None:
         if reason and not self._away:
             self._telemetry.brokers_away(reason=reason)
         elif self._away and not reason:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kafka_chat.chat.cursor import cluster_mark, head_of_cursor, parse, text_of, topic_entry
 from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
-from kafka_chat.delivery.history.pages import PAGE_BYTES, Page, PageAsked
+from kafka_chat.delivery.history.pages import PAGE_BYTES, Page, PageQuery
 from kafka_chat.delivery.log.merge import SCAN_OFFSETS
 from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
@@ -30,7 +30,7 @@ def texts(page: Page) -> list[str]:
 
 
 async def page_of(core: Core, cursor: str | None = None, **asked: Any) -> Page:
-    return await core.history.page(PageAsked(chat="room", cursor=None if cursor is None else parse(cursor), **asked))
+    return await core.history.page(PageQuery(chat="room", cursor=None if cursor is None else parse(cursor), **asked))
 
 
 async def walk(core: Core, cursor: str | None = None, **asked: Any) -> list[Page]:
@@ -346,12 +346,12 @@ async def test_who_waits_is_answered_when_the_service_restarts(autojump_clock):
         core.kafka.create(ROOM)
         history = core.history
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(history.page, PageAsked(chat="room", wait_seconds=60))
+            nursery.start_soon(history.page, PageQuery(chat="room", wait_seconds=60))
             await trio.sleep(5)
             history.drain()
             began = trio.current_time()
         assert trio.current_time() == began
-        await history.page(PageAsked(chat="room", wait_seconds=60))
+        await history.page(PageQuery(chat="room", wait_seconds=60))
         assert trio.current_time() - began < 5
 
 

@@ -11,7 +11,7 @@ import pytest
 from kafka_chat.chat.cursor import head_of_cursor, parse, text_of
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
-from kafka_chat.delivery.history.pages import PageAsked
+from kafka_chat.delivery.history.pages import PageQuery
 from kafka_chat.delivery.session.notices import Gap
 from kafka_chat.errors import BrokerUnreachable, NotFound
 from tests.support.fake_service import Answer, app_with_service, ask
@@ -52,16 +52,16 @@ async def test_an_empty_page_is_json_too():
 @pytest.mark.parametrize(
     ("query", "asked"),
     [
-        ("", PageAsked(chat="room1", start_lasts=True, until_lasts=True)),
-        ("limit=7&direction=backward", PageAsked(chat="room1", limit=7, backward=True, start_lasts=True, until_lasts=True)),
-        ("direction=forward&from=earliest", PageAsked(chat="room1", start=EARLIEST, start_lasts=True, until_lasts=True)),
-        ("from=latest", PageAsked(chat="room1", start=LATEST, start_lasts=True, until_lasts=True)),
-        ("from=1764064800123", PageAsked(chat="room1", start=Since(1764064800123), start_lasts=True, until_lasts=True)),
-        ("rewind=5", PageAsked(chat="room1", rewind=5, start_lasts=True, until_lasts=True)),
-        (f"cursor={CURSOR}&cursor={OTHER}", PageAsked(chat="room1", cursor=parse(f"{CURSOR}.{OTHER}"), start_lasts=True, until_lasts=True)),
+        ("", PageQuery(chat="room1", start_lasts=True, until_lasts=True)),
+        ("limit=7&direction=backward", PageQuery(chat="room1", limit=7, backward=True, start_lasts=True, until_lasts=True)),
+        ("direction=forward&from=earliest", PageQuery(chat="room1", start=EARLIEST, start_lasts=True, until_lasts=True)),
+        ("from=latest", PageQuery(chat="room1", start=LATEST, start_lasts=True, until_lasts=True)),
+        ("from=1764064800123", PageQuery(chat="room1", start=Since(1764064800123), start_lasts=True, until_lasts=True)),
+        ("rewind=5", PageQuery(chat="room1", rewind=5, start_lasts=True, until_lasts=True)),
+        (f"cursor={CURSOR}&cursor={OTHER}", PageQuery(chat="room1", cursor=parse(f"{CURSOR}.{OTHER}"), start_lasts=True, until_lasts=True)),
         (
             "tag=a&tag=&sender=bob&until=1764064800123",
-            PageAsked(
+            PageQuery(
                 chat="room1",
                 tags=frozenset({"a", ""}),
                 senders=frozenset({"bob"}),
@@ -72,7 +72,7 @@ async def test_an_empty_page_is_json_too():
         ),
     ],
 )
-async def test_what_is_asked_for_goes_to_the_history(query: str, asked: PageAsked):
+async def test_what_is_asked_for_goes_to_the_history(query: str, asked: PageQuery):
     app, service = app_with_service()
     for path in (PATH, "/history/kafka.chat.room1"):
         assert (await ask(app, "GET", f"{path}?{query}")).status == 200

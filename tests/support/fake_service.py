@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import trio
 
 from kafka_chat.chat.names import ChatNames
-from kafka_chat.delivery.history.pages import Page, PageAsked
+from kafka_chat.delivery.history.pages import Page, PageQuery
 from kafka_chat.delivery.ports import Disconnect, Inbox, Published, Sink
 from kafka_chat.delivery.session.dialogue import Answering, Dialogue
 from kafka_chat.delivery.session.options import DEFAULT_OPTIONS, SessionOptions
@@ -101,11 +101,11 @@ class FakeHistory:
     """Hands out `answer`, and keeps what was asked; `failing` is raised instead."""
 
     def __init__(self) -> None:
-        self.asked: list[PageAsked] = []
+        self.asked: list[PageQuery] = []
         self.failing: Exception | None = None
         self.answer = Page(messages=[b'{"text":"m0"}'], gaps=[], next="NEXT", prev="PREV", end=True, closed=False, compacted=False)
 
-    async def page(self, asked: PageAsked) -> Page:
+    async def page(self, asked: PageQuery) -> Page:
         self.asked.append(asked)
         if self.failing is not None:
             raise self.failing

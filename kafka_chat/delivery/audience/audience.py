@@ -195,9 +195,9 @@ class Audience:
         for session in list(self._by_user.get(change.username, ())):
             if change.subscribed:
                 self._follow(session, topic, AtOffsets(change.topic_id, change.starts))
-                session.tell_subscribed(change)
+                session.on_subscribed(change)
             else:
-                session.tell_unsubscribed(change.chat, self.positions(session, change.chat))
+                session.on_unsubscribed(change.chat, self.positions(session, change.chat))
                 self._unfollow(session, topic)
 
     def positions(self, session: Member, chat: str) -> dict[int, int]:
@@ -227,7 +227,7 @@ class Audience:
         followed = self._followed[topic]
         for log in followed.logs.values():
             for cursor in log.cursors:
-                cursor.session.tell_gap(log.key, cursor.position, 0, LossCause.RECREATED)
+                cursor.session.on_gap(log.key, cursor.position, 0, LossCause.RECREATED)
             self._close(log)
         followed.logs.clear()
         followed.topic_id = ""
@@ -250,7 +250,7 @@ class Audience:
         for session, position in places:
             begin = min(position, first_left) if cause is LossCause.TRUNCATED else first_left
             if begin != position:
-                session.tell_gap(key, position, begin, cause)
+                session.on_gap(key, position, begin, cause)
             session.follow(new, begin, afresh=True)
         for session, start in followed.followers.items():
             if key not in session.cursors:  # it was not fixed yet where it begins
@@ -301,7 +301,7 @@ class Audience:
                 session.rewind(log, messages)
             case AtOffsets(topic_id, offsets):
                 if topic_id not in ("", log.key.topic_id) and log.key.partition in offsets:
-                    session.tell_gap(log.key, offsets[log.key.partition], 0, LossCause.RECREATED)
+                    session.on_gap(log.key, offsets[log.key.partition], 0, LossCause.RECREATED)
                 session.follow(log, start.offset(log.key))
             case Since(time_ms):
                 self._ask(session, log, time_ms, partial(self._begin_at, session, log, log.head, None))
@@ -313,7 +313,7 @@ class Audience:
     def _resume(self, session: Member, log: PartitionLog, start: Resumed) -> None:
         recreated = start.recreated(log.key)
         if recreated is not None:
-            session.tell_gap(log.key, recreated, 0, LossCause.RECREATED)
+            session.on_gap(log.key, recreated, 0, LossCause.RECREATED)
         offset = start.offset(log.key)
         if offset is None:
             self._begin(session, log, start.otherwise)
@@ -354,7 +354,7 @@ class Audience:
             return
         begin = min(offset, head) if due is None else max(offset, due)
         if due is not None and begin > due:
-            session.tell_gap(log.key, due, begin, LossCause.RETENTION)
+            session.on_gap(log.key, due, begin, LossCause.RETENTION)
         session.follow(log, begin)
 
     def _close(self, log: PartitionLog) -> None:

@@ -48,7 +48,7 @@ _WITHOUT_END = 1 << 62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PageAsked:
+class PageQuery:
     """What a page is to have.
 
     Attributes:
@@ -139,19 +139,19 @@ class History:
         for reader in self._readers:
             reader.finish()
 
-    async def page(self, asked: PageAsked) -> Page:
+    async def page(self, query: PageQuery) -> Page:
         """Return a page.
 
         Raises:
             NotFound: the chat has no topic.
             BrokerError: brokers do not answer, or the topic is deleted meanwhile.
         """
-        context, cursor = self._context, asked.cursor
+        context, cursor = self._context, query.cursor
         if cursor is not None and not cursor.is_of(context.cluster()):
             cursor = None
         reader = HistoryReader(
-            asked.chat,
-            asked.begin,
+            query.chat,
+            query.begin,
             cursor,
             context.names,
             page_reads=self._page_reads,
@@ -161,74 +161,74 @@ class History:
         self._readers.add(reader)
         try:
             with context.audience.joined(reader, known=True):
-                return await self._read(asked, reader)
+                return await self._read(query, reader)
         finally:
             self._readers.discard(reader)
 
-    async def _read(self, asked: PageAsked, reader: HistoryReader) -> Page:
-        doing = f"reading the history of {asked.chat}"
+    async def _read(self, query: PageQuery, reader: HistoryReader) -> Page:
+        doing = f"reading the history of {query.chat}"
         with answer_due(doing):
-            logs = await self._logs(asked, reader, doing)
-            begins = await self._begins(asked, reader, logs)
+            logs = await self._logs(query, reader, doing)
+            begins = await self._begins(query, reader, logs)
         await self._wait_for_end(reader, logs, begins)
         with answer_due(doing):
-            firsts = await self._told(logs, EARLIEST_TIMESTAMP) if asked.backward else {}
-            ends = await self._ends(asked, reader, logs)
-            if asked.backward:
+            firsts = await self._offsets_at(logs, EARLIEST_TIMESTAMP) if query.backward else {}
+            ends = await self._ends(query, reader, logs)
+            if query.backward:
                 begins = {key: min(position, ends[key]) for key, position in begins.items()}
-            scans = self._scans(asked, logs, begins, firsts if asked.backward else ends)
-            found = await merge_by_time(scans, messages=asked.limit, size=PAGE_BYTES)
-        if not found and self._may_wait(asked, reader, scans):
-            with trio.move_on_after(asked.wait_seconds):
+            scans = self._scans(query, logs, begins, firsts if query.backward else ends)
+            found = await merge_by_time(scans, messages=query.limit, size=PAGE_BYTES)
+        if not found and self._may_wait(query, reader, scans):
+            with trio.move_on_after(query.wait_seconds):
                 while not found and not (reader.over or self._draining):
                     await reader.news()
                     reached = {log.key: scan.position for log, scan in zip(logs, scans, strict=True)}
-                    further = self._scans(asked, logs, reached, {log.key: log.head for log in logs})
-                    found = await merge_by_time(further, messages=asked.limit, size=PAGE_BYTES)
+                    further = self._scans(query, logs, reached, {log.key: log.head for log in logs})
+                    found = await merge_by_time(further, messages=query.limit, size=PAGE_BYTES)
                     scans = further
         for log, scan in zip(logs, scans, strict=True):
             if scan.lost is not None:
-                reader.tell_gap(log.key, *scan.lost, LossCause.RETENTION)
-        closed = self._closed(asked, reader, logs, scans, found)
-        before = self._cursor(asked, logs, begins)
-        after = self._cursor(asked, logs, {log.key: scan.position for log, scan in zip(logs, scans, strict=True)})
+                reader.on_gap(log.key, *scan.lost, LossCause.RETENTION)
+        closed = self._closed(query, reader, logs, scans, found)
+        before = self._cursor(query, logs, begins)
+        after = self._cursor(query, logs, {log.key: scan.position for log, scan in zip(logs, scans, strict=True)})
         return Page(
-            messages=[message.payload for message in (reversed(found) if asked.backward else found)],
+            messages=[message.payload for message in (reversed(found) if query.backward else found)],
             gaps=reader.gaps,
-            next=before if asked.backward else after,
-            prev=after if asked.backward else before,
+            next=before if query.backward else after,
+            prev=after if query.backward else before,
             end=all(scan.at_end for scan in scans),
             closed=closed,
             compacted=closed and await self._is_compacted(logs[0].key.topic),
         )
 
-    async def _logs(self, asked: PageAsked, reader: HistoryReader, doing: str) -> Sequence[PartitionLog]:
+    async def _logs(self, query: PageQuery, reader: HistoryReader, doing: str) -> Sequence[PartitionLog]:
         """Return the logs of the chat, once it is fixed where the reader begins in them."""
-        audience, topic = self._context.audience, self._context.names.topic(asked.chat)
+        audience, topic = self._context.audience, self._context.names.topic(query.chat)
         await audience.wait_started(reader, seconds=START_SECONDS)
-        if audience.has_started(reader) and not audience.logs(reader, asked.chat):
+        if audience.has_started(reader) and not audience.logs(reader, query.chat):
             if topic not in await self._lookup.describe([topic]):
-                raise NotFound(f"{asked.chat} is no chat: the topic {topic} does not exist", field="chat")
-            while not audience.logs(reader, asked.chat):  # made a moment ago
+                raise NotFound(f"{query.chat} is no chat: the topic {topic} does not exist", field="chat")
+            while not audience.logs(reader, query.chat):  # made a moment ago
                 await reader.news()
             await audience.wait_started(reader, seconds=START_SECONDS)
-        logs = audience.logs(reader, asked.chat)
+        logs = audience.logs(reader, query.chat)
         if not audience.has_started(reader) or any(log.key not in reader.cursors for log in logs):
             raise BrokerUnreachable(f"{doing} failed: no broker answered within {START_SECONDS:g} s")
         return logs
 
-    async def _begins(self, asked: PageAsked, reader: HistoryReader, logs: Sequence[PartitionLog]) -> dict[PartitionKey, int]:
+    async def _begins(self, query: PageQuery, reader: HistoryReader, logs: Sequence[PartitionLog]) -> dict[PartitionKey, int]:
         """Return where the page begins in each partition."""
         begins = {log.key: reader.cursors[log.key].position for log in logs}
-        if not isinstance(asked.begin, (Latest, Rewind)):
+        if not isinstance(query.begin, (Latest, Rewind)):
             return begins
         loose = [log for log in logs if reader.resumed is None or reader.resumed.offset(log.key) is None]
         if loose:
             # What was acknowledged before the request is there, whether or not it has come to the head of its log.
-            begins |= await self._wait_for_heads(reader, loose, await self._told(loose, LATEST_TIMESTAMP))
-        if loose and isinstance(asked.begin, Rewind):
-            scans = self._scans(replace(asked, backward=True), loose, begins, await self._told(loose, EARLIEST_TIMESTAMP))
-            await merge_by_time(scans, messages=asked.begin.messages, size=_WITHOUT_END)
+            begins |= await self._wait_for_heads(reader, loose, await self._offsets_at(loose, LATEST_TIMESTAMP))
+        if loose and isinstance(query.begin, Rewind):
+            scans = self._scans(replace(query, backward=True), loose, begins, await self._offsets_at(loose, EARLIEST_TIMESTAMP))
+            await merge_by_time(scans, messages=query.begin.messages, size=_WITHOUT_END)
             begins |= {log.key: scan.position for log, scan in zip(loose, scans, strict=True)}
         return begins
 
@@ -237,23 +237,23 @@ class History:
         give_up_at = trio.current_time() + BEYOND_SECONDS
         while beyond := [log for log in logs if begins[log.key] > log.head]:
             with answer_due("asking where the log ends"):
-                ends = await self._told(beyond, LATEST_TIMESTAMP)
+                ends = await self._offsets_at(beyond, LATEST_TIMESTAMP)
             beyond = [log for log in beyond if ends[log.key] < begins[log.key]]
             if not beyond:
                 return
             if trio.current_time() >= give_up_at:
                 for log in beyond:
-                    reader.tell_gap(log.key, begins[log.key], ends[log.key], LossCause.TRUNCATED)
+                    reader.on_gap(log.key, begins[log.key], ends[log.key], LossCause.TRUNCATED)
                     begins[log.key] = ends[log.key]
                 return
             with trio.move_on_after(LOOK_SECONDS):
                 await reader.news()
 
-    async def _ends(self, asked: PageAsked, reader: HistoryReader, logs: Sequence[PartitionLog]) -> Mapping[PartitionKey, int]:
+    async def _ends(self, query: PageQuery, reader: HistoryReader, logs: Sequence[PartitionLog]) -> Mapping[PartitionKey, int]:
         """Return where the page may end in each partition."""
-        ends = await self._told(logs, LATEST_TIMESTAMP)
-        if asked.until_ms is not None:
-            until = await self._told(logs, asked.until_ms)
+        ends = await self._offsets_at(logs, LATEST_TIMESTAMP)
+        if query.until_ms is not None:
+            until = await self._offsets_at(logs, query.until_ms)
             ends = {key: min(end, until[key]) for key, end in ends.items()}
         return await self._wait_for_heads(reader, logs, ends)
 
@@ -265,44 +265,44 @@ class History:
             await reader.news()
         return ends
 
-    async def _told(self, logs: Sequence[PartitionLog], time_ms: int) -> Mapping[PartitionKey, int]:
+    async def _offsets_at(self, logs: Sequence[PartitionLog], time_ms: int) -> Mapping[PartitionKey, int]:
         """Return the offsets of a time, `EARLIEST_TIMESTAMP` or `LATEST_TIMESTAMP`, as brokers tell them."""
-        told: dict[PartitionKey, int] = {}
+        offsets: dict[PartitionKey, int] = {}
         all_told = trio.Event()
 
-        def tell(key: PartitionKey, offset: int) -> None:
-            told[key] = offset
-            if len(told) == len(logs):
+        def receive(key: PartitionKey, offset: int) -> None:
+            offsets[key] = offset
+            if len(offsets) == len(logs):
                 all_told.set()
 
         for log in logs:
-            self._context.offsets.ask(log.key, time_ms, partial(tell, log.key))
+            self._context.offsets.ask(log.key, time_ms, partial(receive, log.key))
         await all_told.wait()
-        return told
+        return offsets
 
     def _scans(
-        self, asked: PageAsked, logs: Sequence[PartitionLog], begins: Mapping[PartitionKey, int], bounds: Mapping[PartitionKey, int]
+        self, query: PageQuery, logs: Sequence[PartitionLog], begins: Mapping[PartitionKey, int], bounds: Mapping[PartitionKey, int]
     ) -> Sequence[PartitionScan]:
-        view = View(format=Format.V1, tags=asked.tags, senders=asked.senders)
+        view = View(format=Format.V1, tags=query.tags, senders=query.senders)
         scans: list[PartitionScan] = []
         for log in logs:
             source, begin, bound = LogSource(log, view, self._page_reads, self._memory), begins[log.key], bounds[log.key]
-            most = max(asked.limit, asked.rewind)
-            if asked.backward:
+            most = max(query.limit, query.rewind)
+            if query.backward:
                 scans.append(BackwardScan(log.key.partition, source, begin, min(begin, bound), most=most))
             else:
                 scans.append(ForwardScan(log.key.partition, source, begin, max(begin, bound), most=most))
         return scans
 
-    def _may_wait(self, asked: PageAsked, reader: HistoryReader, scans: Sequence[PartitionScan]) -> bool:
+    def _may_wait(self, query: PageQuery, reader: HistoryReader, scans: Sequence[PartitionScan]) -> bool:
         """Whether an empty page may wait for news."""
-        if asked.backward or asked.until_ms is not None or not asked.wait_seconds:
+        if query.backward or query.until_ms is not None or not query.wait_seconds:
             return False
         return not reader.gaps and all(scan.at_end and scan.lost is None for scan in scans)
 
     def _closed(
         self,
-        asked: PageAsked,
+        query: PageQuery,
         reader: HistoryReader,
         logs: Sequence[PartitionLog],
         scans: Sequence[PartitionScan],
@@ -310,20 +310,20 @@ class History:
     ) -> bool:
         """Whether the same request will always have the same page for its answer."""
         unskewed_ms = time.time_ns() // 1_000_000 - CLOCK_SKEW_MS
-        start_lasts = asked.start_lasts and isinstance(asked.start, Since) and asked.start.time_ms <= unskewed_ms
+        start_lasts = query.start_lasts and isinstance(query.start, Since) and query.start.time_ms <= unskewed_ms
         begins_last = all((reader.resumed is not None and reader.resumed.offset(log.key) is not None) or start_lasts for log in logs)
-        until_lasts = asked.until_ms is None or (asked.until_lasts and asked.until_ms <= unskewed_ms)
+        until_lasts = query.until_ms is None or (query.until_lasts and query.until_ms <= unskewed_ms)
         if reader.gaps or self._context.cluster() is None or not begins_last or not until_lasts:
             return False
-        if len(found) == asked.limit or sum(len(message.payload) for message in found) >= PAGE_BYTES:
-            return asked.backward or not any(scan.at_end for scan in scans) or found[-1].time_ms <= unskewed_ms
-        return asked.until_ms is not None and not asked.backward and all(scan.at_end for scan in scans)
+        if len(found) == query.limit or sum(len(message.payload) for message in found) >= PAGE_BYTES:
+            return query.backward or not any(scan.at_end for scan in scans) or found[-1].time_ms <= unskewed_ms
+        return query.until_ms is not None and not query.backward and all(scan.at_end for scan in scans)
 
-    def _cursor(self, asked: PageAsked, logs: Sequence[PartitionLog], positions: Mapping[PartitionKey, int]) -> str:
+    def _cursor(self, query: PageQuery, logs: Sequence[PartitionLog], positions: Mapping[PartitionKey, int]) -> str:
         by_partition = {key.partition: position for key, position in positions.items()}
         key = logs[0].key
         # How far subscriptions were known is as it was: two answers to the same request may not differ in that.
-        head = head_of_cursor(self._context.cluster(), 0 if asked.cursor is None else asked.cursor.subscriptions)
+        head = head_of_cursor(self._context.cluster(), 0 if query.cursor is None else query.cursor.subscriptions)
         return text_of(head + topic_entry(key.topic, key.topic_id, [by_partition.get(number) for number in range(max(by_partition) + 1)]))
 
     async def _is_compacted(self, topic: str) -> bool:

@@ -77,8 +77,8 @@ class HistoryReader(Session):
         self.resumed = Resumed(place, self._begin)
         return self.resumed
 
-    def tell_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
-        """See `Session.tell_gap`."""
+    def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
+        """See `Session.on_gap`."""
         chat = self._names.chat(key.topic)
         self.gaps.append(Gap(chat=chat, partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause))
 

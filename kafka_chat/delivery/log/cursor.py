@@ -43,13 +43,13 @@ class Follower(Protocol):
     def rewind(self, log: PartitionLog, messages: int) -> None:
         """Move the new cursor in `log` back by so many messages."""
 
-    def tell_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
+    def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
         """Messages that were due are gone."""
 
-    def tell_subscribed(self, change: SubscriptionChange) -> None:
+    def on_subscribed(self, change: SubscriptionChange) -> None:
         """Its user subscribed to a chat."""
 
-    def tell_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
+    def on_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
         """Its user unsubscribed from a chat, which was delivered up to these positions, a partition each."""
 
 

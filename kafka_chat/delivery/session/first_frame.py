@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FIRST_FRAME_SECONDS = 10.0
 
 
-async def cursor_told(sink: Sink, inbox: Inbox) -> Cursor | None:
+async def receive_cursor(sink: Sink, inbox: Inbox) -> Cursor | None:
     """Return the cursor that comes as the first frame; None where it does not, and the connection is closed."""
     with trio.move_on_after(FIRST_FRAME_SECONDS) as waited:
         said = await inbox.receive()

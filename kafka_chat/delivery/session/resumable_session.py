@@ -154,23 +154,23 @@ class ResumableSession(Session):
         """See `Session.rewind`."""
         self._rewinds[log.key] = log, messages
 
-    def tell_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
-        """See `Session.tell_gap`."""
+    def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
+        """See `Session.on_gap`."""
         if not self._said_hello and self._resume != "none":
             self._resume = "future" if cause is LossCause.TRUNCATED else "gap"
         chat = self._context.names.chat(key.topic)
-        self._tell(Gap(chat=chat, partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause))
+        self._add_notice(Gap(chat=chat, partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause))
 
-    def tell_subscribed(self, change: SubscriptionChange) -> None:
-        """See `Session.tell_subscribed`."""
+    def on_subscribed(self, change: SubscriptionChange) -> None:
+        """See `Session.on_subscribed`."""
         if change.chat not in self._mine:
             exists = bool(change.topic_id) or self._context.audience.exists(change.chat)
-            self._tell(Subscribed(chat=change.chat, exists=exists, positions=dict(change.starts)))
+            self._add_notice(Subscribed(chat=change.chat, exists=exists, positions=dict(change.starts)))
 
-    def tell_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
-        """See `Session.tell_unsubscribed`."""
+    def on_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
+        """See `Session.on_unsubscribed`."""
         if chat not in self._mine:
-            self._tell(Unsubscribed(chat=chat, exists=self._context.audience.exists(chat), positions=dict(positions)))
+            self._add_notice(Unsubscribed(chat=chat, exists=self._context.audience.exists(chat), positions=dict(positions)))
 
     def end(self, close: Close) -> None:
         """See `LiveSocket.end`; who is to come back is told when."""
@@ -232,7 +232,7 @@ class ResumableSession(Session):
             if told is None:
                 self._context.offsets.ask(cursor.log.key, LATEST_TIMESTAMP, partial(self._beyond.__setitem__, cursor.log.key))
             elif told < cursor.position:
-                self.tell_gap(cursor.log.key, cursor.position, told, LossCause.TRUNCATED)
+                self.on_gap(cursor.log.key, cursor.position, told, LossCause.TRUNCATED)
                 cursor.position = told
 
     def _read(self, cursor: LogCursor) -> Chunk | None:
@@ -249,7 +249,7 @@ class ResumableSession(Session):
         elif not self._notices and not self._live and self.options.until_ms is None and self._has_all():
             self._live = True
             self._caught_up()
-            self._tell(Live(cursor=self._cursor()))
+            self._add_notice(Live(cursor=self._cursor()))
         if self._notices:
             await self._say_notices()
             return
@@ -272,12 +272,12 @@ class ResumableSession(Session):
     async def _send_heartbeats(self, seconds: float) -> None:
         while True:
             await trio.sleep(seconds)
-            self._tell(Heartbeat(cursor=self._cursor()))
+            self._add_notice(Heartbeat(cursor=self._cursor()))
 
     async def _answer_ops(self) -> None:
         while self._asked:
             for notice in await self._answers(self._asked[0]):
-                self._tell(notice)
+                self._add_notice(notice)
             del self._asked[0]
 
     async def _answers(self, said: str | bytes) -> Sequence[Answer]:
@@ -343,7 +343,7 @@ class ResumableSession(Session):
         hello = Hello(session=self.session_id, user=self.username, chats=chats, resume=self._resume, cursor=self._cursor(), limits=told)
         self._notices.insert(0, hello)
 
-    def _tell(self, notice: Notice) -> None:
+    def _add_notice(self, notice: Notice) -> None:
         """Say `notice` before the next message. Bare clients are told nothing: they would not know what it is."""
         if self.view.format is not Format.PLAIN:
             self._notices.append(notice)

@@ -100,13 +100,13 @@ class Session(LiveSocket):
     def rewind(self, log: PartitionLog, messages: int) -> None:
         """Begin so many messages before the cursor that it has just been given. Only who starts by `Rewind` is asked to."""
 
-    def tell_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
+    def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
         """Messages that were due are gone. Bare clients are not told: they would not know what it is."""
 
-    def tell_subscribed(self, change: SubscriptionChange) -> None:
+    def on_subscribed(self, change: SubscriptionChange) -> None:
         """Its user subscribed to a chat."""
 
-    def tell_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
+    def on_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
         """Its user unsubscribed from a chat, which was delivered up to these positions, a partition each."""
 
     # What its own nursery runs.
@@ -186,7 +186,7 @@ class Session(LiveSocket):
             return None  # a partition that is gone waits for the Audience to hear of it
         cursor.page = None
         if read.lost is not None and cursor.position < read.lost.first_left:
-            self.tell_gap(cursor.log.key, cursor.position, read.lost.first_left, LossCause.RETENTION)
+            self.on_gap(cursor.log.key, cursor.position, read.lost.first_left, LossCause.RETENTION)
             cursor.position = read.lost.first_left
         if read.page is not None and read.page.first <= cursor.position < read.page.next:
             return cursor.log.read_in(read.page, cursor.position, ROUND_BYTES, self.view, end=cursor.end)

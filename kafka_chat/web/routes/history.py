@@ -14,7 +14,7 @@ from quart import Blueprint, Response, current_app, request
 from quart_schema import tag
 
 from ...chat.cursor import joined, parse
-from ...delivery.history.pages import PageAsked
+from ...delivery.history.pages import PageQuery
 from ...errors import RequestError
 from ..documents.openapi import add_to_operation, refuses
 from ..documents.parameter_docs import CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL, parameter
@@ -129,9 +129,9 @@ async def read_history(chat: str) -> Response:
     return current_app.response_class(body, 200, headers, content_type="application/json")
 
 
-def _asked(chat: str, query: Query, now_ms: int) -> PageAsked:
+def _asked(chat: str, query: Query, now_ms: int) -> PageQuery:
     cursors, tags, senders = query.all("cursor"), query.some("tag"), query.some("sender")
-    return PageAsked(
+    return PageQuery(
         chat=chat,
         cursor=parse(joined(cursors)) if cursors else None,
         start=start_of(query, now_ms),
@@ -170,7 +170,7 @@ def _body(page: Page) -> bytes:
     return b'{"messages":[%b],%b' % (b",".join(page.messages), rest[1:])
 
 
-def _links(asked: PageAsked, page: Page) -> str:
+def _links(asked: PageQuery, page: Page) -> str:
     """Return where this page's neighbours are, in addresses that are right behind any proxy."""
     kept = [("limit", str(asked.limit))]
     kept += [("tag", one) for one in sorted(asked.tags or ())] + [("sender", one) for one in sorted(asked.senders or ())]

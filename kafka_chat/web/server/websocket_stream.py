@@ -53,7 +53,7 @@ class ChatWSStream(WSStream):
                     await self.send(StreamClosed(stream_id=self.stream_id))
         elif isinstance(event, StreamClosed):
             self.closed = True
-            await self._tell_disconnect()
+            await self._send_disconnect()
         elif isinstance(event, (Body, Data)) and not self.handshake.accepted:
             await self._refuse()  # a frame ahead of our answer
         else:
@@ -62,13 +62,13 @@ class ChatWSStream(WSStream):
     async def _refuse(self) -> None:
         """Answer 400 to a handshake that can't be understood."""
         self.closed = True  # first: the app may be about to accept
-        await self._tell_disconnect()
+        await self._send_disconnect()
         headers = [(b"content-length", b"0"), (b"connection", b"close")]
         await self.send(Response(stream_id=self.stream_id, status_code=400, headers=headers))
         await self.send(EndBody(stream_id=self.stream_id))
         await self.send(StreamClosed(stream_id=self.stream_id))
 
-    async def _tell_disconnect(self) -> None:
+    async def _send_disconnect(self) -> None:
         if self.app_put is not None:
             await self.app_put({"type": "websocket.disconnect", "code": self.close_code})
 
