@@ -37,7 +37,7 @@ from .errors import BrokerError, Overloaded, TopicGone
 from .kafka.connect import ClientConfig
 from .kafka.embedded_broker import open_embedded_broker
 from .kafka.lookup import KafkaLookup, open_lookup
-from .kafka.page_source import open_pages
+from .kafka.page_source import open_page_source
 from .kafka.publish import open_publisher
 from .kafka.subscription_log import open_subscription_log
 from .kafka.tail import KafkaTail, open_tail
@@ -72,7 +72,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     notices: list[str]
 
 
-class Place:
+class ConnectionSlot:
     """A place for one client; given back when the block ends."""
 
     def __init__(self, service: Service, username: str, options: SessionOptions) -> None:
@@ -80,7 +80,7 @@ class Place:
         self.options = options
         self._service = service
         self._catching_up = options.reads_past
-        service.places_taken += 1
+        service.slots_taken += 1
         service.catching_up += self._catching_up
 
     def __enter__(self) -> Self:
@@ -88,7 +88,7 @@ class Place:
 
     def __exit__(self, *exc_info: object) -> None:
         self.caught_up()
-        self._service.places_taken -= 1
+        self._service.slots_taken -= 1
 
     def caught_up(self) -> None:
         """Its client has got all that was there when it came. Idempotent."""
@@ -106,8 +106,8 @@ class Service:
         subscriptions: who follows what.
         sending: writes messages.
         history: reads pages of a chat's past.
-        places: how many WebSockets there may be.
-        places_taken: how many there are.
+        slots: how many WebSockets there may be.
+        slots_taken: how many there are.
         catching_up: how many of them have not got all that was there when they came.
         draining: the process ends; nobody new is taken in.
     """
@@ -133,8 +133,8 @@ class Service:
         self.names = names
         self.subscriptions = subscriptions
         self.sending = sending
-        self.places = connections_limit(settings)
-        self.places_taken = 0
+        self.slots = connections_limit(settings)
+        self.slots_taken = 0
         self.catching_up = 0
         self.draining = False
         self._subscription_log = subscription_log
@@ -160,7 +160,7 @@ class Service:
         self._shutdown: Callable[[], Awaitable[None]] | None = None
         self._shutdown_known = trio.Event()
 
-    def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS) -> Place:
+    def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS) -> ConnectionSlot:
         """Take a place for one client.
 
         Args:
@@ -172,11 +172,11 @@ class Service:
         """
         if self.draining:
             raise Overloaded("the service restarts; come again", retry_after_seconds=1)
-        if self.places_taken >= self.places:
-            raise Overloaded(f"all {self.places} places for WebSockets are taken (limits.connections); come again")
+        if self.slots_taken >= self.slots:
+            raise Overloaded(f"all {self.slots} places for WebSockets are taken (limits.connections); come again")
         if options.reads_past and self.catching_up >= (most := self.settings.limits.catching_up):
             raise Overloaded(f"{most} clients are catching up (limits.catching_up); come again", retry_after_seconds=2)
-        return Place(self, username, options)
+        return ConnectionSlot(self, username, options)
 
     async def run_session(self, admission: Admission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
         """Fix where it begins, accept, and deliver until the client is gone or the service ends.
@@ -355,7 +355,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
                 embedded=config.embedded,
                 consumers=settings.tail.consumers,
             ) as tail,
-            open_pages(config, readers=settings.pages.readers, names=names, limits=settings.limits, lookup=lookup) as pages,
+            open_page_source(config, readers=settings.pages.readers, names=names, limits=settings.limits, lookup=lookup) as pages,
             open_page_reads(pages, readers=settings.pages.readers, telemetry=telemetry) as page_reads,
             open_tasks() as nursery,
         ):
@@ -377,7 +377,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
                 memory=memory,
                 page_reads=page_reads,
             )
-            telemetry.gauge("sockets", lambda: service.places_taken)
+            telemetry.gauge("sockets", lambda: service.slots_taken)
             telemetry.gauge("catching_up", lambda: service.catching_up)
             telemetry.gauge("memory_held_bytes", lambda: memory.held_bytes + memory.owed_bytes)
             telemetry.gauge("memory_limit_bytes", lambda: memory.limit_bytes)

@@ -27,7 +27,7 @@ _UUID = re.compile(r"[A-Za-z0-9_/+-]{22}")  # Kafka writes them for addresses, i
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TopicPlace:
+class TopicOffsets:
     """Where a cursor stands in one topic.
 
     Attributes:
@@ -44,28 +44,28 @@ class TopicPlace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cursor:
+class ResumeCursor:
     """What a cursor says.
 
     Attributes:
         cluster: 4 bytes that tell clusters apart; None where it does not say.
         subscriptions: the next offset of the subscriptions topic, as it was known; 0 where it was not.
         whole: it stands for all that a client followed; False where it is ids of messages alone.
-        places: 4 bytes of the hash of a topic's name -> where it stands in that topic.
+        entries: 4 bytes of the hash of a topic's name -> where it stands in that topic.
     """
 
     cluster: bytes | None = None
     subscriptions: int = 0
     whole: bool = False
-    places: Mapping[bytes, TopicPlace] = field(default_factory=dict)
+    entries: Mapping[bytes, TopicOffsets] = field(default_factory=dict)
 
     def is_of(self, cluster: bytes | None) -> bool:
         """Whether it may be of the cluster with this mark: so, too, where either is not known."""
         return self.cluster is None or cluster is None or self.cluster == cluster
 
-    def place(self, topic: str) -> TopicPlace | None:
+    def entry(self, topic: str) -> TopicOffsets | None:
         """Return where it stands in a topic; None where it does not name it."""
-        return self.places.get(topic_mark(topic))
+        return self.entries.get(topic_mark(topic))
 
 
 @lru_cache(maxsize=10_000)
@@ -125,7 +125,7 @@ class MessageIds:
         return self._prefix + urlsafe_b64encode(self._partition + _varint(offset)).rstrip(b"=")
 
 
-def parse(text: str) -> Cursor:
+def parse(text: str) -> ResumeCursor:
     """Return what a cursor says: a cursor, ids of messages, or one and the others with dots between.
 
     Raises:
@@ -136,7 +136,7 @@ def parse(text: str) -> Cursor:
     cluster: bytes | None = None
     subscriptions = 0
     whole = False
-    places: dict[bytes, TopicPlace] = {}
+    entries: dict[bytes, TopicOffsets] = {}
     for part in text.split("."):
         data = _Bytes(_decoded(part))
         kind = data.take(1)[0]
@@ -144,20 +144,20 @@ def parse(text: str) -> Cursor:
             said = data.take(_CLUSTER_BYTES)
             cluster = said if said != _UNKNOWN_CLUSTER else cluster
             subscriptions = max(subscriptions, data.varint())
-            places.update(_entries(data))
+            entries.update(_read_entries(data))
             whole = True
         elif kind == _ID:
             mark, identity, partition, offset = data.take(_NAME_BYTES), data.take(_IDENTITY_BYTES), data.varint(), data.varint()
             data.check_end()
             if identity == _ABSENT or partition >= _PARTITIONS:
                 raise _malformed()
-            _move(places, mark, identity, partition, offset + 1)
+            _move(entries, mark, identity, partition, offset + 1)
         else:
             raise RequestError(f"cursor is of version {kind}, which this service does not know; leave it out to begin anew", field="cursor")
-    return Cursor(cluster=cluster, subscriptions=subscriptions, whole=whole, places=places)
+    return ResumeCursor(cluster=cluster, subscriptions=subscriptions, whole=whole, entries=entries)
 
 
-def _entries(data: _Bytes) -> Iterator[tuple[bytes, TopicPlace]]:
+def _read_entries(data: _Bytes) -> Iterator[tuple[bytes, TopicOffsets]]:
     while data:
         mark, identity, count = data.take(_NAME_BYTES), data.take(_IDENTITY_BYTES), data.varint()
         if count > _PARTITIONS or (identity == _ABSENT and count):
@@ -165,7 +165,7 @@ def _entries(data: _Bytes) -> Iterator[tuple[bytes, TopicPlace]]:
         numbers = [data.varint() for _ in range(count)]
         yield (
             mark,
-            TopicPlace(
+            TopicOffsets(
                 identity=None if identity == _ABSENT else identity,
                 offsets={partition: number - 1 for partition, number in enumerate(numbers) if number},
                 unknown=frozenset(partition for partition, number in enumerate(numbers) if not number),
@@ -173,15 +173,15 @@ def _entries(data: _Bytes) -> Iterator[tuple[bytes, TopicPlace]]:
         )
 
 
-def _move(places: dict[bytes, TopicPlace], mark: bytes, identity: bytes, partition: int, position: int) -> None:
+def _move(entries: dict[bytes, TopicOffsets], mark: bytes, identity: bytes, partition: int, position: int) -> None:
     """Have a message's id move its partition; that of another topic of this name begins a new place."""
-    place = places.get(mark)
-    if place is not None and place.identity == identity:
-        moved = {**place.offsets, partition: position}
-        places[mark] = TopicPlace(identity=identity, offsets=moved, unknown=place.unknown - {partition}, whole=place.whole)
+    entry = entries.get(mark)
+    if entry is not None and entry.identity == identity:
+        moved = {**entry.offsets, partition: position}
+        entries[mark] = TopicOffsets(identity=identity, offsets=moved, unknown=entry.unknown - {partition}, whole=entry.whole)
     else:
         # A topic that was absent, or was made anew, while its client was here: all of it is told of by ids since.
-        places[mark] = TopicPlace(identity=identity, offsets={partition: position}, whole=place is not None)
+        entries[mark] = TopicOffsets(identity=identity, offsets={partition: position}, whole=entry is not None)
 
 
 class _Bytes:

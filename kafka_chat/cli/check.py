@@ -64,10 +64,10 @@ async def check(settings: Settings) -> list[Finding]:
 
 def _files(settings: Settings) -> Finding:
     try:
-        places = connections_limit(settings)
+        sockets = connections_limit(settings)
     except SettingsError as error:
         return _wrong("files", str(error))
-    return _well("files", f"the limit of open files leaves room for {places} WebSockets in each process")
+    return _well("files", f"the limit of open files leaves room for {sockets} WebSockets in each process")
 
 
 async def _topics(settings: Settings, lookup: KafkaLookup) -> list[Finding]:

@@ -56,9 +56,9 @@ def add_listen(commands: Commands) -> None:
     listen.add_argument("--until", metavar="TIME", help=f"end with what is older than {_TIMES}")
     listen.add_argument("--tag", action="append", default=[], metavar="T", help="only messages with this tag, or with none; repeatable")
     listen.add_argument("--sender", action="append", default=[], metavar="NAME", help="only messages from this one; repeatable")
-    place = listen.add_mutually_exclusive_group()
-    place.add_argument("--cursor", metavar="TEXT", help="begin after what this cursor, or id of a message, stands for")
-    place.add_argument(
+    beginning = listen.add_mutually_exclusive_group()
+    beginning.add_argument("--cursor", metavar="TEXT", help="begin after what this cursor, or id of a message, stands for")
+    beginning.add_argument(
         "--cursor-file", type=Path, metavar="FILE", help="begin where the last run with this file ended, and note there where this one does"
     )
     listen.add_argument("--meta", action="store_true", help="print with each message where it is in Kafka; with --json all that is known")

@@ -10,10 +10,10 @@ from ..chat.cursor import topic_mark
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from ..chat.cursor import Cursor, TopicPlace
+    from ..chat.cursor import ResumeCursor, TopicOffsets
 
 
-def words_of(cursor: Cursor, topics: Sequence[str]) -> Iterator[str]:
+def words_of(cursor: ResumeCursor, topics: Sequence[str]) -> Iterator[str]:
     """Yield lines that say what a cursor means.
 
     Args:
@@ -27,17 +27,17 @@ def words_of(cursor: Cursor, topics: Sequence[str]) -> Iterator[str]:
         yield f"subscriptions are known as of offset {cursor.subscriptions} of their topic"
     else:
         yield "a position, from ids of messages: everything before this is delivered; other partitions begin as without it"
-    for mark, place in cursor.places.items():
-        yield f"topic {mark.hex()}{_named(names, mark)}{_identity_words(place)}"
-        numbers = sorted({*place.offsets, *place.unknown})
+    for mark, entry in cursor.entries.items():
+        yield f"topic {mark.hex()}{_named(names, mark)}{_identity_words(entry)}"
+        numbers = sorted({*entry.offsets, *entry.unknown})
         for partition in numbers:
-            offset = place.offsets.get(partition)
+            offset = entry.offsets.get(partition)
             yield f"  partition {partition}: " + ("next is not known" if offset is None else f"next is offset {offset}")
-        if cursor.whole and place.identity is not None and not place.whole:
+        if cursor.whole and entry.identity is not None and not entry.whole:
             yield "  other partitions begin as without a cursor"
 
 
-def facts_of(cursor: Cursor, topics: Sequence[str]) -> dict[str, object]:
+def facts_of(cursor: ResumeCursor, topics: Sequence[str]) -> dict[str, object]:
     """Return the same for programs: numbers, hashes in hexadecimal, None for what is not known."""
     names = _names(topics)
     return {
@@ -48,11 +48,11 @@ def facts_of(cursor: Cursor, topics: Sequence[str]) -> dict[str, object]:
             {
                 "hash": mark.hex(),
                 "name": names.get(mark),
-                "id": _identity(place),
-                "whole": place.whole,
-                "next": {str(partition): place.offsets.get(partition) for partition in sorted({*place.offsets, *place.unknown})},
+                "id": _identity(entry),
+                "whole": entry.whole,
+                "next": {str(partition): entry.offsets.get(partition) for partition in sorted({*entry.offsets, *entry.unknown})},
             }
-            for mark, place in cursor.places.items()
+            for mark, entry in cursor.entries.items()
         ],
     }
 
@@ -65,11 +65,11 @@ def _named(names: Mapping[bytes, str], mark: bytes) -> str:
     return f" ({names[mark]})" if mark in names else ""
 
 
-def _identity_words(place: TopicPlace) -> str:
-    identity = _identity(place)
+def _identity_words(entry: TopicOffsets) -> str:
+    identity = _identity(entry)
     return ": there was no such topic" if identity is None else f", id {identity}"
 
 
-def _identity(place: TopicPlace) -> str | None:
+def _identity(entry: TopicOffsets) -> str | None:
     """Return a topic's id as Kafka's tools show it."""
-    return None if place.identity is None else urlsafe_b64encode(place.identity).rstrip(b"=").decode()
+    return None if entry.identity is None else urlsafe_b64encode(entry.identity).rstrip(b"=").decode()

@@ -127,4 +127,4 @@ async def _listen(
 def _line(message: Message, wanted: Wanted) -> str:
     if wanted.as_json:
         return message.frame if wanted.meta else message.bare
-    return message_line(message, now=datetime.now().astimezone(), colours=wanted.colours, places=wanted.meta)
+    return message_line(message, now=datetime.now().astimezone(), colours=wanted.colours, with_offsets=wanted.meta)

@@ -17,7 +17,7 @@ _DIM, _BOLD, _CYAN, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[0m"
 _JOINERS = "\u200c\u200d"
 
 
-def message_line(message: Message, *, now: datetime, colours: bool, places: bool = False) -> str:
+def message_line(message: Message, *, now: datetime, colours: bool, with_offsets: bool = False) -> str:
     """Return a message as a person reads it: `12:03:04 room1 ann: hello  #tag`.
 
     What somebody wrote cannot steer the terminal (`harmless`).
@@ -26,12 +26,12 @@ def message_line(message: Message, *, now: datetime, colours: bool, places: bool
         message: whose own time is shown, if it has one, with its date where that is not today.
         now: with the reader's zone.
         colours: whether to use them.
-        places: with where the message is in Kafka: `room1/0@41`.
+        with_offsets: with where the message is in Kafka: `room1/0@41`.
     """
     chat, sender, text = (harmless(part) for part in (message.chat, message.sender, message.text))
     tag = f"  #{harmless(message.tag)}" if message.tag is not None else ""
     time = _time(message.time_ms, now)
-    if places:
+    if with_offsets:
         chat = f"{chat}/{message.partition}@{message.offset}"
     if not colours:
         return f"{time} {chat} {sender}: {text}{tag}"

@@ -17,7 +17,7 @@ class Address(NamedTuple):
     prefix: str
 
     @property
-    def place(self) -> str:
+    def origin(self) -> str:
         """`HOST:PORT`, or `HOST` where the scheme says the port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port is None else f"{host}:{self.port}"

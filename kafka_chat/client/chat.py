@@ -31,7 +31,7 @@ from .events import (
     parse_frame,
 )
 from .http_api import ANSWER_SECONDS, Away, Refused, subscribe
-from .progress import Place
+from .progress import Progress
 from .query import Asked, in_frame
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ class Chat:
         self._subscribe_to = subscribe_to
         self._bare = bare
         self._tell = tell
-        self._come = Place(cursor)  # of what has come: the next connection goes on from there
-        self._taken = Place(cursor)  # of what the caller has taken
+        self._come = Progress(cursor)  # of what has come: the next connection goes on from there
+        self._taken = Progress(cursor)  # of what the caller has taken
         self._begun = False  # the service has said where we are
         self._arrivals = Arrivals()
         self._connection: Connection | None = None  # that has begun, and takes ops
@@ -256,7 +256,7 @@ class Chat:
                     return await self._receive(connection, visit)
                 return LEFT
             except NotUnderstood as error:
-                raise Refused(f"{self._address.place} does not speak as kafka_chat does: {error}", code=1002) from error
+                raise Refused(f"{self._address.origin} does not speak as kafka_chat does: {error}", code=1002) from error
             finally:
                 self._receiving = self._connection = self._no_ops = None
                 if self._greeted.is_set():
@@ -299,12 +299,12 @@ class Chat:
 
     def _check_bare_will_do(self) -> None:
         if not self._bare:
-            raise Refused(f"{self._address.place} does not speak kafka-chat.v1", code=1002)
+            raise Refused(f"{self._address.origin} does not speak kafka-chat.v1", code=1002)
         if self._begun:
-            raise Away(f"{self._address.place} does not speak kafka-chat.v1 now")  # other instances do, or it will
+            raise Away(f"{self._address.origin} does not speak kafka-chat.v1 now")  # other instances do, or it will
         self._tell(f"connected to {self._url} as {self._username}")
         self._tell("it does not speak kafka-chat.v1: what is sent while the connection is lost will not come")
-        self._no_ops = Refused(f"{self._address.place} does not speak kafka-chat.v1, so nothing can be asked on this connection")
+        self._no_ops = Refused(f"{self._address.origin} does not speak kafka-chat.v1, so nothing can be asked on this connection")
         self._greeted.set()
 
     async def _ask(self, op: Mapping[str, object], kind: type[_AnswerT], *, again: bool) -> _AnswerT:
@@ -328,7 +328,7 @@ class Chat:
                 if isinstance(answer, Failed):
                     raise _error(answer)
                 if answer is not None:
-                    raise Refused(f"{self._address.place} does not speak as kafka_chat does: it answers {op['op']} by {answer}")
+                    raise Refused(f"{self._address.origin} does not speak as kafka_chat does: it answers {op['op']} by {answer}")
                 if not again:
                     raise Away("the connection ended before the answer; what was asked may have been done or not")
         raise Away(f"there was no answer within {ANSWER_SECONDS:g} s; what was asked may have been done or not")

@@ -232,19 +232,19 @@ async def _shake_hands(tasks: trio.Nursery, stream: trio.abc.Stream, address: Ad
         return await wrap_client_stream(
             tasks,
             _Noticing(stream, handshake.cancel),  # type: ignore[arg-type]  # any stream will do
-            address.place,
+            address.origin,
             address.prefix + path,
             subprotocols=[SUBPROTOCOL],
             message_queue_size=QUEUED_FRAMES,
             max_message_size=LONGEST_FRAME,
         )
     if handshake.cancelled_caught:
-        raise Away(f"{address.place} cannot be reached: the connection ended before it was open")
+        raise Away(f"{address.origin} cannot be reached: the connection ended before it was open")
     raise _no_answer(address)
 
 
 def _no_answer(address: Address) -> Away:
-    return Away(f"{address.place} cannot be reached: no answer within {OPENING_SECONDS:g} s")
+    return Away(f"{address.origin} cannot be reached: no answer within {OPENING_SECONDS:g} s")
 
 
 class _Asked:

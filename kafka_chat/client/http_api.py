@@ -83,7 +83,7 @@ def refusal(address: Address, status: int, body: bytes, retry_after: str) -> Ref
         reason, field = said["error"], said.get("field")
         sentence = f"{reason} ({status})"
     except (ValueError, KeyError, TypeError):
-        reason = sentence = f"{address.place} answers with HTTP status {status}, and not as kafka_chat does; is it another service?"
+        reason = sentence = f"{address.origin} answers with HTTP status {status}, and not as kafka_chat does; is it another service?"
     if status < 500:
         return Refused(sentence, code=status, reason=reason, field=field)
     return Away(sentence, code=status, retry_seconds=min(int(retry_after), 60) if retry_after.isdecimal() else 0)
@@ -101,7 +101,7 @@ def unreached(address: Address, error: BaseException) -> str:
         # Trio puts the address before it, which is there already; a name that cannot be resolved has a number of its own kind.
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
     hint = "; is `kafka-chat serve` running?" if isinstance(error, ConnectionRefusedError) else ""
-    return f"{address.place} cannot be reached: {why}{hint}"
+    return f"{address.origin} cannot be reached: {why}{hint}"
 
 
 def _ask(address: Address, method: str, path: str, content: bytes | None) -> dict[str, object]:
@@ -121,7 +121,7 @@ def _ask(address: Address, method: str, path: str, content: bytes | None) -> dic
     try:
         found = json.loads(said)
     except ValueError as error:
-        raise Refused(f"{address.place} does not answer as kafka_chat does; is it another service?") from error
+        raise Refused(f"{address.origin} does not answer as kafka_chat does; is it another service?") from error
     if not isinstance(found, dict):
-        raise Refused(f"{address.place} does not answer as kafka_chat does; is it another service?")
+        raise Refused(f"{address.origin} does not answer as kafka_chat does; is it another service?")
     return found

@@ -28,7 +28,7 @@ class _Due:
     gap: Gap | None = None
 
 
-class Place:
+class Progress:
     """Up to where messages have come, a partition at a time.
 
     Args:
@@ -99,12 +99,12 @@ class Place:
 def _offsets_of(cursor: str) -> dict[tuple[str, int], int]:
     """Return the next offsets that a cursor tells: (how the ids of the topic's messages begin, partition) -> offset."""
     try:
-        places = parse(cursor).places
+        entries = parse(cursor).entries
     except RequestError:
         return {}  # the service tells what is wrong with it; or it is of a later version, which is no business of ours
     return {
-        (urlsafe_b64encode(_ID_KIND + mark + place.identity).decode(), partition): offset
-        for mark, place in places.items()
-        if place.identity is not None
-        for partition, offset in place.offsets.items()
+        (urlsafe_b64encode(_ID_KIND + mark + entry.identity).decode(), partition): offset
+        for mark, entry in entries.items()
+        if entry.identity is not None
+        for partition, offset in entry.offsets.items()
     }

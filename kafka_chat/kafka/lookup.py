@@ -178,16 +178,18 @@ class KafkaLookup:
     async def _offsets(self, keys: Collection[PartitionKey], spec: OffsetSpec, *, doing: str) -> dict[PartitionKey, int]:
         if not keys:
             return {}
-        by_place = {(key.topic, key.partition): key for key in keys}
+        by_partition = {(key.topic, key.partition): key for key in keys}
         doing = f"{doing} of {_some(keys)}"
-        asked = {TopicPartition(topic, partition): spec for topic, partition in by_place}
+        asked = {TopicPartition(topic, partition): spec for topic, partition in by_partition}
         # Without the isolation level the answer is the high watermark, which lies above open transactions.
         answers: Mapping[TopicPartition, ListOffsetsResultInfo | KafkaError] = await self._asked(
             lambda seconds: self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=seconds),
             doing,
             told=_has_offset,
         )
-        return {by_place[place.topic, place.partition]: answer.offset for place, answer in _answered(answers, doing).items()}
+        return {
+            by_partition[partition.topic, partition.partition]: answer.offset for partition, answer in _answered(answers, doing).items()
+        }
 
     async def _asked(
         self, ask: Callable[[float], Mapping[K, Future[T]]], doing: str, *, told: Callable[[T], bool] = lambda _: True

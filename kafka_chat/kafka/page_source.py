@@ -53,7 +53,7 @@ _QUEUE = {
 }
 
 
-class KafkaPages:
+class KafkaPageSource:
     """Answers the seam `PageSource`."""
 
     def __init__(
@@ -64,7 +64,7 @@ class KafkaPages:
         self._names = names
         self._message_bytes = limits.message_bytes
         self._lookup = lookup
-        self._places = trio.Semaphore(readers)
+        self._free_readers = trio.Semaphore(readers)
         self._threads = trio.CapacityLimiter(readers)
         self._most = readers
         self._readers: set[_Reader] = set()
@@ -79,7 +79,7 @@ class KafkaPages:
     async def read(self, key: PartitionKey, first: int, until: int) -> Batch:
         """Read `[first, until)` or a shorter piece that starts at `first`; see `PageSource`."""
         with trio.move_on_after(READ_SECONDS):
-            async with self._places:
+            async with self._free_readers:
                 await self._identify(key)
                 reader = self._idle_reader(key, first) or await self._new_reader()
                 try:
@@ -285,11 +285,11 @@ def _ignore(error: KafkaError) -> None:
 
 
 @asynccontextmanager
-async def open_pages(
+async def open_page_source(
     config: ClientConfig, *, readers: int, names: ChatNames, limits: Limits, lookup: KafkaLookup, idle_seconds: float = IDLE_SECONDS
-) -> AsyncIterator[KafkaPages]:
+) -> AsyncIterator[KafkaPageSource]:
     """Read pieces of the past, at most `readers` at the same time, for as long as the block lasts."""
-    pages = KafkaPages(config, readers=readers, names=names, limits=limits, lookup=lookup, idle_seconds=idle_seconds)
+    pages = KafkaPageSource(config, readers=readers, names=names, limits=limits, lookup=lookup, idle_seconds=idle_seconds)
     try:
         async with open_tasks() as nursery:
             nursery.start_soon(pages.run_tidying)

@@ -41,7 +41,7 @@ _QUEUE = {"queued.max.messages.kbytes": 16_384, "fetch.queue.backoff.ms": 10}
 
 _log = logging.getLogger("kafka_chat.kafka")
 
-Place = tuple[str, int]  # topic and partition, as librdkafka knows them: it does not tell identities apart
+PartitionName = tuple[str, int]  # topic and partition, as librdkafka knows them: it does not tell identities apart
 
 
 @dataclass(eq=False, slots=True)
@@ -66,7 +66,7 @@ class Assignment:
         self.position = self.delivered = self.start
 
     @property
-    def place(self) -> Place:
+    def partition_name(self) -> PartitionName:
         """Topic and partition."""
         return self.key.topic, self.key.partition
 
@@ -108,27 +108,27 @@ class Poller:
         self._deliver = deliver
         self._trouble = trouble
         self._message_bytes = message_bytes
-        self._wanted: dict[Place, Assignment] = {}  # changed by the trio thread, read by ours
-        self._changed: deque[Place] = deque()
-        self._assigned: dict[Place, Assignment] = {}  # ours from here on
+        self._wanted: dict[PartitionName, Assignment] = {}  # changed by the trio thread, read by ours
+        self._changed: deque[PartitionName] = deque()
+        self._assigned: dict[PartitionName, Assignment] = {}  # ours from here on
         self._known: dict[tuple[str, str], float] = {}  # topic and id -> when the Consumer was made to look it up
         self._probed = 0.0
         self.rounds = 0  # how often it has been round
 
     def assign(self, assignment: Assignment) -> None:
         """Want this partition read from its `start` on, in place of any other assignment of it."""
-        self._wanted[assignment.place] = assignment
-        self._changed.append(assignment.place)
+        self._wanted[assignment.partition_name] = assignment
+        self._changed.append(assignment.partition_name)
 
     def unassign(self, assignment: Assignment) -> None:
         """No longer want it."""
         if self.wants(assignment):
-            del self._wanted[assignment.place]
-            self._changed.append(assignment.place)
+            del self._wanted[assignment.partition_name]
+            self._changed.append(assignment.partition_name)
 
     def wants(self, assignment: Assignment) -> bool:
         """Return whether this very assignment is wanted."""
-        return self._wanted.get(assignment.place) is assignment
+        return self._wanted.get(assignment.partition_name) is assignment
 
     @property
     def followed(self) -> int:
@@ -179,19 +179,19 @@ class Poller:
 
     def _take(self, consumer: Consumer, messages: Sequence[Message]) -> Round:
         taken = Round()
-        records: dict[Place, list[Record]] = {}
+        records: dict[PartitionName, list[Record]] = {}
         for message in messages:
             error = message.error()
             assignment = self._assigned.get((message.topic(), message.partition()))  # type: ignore[arg-type]  # of an error without
             if error is None and assignment is not None:
-                records.setdefault(assignment.place, []).append(chat_record(message))
+                records.setdefault(assignment.partition_name, []).append(chat_record(message))
             elif error is not None and assignment is not None:
                 taken.broken.append((assignment, error))
             elif error is not None and not of_the_group(error):
                 _log.warning("the tail's consumer says: %s", error.str())
-        for place, position in _positions(consumer, records):
-            assignment = self._assigned[place]
-            taken.appended.append((assignment, list(self._batches(assignment, records[place], position))))
+        for partition_name, position in _positions(consumer, records):
+            assignment = self._assigned[partition_name]
+            taken.appended.append((assignment, list(self._batches(assignment, records[partition_name], position))))
         return taken
 
     def _probe(self, consumer: Consumer) -> Round:
@@ -201,8 +201,8 @@ class Poller:
         ahead of a record.
         """
         taken = Round()
-        for place, position in _positions(consumer, self._assigned):
-            assignment = self._assigned[place]
+        for partition_name, position in _positions(consumer, self._assigned):
+            assignment = self._assigned[partition_name]
             if position > assignment.position:
                 taken.appended.append((assignment, list(self._batches(assignment, (), position))))
         return taken
@@ -226,22 +226,22 @@ class Poller:
 
     def _reconcile(self, consumer: Consumer) -> None:
         """Bring the Consumer's assignment a step nearer to what is wanted."""
-        places: set[Place] = set()
-        while self._changed and len(places) < CHANGES_A_ROUND:
-            places.add(self._changed.popleft())
-        changes = [(place, self._assigned.get(place), self._wanted.get(place)) for place in places]
-        changes = [(place, old, new) for place, old, new in changes if old is not new]
-        removed = [TopicPartition(*place) for place, old, _ in changes if old is not None]
-        added = [TopicPartition(*place, new.start) for place, _, new in changes if new is not None]
+        names: set[PartitionName] = set()
+        while self._changed and len(names) < CHANGES_A_ROUND:
+            names.add(self._changed.popleft())
+        changes = [(partition_name, self._assigned.get(partition_name), self._wanted.get(partition_name)) for partition_name in names]
+        changes = [(partition_name, old, new) for partition_name, old, new in changes if old is not new]
+        removed = [TopicPartition(*partition_name) for partition_name, old, _ in changes if old is not None]
+        added = [TopicPartition(*partition_name, new.start) for partition_name, _, new in changes if new is not None]
         if removed:
             consumer.incremental_unassign(removed)
         if added:
             consumer.incremental_assign(added)
-        for place, _, new in changes:
+        for partition_name, _, new in changes:
             if new is None:
-                del self._assigned[place]
+                del self._assigned[partition_name]
             else:
-                self._assigned[place] = new
+                self._assigned[partition_name] = new
         self._look_up(consumer, {(new.key.topic, new.key.topic_id) for _, _, new in changes if new is not None})
 
     def _look_up(self, consumer: Consumer, topics: set[tuple[str, str]]) -> None:
@@ -262,7 +262,7 @@ class Poller:
                 consumer.offsets_for_times([TopicPartition(topic, 0, OFFSET_END) for topic, _ in unknown], timeout=METADATA_SECONDS)
 
 
-def _positions(consumer: Consumer, places: Iterable[Place]) -> Iterator[tuple[Place, int]]:
+def _positions(consumer: Consumer, names: Iterable[PartitionName]) -> Iterator[tuple[PartitionName, int]]:
     """Yield the Consumer's positions; negative where there is none yet."""
-    for found in consumer.position([TopicPartition(*place) for place in places]):
+    for found in consumer.position([TopicPartition(*partition_name) for partition_name in names]):
         yield (found.topic, found.partition), found.offset

@@ -53,7 +53,7 @@ class RecordReader:
     def __init__(self, config: ClientConfig, topic: str, partition: int, start: int) -> None:
         self.start = start
         self._next = start
-        self._place = TopicPartition(topic, partition, start)
+        self._start_at = TopicPartition(topic, partition, start)
         self._consumer = Consumer(
             {
                 **config.consumer(fetch_wait_ms=FETCH_WAIT_MS),
@@ -63,7 +63,7 @@ class RecordReader:
                 "error_cb": _ignore,
             }
         )
-        self._consumer.assign([self._place])
+        self._consumer.assign([self._start_at])
         self._thread = trio.CapacityLimiter(1)
 
     async def read(self) -> Piece:
@@ -96,11 +96,11 @@ class RecordReader:
             elif error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
                 lost = True
             elif error is not None and error.code() != KafkaError._PARTITION_EOF and not of_the_group(error):
-                doing = f"reading {self._place.topic}/{self._place.partition}"
+                doing = f"reading {self._start_at.topic}/{self._start_at.partition}"
                 refusal = broker_error(error, doing)
                 problem = problem if isinstance(refusal, BrokerUnreachable) else str(refusal)  # a broker that is away comes back
         # It is past transaction markers and what compaction has taken, too.
-        self._next = max(self._next, self._consumer.position([self._place])[0].offset)
+        self._next = max(self._next, self._consumer.position([self._start_at])[0].offset)
         return Piece(records=records, next=self._next, lost=lost, problem=problem)
 
 

@@ -272,15 +272,15 @@ class KafkaTail:
         """
         asked = trio.current_time()
         facts = await self._lookup.describe([followed.topic for followed in turn])
-        unplaced: dict[_Followed, list[PartitionKey]] = {}
+        unopened: dict[_Followed, list[PartitionKey]] = {}
         for followed in turn:
             followed.looked = asked
             if self._follows(followed):
-                unplaced[followed] = self._found(followed, facts.get(followed.topic), asked)
-        ends = await self._lookup.last_stable_offsets([key for keys in unplaced.values() for key in keys])
-        for followed, keys in unplaced.items():
+                unopened[followed] = self._found(followed, facts.get(followed.topic), asked)
+        ends = await self._lookup.last_stable_offsets([key for keys in unopened.values() for key in keys])
+        for followed, keys in unopened.items():
             if keys and self._follows(followed):
-                self._place(followed, keys, ends, asked)
+                self._open_led(followed, keys, ends, asked)
 
     def _found(self, followed: _Followed, facts: TopicFacts | None, asked: float) -> list[PartitionKey]:
         """Take note of what a broker says of a topic; return the partitions that are to begin at their end."""
@@ -320,7 +320,7 @@ class KafkaTail:
             followed.missing = True
             self._listener.topic_missing(followed.topic)
 
-    def _place(self, followed: _Followed, keys: Collection[PartitionKey], ends: Mapping[PartitionKey, int], asked: float) -> None:
+    def _open_led(self, followed: _Followed, keys: Collection[PartitionKey], ends: Mapping[PartitionKey, int], asked: float) -> None:
         """Open what has a leader; a topic that was made a moment ago is given the time to have them all."""
         starts = {key.partition: ends[key] for key in keys if key in ends}
         late = asked - followed.requested >= LEADER_SECONDS

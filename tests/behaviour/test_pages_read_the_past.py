@@ -20,7 +20,7 @@ from kafka_chat.delivery.records.batch import BATCH_BYTES
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.errors import BrokerUnreachable, PositionLost, TopicGone
 from kafka_chat.kafka.lookup import open_lookup
-from kafka_chat.kafka.page_source import open_pages
+from kafka_chat.kafka.page_source import open_page_source
 from kafka_chat.settings.model import Limits
 from tests.support.brokers import kafka_cluster
 from tests.support.chats import message
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from kafka_chat.delivery.records.batch import Batch
-    from kafka_chat.kafka.page_source import KafkaPages
+    from kafka_chat.kafka.page_source import KafkaPageSource
     from tests.support.brokers import Broker
     from tests.support.chats import Chats
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 class Reading:
     """Pages, and the key of one partition."""
 
-    pages: KafkaPages
+    pages: KafkaPageSource
     key: PartitionKey
 
 
@@ -51,7 +51,7 @@ async def reading(
     config = client_config(broker)
     async with (
         open_lookup(config) as lookup,
-        open_pages(
+        open_page_source(
             config, readers=readers, names=ChatNames(chats.prefix), limits=Limits(), lookup=lookup, idle_seconds=idle_seconds
         ) as pages,
     ):

@@ -18,7 +18,7 @@ from wsproto.connection import ConnectionType
 from wsproto.events import AcceptConnection, CloseConnection, Event, Ping, Pong, RejectConnection, RejectData, Request, TextMessage
 from wsproto.frame_protocol import CloseReason
 
-from kafka_chat.chat.cursor import Cursor, MessageIds, absent_entry, cluster_mark, head_of_cursor, parse, text_of, topic_entry
+from kafka_chat.chat.cursor import MessageIds, ResumeCursor, absent_entry, cluster_mark, head_of_cursor, parse, text_of, topic_entry
 
 PROTOCOL = "kafka-chat.v1"
 VISIT_SECONDS = 60.0  # a client pauses 30 s at most
@@ -103,7 +103,7 @@ class Visit:
         return PROTOCOL in self.protocols or self.query.get("meta") == ["1"]
 
     @property
-    def place(self) -> Cursor | None:
+    def resumed(self) -> ResumeCursor | None:
         """What the cursors in the address stand for, all together; None where there are none."""
         cursors = self.query.get("cursor")
         return None if cursors is None else parse(".".join(cursors))

@@ -75,7 +75,7 @@ async def test_it_shows_each_message_as_it_came(client: Run, service: FakeServic
 async def test_it_hands_over_the_beginning_that_it_is_given(client: Run, service: FakeService):
     async with client(f"--cursor={BEGINNING}"):
         visit = await service.visit()
-        assert visit.place == parse(BEGINNING)
+        assert visit.resumed == parse(BEGINNING)
 
 
 async def test_it_waits_for_a_handshake_and_a_hello_that_take_their_time(client: Run, service: FakeService):
@@ -130,7 +130,7 @@ async def test_it_comes_back_after_a_cut_and_asks_for_exactly_what_it_missed(
         again = await service.visit()
         assert again.username == USERNAME
         assert again.knows_v1
-        assert again.place == parse(cursor_of({ROOM: [5, 1]}))
+        assert again.resumed == parse(cursor_of({ROOM: [5, 1]}))
         await again.greet(cursor_of({ROOM: [5, 1]}), resume="exact")
         await again.send(ROOM.message(5), ROOM.message(1, partition=1))
         await told.tells(*seen, message(5), message(1, partition=1))
@@ -143,7 +143,7 @@ async def test_it_comes_back_where_it_began_when_nothing_has_come_yet(client: Ru
         await visit.hello(BEGINNING)
         await visit.cut()
         again = await service.visit()
-        assert again.place == parse(BEGINNING)
+        assert again.resumed == parse(BEGINNING)
         await again.greet(BEGINNING, resume="exact")
         await again.send(ROOM.message(0))
         await told.tells(message(0))
@@ -155,7 +155,7 @@ async def test_it_tries_again_when_the_first_connection_is_cut_before_its_hello(
         await visit.accept()
         await visit.cut()
         again = await service.visit()
-        assert again.place == parse(BEGINNING)
+        assert again.resumed == parse(BEGINNING)
         await again.greet(BEGINNING, resume="exact")
         await again.send(ROOM.message(0))
         await told.tells(message(0))
@@ -183,7 +183,7 @@ async def test_the_cursor_of_a_control_frame_counts_and_the_ids_since(client: Ru
         await told.tells(*seen)
         await visit.cut()
         again = await service.visit()
-        assert again.place == parse(cursor_of({ROOM: [9, 9]}, subscriptions=4))
+        assert again.resumed == parse(cursor_of({ROOM: [9, 9]}, subscriptions=4))
 
 
 async def test_it_comes_back_with_the_cursor_of_live(client: Run, service: FakeService):
@@ -195,7 +195,7 @@ async def test_it_comes_back_with_the_cursor_of_live(client: Run, service: FakeS
         await visit.control("live", cursor=cursor_of({ROOM: [6, 2]}))
         await told.tells(message(2))
         await visit.cut()
-        assert (await service.visit()).place == parse(cursor_of({ROOM: [6, 2]}))
+        assert (await service.visit()).resumed == parse(cursor_of({ROOM: [6, 2]}))
 
 
 async def test_it_keeps_its_place_through_many_cuts(client: Run, service: FakeService):
@@ -203,7 +203,7 @@ async def test_it_keeps_its_place_through_many_cuts(client: Run, service: FakeSe
         for offset in range(4):
             visit = await service.visit()
             if offset:
-                assert visit.place == parse(cursor_of({ROOM: [offset, 0]}))
+                assert visit.resumed == parse(cursor_of({ROOM: [offset, 0]}))
             await visit.greet(cursor_of({ROOM: [offset, 0]}), resume="exact" if offset else "none")
             await visit.send(ROOM.message(offset))
             await told.tells(*messages(*range(offset + 1)))
@@ -218,7 +218,7 @@ async def test_it_comes_back_after_a_code_that_says_so(client: Run, service: Fak
         await visit.send(ROOM.message(0))
         await visit.close(code, "come again")
         again = await service.visit()
-        assert again.place == parse(cursor_of({ROOM: [1, 0]}))
+        assert again.resumed == parse(cursor_of({ROOM: [1, 0]}))
         await again.greet(cursor_of({ROOM: [1, 0]}), resume="exact")
         await again.send(ROOM.message(1))
         await told.tells(*messages(0, 1))
@@ -235,7 +235,7 @@ async def test_it_stays_away_for_as_long_as_a_service_that_restarts_says(client:
         await visit.close(1012, "the service restarts; come again")
         again = await service.visit()
         assert trio.current_time() - told_at >= 2.9  # its clock is not ours
-        assert again.place == parse(cursor_of({ROOM: [1, 4]}))
+        assert again.resumed == parse(cursor_of({ROOM: [1, 4]}))
 
 
 async def test_it_notices_that_the_other_end_is_gone_without_a_word(client: Run, service: FakeService):
@@ -246,7 +246,7 @@ async def test_it_notices_that_the_other_end_is_gone_without_a_word(client: Run,
         await told.tells(message(0))
         visit.fall_silent()
         again = await service.visit(seconds=120)
-        assert again.place == parse(cursor_of({ROOM: [1, 0]}))
+        assert again.resumed == parse(cursor_of({ROOM: [1, 0]}))
         await again.greet(cursor_of({ROOM: [1, 0]}), resume="exact")
         await again.send(ROOM.message(1))
         await told.tells(*messages(0, 1))
@@ -282,7 +282,7 @@ async def test_a_cursor_of_4_kib_stands_in_the_address(client: Run, service: Fak
     cursor = cursor_of({Chat(f"room{number}"): [number] * 6 for number in range(100)})
     assert 3000 < len(cursor) <= 4096
     async with client(f"--cursor={cursor}"):
-        assert (await service.visit()).place == parse(cursor)
+        assert (await service.visit()).resumed == parse(cursor)
 
 
 # --- nothing twice, nothing passed over in silence
@@ -343,7 +343,7 @@ async def test_after_a_topic_was_made_anew_its_first_messages_are_shown(client: 
         await told.tells(*seen)
         await visit.cut()
         again = await service.visit()
-        assert again.place == parse(f"{BEGINNING}.{anew.id_of(1)}")
+        assert again.resumed == parse(f"{BEGINNING}.{anew.id_of(1)}")
         await again.greet(cursor_of({anew: [2, 0]}), resume="exact")
         await again.send(anew.message(2))
         await told.tells(*seen, message(2))
@@ -371,7 +371,7 @@ async def test_after_a_log_has_lost_its_end_what_is_written_anew_is_shown(client
         await told.tells(*seen)
         await visit.cut()
         again = await service.visit()
-        assert again.place == parse(cursor_of({ROOM: [6, 0]}))
+        assert again.resumed == parse(cursor_of({ROOM: [6, 0]}))
         await again.accept()
         await again.hello(cursor_of({ROOM: [5, 0]}), resume="future")
         await again.send(ROOM.gap(6, 5, "truncated"), ROOM.message(5))
@@ -435,7 +435,7 @@ async def test_what_limits_it_holds_for_every_connection_and_its_beginning_for_t
         await told.tells(message(0))
         await visit.cut()
         again = await service.visit()
-        assert again.place == parse(cursor_of({ROOM: [1, 0]}))
+        assert again.resumed == parse(cursor_of({ROOM: [1, 0]}))
         assert "from" not in again.query  # what the cursor does not name was subscribed to since, and begins there
         assert again.query["until"] == ["-1m"]
         assert again.query["chat"] == ["room1", "room2"]
@@ -448,7 +448,7 @@ async def test_it_says_where_to_begin_again_when_it_was_given_no_cursor(client: 
         await visit.hello(None)  # no broker answered
         await visit.cut()
         again = await service.visit()
-        assert again.place is None
+        assert again.resumed is None
         assert again.query["from"] == ["-15m"]
         await again.greet(BEGINNING)
         await again.send(ROOM.message(0))

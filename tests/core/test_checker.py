@@ -10,7 +10,7 @@ from tests.support.checker import Fault, Journal, Kind, Lane, Ledger, Record, as
 
 LANE = Lane("global", 0, "first")
 OTHER = Lane("global", 1, "first")
-FROM_ZERO = Lane("global", 0, "second")
+RECREATED = Lane("global", 0, "second")
 
 
 def ledger_of(*offsets: int, lane: Lane = LANE, first_number: int = 100) -> Ledger:
@@ -161,12 +161,12 @@ def test_a_gap_told_late_or_about_what_came_is_wrong():
 def test_a_topic_made_anew_excuses_the_old_ones_rest_only_where_it_was_told():
     ledger = ledger_of(0, 1, 2)
     ledger.deleted("global", "first")
-    ledger.produced(FROM_ZERO, 0, Record(1))
+    ledger.produced(RECREATED, 0, Record(1))
     silent, told = journal_of(0), journal_of(0)
     told.told_gap("global", 0, 1, 0, "recreated")
     for journal in (silent, told):
-        journal.owe(FROM_ZERO, 0)
-        journal.received(FROM_ZERO, 0, 1)
+        journal.owe(RECREATED, 0)
+        journal.received(RECREATED, 0, 1)
     assert faults(ledger, silent) == [(Kind.LOST, (1, 2))]
     assert faults(ledger, told) == []
 
@@ -175,14 +175,14 @@ def test_what_was_read_before_a_change_of_topics_was_seen_may_come_again_with_th
     ledger = ledger_of(0, 1)
     ledger.deleted("global", "first")
     for offset in range(4):
-        ledger.produced(FROM_ZERO, offset, Record(offset))
+        ledger.produced(RECREATED, offset, Record(offset))
     journal = journal_of(0, 1)
     journal.received(LANE, 2, 2)  # a record of the new topic, as the old one's
     silent = check(ledger, [journal])
     journal.told_gap("global", 0, 3, 0, "recreated")
-    journal.owe(FROM_ZERO, 0)
+    journal.owe(RECREATED, 0)
     for offset in range(4):
-        journal.received(FROM_ZERO, offset, offset)
+        journal.received(RECREATED, offset, offset)
     assert [fault.kind for fault in silent] == [Kind.INCONSISTENT]
     assert faults(ledger, journal) == []
 
@@ -190,12 +190,12 @@ def test_what_was_read_before_a_change_of_topics_was_seen_may_come_again_with_th
 def test_that_holds_for_a_partition_that_was_empty_in_the_old_topic():
     ledger, journal = Ledger(), Journal("bob")
     ledger.deleted("global", "first")
-    ledger.produced(FROM_ZERO, 0, Record(7))
+    ledger.produced(RECREATED, 0, Record(7))
     journal.owe(LANE, 0)
-    journal.owe(FROM_ZERO, 0)
+    journal.owe(RECREATED, 0)
     journal.received(LANE, 0, 7)
     journal.told_gap("global", 0, 1, 0, "recreated")
-    journal.received(FROM_ZERO, 0, 7)
+    journal.received(RECREATED, 0, 7)
     assert faults(ledger, journal) == []
 
 

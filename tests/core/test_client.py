@@ -17,16 +17,16 @@ ADDRESS = address_of("http://127.0.0.1:8001")
 
 
 @pytest.mark.parametrize(
-    ("url", "place", "prefix"),
+    ("url", "origin", "prefix"),
     [
         ("http://127.0.0.1:8001", "127.0.0.1:8001", ""),
         ("https://chat.example.org/", "chat.example.org", ""),
         ("http://[::1]:8001/behind/a/proxy/", "[::1]:8001", "/behind/a/proxy"),
     ],
 )
-def test_a_url_is_where_the_service_is(url, place, prefix):
+def test_a_url_is_where_the_service_is(url, origin, prefix):
     address = address_of(url)
-    assert (address.place, address.prefix, address.secure) == (place, prefix, url.startswith("https"))
+    assert (address.origin, address.prefix, address.secure) == (origin, prefix, url.startswith("https"))
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8001", "ftp://a", "http://", "http://a:99999", "http://a b", "http://[::1", "http://a/?b"])

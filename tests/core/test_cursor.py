@@ -30,28 +30,28 @@ def test_a_cursor_is_read_back_as_it_was_written(subscriptions: int, positions: 
     cursor = parse(
         text_of(head_of_cursor(cluster_mark("abc"), subscriptions) + topic_entry(TOPIC, TOPIC_ID, positions) + absent_entry("x"))
     )
-    place, absent = cursor.place(TOPIC), cursor.place("x")
+    entry, absent = cursor.entry(TOPIC), cursor.entry("x")
     assert cursor.cluster == cluster_mark("abc")
     assert cursor.subscriptions == subscriptions
-    assert place is not None
+    assert entry is not None
     assert absent is not None
-    assert place.identity == identity_of(TOPIC_ID)
-    assert dict(place.offsets) == {n: position for n, position in enumerate(positions) if position is not None}
-    assert place.unknown == {n for n, position in enumerate(positions) if position is None}
-    assert place.whole
+    assert entry.identity == identity_of(TOPIC_ID)
+    assert dict(entry.offsets) == {n: position for n, position in enumerate(positions) if position is not None}
+    assert entry.unknown == {n for n, position in enumerate(positions) if position is None}
+    assert entry.whole
     assert absent.identity is None
-    assert cursor.place("y") is None
+    assert cursor.entry("y") is None
 
 
 @given(st.integers(0, 5000), st.integers(0, 1 << 60))
 def test_the_id_of_a_message_moves_its_partition_behind_it(partition: int, offset: int) -> None:
     name = MessageIds(TOPIC, TOPIC_ID, partition).of(offset).decode()
-    alone = parse(name).place(TOPIC)
+    alone = parse(name).entry(TOPIC)
     assert alone is not None
     assert dict(alone.offsets) == {partition: offset + 1}
     assert not alone.whole
     base = text_of(head_of_cursor(None, 3) + topic_entry(TOPIC, TOPIC_ID, [7, None]))
-    moved = parse(joined([base, name])).place(TOPIC)
+    moved = parse(joined([base, name])).entry(TOPIC)
     assert moved is not None
     assert dict(moved.offsets) == {0: 7, partition: offset + 1}
     assert moved.unknown == {1} - {partition}
@@ -60,11 +60,11 @@ def test_the_id_of_a_message_moves_its_partition_behind_it(partition: int, offse
 
 def test_the_id_of_a_topic_made_anew_takes_the_place_of_the_old_one() -> None:
     base = text_of(head_of_cursor(None, 0) + topic_entry(TOPIC, TOPIC_ID, [7, 9]))
-    place = parse(f"{base}.{MessageIds(TOPIC, 'embedded', 1).of(4).decode()}").place(TOPIC)
-    assert place is not None
-    assert place.identity == identity_of("embedded")
-    assert dict(place.offsets) == {1: 5}
-    assert place.whole  # so its other partitions begin at 0
+    entry = parse(f"{base}.{MessageIds(TOPIC, 'embedded', 1).of(4).decode()}").entry(TOPIC)
+    assert entry is not None
+    assert entry.identity == identity_of("embedded")
+    assert dict(entry.offsets) == {1: 5}
+    assert entry.whole  # so its other partitions begin at 0
 
 
 def test_an_identity_is_the_same_however_its_base64_is_written() -> None:

@@ -161,9 +161,9 @@ def test_cursors_are_joined_by_dots_or_repeated():
     both = parse(f"{CURSOR}.{ID}")
     assert options(f"cursor={CURSOR}.{ID}").cursor == both
     assert options(f"cursor={CURSOR}&cursor={ID}").cursor == both
-    place = both.place("kafka.chat.global")
-    assert place is not None
-    assert dict(place.offsets) == {0: 5, 1: 10}
+    entry = both.entry("kafka.chat.global")
+    assert entry is not None
+    assert dict(entry.offsets) == {0: 5, 1: 10}
 
 
 def test_the_cursor_of_a_header_takes_the_place_of_those_in_the_address():

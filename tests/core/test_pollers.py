@@ -23,14 +23,14 @@ class FakePoller:
         return len(self.wanted)
 
     def assign(self, assignment: Assignment) -> None:
-        self.wanted[assignment.place] = assignment
+        self.wanted[assignment.partition_name] = assignment
 
     def unassign(self, assignment: Assignment) -> None:
         if self.wants(assignment):
-            del self.wanted[assignment.place]
+            del self.wanted[assignment.partition_name]
 
     def wants(self, assignment: Assignment) -> bool:
-        return self.wanted.get(assignment.place) is assignment
+        return self.wanted.get(assignment.partition_name) is assignment
 
     async def run(self, *, task_status=trio.TASK_STATUS_IGNORED) -> None:
         self.running = True

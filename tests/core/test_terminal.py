@@ -33,7 +33,7 @@ def test_a_message_that_knows_its_time_is_shown_with_it_and_one_of_another_day_w
 
 
 def test_a_message_may_say_where_it_is():
-    assert message_line(message("a", partition=2, offset=41), now=NOW, colours=False, places=True) == "03:04:05 room1/2@41 ann: a"
+    assert message_line(message("a", partition=2, offset=41), now=NOW, colours=False, with_offsets=True) == "03:04:05 room1/2@41 ann: a"
 
 
 def test_colours_are_only_added():

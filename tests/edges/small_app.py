@@ -43,17 +43,17 @@ class HeardTelemetry(Telemetry):
 
 
 @dataclass
-class Place:
+class PartitionName:
     """An admission."""
 
     username: str
     service: SmallService
 
     def __enter__(self) -> None:
-        self.service.places += 1
+        self.service.names += 1
 
     def __exit__(self, *exc_info: object) -> None:
-        self.service.places -= 1
+        self.service.names -= 1
         self.service.changed()
 
 
@@ -75,7 +75,7 @@ class SmallService:
     settings: Settings
     session: Session = receive_until_gone
     telemetry: HeardTelemetry = field(default_factory=HeardTelemetry)
-    places: int = 0
+    names: int = 0
     sinks: list[Sink] = field(default_factory=list)
     said: list[str | bytes] = field(default_factory=list)
     disconnects: list[int] = field(default_factory=list)
@@ -83,13 +83,13 @@ class SmallService:
     crash: trio.Event = field(default_factory=trio.Event)
     _news: trio.Event = field(default_factory=trio.Event)
 
-    def admit(self, username: str) -> Place:
-        return Place(username, self)
+    def admit(self, username: str) -> PartitionName:
+        return PartitionName(username, self)
 
     def watch_shutdown(self, wait: Callable[[], Awaitable[None]]) -> None:
         self.waits.append(wait)
 
-    async def run_session(self, admission: Place, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
+    async def run_session(self, admission: PartitionName, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
         await self.session(self, accept, inbox)
 
     def has(self, sink: Sink) -> None:
@@ -110,7 +110,7 @@ class SmallService:
 
     async def empty(self, *, seconds: float = 10) -> None:
         """Wait until no session is left."""
-        await self.until(lambda: self.places == 0, seconds=seconds)
+        await self.until(lambda: self.names == 0, seconds=seconds)
 
     async def sink(self) -> Sink:
         """Wait until there is one more sink, and return it."""

@@ -206,7 +206,7 @@ async def test_over_http2_a_stream_that_is_reset_leaves_the_others_alone():
         assert client.status == {1: "200", 3: "200"}
         client.wire.reset_stream(1)
         await client.send()
-        await served.service.until(lambda: served.service.places == 1)
+        await served.service.until(lambda: served.service.names == 1)
         assert served.service.disconnects == [1005]
         second.offer(b"data: 2\n\n")
         assert await second.flush()
@@ -224,7 +224,7 @@ async def test_over_http2_a_stream_that_is_not_read_ends_alone_and_with_its_end_
         stuck.offer(b"data: " + b"x" * 200_000 + b"\n\n")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stuck.flush)
-            await served.service.until(lambda: served.service.places == 1)
+            await served.service.until(lambda: served.service.names == 1)
         assert served.service.telemetry.aborted == ["write_seconds"]
         assert stuck.owed == 0
         live.offer(b"data: 1\n\n")

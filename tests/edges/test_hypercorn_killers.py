@@ -129,7 +129,7 @@ async def test_random_frames_end_their_own_connection_at_most():
                     await client.send(dice.randbytes(dice.randrange(1, 500)))
                     if dice.random() < 0.5:
                         client.reset()
-            await served.service.until(lambda: served.service.places == 1)
+            await served.service.until(lambda: served.service.names == 1)
             served.service.sinks[1:] = []
 
         await assert_canary_is_well(served, stranger)

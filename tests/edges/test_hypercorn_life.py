@@ -88,7 +88,7 @@ async def test_a_service_that_breaks_ends_the_server_with_an_error():
                 service.crash.set()
                 await client.wait_ended()
                 await trio.sleep(2)
-    assert service.places == 0
+    assert service.names == 0
 
 
 async def test_a_service_that_cannot_be_opened_ends_the_server_with_an_error():

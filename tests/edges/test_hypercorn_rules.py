@@ -205,7 +205,7 @@ async def test_a_bug_behind_an_admission_gives_the_place_back():
         await client.send(handshake_request("/broken"))
         assert (await client.read_response()).status == 500
         await client.wait_ended()
-        assert served.service.places == 0
+        assert served.service.names == 0
 
 
 async def test_no_ping_comes_behind_a_close_frame():

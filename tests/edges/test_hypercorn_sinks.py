@@ -167,7 +167,7 @@ async def test_after_many_clients_nothing_is_left_of_them():
                         await (await served.service.sink()).close(1000, "")
 
         async with open_raw(served.url, PATH):
-            await served.service.until(lambda: served.service.places == 1)
+            await served.service.until(lambda: served.service.names == 1)
         await served.service.empty()
         await trio.sleep(1)
         before = left()

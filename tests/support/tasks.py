@@ -35,7 +35,7 @@ def _shown(task: trio.lowlevel.Task, indent: str) -> Iterator[str]:
     yield f"{indent}{task.name}"
     frames = task.iter_await_frames() if isinstance(cast("object", task.coro), Coroutine) else ()
     places = [f"{indent}    {frame.f_code.co_filename}:{line} {frame.f_code.co_name}" for frame, line in frames]
-    yield from [place for place in places if f"{os.sep}trio{os.sep}_core{os.sep}" not in place][-6:]
+    yield from [entry for entry in places if f"{os.sep}trio{os.sep}_core{os.sep}" not in entry][-6:]
     for nursery in task.child_nurseries:
         for child in nursery.child_tasks:
             yield from _shown(child, indent + "  ")

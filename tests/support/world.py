@@ -478,10 +478,10 @@ class World:
     def _told(self, hello: Meta, lane: Lane) -> int:
         """Return where a client begins that comes without a cursor, as `hello` has it."""
         assert hello.cursor is not None
-        place = read_cursor(hello.cursor)[1].get(sha256(self._names.topic(lane.chat).encode()).digest()[:4])
-        if place is None or lane.partition >= len(place.offsets) or (lane.topic and place.topic != lane.topic):
+        entry = read_cursor(hello.cursor)[1].get(sha256(self._names.topic(lane.chat).encode()).digest()[:4])
+        if entry is None or lane.partition >= len(entry.offsets) or (lane.topic and entry.topic != lane.topic):
             return 0
-        offset = place.offsets[lane.partition]
+        offset = entry.offsets[lane.partition]
         assert offset is not None, hello
         return offset
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...chat.cursor import TopicPlace, identity_of
+from ...chat.cursor import TopicOffsets, identity_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,12 +62,12 @@ class Resumed:
     """After what a client has had.
 
     Attributes:
-        place: where its cursor stands in the topic.
+        entry: where its cursor stands in the topic.
         otherwise: how a partition begins that the cursor does not stand for.
         not_before: where the client subscribed anew since that cursor; None where it did not.
     """
 
-    place: TopicPlace
+    entry: TopicOffsets
     otherwise: Start
     not_before: AtOffsets | None = None
 
@@ -76,19 +76,19 @@ class Resumed:
 
         A topic that was absent then, or is another one now, begins at 0, and so does a partition that was added since.
         """
-        place = self.place
+        entry = self.entry
         least = 0 if self.not_before is None else self.not_before.offset(key)
-        if place.identity != identity_of(key.topic_id):
+        if entry.identity != identity_of(key.topic_id):
             return least
-        if key.partition in place.unknown or (not place.whole and key.partition not in place.offsets):
+        if key.partition in entry.unknown or (not entry.whole and key.partition not in entry.offsets):
             return None
-        return max(least, place.offsets.get(key.partition, 0))
+        return max(least, entry.offsets.get(key.partition, 0))
 
     def recreated(self, key: PartitionKey) -> int | None:
         """Return the offset that is due of a partition whose topic is another one now; None where that is not so."""
-        if self.not_before is not None or self.place.identity in (None, identity_of(key.topic_id)):
+        if self.not_before is not None or self.entry.identity in (None, identity_of(key.topic_id)):
             return None
-        return self.place.offsets.get(key.partition)
+        return self.entry.offsets.get(key.partition)
 
 
 Start = Latest | Earliest | Rewind | Since | AtOffsets | Resumed

@@ -26,7 +26,7 @@ from .reader import HistoryReader, LogSource
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ...chat.cursor import Cursor as ChatCursor
+    from ...chat.cursor import ResumeCursor
     from ...chat.partition_key import PartitionKey
     from ...telemetry.metrics import Telemetry
     from ..log.memory import Memory
@@ -67,7 +67,7 @@ class PageQuery:
     """
 
     chat: str
-    cursor: ChatCursor | None = None
+    cursor: ResumeCursor | None = None
     start: Latest | Earliest | Since | None = None
     rewind: int = 0
     until_ms: int | None = None

@@ -13,7 +13,7 @@ from ..session.session import Session
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ...chat.cursor import Cursor as ChatCursor
+    from ...chat.cursor import ResumeCursor
     from ...chat.loss_cause import LossCause
     from ...chat.names import ChatNames
     from ...chat.partition_key import PartitionKey
@@ -42,7 +42,7 @@ class HistoryReader(Session):
         self,
         chat: str,
         begin: Start,
-        cursor: ChatCursor | None,
+        cursor: ResumeCursor | None,
         names: ChatNames,
         *,
         page_reads: PageReads,
@@ -71,10 +71,10 @@ class HistoryReader(Session):
 
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:
         """See `Session.start`."""
-        place = None if self._cursor is None else self._cursor.place(topic)
-        if place is None:
+        entry = None if self._cursor is None else self._cursor.entry(topic)
+        if entry is None:
             return self._begin
-        self.resumed = Resumed(place, self._begin)
+        self.resumed = Resumed(entry, self._begin)
         return self.resumed
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:

@@ -67,7 +67,7 @@ class PageReads:
         self._telemetry = telemetry
         self._reads: dict[tuple[PartitionKey, int], PageRead] = {}
         self._queue: deque[PageRead] = deque()
-        self._places = trio.Semaphore(0)
+        self._queued = trio.Semaphore(0)
         self._unanswered: list[PageRead] = []
 
     @property
@@ -120,7 +120,7 @@ class PageReads:
     async def run_reader(self) -> None:
         """Read page after page, until cancelled; as many of these run as pages are read at a time."""
         while True:
-            await self._places.acquire()
+            await self._queued.acquire()
             read = self._queue.popleft()
             if read.waiting and await self._finish(read):
                 self._forget(read)
@@ -175,7 +175,7 @@ class PageReads:
 
     def _add(self, read: PageRead) -> None:
         self._queue.append(read)
-        self._places.release()
+        self._queued.release()
 
     def _forget(self, read: PageRead) -> None:
         if self._reads.get(read.key) is read:

@@ -12,13 +12,13 @@ from ..ports import Disconnect
 from .notices import OpRefused, parse_op
 
 if TYPE_CHECKING:
-    from ...chat.cursor import Cursor
+    from ...chat.cursor import ResumeCursor
     from ..ports import Inbox, Sink
 
 FIRST_FRAME_SECONDS = 10.0
 
 
-async def receive_cursor(sink: Sink, inbox: Inbox) -> Cursor | None:
+async def receive_cursor(sink: Sink, inbox: Inbox) -> ResumeCursor | None:
     """Return the cursor that comes as the first frame; None where it does not, and the connection is closed."""
     with trio.move_on_after(FIRST_FRAME_SECONDS) as waited:
         said = await inbox.receive()

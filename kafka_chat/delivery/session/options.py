@@ -9,7 +9,7 @@ from ..audience.starts import LATEST, Earliest, Latest, Since
 from ..records.formats import Format
 
 if TYPE_CHECKING:
-    from ...chat.cursor import Cursor
+    from ...chat.cursor import ResumeCursor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class SessionOptions:
 
     format: Format = Format.PLAIN
     chats: tuple[str, ...] = ()
-    cursor: Cursor | None = None
+    cursor: ResumeCursor | None = None
     cursor_in_frame: bool = False
     start: Latest | Earliest | Since = LATEST
     rewind: int = 0

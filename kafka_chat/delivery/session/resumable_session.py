@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from ...chat.cursor import Cursor as ChatCursor
+    from ...chat.cursor import ResumeCursor
     from ...chat.partition_key import PartitionKey
     from ...telemetry.metrics import Telemetry
     from ..audience.starts import Start
@@ -137,12 +137,12 @@ class ResumableSession(Session):
         subscribed = None if change is None or change.offset < 0 else AtOffsets(change.topic_id, change.starts)
         if cursor is None:
             return begin
-        place = cursor.place(topic)
-        if place is None:
+        entry = cursor.entry(topic)
+        if entry is None:
             return subscribed if subscribed is not None and begin == LATEST and cursor.whole else begin
         if subscribed is not None and change is not None and not self.only and 0 < cursor.subscriptions <= change.offset:
-            return Resumed(place, subscribed, not_before=subscribed)  # anew, since that cursor; one of a page of history never says when
-        return Resumed(place, begin)
+            return Resumed(entry, subscribed, not_before=subscribed)  # anew, since that cursor; one of a page of history never says when
+        return Resumed(entry, begin)
 
     def follow(self, log: PartitionLog, position: int, *, afresh: bool = False) -> None:
         """See `Session.follow`."""
@@ -320,7 +320,7 @@ class ResumableSession(Session):
 
     # Inside
 
-    def _cursor_of_this_cluster(self) -> ChatCursor | None:
+    def _cursor_of_this_cluster(self) -> ResumeCursor | None:
         cursor = self.options.cursor
         return cursor if cursor is not None and cursor.is_of(self._context.cluster()) else None
 
