@@ -155,7 +155,7 @@ class Service:
         self._audience = audience
         self._memory = memory
         self._page_reads = page_reads
-        self._here: set[LiveSocket] = set()
+        self._live: set[LiveSocket] = set()
         self._departure = trio.Event()
         self._shutdown: Callable[[], Awaitable[None]] | None = None
         self._shutdown_known = trio.Event()
@@ -201,9 +201,9 @@ class Service:
             if options.cursor is not None and options.cursor.cluster in (None, self._cluster):
                 with suppress(TopicGone):  # made anew: nobody knows more than we
                     await self._subscription_log.passed(options.cursor.subscriptions - 1)
-        with self._present(session), self._audience.joined(session, known=self._subscription_log.ready):
+        with self._drainable(session), self._audience.joined(session, known=self._subscription_log.ready):
             await self._audience.wait_started(session, seconds=max(0.0, started_by - trio.current_time()))
-            await self._attend(session, accept=accept, inbox=inbox, peer=peer)
+            await self._serve(session, accept=accept, inbox=inbox, peer=peer)
 
     def _session(self, admission: Admission, options: SessionOptions) -> Session:
         common: dict[str, Any] = {"page_reads": self._page_reads, "memory": self._memory, "telemetry": self.telemetry}
@@ -225,21 +225,21 @@ class Service:
             peer: its address, for the operator.
         """
         dialogue = Dialogue(answering, session_id=token_hex(4), username=admission.username, telemetry=self.telemetry)
-        with self._present(dialogue):
-            await self._attend(dialogue, accept=accept, inbox=inbox, peer=peer)
+        with self._drainable(dialogue):
+            await self._serve(dialogue, accept=accept, inbox=inbox, peer=peer)
 
     @contextmanager
-    def _present(self, live: LiveSocket) -> Iterator[None]:
+    def _drainable(self, live: LiveSocket) -> Iterator[None]:
         """Let `drain` end `live`, and wait for it, for as long as the block lasts."""
-        self._here.add(live)
+        self._live.add(live)
         try:
             yield
         finally:
-            self._here.remove(live)
+            self._live.remove(live)
             self._departure.set()
             self._departure = trio.Event()
 
-    async def _attend(self, live: LiveSocket, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
+    async def _serve(self, live: LiveSocket, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
         """Accept a client, and run what serves it to its end."""
         sink = await accept()
         self.telemetry.session_opened(session_id=live.session_id, username=live.username, peer=peer)
@@ -283,12 +283,12 @@ class Service:
         """Close every WebSocket with 1012; abort those that are still there after `server.drain_seconds`."""
         self.draining = True
         self.history.drain()
-        for live in tuple(self._here):
+        for live in tuple(self._live):
             live.end(RESTART)
         with trio.move_on_after(self.settings.server.drain_seconds):
-            while self._here:
+            while self._live:
                 await self._departure.wait()
-        for live in tuple(self._here):
+        for live in tuple(self._live):
             live.abort()
 
     async def run_until_read(self) -> None:

@@ -127,8 +127,8 @@ class _Supervisor:
             self.workers.discard(worker)
             if worker.serving.is_set():
                 self.telemetry.worker_stopped_serving()
-        if worker.told_to_end:
-            if not worker.ended_as_told:
+        if worker.terminating:
+            if not worker.ended_cleanly:
                 self._exit_code = self._exit_code or FAILED
             self.telemetry.worker_ended(number=worker.number, pid=worker.pid, reason=worker.reason, seconds=worker.seconds)
 
@@ -146,7 +146,7 @@ class _Supervisor:
 
         async with trio.open_nursery() as asking:
             for worker in self.workers:
-                if worker.serving.is_set() and not worker.told_to_end:  # its successor has the same number
+                if worker.serving.is_set() and not worker.terminating:  # its successor has the same number
                     asking.start_soon(ask, worker)
         return exposition({**dict(sorted(found.items())), "supervisor": self.telemetry.families()}).decode()
 

@@ -36,7 +36,7 @@ class WorkerProcess:
         serving: set once it serves.
         ended: set once it is no more.
         code: then its exit code; negative: the signal that ended it.
-        told_to_end: whether `terminate` was called.
+        terminating: whether `terminate` was called.
     """
 
     def __init__(self, number: int, settings: Settings, *, command: Sequence[str]) -> None:
@@ -48,7 +48,7 @@ class WorkerProcess:
         self._settings = settings
         self._command = command
         self._process: trio.Process | None = None
-        self._told = trio.Event()
+        self._terminating = trio.Event()
         self._began = trio.current_time()
         self._ended_at = self._began
         self._problem: str | None = None
@@ -91,7 +91,7 @@ class WorkerProcess:
 
     async def _be_with(self, process: trio.Process, channel: WorkerChannel, metrics_of_all: Callable[[], Awaitable[str]]) -> None:
         self._process, self.pid = process, process.pid
-        if self._told.is_set():
+        if self._terminating.is_set():
             process.terminate()
         try:
             async with trio.open_nursery() as tasks:
@@ -107,8 +107,8 @@ class WorkerProcess:
 
     def terminate(self) -> None:
         """Tell it to drain and to end (SIGTERM); it is killed if it does not."""
-        if not self._told.is_set():
-            self._told.set()
+        if not self._terminating.is_set():
+            self._terminating.set()
             if self._process is not None:
                 self._process.terminate()
 
@@ -118,9 +118,9 @@ class WorkerProcess:
             self._process.kill()
 
     @property
-    def told_to_end(self) -> bool:
+    def terminating(self) -> bool:
         """Whether `terminate` was called."""
-        return self._told.is_set()
+        return self._terminating.is_set()
 
     @property
     def seconds(self) -> float:
@@ -128,9 +128,9 @@ class WorkerProcess:
         return (self._ended_at if self.ended.is_set() else trio.current_time()) - self._began
 
     @property
-    def ended_as_told(self) -> bool:
+    def ended_cleanly(self) -> bool:
         """Whether it drained when it was told to. Who has not come to serve had nobody to drain."""
-        return self.told_to_end and (self.code == 0 or not self.serving.is_set())
+        return self.terminating and (self.code == 0 or not self.serving.is_set())
 
     @property
     def reason(self) -> str:
@@ -178,7 +178,7 @@ class WorkerProcess:
             await channel.send(TellMetrics())
 
     async def _end_in_time(self, process: trio.Process) -> None:
-        await self._told.wait()
+        await self._terminating.wait()
         await trio.sleep(self._settings.server.drain_seconds + END_SECONDS)
         process.kill()
 

@@ -165,13 +165,13 @@ class PageReads:
             except PositionLost as lost:
                 if lost.first_left > position:
                     raise
-                log.low = lost.first_left  # only the grid's line is gone, not what was asked for
+                log.first_left = lost.first_left  # only the grid's line is gone, not what was asked for
                 continue
             self._telemetry.page_read(topic=log.key.topic, partition=log.key.partition, size=page.size)
             log.keep_page(page)
             if page.next > position:
                 return page
-            log.coarse = True
+            log.large_records = True
 
     def _add(self, read: PageRead) -> None:
         self._queue.append(read)

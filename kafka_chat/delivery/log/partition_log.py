@@ -42,20 +42,31 @@ class PartitionLog:
         offered: up to where the fan-out has offered the head to the followers.
         followers: the cursors in it, by what they are shown; kept by the `Audience`.
         closed: nobody follows it any more; it keeps nothing.
-        low: below it nothing is left, as far as is known.
-        coarse: its records are so large that a page from the grid's line on falls short of the position in it.
+        first_left: below it nothing is left, as far as is known.
+        large_records: its records are so large that a page from the grid's line on falls short of the position in it.
     """
 
     __slots__ = (
-        "_batches", "_firsts", "_gone", "_memory", "_pages", "closed", "coarse", "followers", "head", "key", "low", "offered",
+        "_batches",
+        "_firsts",
+        "_gone",
+        "_memory",
+        "_pages",
+        "closed",
+        "first_left",
+        "followers",
+        "head",
+        "key",
+        "large_records",
+        "offered",
     )  # fmt: skip
 
     def __init__(self, key: PartitionKey, start: int, memory: Memory) -> None:
         self.key = key
         self.head = start
         self.offered = start
-        self.low = 0
-        self.coarse = False
+        self.first_left = 0
+        self.large_records = False
         self.closed = False
         self.followers: dict[View, dict[LogCursor, None]] = {}
         self._memory = memory
@@ -129,7 +140,7 @@ class PartitionLog:
     def page_range(self, position: int) -> tuple[int, int]:
         """Return the range `[first, until)` of the page that has `position`, below the head as it is now."""
         line = position - position % PAGE_OFFSETS
-        return (position if self.coarse else max(line, min(self.low, position))), min(line + PAGE_OFFSETS, self.head)
+        return (position if self.large_records else max(line, min(self.first_left, position))), min(line + PAGE_OFFSETS, self.head)
 
     def keep_page(self, page: Batch) -> None:
         """Keep a page that was read, in place of those that it covers; a log that was closed meanwhile keeps nothing."""

@@ -45,25 +45,25 @@ class Dialogue(LiveSocket):
     was not answered may have been done or not.
     """
 
-    __slots__ = ("_answer", "_asked", "_change", "_gone", "_waiting_bytes")
+    __slots__ = ("_answer", "_change", "_gone", "_ops", "_waiting_bytes")
 
     def __init__(self, answering: Answering, *, session_id: str, username: str, telemetry: Telemetry) -> None:
         super().__init__(session_id=session_id, username=username, telemetry=telemetry)
         self._answer = answering.answer
-        self._asked: deque[tuple[int, Callable[[], Awaitable[bytes]]]] = deque()
+        self._ops: deque[tuple[int, Callable[[], Awaitable[bytes]]]] = deque()
         self._waiting_bytes = 0
         self._change = trio.Event()
         self._gone = False  # it reads no more answers
         if answering.opening is not None:
-            self._asked.append((0, answering.opening))
+            self._ops.append((0, answering.opening))
 
     async def _serve(self, nursery: trio.Nursery) -> None:
         while True:
-            while not self._asked:
+            while not self._ops:
                 await self._change.wait()
-            size, ask = self._asked[0]
+            size, ask = self._ops[0]
             await self._say(await ask())
-            self._asked.popleft()
+            self._ops.popleft()
             self._waiting_bytes -= size
             self._changed()
 
@@ -77,7 +77,7 @@ class Dialogue(LiveSocket):
 
     async def _hear(self, nursery: trio.Nursery, said: str | bytes) -> None:
         size = len(said) + MESSAGE_BYTES
-        self._asked.append((size, partial(self._answer, said)))
+        self._ops.append((size, partial(self._answer, said)))
         self._waiting_bytes += size
         self._changed()
         while self._waiting_bytes > WAITING_BYTES:
@@ -87,7 +87,7 @@ class Dialogue(LiveSocket):
         code = await super()._receive(nursery, inbox)
         self._gone = True
         with trio.move_on_after(LAST_SECONDS):
-            while self._asked:
+            while self._ops:
                 await self._change.wait()
         return code
 

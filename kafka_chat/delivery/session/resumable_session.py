@@ -73,13 +73,13 @@ class ResumableSession(Session):
     """
 
     __slots__ = (
-        "_asked",
-        "_beyond",
         "_caught_up",
         "_context",
+        "_ends_before",
         "_live",
-        "_mine",
         "_notices",
+        "_ops",
+        "_own_chats",
         "_resume",
         "_rewinds",
         "_said_hello",
@@ -124,9 +124,9 @@ class ResumableSession(Session):
         self._live = False
         self._resume = "none" if self._cursor_of_this_cluster() is None else "exact"
         self._rewinds: dict[PartitionKey, tuple[PartitionLog, int]] = {}
-        self._beyond: dict[PartitionKey, int] = {}  # partition -> the last stable offset, where that lies before our position
-        self._asked: list[str | bytes] = []  # while there are any, a task answers them
-        self._mine: list[str] = []  # chats of the op that is being done
+        self._ends_before: dict[PartitionKey, int] = {}  # partition -> the last stable offset, where that lies before our position
+        self._ops: list[str | bytes] = []  # while there are any, a task answers them
+        self._own_chats: list[str] = []  # chats of the op that is being done
 
     # What the Audience asks and tells.
 
@@ -163,13 +163,13 @@ class ResumableSession(Session):
 
     def on_subscribed(self, change: SubscriptionChange) -> None:
         """See `Session.on_subscribed`."""
-        if change.chat not in self._mine:
+        if change.chat not in self._own_chats:
             exists = bool(change.topic_id) or self._context.audience.exists(change.chat)
             self._add_notice(Subscribed(chat=change.chat, exists=exists, positions=dict(change.starts)))
 
     def on_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
         """See `Session.on_unsubscribed`."""
-        if chat not in self._mine:
+        if chat not in self._own_chats:
             self._add_notice(Unsubscribed(chat=chat, exists=self._context.audience.exists(chat), positions=dict(positions)))
 
     def end(self, close: Close) -> None:
@@ -183,11 +183,11 @@ class ResumableSession(Session):
     async def _hear(self, nursery: trio.Nursery, said: str | bytes) -> None:
         if self.view.format is not Format.V1:
             await super()._hear(nursery, said)
-        elif len(self._asked) >= OPS_WAITING:
+        elif len(self._ops) >= OPS_WAITING:
             self.end(Close(code=1008, reason=f"over {OPS_WAITING} ops wait for their answers"))
         else:
-            self._asked.append(said)
-            if len(self._asked) == 1:
+            self._ops.append(said)
+            if len(self._ops) == 1:
                 nursery.start_soon(self._answer_ops)
 
     async def _serve(self, nursery: trio.Nursery) -> None:
@@ -228,9 +228,9 @@ class ResumableSession(Session):
     def _go_back(self, beyond: Sequence[LogCursor]) -> None:
         """Move cursors to the last stable offset, once a broker has told that it lies before them."""
         for cursor in beyond:
-            told = self._beyond.pop(cursor.log.key, None)
+            told = self._ends_before.pop(cursor.log.key, None)
             if told is None:
-                self._context.offsets.ask(cursor.log.key, LATEST_TIMESTAMP, partial(self._beyond.__setitem__, cursor.log.key))
+                self._context.offsets.ask(cursor.log.key, LATEST_TIMESTAMP, partial(self._ends_before.__setitem__, cursor.log.key))
             elif told < cursor.position:
                 self.on_gap(cursor.log.key, cursor.position, told, LossCause.TRUNCATED)
                 cursor.position = told
@@ -275,10 +275,10 @@ class ResumableSession(Session):
             self._add_notice(Heartbeat(cursor=self._cursor()))
 
     async def _answer_ops(self) -> None:
-        while self._asked:
-            for notice in await self._answers(self._asked[0]):
+        while self._ops:
+            for notice in await self._answers(self._ops[0]):
                 self._add_notice(notice)
-            del self._asked[0]
+            del self._ops[0]
 
     async def _answers(self, said: str | bytes) -> Sequence[Answer]:
         try:
@@ -290,7 +290,7 @@ class ResumableSession(Session):
         except (RequestError, BrokerError) as error:
             return [_failed(error, op.re)]
         finally:
-            self._mine = []
+            self._own_chats = []
 
     async def _do(self, op: Op) -> Sequence[Answer]:
         context = self._context
@@ -298,7 +298,7 @@ class ResumableSession(Session):
             case "ping":
                 return [Pong(re=op.re)]
             case "subscribe" | "unsubscribe":
-                chats = self._mine = [context.names.parse(chat, field="chat") for chat in op.named]
+                chats = self._own_chats = [context.names.parse(chat, field="chat") for chat in op.named]
                 before = {chat: context.audience.positions(self, chat) for chat in chats}
                 if op.op == "subscribe":
                     followed = await context.subscriptions.subscribe(self.username, chats)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..ports import SubscriptionChange
 
 ROUND_BYTES = 64 * 1024  # of each partition in turn, so that one chat's history does not starve another's live end
-HAD_PARTITIONS = 1000  # left ones whose position is remembered, in case they are followed again
+LEFT_PARTITIONS = 1000  # left ones whose position is remembered, in case they are followed again
 
 
 class Session(LiveSocket):
@@ -43,7 +43,7 @@ class Session(LiveSocket):
         only: the chats that it follows, subscribed or not; none: those of its user.
     """
 
-    __slots__ = ("_awake", "_had", "_memory", "_page_reads", "cursors", "parked")
+    __slots__ = ("_awake", "_left_positions", "_memory", "_page_reads", "cursors", "parked")
 
     view: View = PLAIN
     only: Sequence[str] = ()
@@ -53,7 +53,7 @@ class Session(LiveSocket):
         super().__init__(session_id=session_id, username=username, telemetry=telemetry)
         self.cursors: dict[PartitionKey, LogCursor] = {}
         self.parked = False
-        self._had: dict[PartitionKey, int] = {}
+        self._left_positions: dict[PartitionKey, int] = {}
         self._page_reads = page_reads
         self._memory = memory
         self._awake = trio.Event()
@@ -62,8 +62,8 @@ class Session(LiveSocket):
 
     def follow(self, log: PartitionLog, position: int, *, afresh: bool = False) -> None:
         """Deliver `log` from `position` on, but nothing that this connection has had, unless the offsets began `afresh`."""
-        had = self._had.pop(log.key, 0)
-        cursor = LogCursor(self, log, position if afresh else max(position, had))
+        left_at = self._left_positions.pop(log.key, 0)
+        cursor = LogCursor(self, log, position if afresh else max(position, left_at))
         self.cursors[log.key] = cursor
         log.followers.setdefault(self.view, {})[cursor] = None
         self.wake()
@@ -79,9 +79,9 @@ class Session(LiveSocket):
             del log.followers[self.view]
         if cursor.page is not None:
             cursor.page.leave(self.wake)
-        self._had[log.key] = cursor.position
-        if len(self._had) > HAD_PARTITIONS:
-            del self._had[next(iter(self._had))]
+        self._left_positions[log.key] = cursor.position
+        if len(self._left_positions) > LEFT_PARTITIONS:
+            del self._left_positions[next(iter(self._left_positions))]
 
     def wake(self) -> None:
         """Look at the cursors again; until then nothing is offered."""

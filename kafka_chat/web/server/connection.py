@@ -48,7 +48,7 @@ PIECES = 64  # of what is owed, written by one system call; far below IOV_MAX
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s; what the kernel holds for a stuck client is dropped, too
 
 
-class DirectWay(Protocol):
+class DirectWriter(Protocol):
     """Who writes offers to the socket itself, as long as nothing is owed.
 
     Attributes:
@@ -78,7 +78,7 @@ class ChatTCPServer(TCPServer):
         self._socket: trio.socket.SocketType = stream.transport_stream.socket if self._tls else cast("trio.SocketStream", stream).socket
         self.peer = _peer(self._socket)
         self._scope = trio.CancelScope()
-        self._way: DirectWay | None = None
+        self._direct_writer: DirectWriter | None = None
         self._taking = False  # offers; from the accept to the first sign of the end
         self._ending = False
         self._gone = False
@@ -120,7 +120,7 @@ class ChatTCPServer(TCPServer):
         Else it waits for a collection of cyclic garbage that looks at everything, which has to be seldom: with 5,000 clients
         it holds up the loop for half a second.
         """
-        self._way = None
+        self._direct_writer = None
         self.state.clear()
         for name in ("protocol", "_task_group", "stream"):  # not all are there where it ended before it began
             self.__dict__.pop(name, None)
@@ -211,21 +211,21 @@ class ChatTCPServer(TCPServer):
         """Whether offers are taken."""
         return self._taking
 
-    def start_taking(self, way: DirectWay) -> None:
+    def start_taking(self, writer: DirectWriter) -> None:
         """Take offers, unless the end has begun.
 
         Args:
-            way: is told from now on whether it may write to the socket itself.
+            writer: is told from now on whether it may write to the socket itself.
         """
-        self._way = way
+        self._direct_writer = writer
         self._taking = not (self._ending or self._gone)
-        self._show_way()
+        self._update_direct()
 
     def stop_taking(self) -> None:
         """Take no more offers, and ping no more: a close frame is about to be appended, or the end has begun."""
         self._taking = False
         self._pinged = False
-        self._show_way()
+        self._update_direct()
 
     def offer(self, frames: bytes | memoryview) -> bool:
         """See `Sink.offer`."""
@@ -237,7 +237,7 @@ class ChatTCPServer(TCPServer):
             self._moved_at = trio.current_time()
         self._owed.append(data)
         self._owed_bytes += len(data)
-        self._show_way()
+        self._update_direct()
 
     def write(self, data: bytes | memoryview) -> bool:
         """Owe `data`, and write of what is owed what the socket takes at once.
@@ -318,9 +318,9 @@ class ChatTCPServer(TCPServer):
         self.owe(data)
         return self._push()
 
-    def _show_way(self) -> None:
-        if self._way is not None:
-            self._way.direct = self._taking and not self._owed and not self._tls
+    def _update_direct(self) -> None:
+        if self._direct_writer is not None:
+            self._direct_writer.direct = self._taking and not self._owed and not self._tls
 
     def _push(self) -> bool:
         """Write of what is owed what the socket takes at once; returns whether that was all."""
@@ -350,7 +350,7 @@ class ChatTCPServer(TCPServer):
         if sent:
             self._owed[0] = memoryview(self._owed[0])[sent:]
         else:
-            self._show_way()
+            self._update_direct()
 
     def _lost(self) -> None:
         """The client is gone, as a write has shown; the read loop finds out by itself and tells hypercorn."""

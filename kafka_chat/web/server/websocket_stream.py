@@ -115,13 +115,13 @@ class ChatWSStream(WSStream):
                     await self._send_wsproto_event(event.response())
                 await self.send(StreamClosed(stream_id=self.stream_id))
                 return
-            if not (isinstance(event, Message) and event.message_finished) and self._babbles():
+            if not (isinstance(event, Message) and event.message_finished) and self._has_too_many_idle_frames():
                 await self._fail(CloseReason.POLICY_VIOLATION, f"more than {IDLE_FRAMES} control frames or fragments in {IDLE_SECONDS:g} s")
                 return
             if count % EVENTS_A_TURN == 0:
                 await trio.lowlevel.checkpoint()
 
-    def _babbles(self) -> bool:
+    def _has_too_many_idle_frames(self) -> bool:
         """Count a frame that says nothing; returns whether there are too many."""
         now = trio.current_time()
         if now - self._counted_since >= IDLE_SECONDS:
