@@ -19,9 +19,9 @@ from confluent_kafka import KafkaError
 
 from ..chat.loss_cause import LossCause
 from ..chat.partition_key import PartitionKey
-from ..delivery.audience.starts import BEYOND_SECONDS
 from ..errors import BrokerError
 from ..nursery import open_tasks
+from .partition_repair import PartitionRepair
 from .poller import Assignment, Poller, Round
 from .poller_pool import Pollers
 
@@ -42,7 +42,6 @@ AGAIN_SECONDS = 0.05  # how soon a new request is looked up again that the watch
 TOPICS_A_LOOK = 500  # describing so many takes 13 ms; where more are followed they take turns
 LEADER_SECONDS = 1.0  # how long a topic that was made a moment ago may lack leaders before it is opened without them
 ABSENT_SECONDS = 1.0  # how far two listings that lack a topic are apart before it is taken for absent
-STALL_SECONDS = 10.0  # how long a partition that has more may bring nothing before it is assigned anew
 UNANSWERED_SECONDS = 15.0  # how long topics may be without an answer while other brokers give theirs; one is given up after 9
 STUCK_SECONDS = 5.0  # how long the thread may take for a round
 
@@ -112,13 +111,13 @@ class KafkaTail:
         self._absent_seconds = 0.0 if embedded else ABSENT_SECONDS
         poller = partial(Poller, config, deliver=self._deliver, trouble=self._trouble, message_bytes=limits.message_bytes)
         self._poller = Pollers(poller, most=consumers)
+        self._repair = PartitionRepair(
+            lookup=lookup, listener=listener, telemetry=telemetry, log=config.logger, wanted=self._poller.wants, restart=self._restart
+        )
         self._followed: dict[str, _Followed] = {}
         self._unwatched: dict[_Followed, None] = {}  # those that the watch does not look after yet
         self._requested = trio.Event()
         self._called = trio.Event()  # the watch is called before its time
-        self._broken: dict[Assignment, float] = {}  # dead until assigned again -> since when
-        self._ends: dict[Assignment, tuple[int, int]] = {}  # -> its position at the last look for stalled ones, and its end
-        self._ends_asked = trio.current_time()
         self._reason = ""  # what librdkafka said last of a connection: refused, not authenticated, …
         self._away: str | None = None  # why no broker answers
         self._unanswered: tuple[str, float] | None = None  # what got no answer though brokers are there, and since when
@@ -168,9 +167,9 @@ class KafkaTail:
                 self._count_rejected(assignment.key, batches)
         for assignment, error in taken.broken:
             if self._poller.wants(assignment):
-                self._broken.setdefault(assignment, trio.current_time())
+                self._repair.add(assignment)
                 self._called.set()
-                if error.code() not in (KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART):  # those are told by `_repair`
+                if error.code() not in (KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART):  # those are told by the repair
                     self._log.log(logging.WARNING, "%s cannot be read: %s", str(assignment.key), error.str())
 
     def _count_rejected(self, key: PartitionKey, batches: Iterable[Batch]) -> None:
@@ -236,17 +235,13 @@ class KafkaTail:
         turn = {
             *heapq.nsmallest(TOPICS_A_LOOK, (followed for followed in watched if followed.opened), key=_looked),
             *heapq.nsmallest(TOPICS_A_LOOK, (followed for followed in watched if not followed.opened), key=_looked),
-            *(self._followed[assignment.key.topic] for assignment in self._broken if self._poller.wants(assignment)),
+            *(self._followed[assignment.key.topic] for assignment in self._repair.broken),
         }
         if not turn:
             await self._lookup.ping()
             return
         await self._look(turn)
-        if self._broken:
-            await self._repair()
-        if trio.current_time() - self._ends_asked >= STALL_SECONDS:
-            self._ends_asked = trio.current_time()
-            await self._restart_stalled(turn)
+        await self._repair.run(assignment for followed in turn for assignment in followed.assignments.values())
 
     def _report_away(self, reason: str | None) -> None:
         if reason and not self._away:
@@ -357,56 +352,13 @@ class KafkaTail:
         followed.assignments[key.partition] = assignment
         self._poller.assign(assignment)
 
+    def _restart(self, assignment: Assignment, start: int) -> None:
+        self._assign(self._followed[assignment.key.topic], assignment.key, start)
+
     def _unassign(self, followed: _Followed) -> None:
         for assignment in followed.assignments.values():
             self._poller.unassign(assignment)
         followed.assignments = {}
-
-    # What keeps single partitions going
-
-    async def _repair(self) -> None:
-        """Find out why partitions broke, tell, and have them read again where they can be.
-
-        Whether the topic is still the same one was looked up just before. What has no leader now is left for the next time.
-        """
-        keys = [assignment.key for assignment in self._broken if self._poller.wants(assignment)]
-        firsts = await self._lookup.first_offsets(keys)
-        ends = await self._lookup.last_stable_offsets(keys)
-        for assignment, since in list(self._broken.items()):
-            if not self._poller.wants(assignment):
-                del self._broken[assignment]
-            elif assignment.key in firsts and assignment.key in ends:
-                self._repair_one(assignment, since, firsts[assignment.key], ends[assignment.key])
-
-    def _repair_one(self, assignment: Assignment, since: float, first: int, end: int) -> None:
-        position = assignment.delivered
-        if position < first:
-            self._lose_position(assignment, first, LossCause.RETENTION)
-        elif position <= end:
-            self._restart(assignment, position)
-        elif trio.current_time() - since >= BEYOND_SECONDS:  # a new leader may be a moment behind what consumers saw
-            self._lose_position(assignment, end, LossCause.TRUNCATED)
-
-    def _lose_position(self, assignment: Assignment, first_left: int, cause: LossCause) -> None:
-        key, asked = assignment.key, assignment.delivered
-        self._telemetry.position_lost(topic=key.topic, partition=key.partition, asked=asked, first_left=first_left, cause=cause)
-        self._listener.position_lost(key, asked, first_left, cause)
-        if self._poller.wants(assignment):
-            self._restart(assignment, first_left)
-
-    def _restart(self, assignment: Assignment, start: int) -> None:
-        self._broken.pop(assignment, None)
-        self._assign(self._followed[assignment.key.topic], assignment.key, start)
-
-    async def _restart_stalled(self, turn: Iterable[_Followed]) -> None:
-        """Assign anew what has brought nothing since the last look, though there was more by then."""
-        for assignment, (position, end) in self._ends.items():
-            if self._poller.wants(assignment) and assignment not in self._broken and position == assignment.delivered < end:
-                self._log.log(logging.WARNING, "%s stood still at offset %d of %d; it is read anew", str(assignment.key), position, end)
-                self._restart(assignment, position)
-        asked = {assignment.key: assignment for followed in turn for assignment in followed.assignments.values()}
-        ends = await self._lookup.last_stable_offsets(asked)
-        self._ends = {asked[key]: (asked[key].delivered, end) for key, end in ends.items()}
 
 
 def _looked(followed: _Followed) -> float:
