@@ -11,6 +11,10 @@ class SettingsError(KafkaChatError):
     """Exit code 2. Names the key, the value, where it came from, what is allowed."""
 
 
+class ServiceFailed(KafkaChatError):
+    """Exit code 1. The service could not start, or has failed; it is logged, with its traceback, where it happened."""
+
+
 class RequestError(KafkaChatError):
     """What a client asked for cannot be done: the client has to change something.
 
@@ -94,3 +98,10 @@ class PositionLost(KafkaChatError):
         super().__init__(f"offset {asked} is gone; the first that is left is {first_left}")
         self.asked = asked
         self.first_left = first_left
+
+
+def first_error(error: BaseException) -> BaseException:
+    """Return the first error that a group holds, however deep; an error that is no group as it is."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

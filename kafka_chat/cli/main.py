@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..errors import KafkaChatError, SettingsError
+from ..errors import KafkaChatError, ServiceFailed, SettingsError
 from ..process.gc_tuning import collect_seldom
 from ..process.log_output import log_to_stderr
 from ..settings.sources import FLAGS, NAME_A_BROKER, load_settings, with_embedded_broker
@@ -186,8 +186,6 @@ async def _serve_until_signalled(app: ChatApp, settings: Settings) -> None:
     Raises:
         _Failed: the address is not to be had, or the service has failed.
     """
-    from hypercorn.utils import LifespanFailureError
-
     from ..web.server.serve import serve
 
     stop = trio.Event()
@@ -202,7 +200,7 @@ async def _serve_until_signalled(app: ChatApp, settings: Settings) -> None:
                 watching.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         for error in _leaves(group):
-            if isinstance(error, LifespanFailureError):  # logged where it happened, with its traceback
+            if isinstance(error, ServiceFailed):  # logged where it happened, with its traceback
                 raise _Failed("the service has failed; the log line above says why") from group
             if isinstance(error, OSError) and (sentence := _why_not_listening(error, settings)) is not None:
                 raise _Failed(sentence) from group

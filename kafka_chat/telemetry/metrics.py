@@ -23,6 +23,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from ..chat.loss_cause import LossCause
 from ..chat.message import Reject
+from ..errors import first_error
 from .events import (
     BROKERS_AWAY,
     BROKERS_BACK,
@@ -361,8 +362,7 @@ def _shown(value: Value) -> str:
 
 def _blame(error: BaseException) -> dict[str, Value]:
     """Return what an error is and the line that raised it; of a group, its first one."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    error = first_error(error)
     frames = traceback.extract_tb(error.__traceback__, limit=-1)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
     return {"error": f"{type(error).__name__}: {error}"[:500], "at": place}

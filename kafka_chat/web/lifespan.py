@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from hypercorn.utils import LifespanFailureError
 from quart_trio.asgi import TrioASGILifespan
 
+from ..errors import first_error
 from ..nursery import open_tasks
 from .server.policy import POLICY, ConnectionPolicy
 
@@ -63,14 +64,7 @@ class ServiceLifespan(TrioASGILifespan):
                 await self.app.shutdown()
         except Exception as error:
             _log.critical("the service failed during %s", stage, exc_info=error)
-            raise LifespanFailureError(stage, str(_first(error))) from error
+            raise LifespanFailureError(stage, str(first_error(error))) from error
         finally:
             opening.service = None
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def _first(error: BaseException) -> BaseException:
-    """Return the first of those that a group holds."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from ..errors import Overloaded, SettingsError
+from ..errors import Overloaded, ServiceFailed, SettingsError
 from ..process.gc_tuning import collect_seldom
 from ..process.log_output import log_to_stderr
 from ..telemetry.metrics import Telemetry
@@ -56,8 +56,6 @@ async def _work(channel_fd: int, bound: int) -> int:
         if not isinstance(begin, Begin):
             return FAILED  # the supervisor is gone
         # Imported late: the first half second is theirs, and the supervisor's word is worth having before.
-        from hypercorn.utils import LifespanFailureError
-
         from ..application import create
         from ..web.server.serve import serve
 
@@ -75,7 +73,7 @@ async def _work(channel_fd: int, bound: int) -> int:
                         await channel.send(Serving())
                 listening.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            if group.subgroup(LifespanFailureError) is None:  # logged where it happened, with its traceback
+            if group.subgroup(ServiceFailed) is None:  # logged where it happened, with its traceback
                 raise
             return FAILED
     return OK

@@ -111,7 +111,7 @@ async def test_too_many_messages_or_too_large_a_one_end_it(embedded: EmbeddedBro
             await client.send_frame(Opcode.TEXT, b"x" * 65_537)
             [last] = await client.read_to_end()
             assert close_code(last)[0] == 1009
-        await until(lambda: server.service.places_taken == 0)
+        await until(lambda: server.service.slots_taken == 0)
         assert await metric(server.url, "sessions") == 0
         assert await metric(server.url, 'sessions_closed_total{code="1008"}') == 1
 
@@ -130,7 +130,7 @@ async def test_nothing_is_left_of_a_dialogue_however_its_client_goes(embedded: E
                     await client.half_close()
                 else:
                     client.reset()
-                await until(lambda: server.service.places_taken == 0, seconds=5)
+                await until(lambda: server.service.slots_taken == 0, seconds=5)
         await until(lambda: not Counter(tasks()) - before, seconds=5)
         assert await metric(server.url, "sessions") == 0
 
@@ -174,9 +174,9 @@ async def test_a_client_that_reads_no_answers_is_cut_and_disturbs_nobody(embedde
                 for n in range(20):
                     embedded.produce(chats.topic("global"), message(f"m{n}"))
                     assert await live.texts(1) == [f"m{n}"]
-                await until(lambda: ended or server.service.places_taken == 1, seconds=20)
+                await until(lambda: ended or server.service.slots_taken == 1, seconds=20)
                 nursery.cancel_scope.cancel()
-        await until(lambda: server.service.places_taken == 1)
+        await until(lambda: server.service.slots_taken == 1)
 
 
 async def test_pages_of_other_origins_are_refused_on_the_wire(embedded: EmbeddedBroker, chats: Chats) -> None:

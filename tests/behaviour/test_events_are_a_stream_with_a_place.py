@@ -196,7 +196,7 @@ async def test_nothing_is_left_of_a_stream_whose_client_is_gone(broker: Broker, 
             async with open_events(server.url, "ann", "chat=only") as client:
                 await live(client)
                 assert await metric(server.url, "sockets") == 1
-            await until(lambda: server.service.places_taken == 0)
+            await until(lambda: server.service.slots_taken == 0)
         assert await metric(server.url, "sessions") == 0
         assert await metric(server.url, "followed_topics") == 1
 
@@ -220,7 +220,7 @@ async def test_who_does_not_read_is_cut_off_and_nobody_else_notices(broker: Brok
         with trio.fail_after(10):
             while await metric(server.url, 'connections_aborted_total{reason="write_seconds"}') < 1:
                 pass
-        await until(lambda: server.service.places_taken == 2)
+        await until(lambda: server.service.slots_taken == 2)
         assert await metric(server.url, "owed_bytes") == 0
         with pytest.raises((trio.BrokenResourceError, AssertionError)):
             await stuck.read_to_end()

@@ -123,7 +123,7 @@ async def test_a_page_waits_for_news_and_ends_when_they_come(broker: Broker, cha
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
-            await until(lambda: server.service.places_taken == 1)
+            await until(lambda: server.service.slots_taken == 1)
             broker.produce(topic, message("news"), partition=0)
         (answer,) = answers
         assert answer.headers["preference-applied"] == "wait=30"
@@ -143,7 +143,7 @@ async def test_who_waits_for_news_is_answered_at_once_when_the_service_restarts(
                 answers.append(await page(server.url, "room1", {"prefer": "wait=60"}, 60))
 
             nursery.start_soon(wait)
-            await until(lambda: server.service.places_taken == 1)
+            await until(lambda: server.service.slots_taken == 1)
             server.shut_down()
         assert answers[0]["messages"] == []
         await server.ended(seconds=10)
@@ -155,7 +155,7 @@ async def test_who_waits_and_leaves_leaves_nothing(broker: Broker, chats: Chats)
         for _ in range(3):
             with trio.move_on_after(0.5):
                 await page(server.url, "room1", {"prefer": "wait=60"}, 60)
-        await until(lambda: server.service.places_taken == 0)
+        await until(lambda: server.service.slots_taken == 0)
         assert await metric(server.url, "followed_topics") == 1
 
 
@@ -277,7 +277,7 @@ async def test_places_are_given_to_so_many_and_the_others_come_again(kafka: Kafk
     async with running(chats.settings_for(kafka, limits__connections=limit)) as server, trio.open_nursery() as nursery:
         for _ in range(limit):
             nursery.start_soon(partial(page, server.url, "room1", {"prefer": "wait=20"}, 30))
-        await until(lambda: server.service.places_taken == limit)
+        await until(lambda: server.service.slots_taken == limit)
         answer = await answered(server.url, "room1")
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")
         kafka.produce(chats.topic("room1"), message("done"))

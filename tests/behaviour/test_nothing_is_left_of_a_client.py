@@ -71,7 +71,7 @@ async def test_the_session_ends_at_once_with_the_connection(
             await client.next_text()
             assert await metric(server.url, "followed_partitions") > followed
             await leave(client)
-            await until(lambda: server.service.places_taken == 1, seconds=END_SECONDS)
+            await until(lambda: server.service.slots_taken == 1, seconds=END_SECONDS)
             assert await metric(server.url, "sessions") == 1
             assert await metric(server.url, "followed_partitions") == followed
         await until(lambda: not Counter(tasks()) - before, seconds=END_SECONDS)
@@ -83,7 +83,7 @@ async def test_a_peer_that_is_silent_is_cut_off_after_the_time_for_its_pong(embe
     async with running(settings) as server, open_chat(server.url, "bob") as lively, open_raw(server.url, receive_path("alice")) as frozen:
         assert await frozen.next_frame() is not None  # the ping, which it leaves unanswered
         began = trio.current_time()
-        await until(lambda: server.service.places_taken == 1)
+        await until(lambda: server.service.slots_taken == 1)
         assert trio.current_time() - began < 2
         assert await metric(server.url, 'connections_aborted_total{reason="pong_seconds"}') == 1
         await trio.sleep(1.5)  # longer than a client may be silent
@@ -109,14 +109,14 @@ async def test_a_thousand_clients_come_and_go_in_any_way_and_nothing_is_left(kaf
             await trio.sleep(0.02)
 
         await come_and_go(10, random.Random(1))  # whatever is made once and kept is there now
-        await until(lambda: server.service.places_taken == 1)
+        await until(lambda: server.service.slots_taken == 1)
         followed = await metric(server.url, "followed_partitions")
         before = Counter(tasks())
         async with nothing_left(brokers=settings.kafka.bootstrap_servers):
             async with meanwhile(noise), trio.open_nursery() as nursery:
                 for seed in range(20):
                     nursery.start_soon(come_and_go, 50, random.Random(seed))
-            await until(lambda: server.service.places_taken == 1)
+            await until(lambda: server.service.slots_taken == 1)
             assert await metric(server.url, "followed_partitions") == followed
             await until(lambda: not Counter(tasks()) - before)
         assert await metric(server.url, "sessions") == 1

@@ -35,7 +35,7 @@ async def test_over_a_thousand_messages_in_ten_seconds_are_too_many(embedded: Em
         await client.send_frame(Opcode.TEXT, b"one more")
         frames = await client.read_to_end()
         assert [close_code(frame) for frame in frames] == [(1008, "over 1000 messages in 10 s; this service only sends")]
-        await until(lambda: server.service.places_taken == 1)
+        await until(lambda: server.service.slots_taken == 1)
         assert await metric(server.url, 'sessions_closed_total{code="1008"}') == 1
         embedded.produce(chats.topic("global"), message("hello"))
         assert await other.texts(1) == ["hello"]
@@ -45,7 +45,7 @@ async def test_the_end_of_a_client_that_said_much_is_seen(embedded: EmbeddedBrok
     async with running(chats.settings_for(embedded)) as server:
         for leave in ("close frame", "FIN", "RST"):
             async with open_raw(server.url, receive_path("alice")) as client:
-                await until(lambda: server.service.places_taken == 1)
+                await until(lambda: server.service.slots_taken == 1)
                 last = client_frame(Opcode.CLOSE, (4001).to_bytes(2, "big") + b"bye") if leave == "close frame" else b""
                 await client.send(client_frame(Opcode.TEXT, b"chatter") * 30 + last)
                 if leave == "close frame":
@@ -54,7 +54,7 @@ async def test_the_end_of_a_client_that_said_much_is_seen(embedded: EmbeddedBrok
                     await client.half_close()
                 else:
                     client.reset()
-                await until(lambda: server.service.places_taken == 0)
+                await until(lambda: server.service.slots_taken == 0)
         assert await metric(server.url, "client_messages_discarded_total") >= 60
         assert await metric(server.url, 'sessions_closed_total{code="1006"}') == 2
         assert await metric(server.url, 'sessions_closed_total{code="other"}') == 1
@@ -73,5 +73,5 @@ async def test_what_is_said_while_the_session_is_stuck_in_sending_is_taken_too(e
             while await metric(server.url, "client_messages_discarded_total") < 30:
                 pass
         client.reset()
-        await until(lambda: server.service.places_taken == 0)
+        await until(lambda: server.service.slots_taken == 0)
         assert await metric(server.url, "owed_bytes") == 0

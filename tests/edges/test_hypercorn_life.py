@@ -19,10 +19,10 @@ import trio
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived
-from hypercorn.utils import LifespanFailureError
 from quart import websocket
 
 from kafka_chat.delivery.records.frames import text_header
+from kafka_chat.errors import ServiceFailed
 from kafka_chat.settings.model import ServerSettings, Settings
 from kafka_chat.web.ports import ADMISSION
 from kafka_chat.web.server.connection import LINGER_SECONDS, ChatTCPServer
@@ -73,9 +73,9 @@ async def test_a_stuck_client_does_not_keep_the_server_up():
         assert trio.current_time() - begun < 5
 
 
-def failing(reason: str) -> pytest.RaisesGroup[LifespanFailureError]:
+def failing(reason: str) -> pytest.RaisesGroup[ServiceFailed]:
     """Expect the error that ends the server, in whatever groups it comes."""
-    return pytest.RaisesGroup(pytest.RaisesExc(LifespanFailureError, match=reason), allow_unwrapped=True, flatten_subgroups=True)
+    return pytest.RaisesGroup(pytest.RaisesExc(ServiceFailed, match=reason), allow_unwrapped=True, flatten_subgroups=True)
 
 
 async def test_a_service_that_breaks_ends_the_server_with_an_error():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from hypercorn.utils import LifespanFailureError
 
+from kafka_chat.errors import ServiceFailed
 from kafka_chat.telemetry.metrics import Telemetry
 from tests.support.brokers import Broker
 from tests.support.chats import Chats, message
@@ -57,7 +57,7 @@ async def test_a_bug_in_a_session_closes_it_with_1011_and_nobody_elses(broker: B
         broker.produce(chats.topic("global"), message("on we go"), partition=0)
         for client in (other_of_ann, bob):
             assert (await client.next()).text == "on we go"
-        assert server.service.places_taken == 2
+        assert server.service.slots_taken == 2
         metrics = (await http(server.url, "GET", "/metrics")).text
         assert "kafka_chat_sessions_failed_total 3.0" in metrics
         assert 'kafka_chat_sessions_closed_total{code="1011"} 3.0' in metrics
@@ -69,7 +69,7 @@ async def test_a_bug_in_a_session_closes_it_with_1011_and_nobody_elses(broker: B
 @pytest.mark.parametrize("bug", ["record_rejected", "delivered"])
 async def test_a_bug_in_the_tail_or_the_fan_out_ends_the_server(broker: Broker, chats: Chats, bug: str):
     broker.create_topic(chats.topic("global"))
-    expected = pytest.RaisesExc(LifespanFailureError, match=f"a bug in {bug}")
+    expected = pytest.RaisesExc(ServiceFailed, match=f"a bug in {bug}")
     with pytest.RaisesGroup(expected, flatten_subgroups=True):
         async with serving(chats.settings_for(broker), telemetry=WithBugs(bug)) as server, open_raw(server.url, receive_path("ann")) as ann:
             broker.produce(chats.topic("global"), b"no message" if bug == "record_rejected" else message("x"), partition=0)

@@ -38,7 +38,7 @@ async def test_a_dialogue_outlives_its_brokers_absence_and_ends_while_it_waits_f
             for client, asked in both.items():
                 await client.send_frame(Opcode.TEXT, asked)
             sender.reset()  # a client that goes while it waits for its answer
-            await until(lambda: server.service.places_taken == 1, seconds=3)
+            await until(lambda: server.service.slots_taken == 1, seconds=3)
             assert await metric(server.url, "sessions") == 1
             began = trio.current_time()
             server.shut_down()

@@ -174,7 +174,7 @@ async def test_a_session_ends_at_once_though_it_waits_for_a_broker_or_its_peer(h
                 while True:
                     await reads.next_text()
             for client in (stuck, reads):
-                before, began = server.service.places_taken, trio.current_time()
+                before, began = server.service.slots_taken, trio.current_time()
                 client.reset()
                 await until(lambda before=before: _taken(server, before - 1), 5)
                 assert trio.current_time() - began < ENDED_SECONDS
@@ -200,7 +200,7 @@ async def test_a_client_that_leaves_while_it_is_let_in_gives_its_place_back(hang
 
 
 async def _taken(server: Server, places: int) -> bool:
-    return server.service.places_taken == places
+    return server.service.slots_taken == places
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])

@@ -59,7 +59,7 @@ async def watched(server: Server, kafka: KafkaCluster, chats: Chats) -> AsyncIte
     answer = await http(server.url, "GET", "/health")
     assert (answer.status, answer.json()) == (200, {"status": "Consumer is running"})
     with trio.fail_after(5):
-        while server.service.places_taken:  # noqa: ASYNC110 - what is asked tells nobody of a change
+        while server.service.slots_taken:  # noqa: ASYNC110 - what is asked tells nobody of a change
             await trio.sleep(0.02)
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import hypercorn.trio
 import trio
 from hypercorn.config import Config
+from hypercorn.utils import LifespanFailureError
 
+from ...errors import ServiceFailed, first_error
 from .connection import install
 
 if TYPE_CHECKING:
@@ -64,7 +66,13 @@ async def serve(
         task_status: is told the URLs once the port is bound, with the real port.
 
     Raises:
-        LifespanFailureError: the app could not start, or its service has failed.
+        ServiceFailed: the app could not start, or its service has failed.
     """
     install()
-    await hypercorn.trio.serve(app, server_config(settings, bound=bound), shutdown_trigger=shutdown_trigger, task_status=task_status)
+    try:
+        await hypercorn.trio.serve(app, server_config(settings, bound=bound), shutdown_trigger=shutdown_trigger, task_status=task_status)
+    except BaseExceptionGroup as group:
+        failures = group.subgroup(LifespanFailureError)
+        if failures is None:
+            raise
+        raise ServiceFailed(str(first_error(failures))) from group
