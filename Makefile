@@ -32,6 +32,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/lint-imports --config .importlinter.runtime
 	@# 9: every function would have to pass a checkpoint. 114, 128: take a function that hands its task_status on for one
 	@# that never uses it. 124: a framework's handlers are async def, whether they wait or not. 102, in tests: a deadline
 	@# cancels them as a whole.

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from .process.open_files import connections_limit
 from .service import open_service
 from .web.app import ChatApp, create_app
-from .web.server import connection as hypercorn_server
+from .web.server.install import install
 
 if TYPE_CHECKING:
     from .settings.model import Settings
     from .telemetry.metrics import Telemetry
 
-hypercorn_server.install()  # before any server runs, also where hypercorn's own command is the one that serves
+install()  # before any server runs, also where hypercorn's own command is the one that serves
 
 
 def create(settings: Settings, *, telemetry: Telemetry | None = None) -> ChatApp:

@@ -7,7 +7,7 @@ import gc
 # Python's own 700 have it look through everything young again and again while clients connect: two fifths of the CPU of a
 # connect. The loop is held up meanwhile: 7 ms for 20,000 objects, so a look at what is young, or was a moment ago, has to be
 # at no more than that. What it finds is what requests leave, Quart's closures. Connections are freed without it when they end
-# (`web/hypercorn_server.py`), so a look at everything (220 ms with 2,000 clients) may wait for half a million of them.
+# (`web/server/connection.py`), so a look at everything (220 ms with 2,000 clients) may wait for half a million of them.
 YOUNG_OBJECTS = 8_000
 YOUNG_ROUNDS = 1
 MIDDLE_ROUNDS = 4_000

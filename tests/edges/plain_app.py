@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from kafka_chat.settings.model import Settings
-from kafka_chat.web.server.connection import install
+from kafka_chat.web.server.install import install
 from tests.edges.small_app import SmallService, small_app
 
 install()

@@ -17,7 +17,7 @@ from kafka_chat.settings.model import Limits, ServerSettings, Settings
 from kafka_chat.telemetry.metrics import Telemetry
 from kafka_chat.web.lifespan import ServiceLifespan
 from kafka_chat.web.ports import ADMISSION
-from kafka_chat.web.server.connection import install
+from kafka_chat.web.server.install import install
 from kafka_chat.web.server.policy import POLICY, ConnectionPolicy
 from kafka_chat.web.server.serve import server_config
 from kafka_chat.web.streams.websocket import ChatWebsocketConnection

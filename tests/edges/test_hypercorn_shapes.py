@@ -142,7 +142,7 @@ def test_the_servers_lifespan_lets_exactly_one_error_through():
 
 
 def test_importing_the_server_changes_nothing_by_itself():
-    code = "import kafka_chat.web.hypercorn_server, hypercorn.trio.run as r; print(r.TCPServer.__module__)"
+    code = "import kafka_chat.web.server.install, hypercorn.trio.run as r; print(r.TCPServer.__module__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "hypercorn.trio.tcp_server\n"
 

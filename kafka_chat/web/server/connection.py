@@ -1,7 +1,7 @@
 """hypercorn's TCP connection, made fit to be left alone with strangers.
 
 hypercorn on trio lets one connection's error end the process, shields its sends from cancellation, and sets them no
-limit. `ChatTCPServer` is put in its place by `install`, so it is there under the plain `hypercorn -k trio`, too.
+limit. `ChatTCPServer` is put in its place by `install.py`, so it is there under the plain `hypercorn -k trio`, too.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ from random import uniform
 from typing import TYPE_CHECKING, Protocol, Self, cast
 
 import h11
-import hypercorn.protocol.h2
-import hypercorn.protocol.h11
-import hypercorn.trio.run
 import trio
 from h2.exceptions import ProtocolError
 from hypercorn.events import Closed, Event, RawData, Updated
@@ -26,10 +23,8 @@ from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import EventWrapper
 
 from ...delivery.records.frames import PING
-from .http2 import ChatStreamBuffer
 from .policy import CONNECTION, policy_in
 from .tls import OwedTransport
-from .websocket_stream import ChatWSStream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -470,14 +465,6 @@ class _Wrapping(Protocol):
     """trio's socket, as it is inside."""
 
     _sock: socket.socket
-
-
-def install() -> None:
-    """Let hypercorn serve with these classes from now on, in this process. Idempotent."""
-    hypercorn.trio.run.TCPServer = ChatTCPServer  # type: ignore[attr-defined]
-    hypercorn.protocol.h11.WSStream = ChatWSStream  # type: ignore[attr-defined]
-    hypercorn.protocol.h2.WSStream = ChatWSStream  # type: ignore[attr-defined]
-    hypercorn.protocol.h2.StreamBuffer = ChatStreamBuffer  # type: ignore[misc]
 
 
 def _peer(sock: trio.socket.SocketType) -> str:

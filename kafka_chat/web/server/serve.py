@@ -11,7 +11,7 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 
 from ...errors import ServiceFailed, first_error
-from .connection import install
+from .install import install
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
