@@ -23,8 +23,9 @@ from hypercorn.trio.worker_context import WorkerContext
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import CloseConnection
 
-from kafka_chat.web.server.connection import ChatTCPServer, install
+from kafka_chat.web.server.connection import ChatTCPServer
 from kafka_chat.web.server.http2 import ChatStreamBuffer
+from kafka_chat.web.server.install import install
 from kafka_chat.web.server.policy import CONNECTION
 from kafka_chat.web.server.websocket_stream import ChatWSStream
 from tests.support.raw_client import Opcode, client_frame
