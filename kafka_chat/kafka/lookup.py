@@ -56,7 +56,7 @@ _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
 
 class KafkaLookup:
-    """Answers the seam `Lookup` by an AdminClient, whose futures are awaited without a thread.
+    """Implements the port `Lookup` by an AdminClient, whose futures are awaited without a thread.
 
     No session ever asks here itself: tasks of the service do, and every answer has its time limit.
     """

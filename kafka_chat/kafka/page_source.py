@@ -54,7 +54,7 @@ _QUEUE = {
 
 
 class KafkaPageSource:
-    """Answers the seam `PageSource`."""
+    """Implements the port `PageSource`."""
 
     def __init__(
         self, config: ClientConfig, *, readers: int, names: ChatNames, limits: Limits, lookup: KafkaLookup, idle_seconds: float

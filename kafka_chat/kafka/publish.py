@@ -39,7 +39,7 @@ _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 
 
 class KafkaPublisher:
-    """Answers the seam `Publisher` by one idempotent producer.
+    """Implements the port `Publisher` by one idempotent producer.
 
     May be called in the trio thread only.
     """

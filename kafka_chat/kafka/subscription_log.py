@@ -37,7 +37,7 @@ CHANGES_A_STEP = 500
 
 
 class SubscriptionLog:
-    """Answers the seam of the same name.
+    """Implements the port of the same name.
 
     Args:
         config: how to reach the brokers.
@@ -81,7 +81,7 @@ class SubscriptionLog:
 
     @property
     def position(self) -> int:
-        """The next offset that `chats_of` does not know yet; see the seam."""
+        """The next offset that `chats_of` does not know yet; see the port."""
         return self._position
 
     @property
@@ -95,12 +95,12 @@ class SubscriptionLog:
         await self._read.wait()
 
     def chats_of(self, username: str) -> Mapping[str, SubscriptionChange]:
-        """Return chat -> subscription of one user; see the seam."""
+        """Return chat -> subscription of one user; see the port."""
         chats = self._following.chats_of(username)
         return {chat: _told(username, chat, subscription) for chat, subscription in chats.items()}
 
     async def write(self, changes: Sequence[SubscriptionChange]) -> int:
-        """Produce changes, and return the last one's offset; see the seam."""
+        """Produce changes, and return the last one's offset; see the port."""
         if self._unfit or not self.ready:
             raise BrokerError(self.problem or "", topic=self._topic.name)
         before = self._position
@@ -111,7 +111,7 @@ class SubscriptionLog:
         return offset
 
     async def passed(self, offset: int) -> None:
-        """Wait until what was acknowledged at `offset` is folded; see the seam."""
+        """Wait until what was acknowledged at `offset` is folded; see the port."""
         topic_id = self._topic_id
         while self._position <= offset:
             await self._moved.wait()

@@ -84,7 +84,7 @@ class _Followed:
 
 
 class KafkaTail:
-    """Answers the seam `Tail`.
+    """Implements the port `Tail`.
 
     Attributes:
         last_round: when all was last well: a broker answered, and the thread went round; `trio.current_time()`.

@@ -1,4 +1,4 @@
-"""Kafka's subscriptions topic and its producer, in memory, at the seams of the core."""
+"""Kafka's subscriptions topic and its producer, in memory, at the ports of the core."""
 
 from __future__ import annotations
 

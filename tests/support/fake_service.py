@@ -1,4 +1,4 @@
-"""A service in memory, at the seam of the web edge, and a client that speaks ASGI to the application as hypercorn does."""
+"""A service in memory, at the port of the web edge, and a client that speaks ASGI to the application as hypercorn does."""
 
 from __future__ import annotations
 

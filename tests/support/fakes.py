@@ -1,4 +1,4 @@
-"""Kafka and a client, in memory, at the seams of the core."""
+"""Kafka and a client, in memory, at the ports of the core."""
 
 from __future__ import annotations
 

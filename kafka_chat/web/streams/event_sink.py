@@ -45,7 +45,7 @@ async def run_comments(sink: Speaking) -> None:
 
 
 class ConnectionEventsSink(OnConnection):
-    """Writes events to the socket itself: HTTP/1.1 on our own server, a chunk each (RFC 9112 section 7.1). See `seams.Sink`.
+    """Writes events to the socket itself: HTTP/1.1 on our own server, a chunk each (RFC 9112 section 7.1). See `ports.Sink`.
 
     The server has begun the chunked body, and ends it; it does not see what lies between.
     """
@@ -77,7 +77,7 @@ class ConnectionEventsSink(OnConnection):
 
 
 class AsgiEventsSink:
-    """Hands events to the server piece by piece: HTTP/2, HTTP/1.0, or a server that is not ours. See `seams.Sink`.
+    """Hands events to the server piece by piece: HTTP/2, HTTP/1.0, or a server that is not ours. See `ports.Sink`.
 
     A piece that is handed over is the server's, which writes it also where we are cancelled meanwhile.
     """

@@ -123,7 +123,7 @@ class ChatHTTPConnection(TrioASGIHTTPConnection):
 
 
 class Departure:
-    """All that a client says during a response: that it is gone. See `seams.Inbox`."""
+    """All that a client says during a response: that it is gone. See `ports.Inbox`."""
 
     __slots__ = ("_receive",)
 

@@ -143,7 +143,7 @@ class _Deaf:
 
 
 class AsgiInbox:
-    """What one client says. See `seams.Inbox`."""
+    """What one client says. See `ports.Inbox`."""
 
     __slots__ = ("_receive",)
 

@@ -23,7 +23,7 @@ REASON_BYTES = 123  # a control frame's payload has 125, two are the code: RFC 6
 
 
 class OnConnection:
-    """What sinks have in common that write to the socket itself: all but what they write. See `seams.Sink`."""
+    """What sinks have in common that write to the socket itself: all but what they write. See `ports.Sink`."""
 
     __slots__ = ("_connection", "_send", "direct")
 
@@ -71,7 +71,7 @@ class OnConnection:
 
 
 class ConnectionSink(OnConnection):
-    """Writes frames to the socket itself: HTTP/1.1 on our own server, plain or TLS. See `seams.Sink`."""
+    """Writes frames to the socket itself: HTTP/1.1 on our own server, plain or TLS. See `ports.Sink`."""
 
     # Small, and the only object that most offers touch: a million a second go here, and each other object costs a
     # tenth of a system call, for the one before has driven it out of the processor's cache.
@@ -111,7 +111,7 @@ class ConnectionSink(OnConnection):
 
 
 class AsgiSink:
-    """Hands messages to the server one by one: HTTP/2, or a server that is not ours. See `seams.Sink`.
+    """Hands messages to the server one by one: HTTP/2, or a server that is not ours. See `ports.Sink`.
 
     The server ends the connection when the session that closed it returns.
     """
