@@ -59,10 +59,10 @@ async def test_a_stream_says_hello_is_live_and_brings_messages(broker: Broker, c
         }
         assert (event.meta["partition"], event.meta["offset"]) == (1, 0)
         assert event.last_id.endswith("." + event.meta["id"])
-        place = parse(event.last_id).place(topic)
-        assert place is not None
-        assert place.offsets[1] == 1
-        assert set(place.offsets.values()) == {0, 1}
+        entry = parse(event.last_id).entry(topic)
+        assert entry is not None
+        assert entry.offsets[1] == 1
+        assert set(entry.offsets.values()) == {0, 1}
 
 
 async def test_what_people_write_forges_no_event_no_id_and_no_line(broker: Broker, chats: Chats) -> None:
@@ -142,9 +142,9 @@ async def test_a_stream_with_an_end_says_so_and_ends(kafka: KafkaCluster, chats:
             events = await client.read_to_end()
         assert [event.name for event in events] == ["hello", *["message"] * 20, "end"]
         assert sorted(int(event.said["text"]) for event in events if event.name == "message") == list(range(20))
-        place = parse(events[-1].last_id).place(topic)
-        assert place is not None
-        assert dict(place.offsets) == {0: 10, 1: 10}
+        entry = parse(events[-1].last_id).entry(topic)
+        assert entry is not None
+        assert dict(entry.offsets) == {0: 10, 1: 10}
         async with open_events(server.url, "ann", headers={"last-event-id": events[-1].last_id}) as client:
             await live(client)
             kafka.produce(topic, message("next"))
