@@ -219,20 +219,20 @@ def produce_records(
     answers: list[PublishedRecord | KafkaError | None] = []
     left = 0
 
-    def answer(entry: int) -> Callable[[KafkaError | None, Message], None]:
+    def answer(place: int) -> Callable[[KafkaError | None, Message], None]:
         def told(error: KafkaError | None, message: Message) -> None:
             nonlocal left
             left -= 1
-            answers[entry] = error if error is not None else PublishedRecord(*_place(message))
+            answers[place] = error if error is not None else PublishedRecord(*_place(message))
 
         return told
 
-    for entry, value in enumerate(values):
+    for place, value in enumerate(values):
         answers.append(None)
         left += 1
         while True:
             try:
-                producer.produce(topic, value, key, to, answer(entry), timestamp=timestamp_ms or 0, headers=wire_headers)
+                producer.produce(topic, value, key, to, answer(place), timestamp=timestamp_ms or 0, headers=wire_headers)
                 break
             except BufferError:
                 producer.poll(0.1)

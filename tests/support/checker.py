@@ -113,7 +113,7 @@ class Ledger:
         """Whether its topic was deleted."""
         return (lane.chat, lane.topic) in self._deleted
 
-    def entry(self, number: int) -> tuple[Lane, int] | None:
+    def place(self, number: int) -> tuple[Lane, int] | None:
         """Return where a number was produced."""
         return self._places.get(number)
 
@@ -266,10 +266,10 @@ def _kind(ledger: Ledger, journal: Journal, lane: Lane, offset: int, number: int
     """Return what is wrong with a single message; None: nothing."""
     record = ledger.lanes.get(lane, {}).get(offset)
     if record is None or record.number != number:
-        entry = ledger.entry(number)
-        if entry is not None and not ledger.lanes[entry[0]][entry[1]].committed:
+        place = ledger.place(number)
+        if place is not None and not ledger.lanes[place[0]][place[1]].committed:
             return Kind.ABORTED_READ
-        return Kind.STRAY if record is None and entry is None else Kind.INCONSISTENT
+        return Kind.STRAY if record is None and place is None else Kind.INCONSISTENT
     if not record.committed:
         return Kind.ABORTED_READ
     return None if _has([*journal.owed[lane], *journal.allowed[lane]], offset, record) else Kind.STRAY
@@ -312,9 +312,9 @@ def _read_before_the_change_was_seen(ledger: Ledger, journal: Journal, lane: Lan
     recorded = journal.recorded[lane]
     early = set()
     for at in range(max(changes)):
-        entry = ledger.entry(recorded.numbers[at])
-        if entry is not None:
-            found, offset = entry
+        place = ledger.place(recorded.numbers[at])
+        if place is not None:
+            found, offset = place
             if (
                 found.topic != lane.topic
                 and (found.chat, found.partition) == (lane.chat, lane.partition)

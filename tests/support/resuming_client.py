@@ -190,7 +190,7 @@ class ResumingClient:
         return self._stream is not None
 
     def next_offset(self, topic: str, lane: Lane) -> int | None:
-        """Return what `entry()` says of a partition; None where it says nothing.
+        """Return what `place()` says of a partition; None where it says nothing.
 
         Args:
             topic: its name.
@@ -206,7 +206,7 @@ class ResumingClient:
             return None
         return told.offsets[lane.partition]
 
-    def entry(self) -> str | None:
+    def place(self) -> str | None:
         """Return the cursor of all that came so far; None where nothing tells."""
         parts = ([self.cursor] if self.cursor else []) + list(self._ids.values())
         return ".".join(parts) or None
@@ -229,13 +229,13 @@ class ResumingClient:
             url: of which host and port count.
             in_frame: send the cursor as the first frame; one that is too long for an address goes so anyhow.
             by_query: ask for v1 by `meta=1`.
-            cursor: another than `entry()`.
+            cursor: another than `place()`.
 
         Raises:
             Refused: by an HTTP status; a close frame is found while reading.
             OSError: nobody is there.
         """
-        cursor = self.entry() if cursor is None else cursor
+        cursor = self.place() if cursor is None else cursor
         in_frame = cursor is not None and (in_frame or len(cursor) > ADDRESS_LENGTH)
         parameters = [*self.query, *([("meta", "1")] if by_query else [])]
         if cursor is not None:
