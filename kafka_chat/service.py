@@ -224,7 +224,8 @@ class Service:
             inbox: what the client says.
             peer: its address, for the operator.
         """
-        dialogue = Dialogue(answering, session_id=token_hex(4), username=admission.username, telemetry=self.telemetry)
+        user, memory = admission.username, self._memory
+        dialogue = Dialogue(answering, session_id=token_hex(4), username=user, memory=memory, telemetry=self.telemetry)
         with self._drainable(dialogue):
             await self._serve(dialogue, accept=accept, inbox=inbox, peer=peer)
 

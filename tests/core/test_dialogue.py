@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.delivery.session.dialogue import WAITING_BYTES, Answering, Dialogue
 from kafka_chat.delivery.session.live_socket import Close
@@ -38,8 +39,9 @@ class Gate:
         return await echo(said)
 
 
-def dialogue(answer: Answer = echo, *, opening: Callable[[], Awaitable[bytes]] | None = None) -> Dialogue:
-    return Dialogue(Answering(answer=answer, opening=opening), session_id="d", username="ann", telemetry=Telemetry())
+def dialogue(answer: Answer = echo, *, opening: Callable[[], Awaitable[bytes]] | None = None, memory: Memory | None = None) -> Dialogue:
+    answering = Answering(answer=answer, opening=opening)
+    return Dialogue(answering, session_id="d", username="ann", memory=memory or Memory(1 << 20), telemetry=Telemetry())
 
 
 @asynccontextmanager
@@ -233,3 +235,17 @@ async def test_cancelled_at_any_checkpoint_it_ends_at_once(autojump_clock, steps
                     client.leave()
             nursery.cancel_scope.cancel()
     assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+async def test_what_waits_for_its_answer_and_what_is_not_read_is_counted_and_no_longer_once_it_has_ended():
+    memory, gate = Memory(1 << 20), Gate()
+    client, live = FakeClient(0), dialogue(gate, memory=memory)
+    async with running(live, client):
+        for _ in range(10):
+            client.say("x" * 10_000)
+        await wait_all_tasks_blocked()
+        assert 100_000 < memory.owed_bytes < 110_000
+        gate.open.set()
+        await wait_all_tasks_blocked()
+        assert 110_000 < memory.owed_bytes < 120_000  # one answer that the client does not read
+    assert memory.owed_bytes == 0

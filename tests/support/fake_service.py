@@ -12,6 +12,7 @@ import trio
 
 from kafka_chat.chat.names import ChatNames
 from kafka_chat.delivery.history.pages import Page, PageQuery
+from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.ports import Disconnect, Inbox, Published, Sink
 from kafka_chat.delivery.session.dialogue import Answering, Dialogue
 from kafka_chat.delivery.session.options import DEFAULT_OPTIONS, SessionOptions
@@ -145,7 +146,7 @@ class FakeService:
     async def run_dialogue(
         self, admission: FakeAdmission, *, answering: Answering, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str
     ) -> None:
-        dialogue = Dialogue(answering, session_id="s", username=admission.username, telemetry=self.telemetry)
+        dialogue = Dialogue(answering, session_id="s", username=admission.username, memory=Memory(1 << 20), telemetry=self.telemetry)
         await dialogue.run(await accept(), inbox)
 
     def readiness(self) -> FakeReadiness:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Memory:
     """What is held, oldest first; the oldest goes when there is too much.
 
-    Counted are batches at the heads of logs, pages of the past, and what sockets are owed. Nothing depends on a batch
-    being held: what is gone is read from Kafka again.
+    Counted are batches at the heads of logs, pages of the past, what sockets are owed, and what clients have asked that is not
+    answered yet. Nothing depends on a batch being held: what is gone is read from Kafka again.
 
     Args:
         limit_bytes: `memory.bytes`.
@@ -61,12 +61,16 @@ class Memory:
     @contextmanager
     def owing(self, size: int) -> Iterator[None]:
         """Count `size` bytes that a socket is owed, for as long as the block lasts."""
-        self.owed_bytes += size
-        self._trim()
+        self.owe(size)
         try:
             yield
         finally:
-            self.owed_bytes -= size
+            self.owe(-size)
+
+    def owe(self, size: int) -> None:
+        """Count `size` bytes more that a client is owed or waits to have answered; fewer where it is negative."""
+        self.owed_bytes += size
+        self._trim()
 
     def _trim(self) -> None:
         while self._held and self.held_bytes + self.owed_bytes > self.limit_bytes:

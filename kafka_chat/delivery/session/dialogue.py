@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ...telemetry.metrics import Telemetry
-    from ..ports import Inbox
+    from ..log.memory import Memory
+    from ..ports import Inbox, Sink
 
 # A thousand messages as people write them. Who has more waiting is not read from until there is room: it is told to slow
 # down by its own socket, and loses nothing.
@@ -45,10 +46,11 @@ class Dialogue(LiveSocket):
     was not answered may have been done or not.
     """
 
-    __slots__ = ("_answer", "_change", "_gone", "_ops", "_waiting_bytes")
+    __slots__ = ("_answer", "_change", "_gone", "_memory", "_ops", "_waiting_bytes")
 
-    def __init__(self, answering: Answering, *, session_id: str, username: str, telemetry: Telemetry) -> None:
+    def __init__(self, answering: Answering, *, session_id: str, username: str, memory: Memory, telemetry: Telemetry) -> None:
         super().__init__(session_id=session_id, username=username, telemetry=telemetry)
+        self._memory = memory
         self._answer = answering.answer
         self._ops: deque[tuple[int, Callable[[], Awaitable[bytes]]]] = deque()
         self._waiting_bytes = 0
@@ -57,6 +59,13 @@ class Dialogue(LiveSocket):
         if answering.opening is not None:
             self._ops.append((0, answering.opening))
 
+    async def run(self, sink: Sink, inbox: Inbox) -> int:
+        """See `LiveSocket.run`."""
+        try:
+            return await super().run(sink, inbox)
+        finally:
+            self._count(-self._waiting_bytes)
+
     async def _serve(self, nursery: trio.Nursery) -> None:
         while True:
             while not self._ops:
@@ -64,12 +73,14 @@ class Dialogue(LiveSocket):
             size, ask = self._ops[0]
             await self._say(await ask())
             self._ops.popleft()
-            self._waiting_bytes -= size
+            self._count(-size)
             self._changed()
 
     async def _say(self, payload: bytes) -> None:
         frame = text_header(len(payload)) + payload
-        self._gone = self._gone or not (self.sink.offer(frame) or await self.sink.flush())
+        if not self._gone and not self.sink.offer(frame):
+            with self._memory.owing(self.sink.owed):
+                self._gone = not await self.sink.flush()
         if not self._gone:
             self.messages += 1
             self.bytes_sent += len(frame)
@@ -78,7 +89,7 @@ class Dialogue(LiveSocket):
     async def _hear(self, nursery: trio.Nursery, said: str | bytes) -> None:
         size = len(said) + MESSAGE_BYTES
         self._ops.append((size, partial(self._answer, said)))
-        self._waiting_bytes += size
+        self._count(size)
         self._changed()
         while self._waiting_bytes > WAITING_BYTES:
             await self._change.wait()
@@ -90,6 +101,11 @@ class Dialogue(LiveSocket):
             while self._ops:
                 await self._change.wait()
         return code
+
+    def _count(self, size: int) -> None:
+        """Count so many bytes more, or less, of messages that wait for their answers."""
+        self._waiting_bytes += size
+        self._memory.owe(size)
 
     def _changed(self) -> None:
         self._change.set()

@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from functools import partial
 from math import inf
 from random import uniform
+from sys import getsizeof
 from typing import TYPE_CHECKING
 
 import trio
 
 from ...chat.loss_cause import LossCause
-from ...errors import BrokerError, RequestError
+from ...turns import Turn
 from ..audience.offset_queries import LATEST_TIMESTAMP
 from ..audience.rewind import last_messages, messages_before
 from ..audience.starts import BEYOND_SECONDS, LATEST, AtOffsets, Resumed, Rewind
 from ..records.formats import MARK, PLAIN, Format, View
 from .live_socket import Close
-from .notices import (
-    Answer,
-    End,
-    Failed,
-    Gap,
-    Heartbeat,
-    Hello,
-    Limits,
-    Live,
-    Notice,
-    OpRefused,
-    Pong,
-    Reconnect,
-    Sent,
-    Subscribed,
-    Unsubscribed,
-    control,
-    parse_op,
-)
+from .notice_queue import NoticeQueue
+from .notices import End, Gap, Hello, Limits, Notice, Reconnect, Subscribed, Unsubscribed, control
+from .ops import answers_to
 from .session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    import msgspec
 
     from ...chat.cursor import ResumeCursor
     from ...chat.partition_key import PartitionKey
@@ -51,13 +35,12 @@ if TYPE_CHECKING:
     from ..log.memory import Memory
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog
-    from ..ports import SubscriptionChange
+    from ..ports import Inbox, Sink, SubscriptionChange
     from ..records.batch import Chunk, HistoryMessage
     from .context import SessionContext
-    from .notices import Op
     from .options import SessionOptions
 
-OPS_WAITING = 32  # answers that a client may wait for
+OPS_WAITING = 32  # ops whose answers are not written yet, which a client may have
 LOOK_SECONDS = 0.1
 STAY_AWAY_MS = 3000  # those who are told to come back do so within so long
 
@@ -69,17 +52,19 @@ _ID_LINE = re.compile(MARK + rb"[^\n]*\n")
 class ResumableSession(Session):
     """Delivers as a `Session` does, but from where its client wants to, what it wants to see, and with notices between.
 
-    A notice keeps its place: a gap is told before the first message after it.
+    A notice is said before the next message, so a gap is told before the first message after it. What a client does not read
+    stays small: notices that wait are merged (`NoticeQueue`), and an op is done once the answers to the one before are written.
     """
 
     __slots__ = (
+        "_answered",
         "_caught_up",
         "_context",
         "_ends_before",
         "_live",
         "_notices",
         "_ops",
-        "_own_chats",
+        "_ops_bytes",
         "_resume",
         "_rewinds",
         "_said_hello",
@@ -119,14 +104,15 @@ class ResumableSession(Session):
         self.only = options.chats
         self._context = context
         self._caught_up = caught_up
-        self._notices: list[Notice] = []
+        self._notices = NoticeQueue()
         self._said_hello = False
         self._live = False
         self._resume = "none" if self._cursor_of_this_cluster() is None else "exact"
         self._rewinds: dict[PartitionKey, tuple[PartitionLog, int]] = {}
         self._ends_before: dict[PartitionKey, int] = {}  # partition -> the last stable offset, where that lies before our position
-        self._ops: list[str | bytes] = []  # while there are any, a task answers them
-        self._own_chats: list[str] = []  # chats of the op that is being done
+        self._ops: deque[str | bytes] | None = None  # while there is one, a task answers them
+        self._ops_bytes = 0
+        self._answered: trio.Event | None = None  # set once the answers to the first of them are written
 
     # What the Audience asks and tells.
 
@@ -158,37 +144,53 @@ class ResumableSession(Session):
         """See `Session.on_gap`."""
         if not self._said_hello and self._resume != "none":
             self._resume = "future" if cause is LossCause.TRUNCATED else "gap"
-        chat = self._context.names.chat(key.topic)
-        self._add_notice(Gap(chat=chat, partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause))
+        if self._takes_notices:
+            chat = self._context.names.chat(key.topic)
+            self._notices.add_gap(Gap(chat=chat, partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause))
+            self.wake()
 
     def on_subscribed(self, change: SubscriptionChange) -> None:
         """See `Session.on_subscribed`."""
-        if change.chat not in self._own_chats:
+        if self._takes_notices:
             exists = bool(change.topic_id) or self._context.audience.exists(change.chat)
-            self._add_notice(Subscribed(chat=change.chat, exists=exists, positions=dict(change.starts)))
+            self._notices.add_subscription(Subscribed(chat=change.chat, exists=exists, positions=dict(change.starts)))
+            self.wake()
 
     def on_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
         """See `Session.on_unsubscribed`."""
-        if chat not in self._own_chats:
-            self._add_notice(Unsubscribed(chat=chat, exists=self._context.audience.exists(chat), positions=dict(positions)))
+        if self._takes_notices:
+            exists = self._context.audience.exists(chat)
+            self._notices.add_subscription(Unsubscribed(chat=chat, exists=exists, positions=dict(positions)))
+            self.wake()
 
     def end(self, close: Close) -> None:
-        """See `LiveSocket.end`; who is to come back is told when."""
-        if close.code == 1012 and self._accepted and self.view.format is not Format.PLAIN and self._closing is None:
+        """See `LiveSocket.end`; a client that is to come back learns when, and of the gaps that its cursor lies behind."""
+        if close.code == 1012 and self._accepted and self._takes_notices and self._closing is None:
+            for gap in self._notices.gaps():
+                self._offer(gap)
             self._offer(Reconnect(after_ms=round(uniform(0, STAY_AWAY_MS)), cursor=self._cursor()))
         super().end(close)
+
+    async def run(self, sink: Sink, inbox: Inbox) -> int:
+        """See `LiveSocket.run`."""
+        try:
+            return await super().run(sink, inbox)
+        finally:
+            self._count_ops(-self._ops_bytes)
 
     # What its own nursery runs.
 
     async def _hear(self, nursery: trio.Nursery, said: str | bytes) -> None:
         if self.view.format is not Format.V1:
             await super()._hear(nursery, said)
-        elif len(self._ops) >= OPS_WAITING:
-            self.end(Close(code=1008, reason=f"over {OPS_WAITING} ops wait for their answers"))
-        else:
+        elif self._ops is None or len(self._ops) < OPS_WAITING:
+            if self._ops is None:
+                self._ops = deque()
+                nursery.start_soon(self._answer_ops, self._ops)
             self._ops.append(said)
-            if len(self._ops) == 1:
-                nursery.start_soon(self._answer_ops)
+            self._count_ops(getsizeof(said))
+        else:
+            self.end(Close(code=1008, reason=f"over {OPS_WAITING} ops wait for their answers"))
 
     async def _serve(self, nursery: trio.Nursery) -> None:
         if self.options.heartbeat_seconds is not None:
@@ -249,7 +251,8 @@ class ResumableSession(Session):
         elif not self._notices and not self._live and self.options.until_ms is None and self._has_all():
             self._live = True
             self._caught_up()
-            self._add_notice(Live(cursor=self._cursor()))
+            if self._takes_notices:
+                self._notices.add_live()
         if self._notices:
             await self._say_notices()
             return
@@ -259,9 +262,15 @@ class ResumableSession(Session):
         return self.view.format is not Format.EVENTS and self.options.until_ms is None and super()._may_park()
 
     async def _say_notices(self) -> None:
+        """Say what waits, no more at a time than the socket takes: what comes meanwhile is merged with what still waits."""
+        turn = Turn()
         while self._notices:
-            self._offer(self._notices.pop(0))
+            if not self._offer(self._notices.pop(self._cursor)) and not await self._flush():
+                self._notices.clear()  # the connection is closed
+            await turn.share()
         await self._flush()
+        if self._answered is not None:
+            self._answered.set()
 
     async def _write(self, data: bytes, messages: int) -> bool:
         if self.view.format is Format.EVENTS:
@@ -272,51 +281,17 @@ class ResumableSession(Session):
     async def _send_heartbeats(self, seconds: float) -> None:
         while True:
             await trio.sleep(seconds)
-            self._add_notice(Heartbeat(cursor=self._cursor()))
+            self._notices.add_heartbeat()
+            self.wake()
 
-    async def _answer_ops(self) -> None:
-        while self._ops:
-            for notice in await self._answers(self._ops[0]):
-                self._add_notice(notice)
-            del self._ops[0]
-
-    async def _answers(self, said: str | bytes) -> Sequence[Answer]:
-        try:
-            op = parse_op(said)
-        except OpRefused as refused:
-            return [_failed(refused.error, refused.re)]
-        try:
-            return await self._do(op)
-        except (RequestError, BrokerError) as error:
-            return [_failed(error, op.re)]
-        finally:
-            self._own_chats = []
-
-    async def _do(self, op: Op) -> Sequence[Answer]:
-        context = self._context
-        match op.op:
-            case "ping":
-                return [Pong(re=op.re)]
-            case "subscribe" | "unsubscribe":
-                chats = self._own_chats = [context.names.parse(chat, field="chat") for chat in op.named]
-                before = {chat: context.audience.positions(self, chat) for chat in chats}
-                if op.op == "subscribe":
-                    followed = await context.subscriptions.subscribe(self.username, chats)
-                    exists = {one.chat: one.exists for one in followed}
-                    return [
-                        Subscribed(re=op.re, chat=chat, exists=exists.get(chat, False), positions=self._positions(chat)) for chat in chats
-                    ]
-                await context.subscriptions.unsubscribe(self.username, chats)
-                return [Unsubscribed(re=op.re, chat=chat, exists=context.audience.exists(chat), positions=before[chat]) for chat in chats]
-            case "send":
-                if context.sending is None:
-                    raise RequestError("sending is switched off (sending.enabled)", field="op")
-                if op.chat is None or op.text is None:
-                    raise RequestError("chat and text are needed to send", field="chat" if op.chat is None else "text")
-                sent = await context.sending.send(context.names.parse(op.chat, field="chat"), self.username, op.text, op.tag)
-                return [Sent(re=op.re, chat=context.names.chat(sent.topic), partition=sent.partition, offset=sent.offset)]
-            case _:
-                raise RequestError(f"op is {op.op[:60]!r}; it may be subscribe, unsubscribe, send or ping", field="op")
+    async def _answer_ops(self, ops: deque[str | bytes]) -> None:
+        while ops:
+            self._notices.add_answers(await answers_to(ops[0], session=self, context=self._context, notices=self._notices))
+            self._answered = trio.Event()
+            self.wake()
+            await self._answered.wait()
+            self._count_ops(-getsizeof(ops.popleft()))
+        self._ops = self._answered = None
 
     # Inside
 
@@ -328,29 +303,29 @@ class ResumableSession(Session):
         context = self._context
         return context.audience.cursor(self, cluster=context.cluster(), subscriptions=context.subscription_log.position)
 
-    def _positions(self, chat: str) -> Mapping[int, int]:
-        """Return where it is in a chat, or, where it is to begin only, where that was subscribed to."""
-        change = self._context.subscription_log.chats_of(self.username).get(chat)
-        return self._context.audience.positions(self, chat) or ({} if change is None else dict(change.starts))
-
     def _say_hello(self) -> None:
         self._said_hello = True
-        if self.view.format is Format.PLAIN:
+        if not self._takes_notices:
             return
         limits = self._context.limits
         told = Limits(limits.message_bytes, limits.client_message_bytes, limits.chats_per_user, self.options.heartbeat_seconds)
         chats = self._context.audience.chats(self)
         hello = Hello(session=self.session_id, user=self.username, chats=chats, resume=self._resume, cursor=self._cursor(), limits=told)
-        self._notices.insert(0, hello)
+        self._notices.add_hello(hello)
 
-    def _add_notice(self, notice: Notice) -> None:
-        """Say `notice` before the next message. Bare clients are told nothing: they would not know what it is."""
-        if self.view.format is not Format.PLAIN:
-            self._notices.append(notice)
-            self.wake()
+    def _count_ops(self, size: int) -> None:
+        """Count so many bytes more, or less, of ops that wait."""
+        self._ops_bytes += size
+        self._memory.owe(size)
 
-    def _offer(self, notice: Notice) -> None:
-        self.sink.offer(control(notice, self.view.format))
+    @property
+    def _takes_notices(self) -> bool:
+        """Whether its client understands notices. Bare clients hear nothing: they would not know what it is."""
+        return self.view.format is not Format.PLAIN
+
+    def _offer(self, notice: Notice) -> bool:
+        """Write a notice; False where the socket does not take all of it at once, or the connection is closed."""
+        return self.sink.offer(control(notice, self.view.format))
 
     def _has_all(self) -> bool:
         """Whether all that was there has been delivered."""
@@ -372,8 +347,3 @@ class ResumableSession(Session):
 
 def _before_end(cursor: LogCursor) -> bool:
     return cursor.end is not None and cursor.position < cursor.end
-
-
-def _failed(error: RequestError | BrokerError, mark: msgspec.Raw) -> Failed:
-    field = error.field if isinstance(error, RequestError) else None
-    return Failed(re=mark, code=error.status, message=str(error), field="chat" if field == "topic" else field)  # as HTTP has it

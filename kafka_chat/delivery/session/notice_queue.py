@@ -1,0 +1,184 @@
+"""The notices that wait to be written to one client, merged so that they stay few.
+
+Other people cause notices: anybody may subscribe any user to anything, as often as they like, while that user's socket takes
+nothing. So what waits is a state, not a history: one subscription notice a chat, one gap a partition, one heartbeat, and the
+answers to one op. A client that takes them late knows in the end what one knows that takes each at once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...chat.loss_cause import LossCause
+from .notices import Gap, Heartbeat, Live, Notice, Subscribed, Unsubscribed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from .notices import Answer, Hello
+
+    Subscription = Subscribed | Unsubscribed
+
+# From weak to strong. Gaps that are merged have the strongest of their causes: an older beginning, another end, another topic.
+_CAUSES = (LossCause.RETENTION, LossCause.TRUNCATED, LossCause.RECREATED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """The news of one chat.
+
+    Attributes:
+        notice: says what is so now.
+        known: the client knows the chat as followed, from before this news.
+    """
+
+    notice: Subscription
+    known: bool
+
+
+class NoticeQueue:
+    """What waits, in the order in which it is to be said: `hello`, what happened, `live`, `heartbeat`.
+
+    What is merged takes the place of the later of the two. `live` and `heartbeat` get their cursor when they are said: it may
+    not reach the client before a gap that it lies behind.
+    """
+
+    __slots__ = ("_answers", "_heartbeat", "_hello", "_live", "_own", "_waiting")
+
+    def __init__(self) -> None:
+        self._hello: Hello | None = None
+        # (chat, partition) -> a gap; (chat, None) -> the news of a chat; ("", a number) -> an answer. None while there are
+        # none, as on most sockets: an empty OrderedDict has 250 bytes. A dict would be slow to pop from the front of.
+        self._waiting: OrderedDict[tuple[str, int | None], Notice | _Change] | None = None
+        self._answers = 0
+        self._own: dict[str, _Change | None] = {}  # chats of the op that is being done -> their news meanwhile
+        self._live = False
+        self._heartbeat = False
+
+    def __len__(self) -> int:
+        """How many notices wait."""
+        return (self._hello is not None) + len(self._waiting or ()) + self._live + self._heartbeat
+
+    def add_hello(self, hello: Hello) -> None:
+        """Say `hello` first. It lists the chats that are followed, so earlier news of them is not said."""
+        self._hello = hello
+        for key in [key for key, notice in (self._waiting or {}).items() if isinstance(notice, _Change)]:
+            self._remove(key)
+
+    def add_gap(self, gap: Gap) -> None:
+        """Tell of a gap; with one that waits in the same partition it becomes one, from what was due first to where it goes on."""
+        key = gap.chat, gap.partition
+        waiting = self._remove(key)
+        if isinstance(waiting, Gap):
+            cause = max(waiting.cause, gap.cause, key=_CAUSES.index)
+            gap = Gap(chat=gap.chat, partition=gap.partition, first_lost=waiting.first_lost, first_left=gap.first_left, cause=cause)
+        self._append(key, gap)
+
+    def add_subscription(self, notice: Subscription) -> None:
+        """Tell of a chat that the user follows now, or no longer; such changes of one chat alternate.
+
+        A chat that came and went before the client heard of it is not mentioned at all. News of the chats of the op that is
+        being done waits for its answer.
+        """
+        chat, change = notice.chat, _Change(notice, known=isinstance(notice, Unsubscribed))
+        if chat not in self._own:
+            self._put(chat, _merged(self._remove((chat, None)), change))
+        elif (earlier := self._own[chat]) is None:
+            self._own[chat] = change
+        else:
+            self._own[chat] = _Change(notice, earlier.known)
+
+    def begin_op(self, chats: Iterable[str]) -> None:
+        """Hold the news of `chats` back, for an op changes them, and its answers say so."""
+        self._own = dict.fromkeys(chats)
+
+    def add_answers(self, answers: Sequence[Answer]) -> None:
+        """Say the answers to the op that is done, and then what they do not say of its chats."""
+        own, self._own = self._own, {}
+        said: dict[str, Subscription] = {}
+        for answer in answers:
+            if isinstance(answer, (Subscribed, Unsubscribed)):
+                said[answer.chat] = answer
+                self._remove((answer.chat, None))  # the answer is newer
+            self._append(("", self._answers), answer)
+            self._answers += 1
+        for chat, change in own.items():
+            answer_of_chat = said.get(chat)
+            if change is None or type(change.notice) is type(answer_of_chat):
+                continue
+            if answer_of_chat is not None:  # somebody else changed the chat between the op and its answer
+                self._put(chat, _Change(change.notice, known=isinstance(answer_of_chat, Subscribed)))
+            else:  # the op failed, and yet something has changed
+                self._put(chat, _merged(self._remove((chat, None)), change))
+
+    def add_live(self) -> None:
+        """Say that all that was there has been delivered."""
+        self._live = True
+
+    def add_heartbeat(self) -> None:
+        """Say that all is well. One that waits already says the same."""
+        self._heartbeat = True
+
+    def gaps(self) -> Iterator[Gap]:
+        """Yield the gaps that wait."""
+        return (notice for notice in (self._waiting or {}).values() if isinstance(notice, Gap))
+
+    def pop(self, cursor: Callable[[], str | None]) -> Notice:
+        """Take out the notice that is to be said next.
+
+        Args:
+            cursor: returns up to where the client has had everything; called where the notice needs it.
+
+        Raises:
+            IndexError: none waits.
+        """
+        if self._hello is not None:
+            hello, self._hello = self._hello, None
+            return hello
+        if self._waiting is not None:
+            _, notice = self._waiting.popitem(last=False)
+            if not self._waiting:
+                self._waiting = None
+            return notice.notice if isinstance(notice, _Change) else notice
+        if self._live:
+            self._live = False
+            return Live(cursor=cursor())
+        if self._heartbeat:
+            self._heartbeat = False
+            return Heartbeat(cursor=cursor())
+        raise IndexError("no notice waits")
+
+    def clear(self) -> None:
+        """Forget what waits: nobody is there any more to hear it."""
+        self._hello = self._waiting = None
+        self._live = self._heartbeat = False
+
+    def _put(self, chat: str, change: _Change | None) -> None:
+        if change is not None:
+            self._append((chat, None), change)
+
+    def _append(self, key: tuple[str, int | None], notice: Notice | _Change) -> None:
+        if self._waiting is None:
+            self._waiting = OrderedDict()
+        self._waiting[key] = notice
+
+    def _remove(self, key: tuple[str, int | None]) -> Notice | _Change | None:
+        if self._waiting is None:
+            return None
+        removed = self._waiting.pop(key, None)
+        if not self._waiting:
+            self._waiting = None
+        return removed
+
+
+def _merged(waiting: object, change: _Change) -> _Change | None:
+    """Return what is new of a chat after `change`; None where nothing is, for the client has not heard of the chat.
+
+    Args:
+        waiting: an earlier `_Change` that has not been said, or None.
+        change: the latest.
+    """
+    known = waiting.known if isinstance(waiting, _Change) else change.known
+    return _Change(change.notice, known) if known or isinstance(change.notice, Subscribed) else None

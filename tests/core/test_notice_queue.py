@@ -1,0 +1,296 @@
+"""However many notices wait, they are few, and say in the end what all of them would have said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kafka_chat.chat.loss_cause import LossCause
+from kafka_chat.delivery.session.notice_queue import NoticeQueue
+from kafka_chat.delivery.session.notices import Failed, Gap, Heartbeat, Hello, Limits, Live, Notice, Pong, Subscribed, Unsubscribed
+
+CHATS = ("a", "b", "c")
+PARTITIONS = 2
+CAUSES = (LossCause.RETENTION, LossCause.TRUNCATED, LossCause.RECREATED)
+
+
+def gap(first_lost: int, first_left: int, cause: LossCause = LossCause.RETENTION, *, chat: str = "a", partition: int = 0) -> Gap:
+    return Gap(chat=chat, partition=partition, first_lost=first_lost, first_left=first_left, cause=cause)
+
+
+def subscribed(chat: str = "a", at: int = 0) -> Subscribed:
+    return Subscribed(chat=chat, exists=True, positions={0: at})
+
+
+def unsubscribed(chat: str = "a", at: int = 0) -> Unsubscribed:
+    return Unsubscribed(chat=chat, exists=True, positions={0: at})
+
+
+def hello(*chats: str) -> Hello:
+    return Hello(session="s", user="ann", chats=chats, resume="none", cursor="c", limits=Limits(1, 1, 1, None))
+
+
+def said(queue: NoticeQueue) -> list[Notice]:
+    return [queue.pop(lambda: "now") for _ in range(len(queue))]
+
+
+def queue_of(*notices: Notice) -> NoticeQueue:
+    queue = NoticeQueue()
+    for notice in notices:
+        if isinstance(notice, Gap):
+            queue.add_gap(notice)
+        elif isinstance(notice, (Subscribed, Unsubscribed)):
+            queue.add_subscription(notice)
+    return queue
+
+
+def test_gaps_of_a_partition_are_one_from_what_was_due_first_to_where_it_goes_on() -> None:
+    assert said(queue_of(gap(5, 10), gap(10, 30))) == [gap(5, 30)]
+    assert said(queue_of(gap(5, 10), gap(7, 9, partition=1))) == [gap(5, 10), gap(7, 9, partition=1)]
+
+
+@pytest.mark.parametrize("first", CAUSES)
+@pytest.mark.parametrize("second", CAUSES)
+def test_a_gap_of_several_causes_has_the_one_that_says_most(first: LossCause, second: LossCause) -> None:
+    assert said(queue_of(gap(5, 10, first), gap(10, 2, second))) == [gap(5, 2, max(first, second, key=CAUSES.index))]
+
+
+def test_of_the_changes_of_a_chat_the_last_one_is_said() -> None:
+    assert said(queue_of(unsubscribed(), subscribed(at=7))) == [subscribed(at=7)]
+    assert said(queue_of(unsubscribed(), subscribed(at=7), unsubscribed(at=9))) == [unsubscribed(at=9)]
+
+
+def test_a_chat_that_came_and_went_before_the_client_heard_of_it_is_not_mentioned() -> None:
+    assert said(queue_of(subscribed(), unsubscribed())) == []
+    assert said(queue_of(subscribed(), unsubscribed(), subscribed(at=3))) == [subscribed(at=3)]
+
+
+def test_a_chat_that_the_client_has_heard_of_is_told_to_be_gone() -> None:
+    queue = queue_of(subscribed())
+    assert said(queue) == [subscribed()]
+    queue.add_subscription(unsubscribed())
+    assert said(queue) == [unsubscribed()]
+
+
+def test_a_chat_that_hello_lists_is_told_to_be_gone() -> None:
+    queue = queue_of(subscribed())
+    queue.add_hello(hello("a"))
+    queue.add_subscription(unsubscribed())
+    assert said(queue) == [hello("a"), unsubscribed()]
+
+
+def test_what_is_merged_takes_the_place_of_the_later() -> None:
+    assert said(queue_of(gap(5, 10), subscribed("b"), gap(10, 20))) == [subscribed("b"), gap(5, 20)]
+
+
+def test_hello_comes_first_and_live_and_heartbeats_last_with_the_cursor_of_that_moment() -> None:
+    queue = NoticeQueue()
+    queue.add_heartbeat()
+    queue.add_live()
+    queue.add_gap(gap(5, 10))
+    queue.add_heartbeat()
+    queue.add_hello(hello())
+    assert said(queue) == [hello(), gap(5, 10), Live(cursor="now"), Heartbeat(cursor="now")]
+    assert not queue
+
+
+def test_answers_keep_their_order_and_each_is_said() -> None:
+    queue = NoticeQueue()
+    for _ in range(3):
+        queue.begin_op([])
+        queue.add_answers([Pong(), Failed(code=400, message="no", field=None)])
+    assert said(queue) == [Pong(), Failed(code=400, message="no", field=None)] * 3
+
+
+def test_the_change_that_an_op_makes_is_said_by_its_answer_alone() -> None:
+    queue = queue_of(unsubscribed())
+    queue.begin_op(["a"])
+    queue.add_subscription(subscribed())
+    queue.add_answers([subscribed(at=5)])
+    assert said(queue) == [subscribed(at=5)]
+
+
+def test_what_somebody_else_does_to_the_chat_of_an_op_is_said_after_its_answer() -> None:
+    queue = NoticeQueue()
+    queue.begin_op(["a"])
+    queue.add_subscription(subscribed())
+    queue.add_subscription(unsubscribed(at=3))
+    queue.add_answers([subscribed()])
+    assert said(queue) == [subscribed(), unsubscribed(at=3)]
+
+
+def test_what_an_op_that_failed_has_changed_all_the_same_is_said_after_its_answer() -> None:
+    failed = Failed(code=503, message="no broker answers", field=None)
+    queue = NoticeQueue()
+    queue.begin_op(["a"])
+    queue.add_subscription(subscribed())
+    queue.add_answers([failed])
+    assert said(queue) == [failed, subscribed()]
+    queue.begin_op(["a"])
+    queue.add_subscription(unsubscribed())
+    queue.add_subscription(subscribed(at=4))
+    queue.add_answers([failed])
+    queue.add_subscription(unsubscribed())
+    assert said(queue) == [failed, unsubscribed()]
+
+
+def test_gaps_can_be_told_ahead_of_the_rest() -> None:
+    queue = queue_of(subscribed(), gap(5, 10), unsubscribed("b"), gap(1, 2, chat="b"))
+    assert list(queue.gaps()) == [gap(5, 10), gap(1, 2, chat="b")]
+
+
+def test_nothing_is_left_after_clear() -> None:
+    queue = queue_of(subscribed(), gap(5, 10))
+    queue.add_hello(hello())
+    queue.add_live()
+    queue.clear()
+    assert not queue
+    with pytest.raises(IndexError):
+        queue.pop(lambda: None)
+
+
+# Any sequence
+
+
+@dataclass
+class Client:
+    """What a client knows, folded from what it is told."""
+
+    followed: dict[str, bool] = field(default_factory=dict)
+    goes_on: dict[tuple[str, int], int] = field(default_factory=dict)
+    lost: dict[tuple[str, int], tuple[int, int, int]] = field(default_factory=dict)  # first lost, first left, strongest cause
+    answers: list[Notice] = field(default_factory=list)
+    live: bool = False
+    heartbeat: bool = False
+
+    def hear(self, notice: Notice) -> None:
+        match notice:
+            case Gap():
+                at, cause = (notice.chat, notice.partition), CAUSES.index(notice.cause)
+                first, _, strongest = self.lost.get(at, (notice.first_lost, 0, cause))
+                self.lost[at] = first, notice.first_left, max(strongest, cause)
+                self.goes_on[at] = notice.first_left
+            case Subscribed() | Unsubscribed():
+                if notice.re:
+                    self.answers.append(notice)
+                for partition in range(PARTITIONS):
+                    self.goes_on.pop((notice.chat, partition), None)
+                self.followed.pop(notice.chat, None)
+                if isinstance(notice, Subscribed):
+                    self.followed[notice.chat] = notice.exists
+                    self.goes_on |= {(notice.chat, partition): at for partition, at in notice.positions.items()}
+            case Live():
+                self.live = True
+            case Heartbeat():
+                self.heartbeat = True
+            case _:
+                self.answers.append(notice)
+
+    def where(self) -> dict[tuple[str, int], int]:
+        return {at: offset for at, offset in self.goes_on.items() if at[0] in self.followed}
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("gap"), st.sampled_from(CHATS), st.integers(0, PARTITIONS - 1), st.sampled_from(CAUSES)),
+        st.tuples(st.just("toggle"), st.sampled_from(CHATS)),
+        st.tuples(st.just("toggle"), st.sampled_from(CHATS)),
+        st.tuples(st.sampled_from(["live", "heartbeat", "op done", "op failed"])),
+        st.tuples(st.just("op"), st.sampled_from([Subscribed, Unsubscribed]), st.lists(st.sampled_from(CHATS), unique=True)),
+        st.tuples(st.just("take"), st.integers(1, 3)),
+    ),
+    max_size=60,
+)
+
+
+@given(st.sets(st.sampled_from(CHATS)), STEPS)
+def test_whatever_happens_the_queue_is_short_and_nothing_that_a_client_must_know_is_lost(
+    begun: set[str], steps: list[tuple[Any, ...]]
+) -> None:
+    queue, followed, offset = NoticeQueue(), dict.fromkeys(begun, True), 0
+    told, hears_all = Client(followed=dict(followed)), Client(followed=dict(followed))
+    own: dict[str, set[type]] = {}  # chats of the op that is being done -> what has been so of each since it began
+    changed: dict[str, Notice] = {}  # the last change of each of those
+    kind: type = Subscribed
+    answers = 0
+
+    def change(chat: str) -> None:
+        positions = dict.fromkeys(range(PARTITIONS), offset)
+        made = Unsubscribed if followed.pop(chat, False) else Subscribed
+        if made is Subscribed:
+            followed[chat] = True
+        notice = made(chat=chat, exists=True, positions=positions)
+        queue.add_subscription(notice)
+        if chat in own:
+            own[chat].add(made)
+            changed[chat] = notice
+        else:
+            hears_all.hear(notice)
+
+    def end_op(answers: list[Any]) -> None:
+        """Have all that is not said by an answer said after them."""
+        queue.add_answers(answers)
+        for answer in answers:
+            hears_all.hear(answer)
+        for chat, notice in changed.items():
+            if all(type(answer) is not type(notice) or answer.chat != chat for answer in answers):  # type: ignore[attr-defined]
+                hears_all.hear(notice)
+        own.clear()
+        changed.clear()
+
+    for step in steps:
+        offset += 10
+        match step:
+            case ("gap", chat, partition, cause) if chat in followed:
+                notice = gap(offset, offset + 5, cause, chat=chat, partition=partition)
+                queue.add_gap(notice)
+                hears_all.hear(notice)
+            case ("toggle", chat):
+                change(chat)
+            case ("op", kind, chats) if not own:
+                own |= {chat: {Subscribed if chat in followed else Unsubscribed} for chat in chats}
+                queue.begin_op(chats)
+            case ("op done",) if own and all(kind in was for was in own.values()):
+                # An answer says what was so once; somebody else may have changed it since.
+                answers += len(own)
+                end_op([kind(chat=chat, exists=True, positions=dict.fromkeys(range(PARTITIONS), offset)) for chat in own])
+            case ("op failed",):
+                answers += 1
+                end_op([Failed(code=503, message=f"{offset}", field=None)])
+            case ("live",):
+                queue.add_live()
+                hears_all.hear(Live(cursor=None))
+            case ("heartbeat",):
+                queue.add_heartbeat()
+                hears_all.hear(Heartbeat(cursor=None))
+            case ("take", count):
+                for _ in range(min(count, len(queue))):
+                    told.hear(queue.pop(lambda: None))
+        assert len(queue) <= len(CHATS) * (1 + PARTITIONS) + answers + 2
+    end_op([])
+    for _ in range(len(queue)):
+        told.hear(queue.pop(lambda: None))
+    assert told.followed == hears_all.followed == followed
+    assert told.where() == hears_all.where()
+    assert told.lost == hears_all.lost
+    assert told.answers == hears_all.answers
+    assert (told.live, told.heartbeat) == (hears_all.live, hears_all.heartbeat)
+
+
+def test_a_user_whose_chats_others_change_without_end_has_few_notices_waiting() -> None:
+    queue = NoticeQueue()
+    for n in range(10_000):
+        queue.add_subscription(subscribed(f"chat{n}"))
+        queue.add_subscription(unsubscribed(f"chat{n}"))
+        assert len(queue) <= 1
+    queue.add_subscription(unsubscribed("known"))
+    for n in range(10_000):
+        queue.add_subscription(subscribed("known", at=n))
+        queue.add_subscription(unsubscribed("known", at=n))
+        queue.add_gap(gap(n, n + 1, chat="known"))
+        queue.add_heartbeat()
+    assert len(queue) == 3
