@@ -25,7 +25,7 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def checked(settings: Settings, source: Callable[[str], str]) -> Settings:
-    """Return `settings`, with each default chat by its own name and once, and origins as browsers write them.
+    """Return `settings`, with each default chat by its own name and once, and origins and hosts as browsers write them.
 
     Args:
         settings: each value of its type.
@@ -39,7 +39,7 @@ def checked(settings: Settings, source: Callable[[str], str]) -> Settings:
     _check_topic(settings, source)
     _check_pings(settings, source)
     chats = msgspec.structs.replace(settings.chats, default=_default_chats(settings, source))
-    access = msgspec.structs.replace(settings.access, origins=_origins(settings, source))
+    access = msgspec.structs.replace(settings.access, origins=_origins(settings, source), hosts=_hosts(settings, source))
     return msgspec.structs.replace(settings, chats=chats, access=access)
 
 
@@ -131,6 +131,15 @@ def _origins(settings: Settings, source: Callable[[str], str]) -> tuple[str, ...
             raise SettingsError(f"{source('access.origins')}: access.origins has {shown(origin)}; {needed}")
     origins = (origin.lower() for origin in settings.access.origins)
     return tuple(origin.removesuffix(_DEFAULT_PORTS.get(origin.partition("://")[0], "/")) for origin in origins)
+
+
+def _hosts(settings: Settings, source: Callable[[str], str]) -> tuple[str, ...]:
+    """Return the hosts as they are compared: in lower case, without a dot at the end."""
+    for host in settings.access.hosts:
+        if host != "*" and not (host.isascii() and _HOST_NAME.fullmatch(host)):
+            needed = "a name such as chat.example (in ASCII, without a port), or * for any, is needed"
+            raise SettingsError(f"{source('access.hosts')}: access.hosts has {shown(host)}; {needed}")
+    return tuple(host.lower().removesuffix(".") for host in settings.access.hosts)
 
 
 def _check_topic(settings: Settings, source: Callable[[str], str]) -> None:

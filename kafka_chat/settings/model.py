@@ -67,9 +67,15 @@ class SendingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which web pages may use it; `*` is any."""
+    """Which web pages may use it, under which names; `*` is any.
+
+    Attributes:
+        origins: of pages.
+        hosts: names that clients may address it by; addresses and `localhost` always are.
+    """
 
     origins: tuple[str, ...] = ("*",)
+    hosts: tuple[str, ...] = ("*",)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

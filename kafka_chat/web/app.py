@@ -10,7 +10,9 @@ from quart_trio import QuartTrio
 from .documents.openapi import document
 from .lifespan import ServiceLifespan
 from .requests.errors import answer_errors
+from .requests.hosts import Hosts
 from .requests.origins import Origins
+from .requests.page_headers import complete_refusal
 from .requests.raw_path import RestConverter
 from .routes.browser_client import browser_client
 from .routes.health import health
@@ -34,6 +36,26 @@ if TYPE_CHECKING:
 
     from ..settings.model import Settings
     from .ports import Service
+
+# The endpoints whose GET and HEAD change nothing and end by themselves: pages of other origins may ask, and cannot read the
+# answer. Every other route is closed to them (`access.origins`), one that somebody adds included. `/history` waits only where
+# the header `Prefer` says so, which no page of another origin can send: a preflight comes before it.
+READING = frozenset(
+    {
+        "receive.no_websocket",
+        "history.read_history",
+        "subscribing.following",
+        "sending.no_websocket",
+        "health.show_health",
+        "health.show_readiness",
+        "metrics.show_metrics",
+        "browser_client.show_client",
+        "openapi",
+        "redoc_ui",
+        "swagger_ui",
+        "assets._asset",
+    }
+)
 
 
 class ChatApp(QuartTrio):
@@ -84,8 +106,12 @@ def create_app(settings: Settings) -> ChatApp:
     app.asgi_http_class = ChatHTTPConnection
     app.asgi_websocket_class = ChatWebsocketConnection
     app.asgi_lifespan_class = ServiceLifespan
-    app.origins = Origins(settings.access.origins)
-    app.before_websocket(app.origins.check_handshake)
+    app.origins = Origins(settings.access.origins, reading=READING)
+    for check_first in (Hosts(settings.access.hosts).check_current, app.origins.check_request):
+        app.before_request(check_first)
+    for check_first in (Hosts(settings.access.hosts).check_current, app.origins.check_handshake):
+        app.before_websocket(check_first)
+    app.after_websocket(complete_refusal)
     app.config["MAX_CONTENT_LENGTH"] = settings.limits.client_message_bytes
     app.url_map.converters["rest"] = RestConverter
     app.url_map.merge_slashes = False  # an empty name is answered as one, by no redirect

@@ -58,7 +58,8 @@ async def test_once_origins_are_listed_only_their_pages_may_read(method: str, ta
         assert answer.headers["vary"] == "Origin"
     for headers in ({"origin": "https://other.example"}, {"origin": OURS + ".evil.example"}, {"origin": "null"}, {"origin": "*"}, {}):
         answer = await ask(app, method, target, headers=headers)
-        assert answer.status == ASKED[method, target]
+        refused = bool(headers) and method != "GET" and ASKED[method, target] not in (404, 405)
+        assert answer.status == (403 if refused else ASKED[method, target])
         assert cors(answer) == {}
         assert answer.headers["vary"] == "Origin"
 

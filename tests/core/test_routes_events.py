@@ -44,6 +44,9 @@ async def test_a_stream_begins_with_how_long_to_stay_away_after_a_cut():
         "x-accel-buffering": "no",
         "access-control-allow-origin": "*",
         "access-control-expose-headers": answer.headers["access-control-expose-headers"],
+        "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
     }
     assert re.fullmatch(rb"retry: [1-4][0-9]{3}\n\n", answer.body)
     assert service.gone == [Disconnect(code=1005)]

@@ -46,6 +46,10 @@ FILES = {
     ". _ - is needed",
     "chats: {prefix: kafka}": 'the default: subscriptions.topic is "kafka_chat-subscriptions", which begins with chats.prefix, "kafka" '
     "(config.yaml, line 1); a topic that is no chat is needed",
+    "access: {hosts: ['a.example:8001']}": 'config.yaml, line 1: access.hosts has "a.example:8001"; a name such as chat.example (in ASCII, '
+    "without a port), or * for any, is needed",
+    "access: {hosts: ['']}": 'config.yaml, line 1: access.hosts has ""; a name such as chat.example (in ASCII, '
+    "without a port), or * for any, is needed",
     "access: {origins: ['https://a.example/']}": 'config.yaml, line 1: access.origins has "https://a.example/"; an origin such as '
     "https://chat.example (in ASCII, without a path), or * for any, is needed",
     "access: {origins: ['https://caf\u00e9.example']}": 'config.yaml, line 1: access.origins has "https://caf\u00e9.example"; '

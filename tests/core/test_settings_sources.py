@@ -76,6 +76,7 @@ def test_every_key_has_a_variable() -> None:
         "chats.default": ("one, chat-two ,one", ("one", "two")),
         "subscriptions.topic": ("who", "who"),
         "sending.enabled": ("true", True),
+        "access.hosts": ("Chat.Example.,inside", ("chat.example", "inside")),
         "access.origins": ("https://a.example,https://b.example:8443", ("https://a.example", "https://b.example:8443")),
         "limits.message_bytes": ("2048", 2048),
         "limits.client_message_bytes": ("2048", 2048),

@@ -79,7 +79,11 @@ _REFUSALS: dict[int, tuple[str, ErrorBody]] = {
         "A parameter, or a field of the body, is wrong; `field` names it.",
         ErrorBody("username has 300 bytes of UTF-8; 1 to 255 are allowed", "username"),
     ),
-    403: ("Sending is switched off here.", ErrorBody("sending is off here; the setting sending.enabled switches it on", None)),
+    403: (
+        "A page of this origin may not do this (`access.origins`), the service may not be addressed by this name (`access.hosts`), or "
+        "sending is switched off.",
+        ErrorBody("pages of the origin 'https://x.example' may not use this service (access.origins)", None),
+    ),
     404: ("The chat has no topic in Kafka.", ErrorBody("room1 is no chat: the topic kafka.chat.room1 does not exist", "chat")),
     405: ("This is no way to subscribe.", ErrorBody("GET lists; POST or DELETE with ?topic= changes", None)),
     409: (
@@ -290,19 +294,19 @@ async def _asset(name: str) -> Response:
         abort(404)
     response = await send_from_directory(Path(__file__).with_name("assets"), name, mimetype=ASSETS[name], cache_timeout=ASSET_SECONDS)
     response.headers["Cache-Control"] = f"public, max-age={ASSET_SECONDS}, immutable"
-    response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
 
 async def _finish_page(response: Response) -> Response:
     """Make quart-schema's pages fit for phones, and forbid browsers to ask any other host, for the scripts know some: a logo."""
-    if request.endpoint in ("swagger_ui", "redoc_ui"):
+    if request.endpoint in ("swagger_ui", "redoc_ui") and response.status_code == 200:  # else it is an error, as JSON
         page = _HEAD + (await response.get_data(as_text=True)).lstrip().removeprefix("<head>")
         response.set_data(page)
         scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
         hashes = "".join(f" 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
         response.headers["Content-Security-Policy"] = (
             f"default-src 'none'; script-src 'self'{hashes}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-            "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; base-uri 'none'; form-action 'none'"
+            "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
     return response

@@ -1,4 +1,4 @@
-"""Which web pages may use the service: CORS over HTTP, the `Origin` of a WebSocket handshake.
+"""Which web pages may use the service: CORS over HTTP, and where a request or a handshake comes from.
 
 quart-cors is not what does it: docs/decisions/0004-cors-is-answered-in-front-of-quart.md says why.
 """
@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quart import websocket
+from quart import request, websocket
 
 from ...errors import RequestError
+from .page_headers import Header, lacking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from hypercorn.typing import ASGISendCallable, ASGISendEvent, HTTPScope
+    from werkzeug.datastructures import Headers
 
 PREFLIGHT_SECONDS = 7200  # for a browser to remember a preflight's answer; more than this Chromium does not
 
-Header = tuple[bytes, bytes]
+_OWN = ("same-origin", "none")  # values of `Sec-Fetch-Site`: our own page, or the person at the browser
 
 
 class OriginRefused(RequestError):
@@ -32,14 +34,16 @@ class Origins:
 
     Args:
         allowed: as browsers write them, or `*` for any.
+        reading: the endpoints whose GET changes nothing and ends by itself.
     """
 
-    def __init__(self, allowed: Sequence[str]) -> None:
+    def __init__(self, allowed: Sequence[str], *, reading: Collection[str] = ()) -> None:
+        self._reading = frozenset(reading)
         self._any = "*" in allowed
         self._allowed = frozenset(origin.encode() for origin in allowed)
 
     def sharing(self, scope: HTTPScope, send: ASGISendCallable) -> ASGISendCallable:
-        """Return `send` for the answer to a request, to which it adds the headers of CORS, whatever the status.
+        """Return `send` for the answer to a request, to which it adds the headers of CORS and of every page, whatever the status.
 
         A browser's preflight is an OPTIONS, which Quart answers with `Allow`.
         """
@@ -48,30 +52,44 @@ class Origins:
 
         async def send_with_headers(event: ASGISendEvent) -> None:
             if event["type"] == "http.response.start":
-                event["headers"] = [*event["headers"], *self._headers(origins, event["headers"], preflight=preflight)]
+                headers = list(event["headers"])
+                event["headers"] = [*headers, *lacking(headers), *self._headers(origins, headers, preflight=preflight)]
             await send(event)
 
         return send_with_headers
 
     async def check_handshake(self) -> None:
-        """Refuse the current WebSocket handshake if it comes from a page that may not use the service.
+        """Refuse the current WebSocket handshake if it comes from a page that may not use the service; raise `OriginRefused`."""
+        self.check(websocket.headers)
 
-        Who names no origin is no browser.
+    async def check_request(self) -> None:
+        """Refuse the current request if it comes from a page that may not use the service; raise `OriginRefused`.
 
-        Raises:
-            OriginRefused: it does.
+        What only reads is not refused: without the headers of CORS the page does not get the answer. A path without a route and
+        a preflight are answered as ever.
         """
-        self.check(websocket.headers.getlist("Origin"))
+        rule = request.url_rule
+        if rule is None or request.method == "OPTIONS":
+            return
+        if request.method in ("GET", "HEAD") and rule.endpoint in self._reading:
+            return
+        self.check(request.headers)
 
-    def check(self, origins: Iterable[str]) -> None:
+    def check(self, headers: Headers) -> None:
         """Refuse what comes from a page that may not use the service; raise `OriginRefused`.
 
-        Args:
-            origins: the values of `Origin`.
+        A browser says where a request comes from: by `Origin` wherever something may change, and by `Sec-Fetch-Site`. What has
+        neither header comes from no browser.
         """
+        if self._any:
+            return
+        origins = headers.getlist("Origin")
         for origin in origins:
-            if not self._any and origin.encode("latin-1", "replace") not in self._allowed:
+            if origin.encode("latin-1", "replace") not in self._allowed:
                 raise OriginRefused(f"pages of the origin {origin[:100]!a} may not use this service (access.origins)")
+        for site in () if origins else headers.getlist("Sec-Fetch-Site"):
+            if site.strip().lower() not in _OWN:
+                raise OriginRefused(f"pages of another origin ({site[:100]!a}) may not use this service (access.origins)")
 
     def _headers(self, origins: Sequence[bytes], answered: Iterable[Header], *, preflight: bool) -> list[Header]:
         if self._any:

@@ -18,5 +18,4 @@ async def show_client() -> Response:
     """Return the module; it is asked for again each time, by its tag, for it goes with the service's version."""
     response = await send_from_directory(_FOLDER, "kafka-chat.js", mimetype="text/javascript")
     response.headers["Cache-Control"] = "no-cache"
-    response.headers["X-Content-Type-Options"] = "nosniff"
     return response

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, cast
 
-from quart import Blueprint, current_app, request
+from quart import Blueprint, request
 from quart_schema import tag
 
 from ...chat.names import parse_username
@@ -16,16 +16,6 @@ from ..ports import ADMISSION, service
 from ..requests.parameters import parse_options
 from ..requests.raw_path import rest_of_path
 from ..streams.event_stream import EventStream
-
-if TYPE_CHECKING:
-    from ..requests.origins import Origins
-
-
-class Guarded(Protocol):
-    """An app that knows which web pages may use it."""
-
-    origins: Origins
-
 
 events = Blueprint("events", __name__)
 
@@ -94,7 +84,6 @@ async def receive_events(username: str) -> EventStream:
     """
     user, _, _ = rest_of_path(_PATH).partition(b"/")
     name = parse_username(user)  # where no slash is left, the one that led here was percent-encoded, and is refused
-    cast("Guarded", current_app).origins.check(request.headers.getlist("Origin"))
     options = parse_options(
         request.query_string,
         format=Format.EVENTS,

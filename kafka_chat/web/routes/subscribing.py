@@ -116,7 +116,7 @@ async def following(username: str) -> Response:
 @add_to_operation(parameters=[_topics("A topic or a chat; may be repeated.", required=True)])
 @document_response(Following)
 @example(_EXAMPLE)
-@refuses(400, 409, 413, 503)
+@refuses(400, 403, 409, 413, 503)
 async def subscribe(username: str) -> Response:
     """Subscribe a user to chats, to all of them or to none.
 
@@ -149,7 +149,7 @@ async def subscribe_in_dialogue(username: str) -> None:
 @tag(["Compatibility"])
 @document_response(Following)
 @example(_EXAMPLE)
-@refuses(400, 409, 413, 503)
+@refuses(400, 403, 409, 413, 503)
 async def subscribe_to_chat(username: str, chat: str) -> Response:
     """Subscribe a user to a chat.
 
@@ -167,7 +167,7 @@ async def subscribe_to_chat(username: str, chat: str) -> Response:
 @add_to_operation(parameters=[_topics("A topic or a chat; may be repeated. Without any: all but the default chats.", required=False)])
 @document_response(Following)
 @example(_EXAMPLE)
-@refuses(400, 409, 413, 503)
+@refuses(400, 403, 409, 413, 503)
 async def unsubscribe(username: str) -> Response:
     """Unsubscribe a user from chats, or from all but the default ones.
 

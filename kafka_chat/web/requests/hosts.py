@@ -1,0 +1,66 @@
+"""Under which names the service may be addressed: against pages whose own name has been pointed at us (DNS rebinding)."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from quart import has_websocket_context, request, websocket
+
+from ...errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class HostRefused(RequestError):
+    """403: the service may not be addressed by this name."""
+
+    status = 403
+
+
+class Hosts:
+    """The names that are allowed in the header `Host`.
+
+    An address and `localhost` always are: nobody can point them elsewhere, and health checks use them. A request without
+    the header comes from no browser.
+
+    Args:
+        allowed: names without a port, in lower case, or `*` for any.
+    """
+
+    def __init__(self, allowed: Sequence[str]) -> None:
+        self._any = "*" in allowed
+        self._allowed = frozenset(allowed)
+
+    async def check_current(self) -> None:
+        """Refuse the current request or handshake where it names another host; raise `HostRefused`."""
+        if not self._any:
+            self.check((websocket if has_websocket_context() else request).headers.getlist("Host"))
+
+    def check(self, hosts: Iterable[str]) -> None:
+        """Refuse what names another host; raise `HostRefused`.
+
+        Args:
+            hosts: the values of `Host`.
+        """
+        for host in hosts:
+            if not self._any and not self._is_allowed(_without_port(host)):
+                raise HostRefused(f"the host {host[:100]!a} is not served here (access.hosts)")
+
+    def _is_allowed(self, name: str) -> bool:
+        if name in self._allowed or name == "localhost":
+            return True
+        try:
+            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            return False
+        return True
+
+
+def _without_port(host: str) -> str:
+    """Return a host as settings have it: `Chat.Example.:8001` is `chat.example`."""
+    name, colon, port = host.strip().rpartition(":")
+    if not colon or not (port == "" or (port.isascii() and port.isdigit())):
+        name = host.strip()
+    return name.lower().removesuffix(".")
