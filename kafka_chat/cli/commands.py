@@ -17,6 +17,7 @@ import trio
 
 from ..errors import RequestError, SettingsError
 from ..nursery import open_tasks
+from .printing import Printer
 from .terminal import colours_wanted, harmless
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _listen(parsed: argparse.Namespace) -> int:
         meta=parsed.meta,
         colours=colours_wanted(sys.stdout),
     )
-    return _run(partial(_until_terminated, partial(listen, wanted, show=_print, tell=_tell)))
+    return _run(partial(_until_terminated, partial(listen, wanted, show=Printer(sys.stdout).print, tell=_tell)))
 
 
 async def _until_terminated(run: Callable[[], Awaitable[None]]) -> int:
@@ -190,12 +191,15 @@ def _send(parsed: argparse.Namespace) -> int:
     _open_stdout(as_json=parsed.json)
     text = sys.stdin.read().removesuffix("\n") if parsed.text == "-" else parsed.text
 
-    async def run() -> None:
-        body = {"sender": parsed.sender, "text": text, "tag": parsed.tag}
-        answer = await ask(parsed.url, "POST", f"/send-message/chat/{quoted(parsed.chat)}", body)
-        _print(json.dumps(answer) if parsed.json else f"{answer.get('topic')}/{answer.get('partition')} at offset {answer.get('offset')}")
+    body = {"sender": parsed.sender, "text": text, "tag": parsed.tag}
+    answer: dict[str, object] = {}
 
-    return _run(run)
+    async def run() -> None:
+        answer.update(await ask(parsed.url, "POST", f"/send-message/chat/{quoted(parsed.chat)}", body))
+
+    _run(run)
+    _print(json.dumps(answer) if parsed.json else f"{answer.get('topic')}/{answer.get('partition')} at offset {answer.get('offset')}")
+    return 0
 
 
 def _check(parsed: argparse.Namespace) -> int:

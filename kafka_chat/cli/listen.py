@@ -11,7 +11,7 @@ from .cursor_file import open_notes
 from .terminal import message_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from .cursor_file import CursorFile
 
@@ -60,7 +60,7 @@ class Wanted:
         return not any(asked)
 
 
-async def listen(wanted: Wanted, *, show: Callable[[str], None], tell: Callable[[str], None]) -> None:
+async def listen(wanted: Wanted, *, show: Callable[[str], Awaitable[None]], tell: Callable[[str], None]) -> None:
     """Print what comes, until that is all there is to come.
 
     Args:
@@ -97,7 +97,7 @@ async def _listen(
     wanted: Wanted,
     cursor: str | None,
     *,
-    show: Callable[[str], None],
+    show: Callable[[str], Awaitable[None]],
     tell: Callable[[str], None],
     note: Callable[[str | None], None] | None,
 ) -> None:
@@ -117,7 +117,7 @@ async def _listen(
     ) as chat:
         async for event in chat:
             if isinstance(event, Message):
-                show(_line(event, wanted))
+                await show(_line(event, wanted))
             elif isinstance(event, Gap):
                 tell(gap_sentence(event))
             if note is not None:  # after it is printed: whose reader has gone prints it another time

@@ -19,6 +19,7 @@ import trio
 from ..errors import KafkaChatError, ServiceFailed, SettingsError
 from ..process.gc_tuning import collect_seldom
 from ..process.log_output import log_to_stderr
+from ..process.standard_streams import exit_now, fill_closed, unblocked
 from ..settings.sources import FLAGS, NAME_A_BROKER, load_settings, with_embedded_broker
 from .commands import add_check, add_cursor, add_listen, add_send, joined_spans
 from .terminal import harmless
@@ -59,8 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 where what was asked for failed; 2 for wrong settings or flags; 130 for Ctrl-C (of `serve`, a second one).
     """
-    parser = _parser()
-    parsed = parser.parse_args(joined_spans(sys.argv[1:] if arguments is None else arguments))
+    fill_closed()
+    with unblocked("stderr"):
+        return _run(_parser(), sys.argv[1:] if arguments is None else arguments)
+
+
+def _run(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
+    parsed = parser.parse_args(joined_spans(arguments))
     if parsed.run is None:
         parser.print_help(sys.stderr)
         return WRONG_SETTINGS
@@ -121,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(parsed: argparse.Namespace) -> None:
     """Run `kafka-chat serve` until it is told to stop."""
-    with _ended_by_sigterm():
+    with unblocked("stdout"), _ended_by_sigterm():
         _serve_with(_settings(parsed), reload=partial(_settings, parsed))
 
 
@@ -131,7 +137,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 
     Without a handler that would be so, too, but not for process 1 of a container: the kernel lets it miss the signal.
     """
-    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(OK))
+    before = signal.signal(signal.SIGTERM, lambda *_: exit_now(OK))
     try:
         yield
     finally:
@@ -149,9 +155,10 @@ def _serve_with(settings: Settings, *, reload: Callable[[], Settings]) -> None:
         _supervise(settings, reload)
         return
     from ..application import create
+    from ..telemetry.metrics import Telemetry
 
-    log_to_stderr()
-    app = create(settings)
+    log = log_to_stderr()
+    app = create(settings, telemetry=Telemetry(dropped_lines=log.dropped))
     collect_seldom()
     trio.run(_serve_until_signalled, app, settings)
 
@@ -167,11 +174,15 @@ def _settings(parsed: argparse.Namespace) -> Settings:
 
 def _supervise(settings: Settings, reload: Callable[[], Settings]) -> None:
     """Serve with several processes until told to stop."""
+    from ..telemetry.metrics import WorkersTelemetry
     from ..workers.supervisor import supervise
 
-    log_to_stderr(process="supervisor")
+    log = log_to_stderr(process="supervisor")
+    announce = partial(_announce, settings=settings)
     try:
-        code = trio.run(partial(supervise, settings, reload=reload, announce=partial(_announce, settings=settings)))
+        code = trio.run(
+            partial(supervise, settings, reload=reload, announce=announce, telemetry=WorkersTelemetry(dropped_lines=log.dropped))
+        )
     except OSError as error:
         if (sentence := _why_not_listening(error, settings)) is None:
             raise
@@ -211,18 +222,15 @@ async def _watch_signals(signals: AsyncIterable[int], stop: trio.Event) -> None:
     """Ask for the drain at the first signal; end the process at a Ctrl-C that comes after it."""
     async for number in signals:
         if stop.is_set() and number == signal.SIGINT:
-            os._exit(INTERRUPTED)  # at once: nothing here is worth more than the patience of who pressed it twice
+            exit_now(INTERRUPTED)  # at once: nothing here is worth more than the patience of who pressed it twice
         stop.set()
 
 
 def _announce(urls: Sequence[str], settings: Settings) -> None:
     """Say on stdout that it serves, where, and with which brokers."""
     broker = "the embedded broker" if settings.kafka.embedded else f"the brokers {settings.kafka.bootstrap_servers}"
-    try:
-        sys.stdout.write(f"listening on {', '.join(urls)} with {broker}\n")
-        sys.stdout.flush()
-    except BrokenPipeError:  # who started us does not want to know; then stdout must not be flushed at exit, either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.stdout.write(f"listening on {', '.join(urls)} with {broker}\n")
+    sys.stdout.flush()
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-LINES_A_SECOND = 10  # of one event for one reason; the rest is counted and told in one line
+# Of one event for one reason; what is beyond that is counted, and said in one line a minute. Ten are enough to see what they
+# have in common, and some 100 MB a day in the worst case.
+LINES_A_SECOND = 10
+# A session's two lines are what an operator looks a client up by, so these have room for all clients of an instance that come
+# back at once, and for a busy day; a client that connects in a loop writes 15 kB a second of them.
+SESSION_LINES_A_SECOND = 50
+SESSION_LINES_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,24 +23,33 @@ class Event:
         level: of `logging`.
         meaning: what happened, for the operator.
         metric: what counts it, if anything does.
+        lines_a_second: how many are written for one reason in the long run.
+        lines_at_once: how many are written before that is looked at; there is room for them again after so many divided by
+            `lines_a_second` seconds.
     """
 
     name: str
     level: int
     meaning: str
     metric: str | None = None
+    lines_a_second: int = LINES_A_SECOND
+    lines_at_once: int = LINES_A_SECOND
 
 
 SESSION_OPENED = Event(
     name="session.opened",
     level=logging.INFO,
     metric="kafka_chat_sessions_opened_total",
+    lines_a_second=SESSION_LINES_A_SECOND,
+    lines_at_once=SESSION_LINES_AT_ONCE,
     meaning="A client is connected.",
 )
 SESSION_CLOSED = Event(
     name="session.closed",
     level=logging.INFO,
     metric="kafka_chat_sessions_closed_total",
+    lines_a_second=SESSION_LINES_A_SECOND,
+    lines_at_once=SESSION_LINES_AT_ONCE,
     meaning="It is gone: how long it stayed, what it got, the close code, how often it fell behind the memory.",
 )
 SESSION_FAILED = Event(
@@ -128,7 +143,14 @@ WORKERS_NOT_RENEWED = Event(
 LINES_LEFT_OUT = Event(
     name="log.left_out",
     level=logging.WARNING,
-    meaning=f"So many further lines of one event within a second; {LINES_A_SECOND} were written. The metric counts all.",
+    metric="kafka_chat_log_lines_dropped_total",
+    meaning="So many further lines of one event came faster than it may write them (*Rates*, below). Said once a minute.",
+)
+LINES_DROPPED = Event(
+    name="log.dropped",
+    level=logging.WARNING,
+    metric="kafka_chat_log_lines_dropped_total",
+    meaning="So many lines are missing here: nobody took them from stderr, or a write failed (a full disk). The service went on.",
 )
 
 EVENTS = (
@@ -152,6 +174,7 @@ EVENTS = (
     WORKERS_RENEWED,
     WORKERS_NOT_RENEWED,
     LINES_LEFT_OUT,
+    LINES_DROPPED,
 )
 
 GAUGES = {

@@ -1,25 +1,21 @@
-"""Tells the operator: each event by one method, as its log line and its metric.
+"""Tells the operator: each event by one method, as its log line (`lines.py`) and its metric.
 
-A log line is the event's dotted name, then its fields as `key=value`; a value with anything but plain characters in it
-is a JSON string, so a line is always one line. `events.py` has the whole list. No metric has a label per user or chat:
-their number is not ours to bound.
+`events.py` has the whole list. No metric has a label per user or chat: their number is not ours to bound.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-import threading
 import time
 import traceback
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import trio
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from ..chat.loss_cause import LossCause
 from ..chat.message import Reject
@@ -30,8 +26,6 @@ from .events import (
     CONNECTION_ABORTED,
     CONNECTION_FAILED,
     GAUGES,
-    LINES_A_SECOND,
-    LINES_LEFT_OUT,
     PAGE_READ_FAILED,
     POSITION_LOST,
     RECORD_REJECTED,
@@ -47,24 +41,22 @@ from .events import (
     WORKER_SERVING,
     WORKERS_NOT_RENEWED,
     WORKERS_RENEWED,
-    Event,
 )
 from .exposition import Family, families
+from .lines import Lines, Value, log
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from ..chat.subscription_fold import Skip
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
-_log = logging.getLogger("kafka_chat")
-
-
 # Any other code is a client's own invention, and 3,999 label values are possible.
 _CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013})
 
-Value = str | int | float
+# Why a line was not written: too many of one event; nobody takes them; the write ended with an error.
+DROP_REASONS = ("rate", "stalled", "failed")
 
 
 class Telemetry:
@@ -76,15 +68,17 @@ class Telemetry:
 
     ask_all: Callable[[], Awaitable[bytes]] | None = None
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, dropped_lines: Callable[[], Mapping[str, int]] = dict) -> None:
         """Begin counting.
 
         Args:
-            clock: seconds, for the limits on log lines.
+            clock: seconds, for the rates of log lines.
+            dropped_lines: gives how many log lines were not written since they were logged, by reason.
         """
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self._quota = _LineQuota(clock)
+        self._lines = Lines(clock)
+        registry.register(_DroppedLines(self._lines, dropped_lines))
         self._gauges: dict[str, Gauge] = {}
         self._brokers_answer = True
 
@@ -121,7 +115,7 @@ class Telemetry:
         """A client is connected: the handshake is answered."""
         self._sessions.inc()
         self._sessions_opened.inc()
-        _write(SESSION_OPENED, {"session": session_id, "user": username, "peer": peer})
+        self._lines.write(SESSION_OPENED, {"session": session_id, "user": username, "peer": peer})
 
     def session_closed(
         self, *, session_id: str, username: str, seconds: float, messages: int, bytes_sent: int, code: int, fell_behind: int
@@ -131,7 +125,7 @@ class Telemetry:
         self._sessions_closed.labels(code if code in _CLOSE_CODES else "other").inc()
         self._session_seconds.inc(max(seconds, 0.0))
         self._fell_behind.inc(fell_behind)
-        _write(
+        self._lines.write(
             SESSION_CLOSED,
             {
                 "session": session_id,
@@ -147,7 +141,7 @@ class Telemetry:
     def session_failed(self, *, session_id: str, error: BaseException) -> None:
         """A bug in a session (close code 1011): logged with its traceback."""
         self._sessions_failed.inc()
-        self._write_limited(SESSION_FAILED, "", {"session": session_id, **_blame(error)}, error=error)
+        self._lines.write(SESSION_FAILED, {"session": session_id, **_blame(error)}, error=error)
 
     def client_text_discarded(self) -> None:
         """A client said something that is not for us."""
@@ -161,13 +155,13 @@ class Telemetry:
     def record_rejected(self, *, topic: str, partition: int, offset: int, reason: Reject) -> None:
         """A record is no chat message."""
         self._rejected[reason].inc()
-        self._write_limited(RECORD_REJECTED, reason, {"reason": reason, "topic": topic, "partition": partition, "offset": offset})
+        self._lines.write(RECORD_REJECTED, {"reason": reason, "topic": topic, "partition": partition, "offset": offset}, reason=reason)
 
     def position_lost(self, *, topic: str, partition: int, asked: int, first_left: int, cause: LossCause) -> None:
         """The records of `[asked, first_left)` are gone."""
         self._lost[cause].inc()
         fields: dict[str, Value] = {"cause": cause, "topic": topic, "partition": partition, "asked": asked, "first_left": first_left}
-        self._write_limited(POSITION_LOST, cause, fields)
+        self._lines.write(POSITION_LOST, fields, reason=cause)
 
     def page_read(self, *, topic: str, partition: int, size: int) -> None:
         """A piece of the past, of so many bytes, was read."""
@@ -177,46 +171,46 @@ class Telemetry:
     def page_read_failed(self, *, topic: str, partition: int, error: Exception) -> None:
         """A piece of the past could not be read."""
         self._page_reads_failed.inc()
-        self._write_limited(PAGE_READ_FAILED, type(error).__name__, {"topic": topic, "partition": partition, **_blame(error)})
+        self._lines.write(PAGE_READ_FAILED, {"topic": topic, "partition": partition, **_blame(error)}, reason=type(error).__name__)
 
     def connection_failed(self, *, peer: str, error: BaseException) -> None:
         """A connection ended by an error that is not the client's leaving; the process goes on."""
         self._connections_failed.inc()
         # Anybody may bring this about, so a traceback each would let them fill the disk.
-        shown = error if _log.isEnabledFor(logging.DEBUG) else None
-        self._write_limited(CONNECTION_FAILED, "", {"peer": peer, **_blame(error)}, error=shown)
+        shown = error if log.isEnabledFor(logging.DEBUG) else None
+        self._lines.write(CONNECTION_FAILED, {"peer": peer, **_blame(error)}, error=shown)
 
     def connection_aborted(self, *, peer: str, reason: str) -> None:
         """A connection was cut by us: for a limit that it broke (`write_seconds`, `too_large` and so on), or a `protocol_error`."""
         self._aborted.labels(reason).inc()
-        self._write_limited(CONNECTION_ABORTED, reason, {"reason": reason, "peer": peer})
+        self._lines.write(CONNECTION_ABORTED, {"reason": reason, "peer": peer}, reason=reason)
 
     def brokers_away(self, *, reason: str) -> None:
         """No broker answers. Told once, until one does."""
         if self._brokers_answer:
             self._brokers_answer = False
             self._brokers.set(0)
-            _write(BROKERS_AWAY, {"reason": reason})
+            self._lines.write(BROKERS_AWAY, {"reason": reason})
 
     def brokers_back(self) -> None:
         """A broker answers; told if none did before."""
         if not self._brokers_answer:
             self._brokers_answer = True
             self._brokers.set(1)
-            _write(BROKERS_BACK, {})
+            self._lines.write(BROKERS_BACK, {})
 
     def subscriptions_read(self, *, users: int, records: int, seconds: float) -> None:
         """The subscriptions topic has been read to its end, at the start or anew."""
-        _write(SUBSCRIPTIONS_READ, {"users": users, "records": records, "seconds": round(seconds, 3)})
+        self._lines.write(SUBSCRIPTIONS_READ, {"users": users, "records": records, "seconds": round(seconds, 3)})
 
     def subscriptions_problem(self, *, reason: str) -> None:
         """The subscriptions topic cannot be used as it is."""
-        self._write_limited(SUBSCRIPTIONS_PROBLEM, "", {"reason": reason})
+        self._lines.write(SUBSCRIPTIONS_PROBLEM, {"reason": reason})
 
     def subscription_skipped(self, *, topic: str, offset: int, reason: Skip) -> None:
         """A record of the subscriptions topic makes no sense."""
         self._skipped.labels(reason.value).inc()
-        self._write_limited(SUBSCRIPTION_SKIPPED, reason, {"reason": reason, "topic": topic, "offset": offset})
+        self._lines.write(SUBSCRIPTION_SKIPPED, {"reason": reason, "topic": topic, "offset": offset}, reason=reason)
 
     def request_refused(self, *, status: int) -> None:
         """A request, or a handshake, was answered with an error: the client's, or come again."""
@@ -225,7 +219,7 @@ class Telemetry:
     def request_failed(self, *, method: str, path: str, error: BaseException) -> None:
         """A bug in a request (500): logged with its traceback."""
         self._requests_failed.inc()
-        self._write_limited(REQUEST_FAILED, "", {"method": method, "path": path, **_blame(error)}, error=error)
+        self._lines.write(REQUEST_FAILED, {"method": method, "path": path, **_blame(error)}, error=error)
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
         """Show `read()` as the gauge `kafka_chat_{name}` whenever metrics are asked for.
@@ -255,37 +249,29 @@ class Telemetry:
         return self.metrics() if self.ask_all is None else await self.ask_all()
 
     async def run_left_out(self) -> None:
-        """Tell once a second how many log lines were left out. Ends only when cancelled."""
-        while True:
-            await trio.sleep(1)
-            self.flush()
+        """Say once a minute how many log lines were left out, and at the end. Ends only when cancelled."""
+        await self._lines.run_left_out()
 
-    def flush(self) -> None:
-        """Tell now how many log lines were left out in seconds that are over."""
-        for event, reason, count in self._quota.over():
-            _write_left_out(event, reason, count)
-
-    def _write_limited(self, event: Event, reason: str, fields: dict[str, Value], *, error: BaseException | None = None) -> None:
-        allowed, left_out = self._quota.take(event.name, reason)
-        if left_out:
-            _write_left_out(event.name, reason, left_out)
-        if allowed:
-            _write(event, fields, error=error)
+    def tell_left_out(self) -> None:
+        """Say now what `run_left_out` would say."""
+        self._lines.tell_left_out()
 
 
 class WorkersTelemetry:
     """The events of the supervisor, and its metrics."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, dropped_lines: Callable[[], Mapping[str, int]] = dict) -> None:
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
+        self._lines = Lines(time.monotonic)
+        registry.register(_DroppedLines(self._lines, dropped_lines))
         self._serving = Gauge("workers_serving", "Workers that serve now.", namespace="kafka_chat", registry=registry)
         self._lost = Counter("workers_lost", "Workers that ended unasked.", namespace="kafka_chat", registry=registry)
 
     def worker_serving(self, *, number: int, pid: int, seconds: float) -> None:
         """A worker serves, so many seconds after it was started."""
         self._serving.inc()
-        _write(WORKER_SERVING, {"worker": number, "pid": pid, "seconds": round(seconds, 3)})
+        self._lines.write(WORKER_SERVING, {"worker": number, "pid": pid, "seconds": round(seconds, 3)})
 
     def worker_stopped_serving(self) -> None:
         """One of those has ended; why is another event."""
@@ -295,69 +281,44 @@ class WorkersTelemetry:
         """A worker ended unasked, so many seconds after it was started."""
         self._lost.inc()
         fields: dict[str, Value] = {"worker": number, "pid": pid, "reason": reason, "seconds": round(seconds, 3)}
-        _write(WORKER_LOST, {**fields, "again_in_seconds": round(again_in_seconds, 3)})
+        self._lines.write(WORKER_LOST, {**fields, "again_in_seconds": round(again_in_seconds, 3)})
 
     def worker_ended(self, *, number: int, pid: int, reason: str, seconds: float) -> None:
         """A worker ended as it was told to."""
-        _write(WORKER_ENDED, {"worker": number, "pid": pid, "reason": reason, "seconds": round(seconds, 3)})
+        self._lines.write(WORKER_ENDED, {"worker": number, "pid": pid, "reason": reason, "seconds": round(seconds, 3)})
 
     def workers_renewed(self, *, workers: int) -> None:
         """All workers were replaced."""
-        _write(WORKERS_RENEWED, {"workers": workers})
+        self._lines.write(WORKERS_RENEWED, {"workers": workers})
 
     def workers_not_renewed(self, *, reason: str) -> None:
         """They were not, or not all of them."""
-        _write(WORKERS_NOT_RENEWED, {"reason": reason})
+        self._lines.write(WORKERS_NOT_RENEWED, {"reason": reason})
+
+    async def run_left_out(self) -> None:
+        """Say once a minute how many log lines were left out, and at the end. Ends only when cancelled."""
+        await self._lines.run_left_out()
 
     def families(self) -> list[Family]:
         """Return all metrics as they are put beside those of workers."""
         return families(self._registry)
 
 
-class _LineQuota:
-    """How many lines of one event, for one reason, were written within a second."""
+class _DroppedLines(Collector):
+    """Collects how many log lines were not written."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._windows: dict[tuple[str, str], tuple[float, int]] = {}  # -> when it began, lines asked for since
+    def __init__(self, lines: Lines, dropped_lines: Callable[[], Mapping[str, int]]) -> None:
+        self._lines = lines
+        self._dropped_lines = dropped_lines
 
-    def take(self, event: str, reason: str) -> tuple[bool, int]:
-        """Return whether one more line may be written now, and how many were left out in the second before."""
-        now = self._clock()
-        left_out = 0
-        with self._lock:
-            began, requested = self._windows.get((event, reason), (now, 0))
-            if now - began >= 1:
-                left_out = max(requested - LINES_A_SECOND, 0)
-                began, requested = now, 0
-            self._windows[event, reason] = (began, requested + 1)
-        return requested < LINES_A_SECOND, left_out
-
-    def over(self) -> list[tuple[str, str, int]]:
-        """Return event, reason, number left out, of seconds that are over; and forget them."""
-        now = self._clock()
-        with self._lock:
-            ended = [key for key, (began, _) in self._windows.items() if now - began >= 1]
-            windows = [(*key, self._windows.pop(key)[1] - LINES_A_SECOND) for key in ended]
-        return [window for window in windows if window[2] > 0]
-
-
-def _write_left_out(event: str, reason: str, count: int) -> None:
-    _write(LINES_LEFT_OUT, {"event": event, "count": count, **({"reason": reason} if reason else {})})
-
-
-_PLAIN = re.compile(r"[\w.:/@+,*\[\]-]+", re.ASCII)
-
-
-def _write(event: Event, fields: dict[str, Value], *, error: BaseException | None = None) -> None:
-    if _log.isEnabledFor(event.level):
-        _log.log(event.level, "%s", " ".join([event.name, *(f"{key}={_shown(value)}" for key, value in fields.items())]), exc_info=error)
-
-
-def _shown(value: Value) -> str:
-    text = str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield the counter, with all its reasons."""
+        metric = CounterMetricFamily("kafka_chat_log_lines_dropped", "Log lines that were not written, by reason.", labels=["reason"])
+        dropped = dict.fromkeys(DROP_REASONS, 0) | dict(self._dropped_lines())
+        dropped["rate"] += self._lines.left_out
+        for reason, count in dropped.items():
+            metric.add_metric([reason], count)
+        yield metric
 
 
 def _blame(error: BaseException) -> dict[str, Value]:

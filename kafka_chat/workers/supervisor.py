@@ -18,8 +18,8 @@ import trio
 from ..errors import SettingsError
 from ..nursery import open_tasks
 from ..process.open_files import connections_limit
+from ..process.standard_streams import exit_now
 from ..telemetry.exposition import Family, exposition
-from ..telemetry.metrics import WorkersTelemetry
 from .shared_port import reserved
 from .worker_process import WORKER, WorkerProcess
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 
     from ..settings.model import Settings
+    from ..telemetry.metrics import WorkersTelemetry
     from .shared_port import SharedPort
 
 OK = 0
@@ -45,6 +46,7 @@ async def supervise(
     *,
     reload: Callable[[], Settings],
     announce: Callable[[list[str]], None],
+    telemetry: WorkersTelemetry,
     command: Sequence[str] = WORKER,
 ) -> int:
     """Serve with `settings.server.workers` processes until SIGTERM or SIGINT; a second SIGINT ends everything at once.
@@ -55,6 +57,7 @@ async def supervise(
         settings: where to listen, how many workers, and all that they are told.
         reload: gives the settings for workers after SIGHUP, or raises `SettingsError`.
         announce: is told the URLs once all workers serve.
+        telemetry: counts what the supervisor logs.
         command: starts a worker; its number and two descriptors are appended.
 
     Returns:
@@ -74,7 +77,7 @@ async def supervise(
 
             address = await stack.enter_async_context(open_embedded_broker())
             settings = msgspec.structs.replace(settings, kafka=msgspec.structs.replace(settings.kafka, bootstrap_servers=address))
-        return await _Supervisor(settings, port, command).run(signals, reload, announce)
+        return await _Supervisor(settings, port, telemetry, command).run(signals, reload, announce)
 
 
 class _Supervisor:
@@ -87,9 +90,9 @@ class _Supervisor:
         workers: all processes, those that drain included.
     """
 
-    def __init__(self, settings: Settings, port: SharedPort, command: Sequence[str]) -> None:
+    def __init__(self, settings: Settings, port: SharedPort, telemetry: WorkersTelemetry, command: Sequence[str]) -> None:
         self.port = port
-        self.telemetry = WorkersTelemetry()
+        self.telemetry = telemetry
         self.stopping = trio.Event()
         self.workers: set[WorkerProcess] = set()
         self._settings = settings
@@ -105,6 +108,7 @@ class _Supervisor:
             tasks.start_soon(self._run_signals, signals, renew)
             tasks.start_soon(self._run_renewals, renewals, reload)
             tasks.start_soon(self._announce, announce)
+            tasks.start_soon(self.telemetry.run_left_out)
             async with trio.open_nursery() as slots:
                 for slot in self._slots:
                     slots.start_soon(slot.run)
@@ -168,7 +172,7 @@ class _Supervisor:
             elif self.stopping.is_set() and number == signal.SIGINT:
                 for worker in self.workers:
                     worker.kill()
-                os._exit(INTERRUPTED)  # at once: nothing here is worth more than the patience of who pressed it twice
+                exit_now(INTERRUPTED)  # at once: nothing here is worth more than the patience of who pressed it twice
             else:
                 self.stop()
 

@@ -14,11 +14,12 @@ import trio
 from ..errors import Overloaded, ServiceFailed, SettingsError
 from ..process.gc_tuning import collect_seldom
 from ..process.log_output import log_to_stderr
+from ..process.standard_streams import unblocked
 from ..telemetry.metrics import Telemetry
 from .channel import TO_WORKER, AskMetrics, Begin, Metrics, MetricsOfAll, Serving, WorkerChannel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable
+    from collections.abc import AsyncIterable, Callable, Mapping
 
     from .channel import ToWorker
 
@@ -31,16 +32,17 @@ ANSWER_SECONDS = 5.0  # for the supervisor, who gives the workers less
 def main() -> int:
     """Serve until told to stop or until the supervisor is gone, and return the exit code: as that of `kafka-chat serve`."""
     number, channel, bound = (int(argument) for argument in sys.argv[1:])
-    log_to_stderr(process=f"worker-{number}")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's; it says SIGTERM to whom it means
-    try:
-        return trio.run(_work, channel, bound)
-    except SettingsError as error:
-        sys.stderr.write(f"kafka-chat: {error}\n")
-        return WRONG_SETTINGS
+    with unblocked("stdout", "stderr"):
+        log = log_to_stderr(process=f"worker-{number}")
+        try:
+            return trio.run(_work, channel, bound, log.dropped)
+        except SettingsError as error:
+            sys.stderr.write(f"kafka-chat: {error}\n")
+            return WRONG_SETTINGS
 
 
-async def _work(channel_fd: int, bound: int) -> int:
+async def _work(channel_fd: int, bound: int, dropped_lines: Callable[[], Mapping[str, int]]) -> int:
     """Serve; SIGTERM, SIGINT and the end of the channel start the drain.
 
     Raises:
@@ -59,7 +61,7 @@ async def _work(channel_fd: int, bound: int) -> int:
         from ..application import create
         from ..web.server.serve import serve
 
-        stop, telemetry, asking = trio.Event(), Telemetry(), _Asking(channel)
+        stop, telemetry, asking = trio.Event(), Telemetry(dropped_lines=dropped_lines), _Asking(channel)
         telemetry.ask_all = asking.metrics_of_all
         app = create(begin.settings, telemetry=telemetry)
         collect_seldom()

@@ -8,13 +8,16 @@ import logging
 import re
 
 import pytest
+import trio
+import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.message import Reject
 from kafka_chat.telemetry import events as module
-from kafka_chat.telemetry.events import EVENTS, LINES_A_SECOND
+from kafka_chat.telemetry.events import EVENTS, LINES_A_SECOND, SESSION_LINES_A_SECOND, SESSION_LINES_AT_ONCE
 from kafka_chat.telemetry.exposition import exposition
+from kafka_chat.telemetry.lines import KINDS, TELL_SECONDS, Rates
 from kafka_chat.telemetry.metrics import Telemetry, WorkersTelemetry
 
 
@@ -77,31 +80,80 @@ def test_close_codes_that_a_client_invents_share_one_label(telemetry: Telemetry)
     assert samples(telemetry)[("kafka_chat_sessions_closed_total", "other")] == 100
 
 
-def test_an_event_writes_so_many_lines_a_second_and_then_one_that_says_how_many_were_left_out(
+def test_an_event_writes_so_many_lines_and_then_one_a_minute_that_says_how_many_were_left_out(
     telemetry: Telemetry, clock: Clock, caplog: pytest.LogCaptureFixture
 ):
     for offset in range(1_000):
         reject(telemetry, offset)
     assert len(caplog.messages) == LINES_A_SECOND
-    telemetry.flush()
+    reject(telemetry, 1_000)
+    clock.now += TELL_SECONDS - 1
+    telemetry.tell_left_out()
     assert len(caplog.messages) == LINES_A_SECOND
     clock.now += 1
-    telemetry.flush()
-    assert caplog.messages[LINES_A_SECOND:] == [f"log.left_out event=record.rejected count={1_000 - LINES_A_SECOND} reason=bad_json"]
-    telemetry.flush()
+    telemetry.tell_left_out()
+    assert caplog.messages[LINES_A_SECOND:] == [f"log.left_out event=record.rejected count={1_001 - LINES_A_SECOND} reason=bad_json"]
+    telemetry.tell_left_out()
     assert len(caplog.messages) == LINES_A_SECOND + 1
-    assert samples(telemetry)[("kafka_chat_records_rejected_total", "bad_json")] == 1_000
+    assert samples(telemetry)[("kafka_chat_records_rejected_total", "bad_json")] == 1_001
+    assert samples(telemetry)[("kafka_chat_log_lines_dropped_total", "rate")] == 1_001 - LINES_A_SECOND
 
 
 def test_what_was_left_out_is_told_by_the_next_event_too(telemetry: Telemetry, clock: Clock, caplog: pytest.LogCaptureFixture):
     for offset in range(LINES_A_SECOND + 3):
         reject(telemetry, offset)
-    clock.now += 1
+    clock.now += TELL_SECONDS
     reject(telemetry, 500)
     assert caplog.messages[LINES_A_SECOND:] == [
         "log.left_out event=record.rejected count=3 reason=bad_json",
         "record.rejected reason=bad_json topic=kafka.chat.x partition=0 offset=500",
     ]
+
+
+def test_lines_that_keep_coming_are_written_at_the_rate_of_their_event(
+    telemetry: Telemetry, clock: Clock, caplog: pytest.LogCaptureFixture
+):
+    for offset in range(100_000):
+        clock.now += 0.001
+        reject(telemetry, offset)
+    written = sum(message.startswith("record.rejected") for message in caplog.messages)
+    assert written == pytest.approx(100 * LINES_A_SECOND, abs=2 * LINES_A_SECOND)
+    assert sum(message.startswith("log.left_out") for message in caplog.messages) == 1
+
+
+def test_all_clients_of_an_instance_may_come_back_at_once_and_each_has_its_line(telemetry: Telemetry, caplog: pytest.LogCaptureFixture):
+    for number in range(SESSION_LINES_AT_ONCE):
+        telemetry.session_opened(session_id=str(number), username="ada", peer="p")
+    assert len(caplog.messages) == SESSION_LINES_AT_ONCE
+    telemetry.session_opened(session_id="one", username="too many", peer="p")
+    assert len(caplog.messages) == SESSION_LINES_AT_ONCE
+    telemetry.session_closed(session_id="one", username="u", seconds=0, messages=0, bytes_sent=0, code=1000, fell_behind=0)
+    assert len(caplog.messages) == SESSION_LINES_AT_ONCE + 1
+    assert samples(telemetry)[("kafka_chat_sessions_opened_total",)] == SESSION_LINES_AT_ONCE + 1
+
+
+def test_a_client_in_a_loop_for_an_hour_fills_no_disk_and_each_that_comes_is_counted(
+    telemetry: Telemetry, clock: Clock, caplog: pytest.LogCaptureFixture
+):
+    """A thousand connections a second wrote 20 MB a minute."""
+    clients = 60_000
+    for _ in range(clients):
+        clock.now += 0.001
+        telemetry.session_opened(session_id="0123456789abcdef", username="u", peer="127.0.0.1:50000")
+    sessions = [message for message in caplog.messages if message.startswith("session.opened")]
+    assert len(sessions) == pytest.approx(SESSION_LINES_AT_ONCE + 60 * SESSION_LINES_A_SECOND, abs=SESSION_LINES_A_SECOND)
+    found = samples(telemetry)
+    assert found[("kafka_chat_sessions_opened_total",)] == clients
+    assert found[("kafka_chat_log_lines_dropped_total", "rate")] == clients - len(sessions)
+
+
+def test_kinds_beyond_what_is_kept_of_them_share_one_rate(clock: Clock):
+    rates = Rates(clock)
+    written = sum(rates.take("event", str(number), lines_a_second=1, lines_at_once=1) for number in range(10 * KINDS))
+    assert written == KINDS + 1
+    assert rates.left_out == 9 * KINDS - 1
+    clock.now += TELL_SECONDS
+    assert rates.due() == [("others", "", 9 * KINDS - 1)]
 
 
 def test_one_reason_does_not_use_up_the_lines_of_another(telemetry: Telemetry, caplog: pytest.LogCaptureFixture):
@@ -111,16 +163,18 @@ def test_one_reason_does_not_use_up_the_lines_of_another(telemetry: Telemetry, c
     assert caplog.messages[-1] == "record.rejected reason=tombstone topic=kafka.chat.x partition=0 offset=100"
 
 
-async def test_what_was_left_out_is_told_within_a_second_or_two(autojump_clock, caplog: pytest.LogCaptureFixture, nursery):
-    import trio
-
+async def test_what_was_left_out_is_told_within_a_minute_and_at_the_end(autojump_clock, caplog: pytest.LogCaptureFixture, nursery):
     telemetry = Telemetry(clock=trio.current_time)
     nursery.start_soon(telemetry.run_left_out)
     for offset in range(LINES_A_SECOND + 1):
         reject(telemetry, offset)
-    await trio.sleep(2.5)
+    await trio.sleep(TELL_SECONDS + 1.5)
     assert caplog.messages[-1] == "log.left_out event=record.rejected count=1 reason=bad_json"
+    for offset in range(LINES_A_SECOND + 2):
+        reject(telemetry, offset)
     nursery.cancel_scope.cancel()
+    await trio.testing.wait_all_tasks_blocked()
+    assert caplog.messages[-1] == "log.left_out event=record.rejected count=2 reason=bad_json"
 
 
 def test_brokers_that_stay_away_are_told_once(telemetry: Telemetry, caplog: pytest.LogCaptureFixture):
@@ -201,7 +255,7 @@ def test_the_list_of_events_is_whole_and_its_metrics_exist(telemetry: Telemetry)
     sources = [ast.parse(inspect.getsource(told)) for told in (Telemetry, WorkersTelemetry)]
     used = {node.id for source in sources for node in ast.walk(source) if isinstance(node, ast.Name)}
     for name, value in vars(module).items():
-        if isinstance(value, module.Event) and name != "LINES_LEFT_OUT":
+        if isinstance(value, module.Event) and name not in ("LINES_LEFT_OUT", "LINES_DROPPED"):  # of the log itself
             assert name in used, name
     text = telemetry.metrics().decode() + exposition({"supervisor": WorkersTelemetry().families()}).decode()
     for event in EVENTS:

@@ -221,14 +221,33 @@ async def spawned_hypercorn(
 
 @asynccontextmanager
 async def child(
-    command: Sequence[str], *, settings: Settings | None = None, env: Mapping[str, str] | None = None
+    command: Sequence[str],
+    *,
+    settings: Settings | None = None,
+    env: Mapping[str, str] | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
 ) -> AsyncIterator[ChildServer]:
-    """Run any command in an empty folder, without what the environment of the tests says to us; ended with the block."""
+    """Run any command in an empty folder, without what the environment of the tests says to us; ended with the block.
+
+    Args:
+        command: program and arguments.
+        settings: handed over in the environment, as far as they differ from the defaults.
+        env: further variables.
+        stdout: a descriptor for it, instead of a file that `ChildServer.stdout` reads.
+        stderr: likewise.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("KAFKA_CHAT_")}
     environment = {**inherited, **(environment_of(settings) if settings is not None else {}), **(env or {})}
     with temporary_folder("kafka_chat-child-") as folder:
-        with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
-            process = start_process(command, stdout=stdout, stderr=stderr, env=environment, cwd=folder)
+        with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
+            process = start_process(
+                command,
+                stdout=out if stdout is None else stdout,
+                stderr=err if stderr is None else stderr,
+                env=environment,
+                cwd=folder,
+            )
         server = ChildServer(process, folder)
         try:
             yield server

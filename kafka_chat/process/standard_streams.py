@@ -1,0 +1,169 @@
+"""The process's stdin, stdout and stderr: they are there, and whoever writes to the last two does not wait for their reader."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from .line_writer import LineWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FLUSH_SECONDS = 1.0  # at the end, for a reader that is there; one that reads needs milliseconds
+LAST_SECONDS = 0.2  # where the process ends at once
+
+
+class LineStream(io.TextIOBase):
+    """What takes the place of `sys.stdout` or `sys.stderr`: hands whole lines to a `LineWriter`.
+
+    So everything in Python goes that way: log lines of all libraries, warnings, tracebacks of threads and of the process.
+    What C code writes to the descriptor (an assertion that ends the process, say) does not.
+
+    Attributes:
+        writer: of the lines.
+    """
+
+    def __init__(self, stream: TextIO, *, name: str) -> None:
+        """Begin.
+
+        Args:
+            stream: whose place this takes; has a descriptor.
+            name: `stdout` or `stderr`.
+        """
+        self.writer = LineWriter(stream.fileno(), name=f"kafka-chat {name}", note=lambda count: f"{_dropped_words(count, name)}\n".encode())
+        self._stream = stream
+        self._lock = threading.RLock()
+        self._begun: list[str] = []  # of a line that has no end yet
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # a plain attribute there
+        """As it was before."""
+        return self._stream.encoding
+
+    @property
+    def errors(self) -> str:  # type: ignore[override,mutable-override]  # likewise
+        """How what the encoding lacks is written."""
+        return "backslashreplace"
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        return self._stream.isatty()
+
+    def write(self, text: str) -> int:
+        """Have text written once its line ends, or at `flush`."""
+        with self._lock:
+            self._begun.append(text)
+            if "\n" in text:
+                lines, newline, begun = "".join(self._begun).rpartition("\n")
+                self._begun = [begun] if begun else []
+                self.writer.put(self._encoded(lines + newline))
+        return len(text)
+
+    def flush(self) -> None:
+        """Have the beginning of a line written, too. Does not wait."""
+        with self._lock:
+            begun, self._begun = "".join(self._begun), []
+            self.writer.put(self._encoded(begun))
+
+    def _encoded(self, text: str) -> bytes:
+        return text.encode(self.encoding, self.errors)
+
+
+def unblock(*names: str) -> Callable[[], None]:
+    """Have nobody wait any more for who reads `stdout` or `stderr`.
+
+    Args:
+        names: which of the two; one that is closed, or that a test has put something else in place of, stays as it is.
+
+    Returns:
+        What puts them back, once all that was written is taken. Where that takes more than `FLUSH_SECONDS` they stay as
+        they are, so that nobody waits for them at the very end, either.
+    """
+    taken: list[tuple[str, TextIO, LineStream]] = []
+    for name in names:
+        stream: TextIO | None = getattr(sys, name)
+        if stream is not None and _has_descriptor(stream):
+            unblocked = LineStream(stream, name=name)
+            setattr(sys, name, unblocked)
+            _redirect_log_lines(stream, unblocked)
+            taken.append((name, stream, unblocked))
+
+    def put_back() -> None:
+        deadline = time.monotonic() + FLUSH_SECONDS
+        for name, stream, unblocked in taken:
+            unblocked.flush()
+            if unblocked.writer.close(max(deadline - time.monotonic(), 0)):
+                _redirect_log_lines(unblocked, stream)
+                setattr(sys, name, stream)
+
+    return put_back
+
+
+@contextmanager
+def unblocked(*names: str) -> Iterator[None]:
+    """`unblock` for as long as the block lasts."""
+    put_back = unblock(*names)
+    try:
+        yield
+    finally:
+        put_back()
+
+
+def exit_now(code: int) -> NoReturn:
+    """End the process as `os._exit` does, with what was written before."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, LineStream):
+            stream.flush()
+            stream.writer.flush(LAST_SECONDS)
+    os._exit(code)
+
+
+def fill_closed() -> None:
+    """Have descriptors 0 to 2 lead nowhere where they are closed.
+
+    Else the next file or socket would be one of them, and what is said on stderr would reach a client.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, so this one
+            os.set_inheritable(opened, True)  # noqa: FBT003 - the standard library's; for workers
+            if getattr(sys, name) is None:
+                setattr(sys, name, os.fdopen(opened, "r" if number == 0 else "w", closefd=False))
+
+
+def _has_descriptor(stream: TextIO) -> bool:
+    try:
+        stream.fileno()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _redirect_log_lines(before: TextIO | LineStream, after: TextIO | LineStream) -> None:
+    """Have log lines that somebody sends to one stream, as hypercorn's command does, go to another."""
+    loggers = [logging.getLogger(), *(found for found in logging.Logger.manager.loggerDict.values() if isinstance(found, logging.Logger))]
+    for handler in {handler for logger in loggers for handler in logger.handlers}:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is before:
+            handler.setStream(after)
+
+
+def _dropped_words(count: int, name: str) -> str:
+    lines = "1 line was" if count == 1 else f"{count} lines were"
+    return f"kafka-chat: {lines} dropped: nobody took what is said on {name}, or it could not be written"
