@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from kafka_chat.settings.model import KafkaSettings, ServerSettings, Settings
+from kafka_chat.telemetry.metrics import WorkersTelemetry
 from kafka_chat.workers.supervisor import supervise
 from tests.support.calls import until
 
@@ -55,7 +56,9 @@ def supervising(tmp_path: Path) -> Callable[[str], object]:
         command = [sys.executable, "-I", "-S", "-c", script]
 
         async def supervise_here() -> None:
-            supervised.code = await supervise(settings, reload=lambda: settings, announce=supervised.urls.extend, command=command)
+            supervised.code = await supervise(
+                settings, reload=lambda: settings, announce=supervised.urls.extend, telemetry=WorkersTelemetry(), command=command
+            )
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(supervise_here)
@@ -136,7 +139,7 @@ async def test_a_command_that_is_not_there_is_tried_again(tmp_path: Path, caplog
     async def run() -> None:
         nonlocal code
         command = [os.fspath(tmp_path / "missing")]
-        code = await supervise(SETTINGS, reload=lambda: SETTINGS, announce=lambda urls: None, command=command)
+        code = await supervise(SETTINGS, reload=lambda: SETTINGS, announce=lambda urls: None, telemetry=WorkersTelemetry(), command=command)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
