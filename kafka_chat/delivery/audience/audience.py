@@ -113,7 +113,6 @@ class Audience:
             for topic in tuple(sessions[session]):
                 self._unfollow(session, topic)
             self._early.pop(session, None)
-            self._pending.pop(session, None)
             del sessions[session]
             if not sessions:
                 del self._by_user[user]
@@ -324,15 +323,17 @@ class Audience:
 
     def _ask(self, session: Member, log: PartitionLog, time_ms: int, begin: Callable[[int], None]) -> None:
         """Have `begin` called with the offset of a time; see `OffsetQueries`."""
-        self._pending.setdefault(session, PendingStarts()).keys.add(log.key)
-        self._offsets.ask(log.key, time_ms, begin)
+        self._pending.setdefault(session, PendingStarts()).questions[log.key] = self._offsets.ask(log.key, time_ms, begin)
 
     def _start_resolved(self, session: Member, key: PartitionKey) -> None:
+        """Where `session` begins in a partition is fixed, or wanted no longer."""
         pending = self._pending.get(session)
         if pending is None:
             return
-        pending.keys.discard(key)
-        if not pending.keys:
+        question = pending.questions.pop(key, None)
+        if question is not None:
+            question.withdraw()
+        if not pending.questions:
             del self._pending[session]
             pending.resolved.set()
 

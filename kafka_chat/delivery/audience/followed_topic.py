@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ...chat.partition_key import PartitionKey
     from ..log.partition_log import PartitionLog
     from .member import Member
+    from .offset_queries import Question
     from .starts import Start
 
 
@@ -38,12 +39,12 @@ class PendingStarts:
     """What it takes a broker to tell before a session's beginning is fixed.
 
     Attributes:
-        keys: the partitions; there is none of these where there would be none.
+        questions: what is asked of each partition; there is none of these where there would be none.
         resolved: set when there are no more.
     """
 
-    __slots__ = ("keys", "resolved")
+    __slots__ = ("questions", "resolved")
 
     def __init__(self) -> None:
-        self.keys: set[PartitionKey] = set()
+        self.questions: dict[PartitionKey, Question] = {}
         self.resolved = trio.Event()

@@ -275,9 +275,12 @@ class History:
             if len(offsets) == len(logs):
                 all_told.set()
 
-        for log in logs:
-            self._context.offsets.ask(log.key, time_ms, partial(receive, log.key))
-        await all_told.wait()
+        questions = [self._context.offsets.ask(log.key, time_ms, partial(receive, log.key)) for log in logs]
+        try:
+            await all_told.wait()
+        finally:
+            for question in questions:
+                question.withdraw()
         return offsets
 
     def _scans(

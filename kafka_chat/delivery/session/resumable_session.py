@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ...chat.cursor import ResumeCursor
     from ...chat.partition_key import PartitionKey
     from ...telemetry.metrics import Telemetry
+    from ..audience.offset_queries import Question
     from ..audience.starts import Start
     from ..log.cursor import LogCursor
     from ..log.memory import Memory
@@ -65,6 +66,7 @@ class ResumableSession(Session):
         "_notices",
         "_ops",
         "_ops_bytes",
+        "_questions",
         "_resume",
         "_rewinds",
         "_said_hello",
@@ -110,6 +112,7 @@ class ResumableSession(Session):
         self._resume = "none" if self._cursor_of_this_cluster() is None else "exact"
         self._rewinds: dict[PartitionKey, tuple[PartitionLog, int]] = {}
         self._ends_before: dict[PartitionKey, int] = {}  # partition -> the last stable offset, where that lies before our position
+        self._questions: dict[PartitionKey, dict[int, Question]] = {}  # of each partition, by their times
         self._ops: deque[str | bytes] | None = None  # while there is one, a task answers them
         self._ops_bytes = 0
         self._answered: trio.Event | None = None  # set once the answers to the first of them are written
@@ -134,7 +137,13 @@ class ResumableSession(Session):
         """See `Session.follow`."""
         super().follow(log, position, afresh=afresh)
         if self.options.until_ms is not None:
-            self._context.offsets.ask(log.key, self.options.until_ms, partial(self._end_at, log))
+            self._ask(log.key, self.options.until_ms, partial(self._end_at, log))
+
+    def unfollow(self, log: PartitionLog) -> None:
+        """See `Session.unfollow`."""
+        super().unfollow(log)
+        for question in self._questions.pop(log.key, {}).values():
+            question.withdraw()
 
     def rewind(self, log: PartitionLog, messages: int) -> None:
         """See `Session.rewind`."""
@@ -232,7 +241,7 @@ class ResumableSession(Session):
         for cursor in beyond:
             told = self._ends_before.pop(cursor.log.key, None)
             if told is None:
-                self._context.offsets.ask(cursor.log.key, LATEST_TIMESTAMP, partial(self._ends_before.__setitem__, cursor.log.key))
+                self._ask(cursor.log.key, LATEST_TIMESTAMP, partial(self._ends_before.__setitem__, cursor.log.key))
             elif told < cursor.position:
                 self.on_gap(cursor.log.key, cursor.position, told, LossCause.TRUNCATED)
                 cursor.position = told
@@ -322,6 +331,12 @@ class ResumableSession(Session):
     def _takes_notices(self) -> bool:
         """Whether its client understands notices. Bare clients hear nothing: they would not know what it is."""
         return self.view.format is not Format.PLAIN
+
+    def _ask(self, key: PartitionKey, time_ms: int, told: Callable[[int], None]) -> None:
+        """Ask for an offset of a partition that it follows, unless that question still waits; leaving the partition withdraws it."""
+        questions = self._questions.setdefault(key, {})
+        if time_ms not in questions or not questions[time_ms].open:
+            questions[time_ms] = self._context.offsets.ask(key, time_ms, told)
 
     def _offer(self, notice: Notice) -> bool:
         """Write a notice; False where the socket does not take all of it at once, or the connection is closed."""
