@@ -43,7 +43,9 @@ from .kafka.subscription_log import open_subscription_log
 from .kafka.tail import KafkaTail, open_tail
 from .nursery import open_tasks
 from .process.open_files import connections_limit
+from .readiness import Readiness, leaderless_notices
 from .telemetry.metrics import Telemetry
+from .turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -56,20 +58,6 @@ if TYPE_CHECKING:
 CLUSTER_SECONDS = 1.0
 START_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same
 RESTART = Close(code=1012, reason="the service restarts; come again")
-
-
-class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """What `/ready` tells.
-
-    Attributes:
-        ready: whether clients should be sent here.
-        problems: why not, a sentence each.
-        notices: what is wrong without making it unready, a sentence each.
-    """
-
-    ready: bool
-    problems: list[str]
-    notices: list[str]
 
 
 class ConnectionSlot:
@@ -267,12 +255,7 @@ class Service:
             problems.append("the subscriptions are not read yet")
         if self.draining:
             problems.append("the service restarts; it takes nobody in any more")
-        leaderless = [
-            f"{topic}/{partition} has no leader; its messages wait"
-            for topic, partitions in sorted(self._tail.leaderless.items())
-            for partition in sorted(partitions)
-        ]
-        return Readiness(ready=not problems, problems=problems, notices=leaderless)
+        return Readiness(ready=not problems, problems=problems, notices=leaderless_notices(self._tail.leaderless))
 
     def watch_shutdown(self, wait: Callable[[], Awaitable[None]]) -> None:
         """Drain once `wait()` returns. Only the first call counts."""
@@ -282,15 +265,19 @@ class Service:
 
     async def drain(self) -> None:
         """Close every WebSocket with 1012; abort those that are still there after `server.drain_seconds`."""
-        self.draining = True
+        self.draining = True  # who begins while others have their turn ends itself
         self.history.drain()
-        for live in tuple(self._live):
-            live.end(RESTART)
         with trio.move_on_after(self.settings.server.drain_seconds):
+            turn = Turn()
+            for live in tuple(self._live):  # to end one that has left meanwhile does nothing
+                live.end(RESTART)
+                await turn.share()
             while self._live:
                 await self._departure.wait()
+        turn = Turn()
         for live in tuple(self._live):
             live.abort()
+            await turn.share()
 
     async def run_until_read(self) -> None:
         """Tell those who came first, once the subscriptions are read."""

@@ -8,8 +8,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from kafka_chat.delivery.log.fan_out import OFFERS_A_LOOK, WALK_SECONDS
+from kafka_chat.delivery.log.fan_out import OFFERS_A_LOOK
 from kafka_chat.delivery.ports import SubscriptionChange
+from kafka_chat.turns import TURN_SECONDS
 from tests.support.fakes import Core, FakeClient, open_core, value
 
 ROOM = "kafka.chat.room"
@@ -20,7 +21,7 @@ class SlowToOffer(FakeClient):
     """A socket that takes so long that the walk lets others have their turn."""
 
     def offer(self, frames: bytes) -> bool:
-        time.sleep(1.5 * WALK_SECONDS)
+        time.sleep(1.5 * TURN_SECONDS)
         return super().offer(frames)
 
 

@@ -1,27 +1,28 @@
 """Offers what is new in a log to the sessions that wait at its head, and wakes the others.
 
-Measured: an offer costs a quarter of waking a task per message. Position decides who gets what, so joining and new batches
-during a walk need no care; who has left is left out.
+Measured: an offer costs a quarter of waking a task per message. A walk shares the loop. What may change at its checkpoints:
+followers come, leave, or read for themselves; the log gets more, is closed, or its batches are forgotten by memory; a view's
+last follower leaves. Position decides who gets what, so joining and new batches need no care; who has left is left out.
 """
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 import trio
 
+from ...turns import Turn
 from ..records.batch import Chunk
 from ..records.formats import PLAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ...telemetry.metrics import Telemetry
+    from ..records.formats import View
     from .cursor import LogCursor
     from .partition_log import PartitionLog
 
-WALK_SECONDS = 0.002  # then the other tasks have their turn
 OFFERS_A_LOOK = 16  # offers between two looks at the clock: some 100 µs
 WHOLE = 1 << 62  # bytes: all of the range that is offered, whatever it takes in another form
 
@@ -56,25 +57,42 @@ class FanOut:
             await self._news.wait()
 
     async def _walk(self, log: PartitionLog) -> None:
+        turn = Turn()
         first, chunk = log.offered, log.fresh()
         if chunk is None:
             log.offered = log.head
-            for cursor in log.cursors:
-                if cursor.position < log.head:
-                    cursor.session.wake()
+            await self._wake_behind(log, log.cursors, turn)
             return
         log.offered = chunk.next
         for view in tuple(log.followers):
-            piece = chunk if view is PLAIN else log.read(first, WHOLE, view, end=chunk.next)
-            if view in log.followers and isinstance(piece, Chunk):
-                delivered = await self._offer_all(log, log.followers[view], first, piece)
-                if delivered and piece.messages:
-                    self._telemetry.delivered(messages=delivered * piece.messages, size=delivered * len(piece.data))
-            else:  # forgotten by memory while others were walked
-                for cursor in tuple(log.followers.get(view, ())):
-                    cursor.session.wake()
+            await turn.share()
+            piece = chunk if view is PLAIN else await self._rendered(log, view, first, chunk.next, turn)
+            followers = log.followers.get(view, {})
+            if piece is None:  # forgotten by memory while others were walked
+                await self._wake_behind(log, followers, turn)
+                continue
+            delivered = await self._offer_all(log, followers, first, piece, turn)
+            if delivered and piece.messages:
+                self._telemetry.delivered(messages=delivered * piece.messages, size=delivered * len(piece.data))
 
-    async def _offer_all(self, log: PartitionLog, cursors: Mapping[LogCursor, None], first: int, chunk: Chunk) -> int:
+    async def _rendered(self, log: PartitionLog, view: View, first: int, end: int, turn: Turn) -> Chunk | None:
+        """Return `[first, end)` as `view` shows it, rendered a batch at a time; None where memory no longer has all of it."""
+        position = first
+        while position < end and (batch := log.batch_at(position)) is not None:
+            log.render(batch, view)
+            position = batch.next
+            await turn.share()
+        piece = log.read(first, WHOLE, view, end=end)
+        return piece if isinstance(piece, Chunk) and piece.next == end else None
+
+    async def _wake_behind(self, log: PartitionLog, cursors: Iterable[LogCursor], turn: Turn) -> None:
+        """Wake those that have not had all of `log`. Who has left meanwhile is woken in vain."""
+        for cursor in tuple(cursors):
+            await turn.share()
+            if cursor.position < log.head:
+                cursor.session.wake()
+
+    async def _offer_all(self, log: PartitionLog, cursors: Mapping[LogCursor, None], first: int, chunk: Chunk, turn: Turn) -> int:
         """Give `chunk`, which begins at `first`, to all who are parked right before it; return how many that are.
 
         Those that are not parked read for themselves: they are woken, for they may wait for a page of another log.
@@ -82,11 +100,9 @@ class FanOut:
         data, after, messages = chunk
         size = len(data)
         delivered = 0
-        began = perf_counter()
         for count, cursor in enumerate(list(cursors)):
-            if not count % OFFERS_A_LOOK and perf_counter() - began > WALK_SECONDS:
-                await trio.lowlevel.checkpoint()
-                began = perf_counter()
+            if not count % OFFERS_A_LOOK:
+                await turn.share()
             if cursor not in cursors:  # it has left while the others had their turn
                 continue
             session = cursor.session

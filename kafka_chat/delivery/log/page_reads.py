@@ -15,6 +15,7 @@ import trio
 from ...chat.loss_cause import LossCause
 from ...errors import BrokerError, PositionLost, TopicGone
 from ...nursery import open_tasks
+from ...turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -124,9 +125,11 @@ class PageReads:
             read = self._queue.popleft()
             if read.waiting and await self._finish(read):
                 self._forget(read)
-                waiting, read.waiting = read.waiting, {}
-                for wake in waiting:
+                turn = Turn()
+                while read.waiting:  # who leaves during another's turn is not woken; who comes asks for another read
+                    wake, _ = read.waiting.popitem()
                     wake()
+                    await turn.share()
             elif read.waiting:
                 self._unanswered.append(read)
             else:

@@ -137,6 +137,11 @@ class PartitionLog:
             self._memory.recount(batch)
         return chunk
 
+    def render(self, batch: Batch, view: View) -> None:
+        """Have a batch or page of this log rendered for `view`, and count what that takes; memory may forget batches for it."""
+        batch.whole(view)
+        self._memory.recount(batch)
+
     def page_range(self, position: int) -> tuple[int, int]:
         """Return the range `[first, until)` of the page that has `position`, below the head as it is now."""
         line = position - position % PAGE_OFFSETS
@@ -164,8 +169,9 @@ class PartitionLog:
     def _joined(self, chunk: Chunk, index: int, max_bytes: int, view: View, end: int | None) -> Chunk:
         pieces, messages, room, after = [chunk.data], chunk.messages, max_bytes - len(chunk.data), chunk.next
         for batch in self._batches[index:]:
-            if batch is _GONE or (end is not None and batch.next > end):
-                break  # counting one may make memory forget another
+            # Counting one may make memory forget another. What is not rendered yet is left for the next read: it may take long.
+            if batch is _GONE or (end is not None and batch.next > end) or not batch.has_rendered(view):
+                break
             piece = batch.whole(view)
             room -= len(piece.data)
             if room < 0:

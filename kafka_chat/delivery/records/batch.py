@@ -164,6 +164,10 @@ class Batch:
         records = [Record(self._plain.offsets[i], None, *self._meta(i)) for i in range(begin, self.messages)]
         return Batch(self._key, first=position, next=self.next, records=records, frames=self._plain.pieces(begin), rejected=())
 
+    def has_rendered(self, view: View) -> bool:
+        """Whether what `view` shows is there, and need not be rendered first."""
+        return view is PLAIN or view == PLAIN or (self._other is not None and view in self._other)
+
     def whole(self, view: View = PLAIN) -> Chunk:
         """Return all of it, without a copy."""
         shown = self._shown(view)
