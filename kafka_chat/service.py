@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Self
@@ -175,25 +174,24 @@ class Service:
             inbox: what the client says.
             peer: its address, for the operator.
         """
-        options = admission.options
-        if options.cursor_in_frame:
+        if admission.options.cursor_in_frame:
             sink = await accept()
-            told = await receive_cursor(sink, inbox)
-            if told is None:
+            if not await receive_cursor(admission, sink, inbox):
                 return
-            options, accept = replace(options, cursor=told, cursor_in_frame=False), partial(_accepted, sink)
-        session = self._session(admission, options)
+            accept = partial(_accepted, sink)
+        session = self._session(admission)
         started_by = trio.current_time() + START_SECONDS
         with trio.move_on_at(started_by):
             await self._subscription_log.wait_ready()
-            if options.cursor is not None and options.cursor.cluster in (None, self._cluster):
+            if session.subscriptions_known:
                 with suppress(TopicGone):  # made anew: nobody knows more than we
-                    await self._subscription_log.passed(options.cursor.subscriptions - 1)
+                    await self._subscription_log.passed(session.subscriptions_known - 1)
         with self._drainable(session), self._audience.joined(session, known=self._subscription_log.ready):
             await self._audience.wait_started(session, seconds=max(0.0, started_by - trio.current_time()))
             await self._serve(session, accept=accept, inbox=inbox, peer=peer)
 
-    def _session(self, admission: Admission, options: SessionOptions) -> Session:
+    def _session(self, admission: Admission) -> Session:
+        options, admission.options = admission.options, DEFAULT_OPTIONS  # a cursor in them is the session's to forget
         common: dict[str, Any] = {"page_reads": self._page_reads, "memory": self._memory, "telemetry": self.telemetry}
         common |= {"session_id": token_hex(4), "username": admission.username}
         if options.is_default:

@@ -29,9 +29,8 @@ def words_of(cursor: ResumeCursor, topics: Sequence[str]) -> Iterator[str]:
         yield "a position, from ids of messages: everything before this is delivered; other partitions begin as without it"
     for mark, entry in cursor.entries.items():
         yield f"topic {mark.hex()}{_named(names, mark)}{_identity_words(entry)}"
-        numbers = sorted({*entry.offsets, *entry.unknown})
-        for partition in numbers:
-            offset = entry.offsets.get(partition)
+        for partition in sorted({*entry.offsets, *entry.unknown}):
+            offset = entry.next(partition)
             yield f"  partition {partition}: " + ("next is not known" if offset is None else f"next is offset {offset}")
         if cursor.whole and entry.identity is not None and not entry.whole:
             yield "  other partitions begin as without a cursor"
@@ -50,7 +49,7 @@ def facts_of(cursor: ResumeCursor, topics: Sequence[str]) -> dict[str, object]:
                 "name": names.get(mark),
                 "id": _identity(entry),
                 "whole": entry.whole,
-                "next": {str(partition): entry.offsets.get(partition) for partition in sorted({*entry.offsets, *entry.unknown})},
+                "next": {str(partition): entry.next(partition) for partition in sorted({*entry.offsets, *entry.unknown})},
             }
             for mark, entry in cursor.entries.items()
         ],

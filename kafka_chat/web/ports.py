@@ -29,15 +29,17 @@ REFUSAL = "kafka_chat.refusal"  # in its place: a `Close` for a client that can 
 
 
 class Admission(Protocol):
-    """A place for one WebSocket; `with admission:` gives it back at the end."""
+    """A place for one WebSocket; `with admission:` gives it back at the end.
+
+    Attributes:
+        options: what it asked for, until its session begins.
+    """
+
+    options: SessionOptions
 
     @property
     def username(self) -> str:
         """Whose it is."""
-
-    @property
-    def options(self) -> SessionOptions:
-        """What it asked for."""
 
     def caught_up(self) -> None:
         """Say that its client has got all that was there when it came."""

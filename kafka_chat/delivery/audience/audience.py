@@ -138,6 +138,16 @@ class Audience:
         existence_known = all(self._followed[topic].existence_known.is_set() for topic in self._topics_of(session))
         return existence_known and session not in self._early and session not in self._pending
 
+    def forget_start(self, session: Member) -> None:
+        """Free the cursor after which `session` begins, for it has started. Absent topics need theirs: a gap is told when they come.
+
+        Partitions that are added to the others begin at 0, as they would with it.
+        """
+        for topic in self._topics_of(session):
+            followed = self._followed[topic]
+            if followed.logs and isinstance(followed.followers[session], Resumed):
+                followed.followers[session] = FROM_ZERO
+
     def chats(self, session: Member) -> list[str]:
         """Return the chats that `session` follows, sorted."""
         return sorted(map(self._names.chat, self._topics_of(session)))

@@ -80,15 +80,16 @@ class Resumed:
         least = 0 if self.not_before is None else self.not_before.offset(key)
         if entry.identity != identity_of(key.topic_id):
             return least
-        if key.partition in entry.unknown or (not entry.whole and key.partition not in entry.offsets):
+        offset = entry.next(key.partition)
+        if offset is None and (not entry.whole or entry.is_unknown(key.partition)):
             return None
-        return max(least, entry.offsets.get(key.partition, 0))
+        return max(least, offset or 0)
 
     def recreated(self, key: PartitionKey) -> int | None:
         """Return the offset that is due of a partition whose topic is another one now; None where that is not so."""
         if self.not_before is not None or self.entry.identity in (None, identity_of(key.topic_id)):
             return None
-        return self.entry.offsets.get(key.partition)
+        return self.entry.next(key.partition)
 
 
 Start = Latest | Earliest | Rewind | Since | AtOffsets | Resumed

@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from ...chat.cursor import parse
+from ...chat.cursor import CursorParser
 from ...errors import RequestError
+from ...turns import Turn
 from ..ports import Disconnect
 from .notices import OpRefused, parse_op
 
 if TYPE_CHECKING:
-    from ...chat.cursor import ResumeCursor
     from ..ports import Inbox, Sink
+    from .options import SessionOptions
 
 FIRST_FRAME_SECONDS = 10.0
 
 
-async def receive_cursor(sink: Sink, inbox: Inbox) -> ResumeCursor | None:
-    """Return the cursor that comes as the first frame; None where it does not, and the connection is closed."""
+class HasOptions(Protocol):
+    """What keeps what a client asks for until its session begins."""
+
+    options: SessionOptions
+
+
+async def receive_cursor(admission: HasOptions, sink: Sink, inbox: Inbox) -> bool:
+    """Put the cursor that comes as the first frame into the options of `admission`, which alone refers to it then.
+
+    Returns:
+        False: it does not come, and the connection is closed.
+    """
     with trio.move_on_after(FIRST_FRAME_SECONDS) as waited:
         said = await inbox.receive()
     if waited.cancelled_caught:
         await sink.close(4408, f"cursor=frame: no frame came within {FIRST_FRAME_SECONDS:.0f} s")
-        return None
+        return False
     if isinstance(said, Disconnect):
-        return None
+        return False
     try:
         op = parse_op(said)
         if op.op != "start" or op.cursor is None:
             raise RequestError('cursor=frame: the first frame has to be {"op":"start","cursor":TEXT}', field="cursor")
-        return parse(op.cursor)
+        parser = CursorParser(op.cursor)
+        turn = Turn()
+        for _ in parser:
+            await turn.share()
     except (RequestError, OpRefused) as error:
         await sink.close(4400, str(error))
-        return None
+        return False
+    admission.options = replace(admission.options, cursor=parser.cursor, cursor_in_frame=False)
+    return True

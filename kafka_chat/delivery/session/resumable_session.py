@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from dataclasses import replace
 from functools import partial
 from math import inf
 from random import uniform
@@ -59,6 +60,7 @@ class ResumableSession(Session):
 
     __slots__ = (
         "_answered",
+        "_begins_after",
         "_caught_up",
         "_context",
         "_ends_before",
@@ -72,6 +74,7 @@ class ResumableSession(Session):
         "_said_hello",
         "only",
         "options",
+        "subscriptions_known",
         "view",
     )  # fmt: skip
 
@@ -100,12 +103,15 @@ class ResumableSession(Session):
             caught_up: is called once when it has delivered all that was there.
         """
         super().__init__(session_id=session_id, username=username, page_reads=page_reads, memory=memory, telemetry=telemetry)
-        self.options = options
+        self.options = replace(options, cursor=None)
+        self._begins_after = options.cursor  # until the beginning is fixed: a stranger's cursor may be large
         view = View(format=options.format, tags=options.tags, senders=options.senders)
         self.view = PLAIN if view == PLAIN else view  # one object for all, which the fan-out knows without comparing
         self.only = options.chats
         self._context = context
         self._caught_up = caught_up
+        cursor = options.cursor
+        self.subscriptions_known = cursor.subscriptions if cursor is not None and cursor.cluster in (None, context.cluster()) else 0
         self._notices = NoticeQueue()
         self._said_hello = False
         self._live = False
@@ -121,8 +127,8 @@ class ResumableSession(Session):
 
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:
         """See `Session.start`."""
-        options, cursor = self.options, self._cursor_of_this_cluster()
-        begin: Start = Rewind(options.rewind) if options.rewind else options.start
+        cursor = self._cursor_of_this_cluster()
+        begin: Start = Rewind(self.options.rewind) if self.options.rewind else self.options.start
         subscribed = None if change is None or change.offset < 0 else AtOffsets(change.topic_id, change.starts)
         if cursor is None:
             return begin
@@ -206,6 +212,7 @@ class ResumableSession(Session):
             nursery.start_soon(self._send_heartbeats, self.options.heartbeat_seconds)
         await self._find_beginnings()
         self._say_hello()
+        self._forget_cursor()
         await super()._serve(nursery)
 
     async def _find_beginnings(self) -> None:
@@ -262,6 +269,7 @@ class ResumableSession(Session):
             self._caught_up()
             if self._takes_notices:
                 self._notices.add_live()
+        self._forget_cursor()
         if self._notices:
             await self._say_notices()
             return
@@ -305,8 +313,14 @@ class ResumableSession(Session):
     # Inside
 
     def _cursor_of_this_cluster(self) -> ResumeCursor | None:
-        cursor = self.options.cursor
+        cursor = self._begins_after
         return cursor if cursor is not None and cursor.is_of(self._context.cluster()) else None
+
+    def _forget_cursor(self) -> None:
+        """Free the cursor that the client came with, once it is fixed where it begins."""
+        if self._begins_after is not None and self._context.audience.has_started(self):
+            self._begins_after = None
+            self._context.audience.forget_start(self)
 
     def _cursor(self) -> str | None:
         context = self._context

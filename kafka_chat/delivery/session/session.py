@@ -41,12 +41,14 @@ class Session(LiveSocket):
         parked: whether it may be offered to.
         view: what it gets of a message.
         only: the chats that it follows, subscribed or not; none: those of its user.
+        subscriptions_known: the offset in the subscriptions topic up to which its client has learned of changes; 0: of none.
     """
 
     __slots__ = ("_awake", "_left_positions", "_memory", "_page_reads", "cursors", "parked")
 
     view: View = PLAIN
     only: Sequence[str] = ()
+    subscriptions_known: int = 0
     too_much: ClassVar[str] = f"{LiveSocket.too_much}; this service only sends"
 
     def __init__(self, *, session_id: str, username: str, page_reads: PageReads, memory: Memory, telemetry: Telemetry) -> None:
