@@ -168,6 +168,13 @@ class ChatTCPServer(TCPServer):
         elif self._busy_at is not None and now - self._busy_at >= self.policy.request_seconds and self._waits_for_request():
             self.abort("request_seconds")
 
+    def stood_still(self, seconds: float) -> None:
+        """See `Pingable`."""
+        self._heard_at = min(self._heard_at + seconds, trio.current_time())
+        self._ping_at += seconds
+        if self._busy_at is not None:
+            self._busy_at += seconds
+
     def became_websocket(self) -> None:
         """A WebSocket is accepted, and the client has been told: from now on it is pinged."""
         now = trio.current_time()

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from ...turns import Turn
+
 if TYPE_CHECKING:
     from ...settings.model import Limits
 
 LOOKS = 4  # how often a connection is looked at within the shortest limit: a limit is kept up to a quarter late
 TURNS = 16  # a look at all connections is spread over so many turns of the loop
+STOOD_STILL_SECONDS = 1.0  # how late a turn is that shows that the process stood still: stopped, or its machine was paused
 
 
 class Pingable(Protocol):
@@ -21,6 +24,13 @@ class Pingable(Protocol):
 
         Args:
             now: `trio.current_time()`.
+        """
+
+    def stood_still(self, seconds: float) -> None:
+        """Do not count the last so many seconds: nobody pinged in them, and what the client said is not read yet.
+
+        Args:
+            seconds: how long the process stood still.
         """
 
 
@@ -51,8 +61,19 @@ class Keepalive:
         """Look at them for as long as this is not cancelled."""
         while True:
             for turn in self._turns:
-                await trio.sleep(self._seconds)
+                due = trio.current_time() + self._seconds
+                await trio.sleep_until(due)
+                late = trio.current_time() - due
+                if late > STOOD_STILL_SECONDS:
+                    await self._stood_still(late)
                 _check_all(turn)
+
+    async def _stood_still(self, seconds: float) -> None:
+        """Say so to all that are here. One that ends meanwhile does not mind."""
+        walk = Turn()
+        for connection in [connection for turn in self._turns for connection in turn]:
+            connection.stood_still(seconds)
+            await walk.share()
 
 
 def _check_all(turn: set[Pingable]) -> None:
