@@ -22,7 +22,7 @@ quick: setup lint  ## lint, and the tests that need neither a broker nor a socke
 	$(BIN)/pytest tests/core
 
 test: setup lint  ## lint, and all tests, real Kafka included
-	$(BIN)/pytest
+	@exec $(BIN)/python tests/run.py
 
 prove: setup  ## prove in full that no client loses or doubles a message, of which `make test` does a tenth (some 15 minutes)
 	PROVE=1 $(BIN)/pytest tests/prove tests/behaviour/test_resume_clients.py -s

@@ -144,20 +144,22 @@ def broker_properties(node: KafkaNode, nodes: Mapping[int, KafkaNode], more: Pro
     }
 
 
-_given_ports: set[int] = set()
+_claims: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, and that was not returned before."""
+    """Return a port that nobody listens on, and that no test run on this machine gets for as long as this one lasts."""
     for _ in range(1000):
         port = random.randrange(_FIRST_PORT, _LAST_PORT)
-        if port in _given_ports:
-            continue
-        with socket.socket() as probe:
-            try:
+        # A broker's port is free while it is killed. A name that begins with a zero byte is no file: it goes with the process.
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0kafka_chat test port {port}")
+            with socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _given_ports.add(port)
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
         return port
     raise RuntimeError(f"no free port between {_FIRST_PORT} and {_LAST_PORT}")
