@@ -12,6 +12,7 @@ from tests.support.brokers import Broker, KafkaCluster
 from tests.support.calls import metric, running, until
 from tests.support.chats import Chats, message
 from tests.support.clients import Opcode, RawClient, open_chat, open_raw, receive_path
+from tests.support.deadlines import HANG_SECONDS
 
 SMALL_BUFFER = 4096  # bytes that the kernel takes for a client that does not read
 MEMORY_BYTES = 65_536
@@ -24,7 +25,7 @@ async def produce(broker: Broker, topic: str, first: int, count: int) -> None:
     await trio.to_thread.run_sync(partial(broker.produce_many, topic, values, partition=0))
 
 
-async def numbers(client: RawClient, count: int, *, seconds: float = 20.0) -> list[int]:
+async def numbers(client: RawClient, count: int, *, seconds: float = HANG_SECONDS) -> list[int]:
     """Read so many messages and return the numbers that their texts begin with."""
     found = []
     with trio.fail_after(seconds):
@@ -59,7 +60,7 @@ async def test_twenty_slow_clients_share_the_pages(broker: Broker, chats: Chats)
     broker.create_topic(topic)
 
     async def read_all(client: RawClient) -> None:
-        assert await numbers(client, count, seconds=50) == list(range(count))
+        assert await numbers(client, count) == list(range(count))
 
     async with running(chats.settings_for(broker, memory__bytes=1 << 20)) as server, trio.open_nursery() as nursery:
         joined: list[RawClient] = []
@@ -76,7 +77,7 @@ async def test_twenty_slow_clients_share_the_pages(broker: Broker, chats: Chats)
             await nursery.start(come, f"slow{number}")
         await produce(broker, topic, 0, count)
         all_sent.set()
-        await until(lambda: all(len(client.frames_read) == count for client in joined), seconds=50)
+        await until(lambda: all(len(client.frames_read) == count for client in joined))
         # 3 MB are some 18 pages of at most 512 offsets and 256 KB; one by one the clients would read them 20 times.
         reads = await metric(server.url, "page_reads_total")
         assert 1 <= reads <= 60, reads
@@ -121,7 +122,7 @@ async def test_the_past_is_read_over_the_holes_of_compaction(kafka: KafkaCluster
     ):
         last = 500
         await trio.to_thread.run_sync(lambda: [write(number) for number in range(last)])
-        with trio.fail_after(60):
+        with trio.fail_after(HANG_SECONDS):
             # A new record closes the segment before it; only closed ones are compacted.
             while await trio.to_thread.run_sync(left) > 200:
                 await trio.to_thread.run_sync(write, last)
@@ -188,7 +189,7 @@ async def test_who_never_reads_costs_little_disturbs_nobody_and_is_cut_off(broke
         watching = await nursery.start(watch)
         await produce(broker, topic, 0, count)
         assert [int(delivery.text.split()[0]) for delivery in await quick.take(count)] == list(range(count))
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             while await metric(server.url, 'connections_aborted_total{reason="write_seconds"}') < stuck:
                 pass
         assert await metric(server.url, "sessions") == 1

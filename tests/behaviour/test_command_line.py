@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from tests.support.clients import http
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.processes import end_process, start_process
 from tests.support.serving import child, spawned, spawned_hypercorn
 
@@ -44,7 +45,7 @@ async def test_it_serves_while_no_broker_answers_and_says_which_it_uses() -> Non
 async def test_a_signal_ends_it_with_exit_code_0(number: signal.Signals) -> None:
     async with spawned() as server:
         os.kill(server.pid, number)
-        assert await server.wait(seconds=8) == 0
+        assert await server.wait() == 0
         assert "Traceback" not in server.stderr
 
 
@@ -55,7 +56,7 @@ async def test_sigterm_is_not_missed_while_it_starts(tmp_path: Path) -> None:
     async with child([*COMMAND, "--config", str(config)]) as server:
         writing = await trio.to_thread.run_sync(os.open, config, os.O_WRONLY, abandon_on_cancel=True)  # once it reads
         server.terminate()
-        assert await server.wait(seconds=8) == 0
+        assert await server.wait() == 0
         os.close(writing)
         assert (server.stdout, server.stderr) == ("", "")
 
@@ -72,7 +73,7 @@ async def test_a_second_ctrl_c_ends_it_at_once() -> None:
         async with await trio.open_tcp_stream(host, int(port)) as stream:
             await stream.send_all(b"POST /send-message/chat/x HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
             os.kill(server.pid, signal.SIGINT)
-            with trio.fail_after(5):
+            with trio.fail_after(HANG_SECONDS):
                 while await is_listening(host, int(port)):  # noqa: ASYNC110 - another process has no event for us
                     await trio.sleep(0.02)
             assert server.returncode is None
@@ -113,7 +114,7 @@ async def test_it_serves_on_where_nobody_reads_its_stdout(tmp_path: Path) -> Non
         process = start_process([*COMMAND, "--embedded", "--port", str(port)], stdout=write, stderr=stderr, cwd=tmp_path)
     os.close(write)
     try:
-        with trio.fail_after(20):
+        with trio.fail_after(HANG_SECONDS):
             while not await is_listening("127.0.0.1", port):  # noqa: ASYNC110 - another process has no event for us
                 await trio.sleep(0.02)
         process.terminate()
@@ -127,7 +128,7 @@ async def test_the_same_application_runs_under_hypercorns_command() -> None:
     async with spawned_hypercorn(env=EMBEDDED) as server:
         assert (await http(server.url, "GET", "/health")).status == 200
         server.terminate()
-        assert await server.wait(seconds=8) == 0
+        assert await server.wait() == 0
         assert "Traceback" not in server.stderr
         assert server.stderr.count("Running on") == 1
 

@@ -12,6 +12,7 @@ from tests.support.brokers import Broker, EmbeddedBroker, KafkaCluster
 from tests.support.calls import following, metric, running, until
 from tests.support.chats import Chats, message
 from tests.support.clients import Delivery, Opcode, RawClient, client_frame, close_code, http, open_chat, open_raw, refusal
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.tasks import tasks
 
 BOTH = pytest.mark.parametrize("path", ["/subscribing/ann", "/send-message/chat/room1"])
@@ -80,7 +81,7 @@ async def test_a_chat_without_a_topic_is_an_answer_until_there_is_one(kafka: Kaf
     async with running(settings) as server, open_raw(server.url, "/send-message/chat/room1") as client:
         assert (await answer(client, spoken("too early")))["field"] == "chat"
         kafka.create_topic(chats.topic("room1"))
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             while "offset" not in await answer(client, spoken("now")):  # noqa: ASYNC110 - it is asked
                 await trio.sleep(0.1)
 
@@ -130,8 +131,8 @@ async def test_nothing_is_left_of_a_dialogue_however_its_client_goes(embedded: E
                     await client.half_close()
                 else:
                     client.reset()
-                await until(lambda: server.service.slots_taken == 0, seconds=5)
-        await until(lambda: not Counter(tasks()) - before, seconds=5)
+                await until(lambda: server.service.slots_taken == 0)
+        await until(lambda: not Counter(tasks()) - before)
         assert await metric(server.url, "sessions") == 0
 
 
@@ -174,7 +175,7 @@ async def test_a_client_that_reads_no_answers_is_cut_and_disturbs_nobody(embedde
                 for n in range(20):
                     embedded.produce(chats.topic("global"), message(f"m{n}"))
                     assert await live.texts(1) == [f"m{n}"]
-                await until(lambda: ended or server.service.slots_taken == 1, seconds=20)
+                await until(lambda: ended or server.service.slots_taken == 1)
                 nursery.cancel_scope.cancel()
         await until(lambda: server.service.slots_taken == 1)
 

@@ -39,7 +39,7 @@ async def test_four_partitions_under_load_come_in_order_to_those_who_come_meanwh
             expected.append((client, begun))
             await all_sent.wait()
             last = {texts[-1] for texts in sent.values()}
-            await until(lambda: last <= {delivery.text for delivery in client.received}, seconds=40)
+            await until(lambda: last <= {delivery.text for delivery in client.received})
             for partition, since in begun.items():
                 got = texts_of(client, partition)
                 assert got == sent[partition][-len(got) :], "there is a hole, something twice, or another order"

@@ -12,6 +12,7 @@ from tests.support.brokers import Broker, KafkaCluster
 from tests.support.calls import metric, running, subscribe, until
 from tests.support.chats import Chats, message
 from tests.support.clients import open_chat, open_raw, receive_path
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.events_client import EventsClient, open_events
 
 SMALL_BUFFER = 4096  # bytes that the kernel takes for a client that does not read
@@ -217,7 +218,7 @@ async def test_who_does_not_read_is_cut_off_and_nobody_else_notices(broker: Brok
         await trio.to_thread.run_sync(lambda: broker.produce_many(topic, values, partition=0))
         assert [int(text.split()[0]) for text in await quick.texts(count)] == list(range(count))
         assert [int(text.split()[0]) for text in await socket.texts(count)] == list(range(count))
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             while await metric(server.url, 'connections_aborted_total{reason="write_seconds"}') < 1:
                 pass
         await until(lambda: server.service.slots_taken == 2)
@@ -239,7 +240,7 @@ async def test_who_reads_slowly_loses_nothing(broker: Broker, chats: Chats) -> N
         await live(slow)
         values = [message(f"{number} {'x' * 500}") for number in range(count)]
         await trio.to_thread.run_sync(lambda: broker.produce_many(topic, values, partition=0))
-        assert [int(text.split()[0]) for text in await slow.texts(count, seconds=40)] == list(range(count))
+        assert [int(text.split()[0]) for text in await slow.texts(count)] == list(range(count))
 
 
 async def test_each_event_s_id_is_a_place_from_which_all_that_follows_comes(broker: Broker, chats: Chats) -> None:

@@ -146,7 +146,7 @@ async def test_who_waits_for_news_is_answered_at_once_when_the_service_restarts(
             await until(lambda: server.service.slots_taken == 1)
             server.shut_down()
         assert answers[0]["messages"] == []
-        await server.ended(seconds=10)
+        await server.ended()
 
 
 async def test_who_waits_and_leaves_leaves_nothing(broker: Broker, chats: Chats) -> None:

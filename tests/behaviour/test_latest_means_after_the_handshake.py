@@ -107,7 +107,7 @@ async def test_a_storm_of_connects_misses_nothing(broker: Broker, chats: Chats) 
                 all_sent.set()
             await all_sent.wait()
             # The last ones may still be on their way to the broker.
-            await until(lambda: set(sent[since_of(client) :]) <= {delivery.text for delivery in client.received}, seconds=30)
+            await until(lambda: set(sent[since_of(client) :]) <= {delivery.text for delivery in client.received})
             assert len(client.received) == len(set(client.received)), "something came twice"
 
     def since_of(client: ChatClient) -> int:

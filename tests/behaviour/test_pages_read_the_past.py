@@ -24,6 +24,7 @@ from kafka_chat.kafka.page_source import open_page_source
 from kafka_chat.settings.model import Limits
 from tests.support.brokers import kafka_cluster
 from tests.support.chats import message
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.leaks import nothing_left
 from tests.support.tails import client_config
 
@@ -288,7 +289,7 @@ async def test_without_brokers_reads_end_in_time_and_go_on_once_they_are_back(ch
                     await past.pages.read(past.key, 0, 50)
                 assert trio.current_time() - began < 1.5
                 cluster.thaw()
-                with trio.fail_after(20):
+                with trio.fail_after(HANG_SECONDS):
                     while True:
                         try:
                             page = await past.pages.read(past.key, 0, 50)
@@ -311,7 +312,7 @@ async def test_a_consumer_that_nobody_needs_is_closed(embedded, chats):
         threads = len(os.listdir("/proc/self/task"))
         await past.pages.read(past.key, 0, 1)
         assert len(os.listdir("/proc/self/task")) > threads
-        with trio.fail_after(5):
+        with trio.fail_after(HANG_SECONDS):
             while past.pages.consumers:  # noqa: ASYNC110 - it tells nobody of a change
                 await trio.sleep(0.05)
         assert texts(await past.pages.read(past.key, 0, 1)) == ["x"]

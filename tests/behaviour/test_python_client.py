@@ -86,7 +86,7 @@ async def test_a_connection_that_is_cut_again_and_again_costs_nothing(broker: Br
         async with open_chat(relay.url, "ann", from_="earliest") as chat, trio.open_nursery() as nursery:
             nursery.start_soon(taken.take, chat)
             for cuts in range(1, 7):
-                await until(lambda cuts=cuts: len(taken.hellos) >= cuts, seconds=40)
+                await until(lambda cuts=cuts: len(taken.hellos) >= cuts)
                 await writing.write(20)
                 if cuts % 2:
                     relay.cut()  # by an RST
@@ -94,7 +94,7 @@ async def test_a_connection_that_is_cut_again_and_again_costs_nothing(broker: Br
                     relay.break_off()  # a black hole, which is cut once it is mended
                 await writing.write(20)
                 relay.mend()
-            await until(lambda: taken.count >= writing.count, seconds=40)
+            await until(lambda: taken.count >= writing.count)
             nursery.cancel_scope.cancel()
     taken.check()
     assert taken.count == writing.count
@@ -125,14 +125,14 @@ async def test_a_service_that_is_replaced_or_killed_costs_nothing(kafka: KafkaCl
             await writing.write(30)
             async with spawned(settings=settings) as second:
                 relay.service = second.url
-                await until(lambda: len(taken.hellos) == 2, seconds=40)
+                await until(lambda: len(taken.hellos) == 2)
                 await writing.write(30)
                 await replaced(second, kill=True)
             await writing.write(30)
             async with spawned(settings=settings) as third:
                 relay.service = third.url
                 await writing.write(30)
-                await until(lambda: taken.count >= writing.count, seconds=40)
+                await until(lambda: taken.count >= writing.count)
                 nursery.cancel_scope.cancel()
     taken.check()
     assert taken.count == writing.count

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import trio
 
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.http_client import http
 from tests.support.serving import child, spawned
 
@@ -84,7 +85,7 @@ async def as_curl(line: str) -> None:
 
 async def _connected(url: str, count: int) -> None:
     """Wait until so many clients are connected."""
-    with trio.fail_after(20):
+    with trio.fail_after(HANG_SECONDS):
         while f"kafka_chat_sessions {float(count)}" not in (await http(url, "GET", "/metrics")).text:  # noqa: ASYNC110 - it is polled by nature
             await trio.sleep(0.05)
 

@@ -11,6 +11,7 @@ from tests.prove.scale import dice, scaled, tell
 from tests.support.brokers import KafkaCluster
 from tests.support.calls import following, metric, running, until
 from tests.support.chats import Chats
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.noted import Noted, noted, until_live
 from tests.support.resuming_client import Cut, ResumingClient
 from tests.support.steady_producer import SteadyProducer, producing
@@ -72,7 +73,7 @@ async def test_two_tabs_a_half_open_socket_and_a_new_one_each_get_everything(kaf
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tab.read)  # pings are answered while it reads
             nursery.start_soon(new.read)
-            with trio.fail_after(10):
+            with trio.fail_after(HANG_SECONDS):
                 while await metric(server.url, "sessions") > 2:  # noqa: ASYNC110 - it tells nobody
                     await trio.sleep(0.05)
             await chat.produce(5)
@@ -143,7 +144,7 @@ async def subscribe_five_times(client: ResumingClient, chat: Noted, producer: St
 
 async def wait_for(producer: SteadyProducer, count: int) -> None:
     """Wait until so many are acknowledged."""
-    with trio.fail_after(20):
+    with trio.fail_after(HANG_SECONDS):
         while producer.acknowledged < count:  # noqa: ASYNC110 - it tells nobody
             await trio.sleep(0.01)
 

@@ -11,6 +11,7 @@ import trio
 from tests.support.brokers import KafkaCluster
 from tests.support.calls import running
 from tests.support.chats import Chats, message
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.noted import Noted, gaps, noted, until_live
 from tests.support.raw_client import BrokenStream
 from tests.support.resuming_client import Cut, ResumingClient
@@ -125,7 +126,7 @@ async def test_text_that_is_no_cursor_is_refused(kafka: KafkaCluster, chats: Cha
 async def refused_with_4400(chat: Noted, url: str, cursor: str) -> None:
     client = chat.client(owed=False)
     await client.come(url, cursor=cursor)
-    with trio.fail_after(10):
+    with trio.fail_after(HANG_SECONDS):
         try:
             await client.read()
         except BrokenStream as error:
@@ -213,7 +214,7 @@ async def compacted(chat: Noted) -> int:
             chat.ledger.compacted[chat.lanes[0]].add(at)
         return at
 
-    with trio.fail_after(60):
+    with trio.fail_after(HANG_SECONDS):
         while offset < 40 or len(await trio.to_thread.run_sync(chat.kafka.records, chat.topic)) > offset * 0.7:
             offset = await trio.to_thread.run_sync(write)
     return offset

@@ -10,6 +10,7 @@ import trio
 
 from kafka_chat.delivery.ports import KeyedRecord
 from kafka_chat.errors import BrokerError, NotFound, TooLarge
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.instances import opened
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ async def test_a_topic_made_anew_takes_messages_of_the_same_process(kafka: Kafka
             await instance.sending.send("room", "ann", f"before {number}", None)
         kafka.delete_topic(chats.topic("room"))
         await trio.to_thread.run_sync(kafka.create_topic, chats.topic("room"))
-        with trio.fail_after(40):
+        with trio.fail_after(HANG_SECONDS):
             while True:
                 try:
                     await instance.sending.send("room", "ann", "after", None)

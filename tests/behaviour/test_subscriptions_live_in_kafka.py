@@ -13,6 +13,7 @@ from confluent_kafka import KafkaException
 from kafka_chat.chat.subscription_fold import Subscription, record_key, record_value
 from kafka_chat.delivery.ports import KeyedRecord
 from kafka_chat.errors import BrokerError
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.instances import Instance, opened
 from tests.support.leaks import nothing_left
 
@@ -235,7 +236,7 @@ async def test_what_compaction_leaves_says_the_same(kafka: KafkaCluster, chats: 
             await instance.subscriptions.unsubscribe("ann", ["room1", "room2"])
         # A new record closes the segment before it; only closed ones are compacted.
         number = 0
-        with trio.fail_after(40):
+        with trio.fail_after(HANG_SECONDS):
             while len([record for record in await trio.to_thread.run_sync(kafka.records, topic) if b'"ann"' in (record.key or b"")]) > 1:
                 await trio.sleep(0.2)
                 await instance.subscriptions.subscribe("bob", [f"room{number}"])

@@ -7,6 +7,7 @@ import trio
 from kafka_chat.chat.message import Reject
 from kafka_chat.delivery.records.batch import BATCH_BYTES
 from tests.support.chats import message
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.leaks import nothing_left
 from tests.support.tails import Appended, Missing, Opened, following
 
@@ -57,7 +58,7 @@ async def test_an_absent_topic_is_told_missing_once_and_opened_at_zero_when_it_c
         await trio.sleep(2.6)  # three looks at it
         assert topic not in broker.topics()
         broker.produce(topic, message("first"), partition=0)
-        with trio.fail_after(5):
+        with trio.fail_after(HANG_SECONDS):
             await told.until(lambda: bool(told.texts(topic)))
         opened = await told.opened(topic)
         assert opened.created

@@ -11,6 +11,7 @@ from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.kafka.lookup import open_lookup
 from tests.support.chats import message
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.tails import Appended, Gone, Jumped, Missing, Opened, client_config, following
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ async def test_a_partition_that_is_added_is_opened_at_zero(kafka, chats):
         await told.opened(topic)
         kafka.add_partitions(topic, 3)
         kafka.produce(topic, message("in a new one"), partition=2)
-        with trio.fail_after(5):
+        with trio.fail_after(HANG_SECONDS):
             await told.until(lambda: bool(told.texts(topic, 2)))
         kafka.produce(topic, message("in the old one"), partition=0)
         await told.until(lambda: bool(told.texts(topic, 0)))
@@ -51,12 +52,12 @@ async def test_a_deleted_topic_is_lost_and_opened_at_zero_when_there_is_a_new_on
         kafka.produce(topic, message("last"), partition=0)
         await told.until(lambda: bool(told.texts(topic)))
         kafka.delete_topic(topic)
-        with trio.fail_after(5):
+        with trio.fail_after(HANG_SECONDS):
             await told.until(lambda: bool(told.of(Gone, topic)))
         assert told.of(Gone, topic) == [Gone(topic, first, None)]
         second = kafka.create_topic(topic, 2)
         kafka.produce(topic, message("anew"), partition=1)
-        with trio.fail_after(5):
+        with trio.fail_after(HANG_SECONDS):
             await told.until(lambda: len(told.texts(topic)) == 2)
         assert told.of(Opened, topic)[1:] == [Opened(topic, second, {0: 0, 1: 0}, created=True)]
         assert told.texts(topic) == ["last", "anew"]
@@ -75,10 +76,10 @@ async def made_anew_with(kafka, chats, count: int) -> None:
         kafka.delete_topic(topic)
         second = kafka.create_topic(topic)
         kafka.produce_many(topic, numbered(100, 100 + count), partition=0)
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             await told.opened(topic, 2)
         kafka.produce(topic, message("end"), partition=0)
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             await told.until(lambda: told.texts(topic)[-1:] == ["end"])
         assert told.of(Gone, topic) == [Gone(topic, first, LossCause.RECREATED)]
         assert told.of(Opened, topic)[1:] == [Opened(topic, second, {0: 0}, created=True)]

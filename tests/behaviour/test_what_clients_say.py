@@ -8,6 +8,7 @@ from tests.support.brokers import EmbeddedBroker
 from tests.support.calls import metric, running, until
 from tests.support.chats import Chats, message
 from tests.support.clients import Opcode, client_frame, close_code, open_chat, open_raw, receive_path
+from tests.support.deadlines import HANG_SECONDS
 
 
 async def test_text_is_discarded_and_counted_and_not_answered(embedded: EmbeddedBroker, chats: Chats) -> None:
@@ -65,11 +66,11 @@ async def test_what_is_said_while_the_session_is_stuck_in_sending_is_taken_too(e
     embedded.create_topic(topic)
     async with running(chats.settings_for(embedded)) as server, open_raw(server.url, receive_path("a"), receive_buffer=4096) as client:
         await trio.to_thread.run_sync(embedded.produce_many, topic, [message("x" * 1000)] * 2000)
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             while not await metric(server.url, "owed_bytes"):
                 pass
         await client.send(client_frame(Opcode.TEXT, b"chatter") * 30)
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             while await metric(server.url, "client_messages_discarded_total") < 30:
                 pass
         client.reset()

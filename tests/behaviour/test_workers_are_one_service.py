@@ -15,6 +15,7 @@ from tests.support.brokers import KafkaCluster
 from tests.support.calls import following, metrics, subscribe
 from tests.support.chats import Chats, message
 from tests.support.clients import http, open_raw, receive_path
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.serving import ChildServer, spawned
 from tests.support.workers import serving_pids, sockets_on_each
 
@@ -24,7 +25,7 @@ REQUESTS = 12  # all of them reach the same of two workers once in 2,000 times
 @asynccontextmanager
 async def two_workers(kafka: KafkaCluster, chats: Chats) -> AsyncIterator[ChildServer]:
     async with spawned(settings=chats.settings_for(kafka, server__workers=2)) as server:
-        with trio.fail_after(20):
+        with trio.fail_after(HANG_SECONDS):
             for _ in range(REQUESTS):
                 while (await http(server.url, "GET", "/ready")).status != 200:  # noqa: ASYNC110 - it is asked
                     await trio.sleep(0.05)

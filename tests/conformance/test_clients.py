@@ -13,6 +13,7 @@ import trio
 from kafka_chat.chat.cursor import parse
 from tests.conformance.client import running
 from tests.conformance.service import Chat, FakeService, Visit, cursor_of
+from tests.support.deadlines import HANG_SECONDS
 
 if TYPE_CHECKING:
     from tests.conformance.client import Client, Told
@@ -406,7 +407,7 @@ async def test_it_ends_after_a_code_that_is_final_and_says_why(client: Run, serv
         await visit.close(code, "the reason, in words")
         await told.tells(("final", code))
         assert told.reason == "the reason, in words"
-        with trio.fail_after(30):
+        with trio.fail_after(HANG_SECONDS):
             await told.ended.wait()
         assert service.nobody_came()
 
@@ -420,7 +421,7 @@ async def test_until_is_reached_with_all_before_it_shown(client: Run, service: F
         await visit.send(*(ROOM.message(offset) for offset in range(100)))
         await visit.close(1000, "until is reached")
         await told.tells(*messages(*range(100)), ("final", 1000))
-        with trio.fail_after(30):
+        with trio.fail_after(HANG_SECONDS):
             await told.ended.wait()
         assert service.nobody_came()
 
@@ -457,7 +458,7 @@ async def test_it_says_where_to_begin_again_when_it_was_given_no_cursor(client: 
 
 async def test_a_service_that_does_not_know_v1_is_told_of_and_nothing_of_it_shown(client: Run, service: FakeService):
     async with client() as told:
-        with trio.fail_after(60):
+        with trio.fail_after(HANG_SECONDS):
             while not told.ended.is_set():
                 try:
                     visit = await service.visit(seconds=1)

@@ -21,6 +21,7 @@ from kafka_chat.web.server.install import install
 from kafka_chat.web.server.policy import POLICY, ConnectionPolicy
 from kafka_chat.web.server.serve import server_config
 from kafka_chat.web.streams.websocket import ChatWebsocketConnection
+from tests.support.deadlines import HANG_SECONDS
 
 PATH = "/receive-message/client/ann"
 
@@ -102,13 +103,13 @@ class SmallService:
         self._news.set()
         self._news = trio.Event()
 
-    async def until(self, condition: Callable[[], bool], *, seconds: float = 10) -> None:
+    async def until(self, condition: Callable[[], bool], *, seconds: float = HANG_SECONDS) -> None:
         """Wait until something holds."""
         with trio.fail_after(seconds):
             while not condition():
                 await self._news.wait()
 
-    async def empty(self, *, seconds: float = 10) -> None:
+    async def empty(self, *, seconds: float = HANG_SECONDS) -> None:
         """Wait until no session is left."""
         await self.until(lambda: self.names == 0, seconds=seconds)
 

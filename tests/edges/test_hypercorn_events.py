@@ -23,6 +23,7 @@ from kafka_chat.web.server.policy import CONNECTION
 from kafka_chat.web.streams.event_sink import AsgiEventsSink, ConnectionEventsSink
 from kafka_chat.web.streams.event_stream import ChatHTTPConnection, EventStream
 from tests.edges.small_app import Served, serving_small
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.raw_client import open_raw
 
 PATH = "/events"
@@ -63,7 +64,7 @@ async def the_sink(served: Served, kind: type[Events] = ConnectionEventsSink) ->
 
 async def read_until(stream: trio.abc.Stream, end: bytes) -> bytes:
     data = b""
-    with trio.fail_after(10):
+    with trio.fail_after(HANG_SECONDS):
         while end not in data:
             piece = await stream.receive_some(65536)
             assert piece, data
@@ -96,7 +97,7 @@ class Http2:
         await self.send()
 
     async def read_until(self, true: Any) -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             while not true():
                 piece = await self._stream.receive_some(65536)
                 assert piece, "the server ended the connection"
@@ -165,7 +166,7 @@ async def test_over_http_1_0_events_come_until_the_connection_ends():
     async with serving_events(session=say_and_leave) as (served, _), await trio.open_tcp_stream("127.0.0.1", served.port) as client:
         await client.send_all(f"GET {PATH} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
         data = b""
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             while piece := await client.receive_some(65536):
                 data += piece
         assert data.startswith(b"HTTP/1.1 200 ")

@@ -29,6 +29,7 @@ from kafka_chat.web.server.connection import LINGER_SECONDS, ChatTCPServer
 from kafka_chat.web.server.serve import serve
 from kafka_chat.web.streams.websocket_sink import AsgiSink
 from tests.edges.small_app import PATH, SmallService, serving_small, small_app
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.raw_client import Opcode, client_frame, close_code, handshake_request, open_raw
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +53,7 @@ async def test_sessions_learn_of_the_shutdown_while_the_listener_is_closed_alrea
     async with serving_small() as served, open_raw(served.url, PATH) as client:
         sink = await served.service.sink()
         served.down.set()
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             await served.service.waits[0]()
         with pytest.raises(OSError, match=r"refused|reset|all attempts"):
             await trio.open_tcp_stream("127.0.0.1", served.port)
@@ -114,7 +115,7 @@ async def plain_command(*arguments: str, **environment: str):
     command = [sys.executable, "-m", "hypercorn", "-k", "trio", "--bind", f"127.0.0.1:{port}", *arguments, "tests.edges.plain_app:app"]
     async with trio.open_nursery() as nursery:
         process = await nursery.start(partial(trio.run_process, command, cwd=ROOT, env={**os.environ, **environment}, check=False))
-        with trio.fail_after(20):
+        with trio.fail_after(HANG_SECONDS):
             while True:
                 try:
                     await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
@@ -220,7 +221,7 @@ async def test_an_ended_connection_is_freed_without_a_search_for_cycles(path: st
                 (connection,) = connections()
                 weakref.finalize(connection, freed.set)
                 del connection
-            with trio.fail_after(5):
+            with trio.fail_after(HANG_SECONDS):
                 await freed.wait()
         finally:
             gc.enable()
@@ -279,7 +280,7 @@ async def test_a_websocket_over_http2_is_served_through_the_server():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sink.close, 1012, "bye")
             data, status = b"", None
-            with trio.fail_after(10):
+            with trio.fail_after(HANG_SECONDS):
                 while b"bye" not in data:
                     for event in client.receive_data(await stream.receive_some()):
                         if isinstance(event, DataReceived):

@@ -10,6 +10,7 @@ import trio
 from kafka_chat.delivery.records.frames import text_header
 from kafka_chat.settings.model import Limits
 from tests.edges.small_app import PATH, serving_small
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.raw_client import Opcode, RawClient, client_frame, close_code, handshake_request, open_raw
 
 LIMIT = 2000
@@ -17,7 +18,7 @@ LIMIT = 2000
 
 async def send_until_cut(client: RawClient, piece: bytes, *, pause_seconds: float = 0) -> None:
     """Send the same bytes over and over, up to the end that the server puts to it."""
-    with trio.fail_after(10), suppress(trio.BrokenResourceError):
+    with trio.fail_after(HANG_SECONDS), suppress(trio.BrokenResourceError):
         while True:
             await client.send(piece)
             await trio.sleep(pause_seconds)

@@ -15,6 +15,7 @@ from kafka_chat.delivery.records.frames import text_header
 from kafka_chat.settings.model import Limits
 from kafka_chat.web.streams.websocket_sink import ConnectionSink
 from tests.edges.small_app import PATH, serving_small
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.raw_client import Frame, Opcode, RawClient, close_code, handshake_request, open_raw
 
 
@@ -102,7 +103,7 @@ async def test_a_client_that_never_reads_is_aborted_after_the_write_limit():
         while sink.offer(text(b"y" * 100_000)):
             pass
         begun = trio.current_time()
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             assert not await sink.flush()
         assert trio.current_time() - begun > 0.2
         assert served.service.telemetry.aborted == ["write_seconds"]
@@ -299,7 +300,7 @@ async def test_tls_with_a_client_that_never_reads_is_aborted_after_the_write_lim
         assert (await client.handshake(PATH)).status == 101
         sink = await served.service.sink()
         sink.offer(text(b"x" * 20_000_000))
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             assert not await sink.flush()
         await served.service.empty()
         assert served.service.telemetry.aborted == ["write_seconds"]

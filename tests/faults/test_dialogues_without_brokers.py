@@ -10,6 +10,7 @@ from tests.support.brokers import KafkaCluster
 from tests.support.calls import metric, running, until
 from tests.support.chats import Chats
 from tests.support.clients import Opcode, close_code, open_raw
+from tests.support.deadlines import HANG_SECONDS
 
 HELLO = b'{"sender":"ann","text":"hello"}'
 
@@ -25,14 +26,14 @@ async def test_a_dialogue_outlives_its_brokers_absence_and_ends_while_it_waits_f
             for client, asked in both.items():
                 await client.send_frame(Opcode.TEXT, asked)
             for client in both:
-                refused = json.loads(await client.next_text(seconds=10))
+                refused = json.loads(await client.next_text())
                 assert (set(refused), refused["field"]) == ({"error", "field"}, None)
             hanging.thaw()
             for client, asked in both.items():
-                with trio.fail_after(30):
+                with trio.fail_after(HANG_SECONDS):
                     while True:
                         await client.send_frame(Opcode.TEXT, asked)
-                        if "error" not in json.loads(await client.next_text(seconds=10)):
+                        if "error" not in json.loads(await client.next_text()):
                             break
             hanging.freeze()
             for client, asked in both.items():

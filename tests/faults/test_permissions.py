@@ -17,6 +17,7 @@ from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.publish import open_publisher
 from tests.support.chats import message, with_overrides
 from tests.support.clients import http, open_chat
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.guarded_kafka import GuardedKafka, guarded_kafka
 from tests.support.serving import serving
 
@@ -83,7 +84,7 @@ async def ready(server: Server) -> Answer:
 
 
 async def until_ready(server: Server, status: int = 200) -> Answer:
-    with trio.fail_after(20):
+    with trio.fail_after(HANG_SECONDS):
         while (answer := await ready(server)).status != status:  # noqa: ASYNC110 - it is asked as a load balancer asks
             await trio.sleep(0.05)
     return answer
@@ -151,7 +152,7 @@ async def test_without_read_on_a_chat_it_is_told(guarded, chats, settings, caplo
     with caplog.at_level(logging.WARNING):
         async with serving(settings) as server, open_chat(server.url, "ann"):
             await until_ready(server)
-            with trio.fail_after(10):
+            with trio.fail_after(HANG_SECONDS):
                 while not any("cannot be read" in record.getMessage() for record in caplog.records):  # noqa: ASYNC110 - a log line wakes nobody
                     await trio.sleep(0.05)
     assert any("Read is needed" in sentence for sentence in await wrong(settings))
@@ -163,7 +164,7 @@ async def test_allowed_nothing_it_lives_and_all_is_well_once_it_is_allowed(guard
         assert (answer.status, (await ready(server)).status) == (503, 503)
         allow(guarded, chats, documented())
         await until_ready(server)
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             while (await http(server.url, "POST", "/subscribing/ann?topic=room1")).status != 200:  # noqa: ASYNC110 - so would a client
                 await trio.sleep(0.1)
 
@@ -172,13 +173,13 @@ async def test_a_producer_that_has_failed_for_good_says_why_and_another_takes_ov
     topic, record = chats.topic("global"), KeyedRecord(b"k", b"v")
     async with open_publisher(ClientConfig(settings.kafka)) as publisher:
         first = publisher._producer
-        with trio.fail_after(20):
+        with trio.fail_after(HANG_SECONDS):
             while publisher._producer is first:  # noqa: ASYNC110 - librdkafka fails in a thread of its own
                 await trio.sleep(0.05)
         with pytest.raises(BrokerError, match=f"writing to {re.escape(topic)} failed: .*uthorization failed"):
             await publisher.publish(topic, record)
         allow(guarded, chats, documented())
-        with trio.fail_after(20):
+        with trio.fail_after(HANG_SECONDS):
             while True:
                 try:
                     at = await publisher.publish(topic, record)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.brokers import KafkaCluster, kafka_cluster
+from tests.support.brokers import KafkaCluster
 from tests.support.chats import Chats, message
 from tests.support.clients import ChatClient, handshake_request, http, open_chat, open_raw, receive_path
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.serving import ChildServer, Server, serving, spawned
 
 pytestmark = pytest.mark.deadline(120)
@@ -23,8 +24,8 @@ ENDED_SECONDS = 1.0
 BUSY_SECONDS = 1.0  # what a shared machine may add to each of them
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
-    with trio.fail_after(seconds):
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    with trio.fail_after(HANG_SECONDS):
         while not await condition():  # noqa: ASYNC110 - what is asked tells nobody of a change
             await trio.sleep(0.05)
 
@@ -92,14 +93,14 @@ async def test_started_without_a_broker_it_serves_and_delivers_once_there_is_one
         async with open_chat(server.url, "ann") as ann, open_chat(server.url, "bob") as bob:
             assert trio.current_time() - began < 2 * ACCEPTED_SECONDS + BUSY_SECONDS
             await assert_refused(server, "POST", "/subscribing/ann?topic=room")
-            await until(lambda: _says(server, "no broker"), 5)
+            await until(lambda: _says(server, "no broker"))
             lines, spent = len(server.stderr.splitlines()), cpu_seconds(server.pid)
             await trio.sleep(3)
             assert cpu_seconds(server.pid) - spent < 0.45, "it polls busily"
             assert len(server.stderr.splitlines()) - lines <= 4, server.stderr
             await trio.to_thread.run_sync(hanging.start)
             await produce(hanging, topic, *(f"at once {n}" for n in range(20)))
-            await until(lambda: ready(server), 15)
+            await until(lambda: ready(server))
             assert await subscribed(server, "ann", "room")
             assert await chats_of(server, "ann") == ["global", "room"]
             await produce(hanging, chats.topic("room"), "for ann")
@@ -122,7 +123,7 @@ async def test_brokers_that_go_and_come_back_cost_nobody_a_message(hanging: Kafk
     hanging.create_topic(topic, 2)
     hanging.create_topic(chats.topic("room"))
     async with serving(chats.settings_for(hanging, sending__enabled=True)) as server:
-        await until(lambda: ready(server), 10)
+        await until(lambda: ready(server))
         assert await subscribed(server, "ann", "room")
         async with open_chat(server.url, "ann") as ann, open_chat(server.url, "bob") as bob:
             sent = [f"before {n}" for n in range(100)]
@@ -133,7 +134,7 @@ async def test_brokers_that_go_and_come_back_cost_nobody_a_message(hanging: Kafk
                 nursery.start_soon(assert_refused, server, "DELETE", "/subscribing/ann")
                 nursery.start_soon(assert_refused, server, "GET", "/subscribing/ann")
                 nursery.start_soon(assert_refused, server, "POST", "/send-message/chat/room", {"sender": "ann", "text": "no"})
-            await until(lambda: unready(server), 10)
+            await until(lambda: unready(server))
             await ann.ping()
             began = trio.current_time()
             async with open_chat(server.url, "late") as late:
@@ -144,10 +145,10 @@ async def test_brokers_that_go_and_come_back_cost_nobody_a_message(hanging: Kafk
                     hanging.thaw()
                 after = [f"after {n}" for n in range(100)]
                 await produce(hanging, topic, *after)
-                await until(lambda: ready(server), 20)
-                await ann.take(200, seconds=20)
-                await bob.take(200, seconds=20)
-                await late.take_until("after 99", seconds=20)
+                await until(lambda: ready(server))
+                await ann.take(200)
+                await bob.take(200)
+                await late.take_until("after 99")
             await produce(hanging, chats.topic("room"), "mark")
             await ann.take_until("mark")
             assert await chats_of(server, "ann") == ["global", "room"]
@@ -162,13 +163,13 @@ async def test_a_session_ends_at_once_though_it_waits_for_a_broker_or_its_peer(h
     hanging.create_topic(chats.topic("global"))
     big = [message("x" * 100_000)] * 200
     async with serving(chats.settings_for(hanging, memory__bytes=1 << 20, limits__write_seconds=60.0)) as server:
-        await until(lambda: ready(server), 10)
+        await until(lambda: ready(server))
         async with (
             open_raw(server.url, receive_path("stuck"), receive_buffer=4096) as stuck,
             open_raw(server.url, receive_path("reads"), receive_buffer=4096) as reads,
         ):
             await trio.to_thread.run_sync(lambda: hanging.produce_many(chats.topic("global"), big, partition=0))
-            await until(lambda: _shows(server, "kafka_chat_owed_bytes", lambda value: value > 0), 10)
+            await until(lambda: _shows(server, "kafka_chat_owed_bytes", lambda value: value > 0))
             hanging.freeze()
             with trio.move_on_after(1):  # it reads what is in memory, and then needs a page that no broker brings
                 while True:
@@ -176,7 +177,7 @@ async def test_a_session_ends_at_once_though_it_waits_for_a_broker_or_its_peer(h
             for client in (stuck, reads):
                 before, began = server.service.slots_taken, trio.current_time()
                 client.reset()
-                await until(lambda before=before: _taken(server, before - 1), 5)
+                await until(lambda before=before: _taken(server, before - 1))
                 assert trio.current_time() - began < ENDED_SECONDS
             hanging.thaw()
 
@@ -192,10 +193,10 @@ async def test_a_client_that_leaves_while_it_is_let_in_gives_its_place_back(hang
         for _ in range(3):
             async with open_raw(server.url) as client:
                 await client.send(handshake_request(receive_path("ann")))
-                await until(lambda: _taken(server, 1), 2)
+                await until(lambda: _taken(server, 1))
                 client.reset()
                 began = trio.current_time()
-                await until(lambda: _taken(server, 0), 5)
+                await until(lambda: _taken(server, 0))
                 assert trio.current_time() - began < ENDED_SECONDS + BUSY_SECONDS
 
 
@@ -208,67 +209,67 @@ async def test_closing_the_service_is_not_held_up(hanging: KafkaCluster, chats: 
     hanging.create_topic(chats.topic("global"))
     big = [message("x" * 100_000)] * 200
     async with serving(chats.settings_for(hanging, server__drain_seconds=1.0, memory__bytes=1 << 20)) as server:
-        await until(lambda: ready(server), 10)
+        await until(lambda: ready(server))
         async with (
             open_raw(server.url, receive_path("stuck"), receive_buffer=4096),
             open_raw(server.url, receive_path("stuck too"), receive_buffer=4096),
         ):
             await trio.to_thread.run_sync(lambda: hanging.produce_many(chats.topic("global"), big, partition=0))
-            await until(lambda: _shows(server, "kafka_chat_owed_bytes", lambda value: value > 0), 10)
+            await until(lambda: _shows(server, "kafka_chat_owed_bytes", lambda value: value > 0))
             break_it(hanging, how)
-            await until(lambda: unready(server), 10)
+            await until(lambda: unready(server))
             began = trio.current_time()
             server.shut_down()
             await server.ended()
             assert trio.current_time() - began < 1 + 2 + BUSY_SECONDS  # the drain, then the Kafka clients
 
 
-async def test_one_of_three_brokers_is_killed_while_messages_are_sent(chats: Chats) -> None:
-    with kafka_cluster(3, heap_mb=256) as cluster:
-        topic = chats.topic("global")
-        cluster.create_topic(topic, 3)
-        cluster.create_topic(chats.topic("alone"), 3, replication=1)
-        sent: dict[int, list[str]] = {0: [], 1: [], 2: []}
-        stop = trio.Event()
+@pytest.mark.deadline(240)
+async def test_one_of_three_brokers_is_killed_while_messages_are_sent(three_brokers: KafkaCluster, chats: Chats) -> None:
+    topic = chats.topic("global")
+    three_brokers.create_topic(topic, 3)
+    three_brokers.create_topic(chats.topic("alone"), 3, replication=1)
+    sent: dict[int, list[str]] = {0: [], 1: [], 2: []}
+    stop = trio.Event()
 
-        async def send(partition: int) -> None:
-            number = 0
-            while not stop.is_set():
-                text = f"{partition}-{number}"
-                await produce(cluster, topic, text, partition=partition)
-                sent[partition].append(text)
-                number += 1
+    async def send(partition: int) -> None:
+        number = 0
+        while not stop.is_set():
+            text = f"{partition}-{number}"
+            await produce(three_brokers, topic, text, partition=partition)
+            sent[partition].append(text)
+            number += 1
 
-        async with serving(chats.settings_for(cluster)) as server:
-            await until(lambda: ready(server), 10)
-            assert await subscribed(server, "ann", "alone")
-            async with open_chat(server.url, "ann") as ann, open_chat(server.url, "bob") as bob:
-                async with trio.open_nursery() as senders:
-                    for partition in sent:
-                        senders.start_soon(send, partition)
-                    await bob.take(30)
-                    victim = cluster.leader(chats.topic("alone"), 1)
-                    await trio.to_thread.run_sync(cluster.kill, victim)
+    async with serving(chats.settings_for(three_brokers)) as server:
+        await until(lambda: ready(server))
+        assert await subscribed(server, "ann", "alone")
+        async with open_chat(server.url, "ann") as ann, open_chat(server.url, "bob") as bob:
+            async with trio.open_nursery() as senders:
+                for partition in sent:
+                    senders.start_soon(send, partition)
+                await bob.take(30)
+                victim = three_brokers.leader(chats.topic("alone"), 1)
+                await trio.to_thread.run_sync(three_brokers.kill, victim)
 
-                    async def names_it() -> bool:
-                        answer = await http(server.url, "GET", "/ready")
-                        assert answer.status == 200, answer
-                        return any(f"{chats.topic('alone')}/1 " in notice for notice in answer.json()["notices"])
+                async def names_it() -> bool:
+                    answer = await http(server.url, "GET", "/ready")
+                    assert answer.status == 200, answer
+                    return any(f"{chats.topic('alone')}/1 " in notice for notice in answer.json()["notices"])
 
-                    await until(names_it, 8)  # the cluster itself misses a broker after 3 s
-                    assert await subscribed(server, "bob", "other")
-                    now = len(bob.received)
-                    await until(lambda: _more(bob, now + 30), 30)
-                    await trio.to_thread.run_sync(cluster.start, victim)
-                    now = len(bob.received)
-                    await until(lambda: _more(bob, now + 30), 30)
-                    stop.set()
-                with trio.fail_after(20):
-                    while min(len(ann.received), len(bob.received)) < sum(map(len, sent.values())):  # noqa: ASYNC110 - as above
-                        await trio.sleep(0.05)
-            for client in (ann, bob):
-                for partition, expected in sent.items():
-                    assert [text for text in texts(client) if text.startswith(f"{partition}-")] == expected
+                await until(names_it)  # the cluster itself misses a broker after 3 s
+                assert await subscribed(server, "bob", "other")
+                now = len(bob.received)
+                await until(lambda: _more(bob, now + 30))
+                await trio.to_thread.run_sync(three_brokers.start, victim)
+                now = len(bob.received)
+                await until(lambda: _more(bob, now + 30))
+                stop.set()
+            with trio.fail_after(HANG_SECONDS):
+                while min(len(ann.received), len(bob.received)) < sum(map(len, sent.values())):  # noqa: ASYNC110 - as above
+                    await trio.sleep(0.05)
+        for client in (ann, bob):
+            for partition, expected in sent.items():
+                assert [text for text in texts(client) if text.startswith(f"{partition}-")] == expected
 
 
 async def _more(client: ChatClient, count: int) -> bool:

@@ -14,6 +14,7 @@ import trio
 from tests.support.brokers import KafkaCluster
 from tests.support.chats import Chats, message
 from tests.support.clients import BrokenStream, Opcode, RawClient, close_code, http, open_raw, receive_path
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.serving import ChildServer, spawned, spawned_hypercorn, until_ready
 
 Spawned = Callable[..., AbstractAsyncContextManager[ChildServer]]
@@ -57,7 +58,7 @@ async def open_stuck(server: ChildServer, kafka: KafkaCluster, chats: Chats) -> 
     async with open_raw(server.url, receive_path("stuck"), receive_buffer=4096):
         big = message("x" * 500_000)
         await trio.to_thread.run_sync(lambda: kafka.produce_many(chats.topic("big"), [big] * 16, partition=0))
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             while b"kafka_chat_owed_bytes 0.0" in (await http(server.url, "GET", "/metrics")).body:  # noqa: ASYNC110 - it is asked
                 await trio.sleep(0.05)
         yield
@@ -143,7 +144,7 @@ async def test_it_ends_in_time_though_the_broker_hangs_and_clients_are_stuck(cha
             began = trio.current_time()
             server.terminate()
             assert [close_code(frame) for frame in await well.read_to_end(seconds=1.5)] == [RESTARTS]
-            assert await server.wait(seconds=10) == 0
+            assert await server.wait() == 0
             took = trio.current_time() - began
         finally:
             hanging.thaw()

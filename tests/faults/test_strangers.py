@@ -13,6 +13,7 @@ from tests.edges.test_hypercorn_killers import KILLERS
 from tests.support.brokers import KafkaCluster
 from tests.support.chats import Chats, message
 from tests.support.clients import Opcode, http, open_chat, open_raw, receive_path
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.raw_client import handshake_request
 from tests.support.serving import Server, serving
 
@@ -58,7 +59,7 @@ async def watched(server: Server, kafka: KafkaCluster, chats: Chats) -> AsyncIte
         assert [delivery.text for delivery in canary.received] == texts
     answer = await http(server.url, "GET", "/health")
     assert (answer.status, answer.json()) == (200, {"status": "Consumer is running"})
-    with trio.fail_after(5):
+    with trio.fail_after(HANG_SECONDS):
         while server.service.slots_taken:  # noqa: ASYNC110 - what is asked tells nobody of a change
             await trio.sleep(0.02)
 

@@ -12,12 +12,13 @@ from kafka_chat.delivery.ports import KeyedRecord
 from kafka_chat.errors import BrokerError, BrokerUnreachable
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.publish import open_publisher
-from tests.support.brokers import KafkaCluster, kafka_cluster
+from tests.support.brokers import KafkaCluster
 from tests.support.chats import Chats
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.instances import Instance, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from kafka_chat.chat.partition_key import PartitionKey
     from kafka_chat.delivery.ports import Lookup, TopicFacts
@@ -60,7 +61,7 @@ async def refused(instance: Instance, *further: Callable[[], Awaitable[object]])
 
 async def answered(instance: Instance, chat: str) -> None:
     """Subscribe as soon as that is possible again."""
-    with trio.fail_after(40):
+    with trio.fail_after(HANG_SECONDS):
         while True:
             try:
                 await instance.subscriptions.subscribe("ann", [chat])
@@ -147,7 +148,7 @@ async def test_a_record_that_a_hanging_broker_has_taken_is_ended_by_the_next_cal
         assert trio.current_time() - began < ANSWERED_SECONDS
         hanging.thaw()
         lookups[0].freezes = False
-        with trio.fail_after(40):
+        with trio.fail_after(HANG_SECONDS):
             while True:
                 try:
                     answer = await instance.subscriptions.unsubscribe("ann", ["doubtful"])
@@ -192,12 +193,6 @@ async def test_who_waits_is_told_when_the_publisher_closes(hanging: KafkaCluster
             began = trio.current_time()
         assert trio.current_time() - began < 1
     assert len(told) == 1
-
-
-@pytest.fixture
-def three_brokers() -> Iterator[KafkaCluster]:
-    with kafka_cluster(nodes=3, heap_mb=256) as cluster:
-        yield cluster
 
 
 @pytest.mark.deadline(240)

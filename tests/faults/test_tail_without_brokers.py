@@ -10,55 +10,46 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from tests.support.brokers import kafka_cluster
 from tests.support.chats import message
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.leaks import nothing_left
 from tests.support.tails import Appended, Missing, following
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.support.brokers import KafkaCluster
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[KafkaCluster]:
-    """A broker that may be killed; every test leaves it running."""
-    with kafka_cluster() as cluster:
-        yield cluster
+    from collections.abc import Callable
 
 
 def numbered(begin: int, end: int) -> list[bytes]:
     return [message(str(number)) for number in range(begin, end)]
 
 
-async def until(condition: Callable[[], bool], seconds: float) -> None:
-    with trio.fail_after(seconds):
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(HANG_SECONDS):
         while not condition():  # noqa: ASYNC110 - what is asked here tells nobody of a change
             await trio.sleep(0.02)
 
 
-async def test_a_killed_broker_is_a_problem_while_it_is_away_and_nothing_is_lost_or_doubled(cluster, chats, caplog):
+async def test_a_killed_broker_is_a_problem_while_it_is_away_and_nothing_is_lost_or_doubled(hanging, chats, caplog):
     caplog.set_level(logging.DEBUG)
     topic = chats.topic("steady")
-    cluster.create_topic(topic)
-    async with following(cluster, chats, topic) as following_:
+    hanging.create_topic(topic)
+    async with following(hanging, chats, topic) as following_:
         tail, told, noted = following_.tail, following_.told, following_.noted
         await told.opened(topic)
-        cluster.produce_many(topic, numbered(0, 100), partition=0)
+        hanging.produce_many(topic, numbered(0, 100), partition=0)
         await told.until(lambda: len(told.texts(topic)) == 100)
-        cluster.kill()
-        await until(lambda: tail.problem is not None, 8)
+        hanging.kill()
+        await until(lambda: tail.problem is not None)
         assert "Connection refused" in tail.problem or "closed by peer" in tail.problem
         assert noted.brokers == ["away"]
         spent = time.process_time()
         await trio.sleep(3)
         assert time.process_time() - spent < 1, "it polls busily"
-        await trio.to_thread.run_sync(cluster.start)
-        await until(lambda: tail.problem is None, 8)
+        await trio.to_thread.run_sync(hanging.start)
+        await until(lambda: tail.problem is None)
         assert noted.brokers == ["away", "back"]
-        await trio.to_thread.run_sync(cluster.produce_many, topic, numbered(100, 200))
-        with trio.fail_after(8):
+        await trio.to_thread.run_sync(hanging.produce_many, topic, numbered(100, 200))
+        with trio.fail_after(HANG_SECONDS):
             await told.until(lambda: len(told.texts(topic)) == 200)
         assert told.texts(topic) == [str(number) for number in range(200)]
         assert not noted.lost
@@ -67,33 +58,33 @@ async def test_a_killed_broker_is_a_problem_while_it_is_away_and_nothing_is_lost
     assert len(lines) < 20, [record.getMessage() for record in lines]
 
 
-async def test_what_is_requested_while_the_brokers_are_away_is_followed_once_they_are_there(cluster, chats):
+async def test_what_is_requested_while_the_brokers_are_away_is_followed_once_they_are_there(hanging, chats):
     topic, other = chats.topic("there"), chats.topic("not")
-    cluster.create_topic(topic)
-    cluster.produce_many(topic, numbered(0, 3), partition=0)
-    cluster.kill()
-    async with following(cluster, chats, topic, other) as following_:
+    hanging.create_topic(topic)
+    hanging.produce_many(topic, numbered(0, 3), partition=0)
+    hanging.kill()
+    async with following(hanging, chats, topic, other) as following_:
         tail, told = following_.tail, following_.told
-        await until(lambda: tail.problem is not None, 8)
-        await trio.to_thread.run_sync(cluster.start)
-        with trio.fail_after(10):
+        await until(lambda: tail.problem is not None)
+        await trio.to_thread.run_sync(hanging.start)
+        with trio.fail_after(HANG_SECONDS):
             await told.opened(topic)
             await told.until(lambda: bool(told.of(Missing, other)))
-        await until(lambda: tail.problem is None, 8)
-        await trio.to_thread.run_sync(cluster.produce, topic, message("hello"))
-        with trio.fail_after(5):
+        await until(lambda: tail.problem is None)
+        await trio.to_thread.run_sync(hanging.produce, topic, message("hello"))
+        with trio.fail_after(HANG_SECONDS):
             await told.until(lambda: bool(told.texts(topic)))
         assert told.texts(topic) == ["hello"]
 
 
-async def test_a_tail_ends_within_a_second_whatever_the_brokers_do(cluster, chats):
+async def test_a_tail_ends_within_a_second_whatever_the_brokers_do(hanging, chats):
     topic = chats.topic("ends")
-    cluster.create_topic(topic)
+    hanging.create_topic(topic)
 
     async def seconds_to_end(break_it: Callable[[], None]) -> float:
-        async with following(cluster, chats, topic, chats.topic("absent")) as following_:
+        async with following(hanging, chats, topic, chats.topic("absent")) as following_:
             await following_.told.opened(topic)
-            cluster.produce(topic, message("x"))
+            hanging.produce(topic, message("x"))
             await following_.told.until(lambda: bool(following_.told.texts(topic)))
             break_it()
             following_.tail.follow(chats.topic("another"))
@@ -103,45 +94,45 @@ async def test_a_tail_ends_within_a_second_whatever_the_brokers_do(cluster, chat
 
     # Once before counting, for what is made once a process.
     assert await seconds_to_end(lambda: None) < 1
-    async with nothing_left(brokers=cluster.bootstrap):
+    async with nothing_left(brokers=hanging.bootstrap):
         assert await seconds_to_end(lambda: None) < 1
-        assert await seconds_to_end(cluster.freeze) < 1
-        cluster.thaw()
-        assert await seconds_to_end(cluster.kill) < 1
-        await trio.to_thread.run_sync(cluster.start)
+        assert await seconds_to_end(hanging.freeze) < 1
+        hanging.thaw()
+        assert await seconds_to_end(hanging.kill) < 1
+        await trio.to_thread.run_sync(hanging.start)
 
 
-async def test_a_broker_that_hangs_is_a_problem_and_the_tail_goes_on_when_it_does(cluster, chats):
+async def test_a_broker_that_hangs_is_a_problem_and_the_tail_goes_on_when_it_does(hanging, chats):
     topic = chats.topic("hangs")
-    cluster.create_topic(topic)
-    async with following(cluster, chats, topic) as following_:
+    hanging.create_topic(topic)
+    async with following(hanging, chats, topic) as following_:
         tail, told = following_.tail, following_.told
         await told.opened(topic)
-        cluster.produce_many(topic, numbered(0, 10), partition=0)
+        hanging.produce_many(topic, numbered(0, 10), partition=0)
         await told.until(lambda: len(told.texts(topic)) == 10)
-        cluster.freeze()
-        await until(lambda: tail.problem is not None, 8)
-        cluster.thaw()
-        await until(lambda: tail.problem is None, 15)
-        await trio.to_thread.run_sync(cluster.produce_many, topic, numbered(10, 20))
-        with trio.fail_after(15):
+        hanging.freeze()
+        await until(lambda: tail.problem is not None)
+        hanging.thaw()
+        await until(lambda: tail.problem is None)
+        await trio.to_thread.run_sync(hanging.produce_many, topic, numbered(10, 20))
+        with trio.fail_after(HANG_SECONDS):
             await told.until(lambda: len(told.texts(topic)) == 20)
         assert told.texts(topic) == [str(number) for number in range(20)]
 
 
-async def test_a_bug_in_the_listener_ends_the_tail(cluster, chats):
+async def test_a_bug_in_the_listener_ends_the_tail(hanging, chats):
     topic = chats.topic("bug")
-    cluster.create_topic(topic)
+    hanging.create_topic(topic)
 
     def fail(event: object) -> None:
         if isinstance(event, Appended):
             raise ZeroDivisionError("a bug")
 
     async def follow_until_it_fails() -> None:
-        async with following(cluster, chats, topic) as following_:
+        async with following(hanging, chats, topic) as following_:
             following_.told.during = fail
             await following_.told.opened(topic)
-            cluster.produce(topic, message("x"))
+            hanging.produce(topic, message("x"))
             await trio.sleep_forever()
 
     with pytest.raises(ZeroDivisionError):
@@ -149,55 +140,54 @@ async def test_a_bug_in_the_listener_ends_the_tail(cluster, chats):
     assert "kafka_chat tail" not in [thread.name for thread in threading.enumerate()]
 
 
-@pytest.mark.deadline(150)
-async def test_a_partition_without_a_leader_is_named_and_is_no_problem(chats):
-    with kafka_cluster(nodes=3) as cluster:
-        topic, late, steady = chats.topic("wide"), chats.topic("late"), chats.topic("steady")
-        await trio.to_thread.run_sync(lambda: cluster.create_topic(steady, 3, replication=3))
-        await trio.to_thread.run_sync(lambda: cluster.create_topic(topic, 3, replication=1))
-        await trio.to_thread.run_sync(lambda: cluster.create_topic(late, 3, replication=1))
-        async with following(cluster, chats, topic, steady) as following_:
-            tail, told = following_.tail, following_.told
-            await told.opened(topic)
-            await told.opened(steady)
-            for partition in range(3):
-                cluster.produce_many(steady, numbered(0, 50), partition=partition)
-            leaders = {partition: cluster.leader(topic, partition) for partition in range(3)}
-            late_leaders = {partition: cluster.leader(late, partition) for partition in range(3)}
-            dead = leaders[1]
-            cluster.kill(dead)
-            lost = frozenset(partition for partition in range(3) if leaders[partition] == dead)
-            with trio.fail_after(20):
-                while tail.leaderless != {topic: lost}:  # noqa: ASYNC110 - it tells nobody of a change
-                    await trio.sleep(0.1)
-            await until(lambda: tail.problem is None, 5)
-            for partition in {0, 1, 2} - lost:
-                await trio.to_thread.run_sync(lambda partition=partition: cluster.produce(topic, message("on"), partition=partition))
-                await told.until(lambda partition=partition: told.texts(topic, partition) == ["on"])
+@pytest.mark.deadline(240)
+async def test_a_partition_without_a_leader_is_named_and_is_no_problem(three_brokers, chats):
+    topic, late, steady = chats.topic("wide"), chats.topic("late"), chats.topic("steady")
+    await trio.to_thread.run_sync(lambda: three_brokers.create_topic(steady, 3, replication=3))
+    await trio.to_thread.run_sync(lambda: three_brokers.create_topic(topic, 3, replication=1))
+    await trio.to_thread.run_sync(lambda: three_brokers.create_topic(late, 3, replication=1))
+    async with following(three_brokers, chats, topic, steady) as following_:
+        tail, told = following_.tail, following_.told
+        await told.opened(topic)
+        await told.opened(steady)
+        for partition in range(3):
+            three_brokers.produce_many(steady, numbered(0, 50), partition=partition)
+        leaders = {partition: three_brokers.leader(topic, partition) for partition in range(3)}
+        late_leaders = {partition: three_brokers.leader(late, partition) for partition in range(3)}
+        dead = leaders[1]
+        three_brokers.kill(dead)
+        lost = frozenset(partition for partition in range(3) if leaders[partition] == dead)
+        with trio.fail_after(HANG_SECONDS):
+            while tail.leaderless != {topic: lost}:  # noqa: ASYNC110 - it tells nobody of a change
+                await trio.sleep(0.1)
+        await until(lambda: tail.problem is None)
+        for partition in {0, 1, 2} - lost:
+            await trio.to_thread.run_sync(lambda partition=partition: three_brokers.produce(topic, message("on"), partition=partition))
+            await told.until(lambda partition=partition: told.texts(topic, partition) == ["on"])
 
-            # What has replicas goes on with those, and nothing is lost or comes twice.
-            for partition in range(3):
+        # What has replicas goes on with those, and nothing is lost or comes twice.
+        for partition in range(3):
+            await trio.to_thread.run_sync(
+                lambda partition=partition: three_brokers.produce_many(steady, numbered(50, 100), partition=partition)
+            )
+            await told.until(lambda partition=partition: len(told.texts(steady, partition)) >= 100)
+            assert told.texts(steady, partition) == [str(number) for number in range(100)]
+
+        # A topic that is requested now is opened as far as it has leaders, and the rest of it once it has.
+        tail.follow(late)
+        absent = {partition for partition in range(3) if late_leaders[partition] == dead}
+        assert set((await told.opened(late)).starts) == {0, 1, 2} - absent
+
+        await trio.to_thread.run_sync(three_brokers.start, dead)
+        await until(lambda: tail.leaderless == {})
+        with trio.fail_after(HANG_SECONDS):
+            rest = await told.opened(late, 2)
+        assert set(rest.starts) == absent
+        assert not rest.created
+        for name, partitions in ((topic, lost), (late, absent)):
+            for partition in partitions:
                 await trio.to_thread.run_sync(
-                    lambda partition=partition: cluster.produce_many(steady, numbered(50, 100), partition=partition)
+                    lambda name=name, partition=partition: three_brokers.produce(name, message("again"), partition=partition)
                 )
-                await told.until(lambda partition=partition: len(told.texts(steady, partition)) >= 100)
-                assert told.texts(steady, partition) == [str(number) for number in range(100)]
-
-            # A topic that is requested now is opened as far as it has leaders, and the rest of it once it has.
-            tail.follow(late)
-            absent = {partition for partition in range(3) if late_leaders[partition] == dead}
-            assert set((await told.opened(late)).starts) == {0, 1, 2} - absent
-
-            await trio.to_thread.run_sync(cluster.start, dead)
-            await until(lambda: tail.leaderless == {}, 10)
-            with trio.fail_after(10):
-                rest = await told.opened(late, 2)
-            assert set(rest.starts) == absent
-            assert not rest.created
-            for name, partitions in ((topic, lost), (late, absent)):
-                for partition in partitions:
-                    await trio.to_thread.run_sync(
-                        lambda name=name, partition=partition: cluster.produce(name, message("again"), partition=partition)
-                    )
-                    with trio.fail_after(10):
-                        await told.until(lambda name=name, partition=partition: told.texts(name, partition) == ["again"])
+                with trio.fail_after(HANG_SECONDS):
+                    await told.until(lambda name=name, partition=partition: told.texts(name, partition) == ["again"])

@@ -18,6 +18,7 @@ from tests.support.brokers import KafkaCluster
 from tests.support.calls import meanwhile, metrics
 from tests.support.chats import Chats, message
 from tests.support.clients import BrokenStream, Opcode, RawClient, close_code, http, open_raw, receive_path
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.serving import ChildServer, child, spawned, until_ready
 from tests.support.workers import is_running, serving_pids, sockets_on_each, until_gone
 
@@ -81,7 +82,7 @@ async def test_one_that_is_killed_takes_nobody_along(server: ChildServer, kafka:
             texts = [json.loads(await client.next_text())["text"] for _ in range(20 + len(clients[killed]))]
             assert texts == [f"news {n}" for n in range(20)] + ["welcome"] * len(clients[killed])
         await server.wait_for(rf"worker.lost worker=\d pid={killed} reason=\"killed by SIGKILL\" seconds=\S+ again_in_seconds=0.0\n")
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             while killed in serving_pids(server).values():  # noqa: ASYNC110 - the log is read
                 await trio.sleep(0.02)
         found = await metrics(server.url)
@@ -96,7 +97,7 @@ async def test_who_comes_while_a_worker_starts_is_served_by_the_others(server: C
     await server.wait_for(f"worker.lost worker=0 pid={pid}")
     for _ in range(30):
         assert (await http(server.url, "GET", "/health", seconds=1)).status == 200
-    with trio.fail_after(10):
+    with trio.fail_after(HANG_SECONDS):
         while serving_pids(server)[0] == pid:
             assert (await http(server.url, "GET", "/health", seconds=1)).status == 200
 

@@ -145,6 +145,15 @@ class KafkaCluster(Broker):
         """Let a frozen node go on."""
         self._nodes[node].signal(signal.SIGCONT)
 
+    def mend(self) -> None:
+        """Thaw what is frozen, start what does not run, and return once the cluster is ready."""
+        for number, node in self._nodes.items():
+            if node.running:
+                self.thaw(number)
+            else:
+                self.start(number, wait=False)
+        self.wait_ready()
+
     @property
     def running(self) -> frozenset[int]:
         """The nodes whose process lives."""

@@ -11,10 +11,10 @@ import trio
 
 from kafka_chat.settings.model import Settings
 
+from .deadlines import HANG_SECONDS
 from .http_client import Answer, http
 from .serving import Server, serving
 
-START_SECONDS = 20.0
 SAMPLE = re.compile(r"(?m)^(kafka_chat_\w+(?:\{[^}]*\})?) (\S+)$")
 
 
@@ -22,7 +22,7 @@ SAMPLE = re.compile(r"(?m)^(kafka_chat_\w+(?:\{[^}]*\})?) (\S+)$")
 async def running(settings: Settings, *, check_leaks: bool = True) -> AsyncIterator[Server]:
     """Serve for as long as the block lasts; once it has begun, `/ready` says so."""
     async with serving(settings, check_leaks=check_leaks) as server:
-        with trio.fail_after(START_SECONDS):
+        with trio.fail_after(HANG_SECONDS):
             while (answer := await http(server.url, "GET", "/ready")).status != 200:
                 assert answer.status == 503, answer
                 await trio.sleep(0.02)
@@ -61,7 +61,7 @@ async def metric(url: str, name: str) -> float:
     return (await metrics(url)).get(f"kafka_chat_{name}", 0.0)
 
 
-async def until(true: Callable[[], bool], *, seconds: float = 10.0) -> None:
+async def until(true: Callable[[], bool], *, seconds: float = HANG_SECONDS) -> None:
     """Wait until `true()`.
 
     Raises:

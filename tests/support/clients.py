@@ -13,6 +13,7 @@ import websockets.exceptions
 import websockets.trio.client
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
+from .deadlines import HANG_SECONDS
 from .http_client import Answer, http
 from .raw_client import BrokenStream, Frame, Opcode, RawClient, Response, client_frame, close_code, handshake_request, open_raw
 
@@ -38,7 +39,7 @@ __all__ = [
     "refusal",
 ]
 
-ANSWER_SECONDS = 10.0
+LEAVE_SECONDS = 10.0  # for the close frame of a server that may hang
 
 
 class Delivery(NamedTuple):
@@ -102,7 +103,7 @@ class ChatClient:
         self._wrong: Exception | None = None
         self._closed: Closed | None = None
 
-    async def next(self, *, seconds: float = ANSWER_SECONDS) -> Delivery:
+    async def next(self, *, seconds: float = HANG_SECONDS) -> Delivery:
         """Return the next message, in order of arrival.
 
         Raises:
@@ -112,7 +113,7 @@ class ChatClient:
         """
         return (await self.take(1, seconds=seconds))[0]
 
-    async def take(self, count: int, *, seconds: float = ANSWER_SECONDS) -> list[Delivery]:
+    async def take(self, count: int, *, seconds: float = HANG_SECONDS) -> list[Delivery]:
         """Return the next `count` messages, which have `seconds` for all of them."""
         last = self._returned + count
         with trio.move_on_after(seconds):
@@ -127,11 +128,11 @@ class ChatClient:
         self._returned, first = last, self._returned
         return self.received[first:last]
 
-    async def texts(self, count: int, *, seconds: float = ANSWER_SECONDS) -> list[str]:
+    async def texts(self, count: int, *, seconds: float = HANG_SECONDS) -> list[str]:
         """Return the texts of the next `count` messages."""
         return [delivery.text for delivery in await self.take(count, seconds=seconds)]
 
-    async def take_until(self, text: str, *, seconds: float = ANSWER_SECONDS) -> list[Delivery]:
+    async def take_until(self, text: str, *, seconds: float = HANG_SECONDS) -> list[Delivery]:
         """Return the messages up to the one with this text, which is the last of them: a marker shows that no others came."""
         taken: list[Delivery] = []
         with trio.fail_after(seconds):
@@ -139,7 +140,7 @@ class ChatClient:
                 taken.append(await self.next(seconds=seconds))
         return taken
 
-    async def closed(self, *, seconds: float = ANSWER_SECONDS) -> Closed:
+    async def closed(self, *, seconds: float = HANG_SECONDS) -> Closed:
         """Wait until the server has closed the connection, and return how."""
         with trio.fail_after(seconds):
             async with self._arrived:
@@ -157,7 +158,7 @@ class ChatClient:
         """Send a message."""
         await self._connection.send_message(text)
 
-    async def ping(self, payload: bytes | None = None, *, seconds: float = ANSWER_SECONDS) -> None:
+    async def ping(self, payload: bytes | None = None, *, seconds: float = HANG_SECONDS) -> None:
         """Ping, and wait for the pong."""
         with trio.fail_after(seconds):
             await self._connection.ping(payload)
@@ -207,7 +208,7 @@ async def open_chat(
     address = "ws" + url.removeprefix("http") + (path or receive_path(username))
     extra = [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
     opening = open_websocket_url(
-        address, extra_headers=extra, max_message_size=64 << 20, connect_timeout=ANSWER_SECONDS, disconnect_timeout=ANSWER_SECONDS
+        address, extra_headers=extra, max_message_size=64 << 20, connect_timeout=HANG_SECONDS, disconnect_timeout=LEAVE_SECONDS
     )
     client: ChatClient | None = None
     failure: BaseException | None = None
@@ -250,12 +251,12 @@ class WebsocketsClient:
     def __init__(self, connection: websockets.trio.client.ClientConnection) -> None:
         self._connection = connection
 
-    async def next(self, *, seconds: float = ANSWER_SECONDS) -> Delivery:
+    async def next(self, *, seconds: float = HANG_SECONDS) -> Delivery:
         """Return the next message."""
         with trio.fail_after(seconds):
             return parse_delivery(await self._connection.recv())
 
-    async def closed(self, *, seconds: float = ANSWER_SECONDS) -> Closed:
+    async def closed(self, *, seconds: float = HANG_SECONDS) -> Closed:
         """Wait until the connection is closed, and return how; messages that come before are an error."""
         with trio.fail_after(seconds):
             try:

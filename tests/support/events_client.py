@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 import h11
 import trio
 
-ANSWER_SECONDS = 15.0
+from .deadlines import HANG_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class EventsClient:
         await self._stream.send_all((self._wire.send(request) or b"") + (self._wire.send(h11.EndOfMessage()) or b""))
         await self._read_until(lambda: self.status != 0)
 
-    async def next(self, *, seconds: float = ANSWER_SECONDS) -> Event:
+    async def next(self, *, seconds: float = HANG_SECONDS) -> Event:
         """Return the next event.
 
         Raises:
@@ -138,7 +138,7 @@ class EventsClient:
         self._returned += 1
         return self.events[self._returned - 1]
 
-    async def take(self, count: int, *, seconds: float = ANSWER_SECONDS) -> list[Event]:
+    async def take(self, count: int, *, seconds: float = HANG_SECONDS) -> list[Event]:
         """Return the next events."""
         found: list[Event] = []
         with trio.fail_after(seconds):
@@ -146,13 +146,13 @@ class EventsClient:
                 found.append(await self.next(seconds=seconds))
         return found
 
-    async def message(self, *, seconds: float = ANSWER_SECONDS) -> Event:
+    async def message(self, *, seconds: float = HANG_SECONDS) -> Event:
         """Return the next event that is a message."""
         while (event := await self.next(seconds=seconds)).name != "message":
             pass
         return event
 
-    async def texts(self, count: int, *, seconds: float = ANSWER_SECONDS) -> list[str]:
+    async def texts(self, count: int, *, seconds: float = HANG_SECONDS) -> list[str]:
         """Return the texts of the next messages."""
         found: list[str] = []
         with trio.fail_after(seconds):
@@ -160,7 +160,7 @@ class EventsClient:
                 found.append((await self.message(seconds=seconds)).said["text"])
         return found
 
-    async def read_to_end(self, *, seconds: float = ANSWER_SECONDS) -> list[Event]:
+    async def read_to_end(self, *, seconds: float = HANG_SECONDS) -> list[Event]:
         """Return the events until the server ends the stream."""
         with trio.fail_after(seconds):
             await self._read_until(lambda: False)
@@ -203,12 +203,12 @@ async def open_events(
     plain = trio.socket.socket()
     if receive_buffer is not None:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    with trio.fail_after(ANSWER_SECONDS):
+    with trio.fail_after(HANG_SECONDS):
         await plain.connect((parts.hostname, parts.port))
     async with trio.SocketStream(plain) as stream:
         client = EventsClient(stream)
         target = f"/receive-message/client/{quote(username, safe='')}/events" + (f"?{query}" if query else "")
         named = {"host": parts.netloc, "accept": "text/event-stream", **(headers or {})}
-        with trio.fail_after(ANSWER_SECONDS):
+        with trio.fail_after(HANG_SECONDS):
             await client.begin(h11.Request(method="GET", target=target, headers=list(named.items())))
         yield client

@@ -19,6 +19,7 @@ from confluent_kafka.admin import (
 
 from .brokers import KafkaCluster
 from .chats import with_overrides
+from .deadlines import HANG_SECONDS
 from .kafka_distribution import kafka_distribution
 from .kafka_node import QUICK_JAVA, KafkaNode, broker_properties, free_port
 from .processes import temporary_folder
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from kafka_chat.settings.model import Settings
 
 USER, PASSWORD = "chat", "secret"
-ANSWER_SECONDS = 20.0
 _ANYTHING = AclBindingFilter(ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY)
 
 
@@ -62,12 +62,12 @@ class GuardedKafka:
         wanted = [_operation(operation) for operation in operations]
         bindings = [AclBinding(ResourceType.TOPIC, name, pattern, f"User:{USER}", "*", one, AclPermissionType.ALLOW) for one in wanted]
         for future in self._admin.create_acls(bindings).values():
-            future.result(ANSWER_SECONDS)
+            future.result(HANG_SECONDS)
 
     def forbid_everything(self) -> None:
         """Take all of that back."""
         for future in self._admin.delete_acls([_ANYTHING]).values():
-            future.result(ANSWER_SECONDS)
+            future.result(HANG_SECONDS)
 
 
 def _operation(word: str) -> AclOperation:

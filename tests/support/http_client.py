@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import h11
 import trio
 
-ANSWER_SECONDS = 15.0
+from .deadlines import HANG_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ async def http(
     json_body: object = None,
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
-    seconds: float = ANSWER_SECONDS,
+    seconds: float = HANG_SECONDS,
 ) -> Answer:
     """Send one request on a connection of its own.
 

@@ -17,13 +17,13 @@ from kafka_chat.kafka.publish import KafkaPublisher, open_publisher
 from kafka_chat.kafka.subscription_log import SubscriptionLog, open_subscription_log
 from kafka_chat.telemetry.metrics import Telemetry
 
+from .deadlines import HANG_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from kafka_chat.delivery.ports import Lookup, SubscriptionChange
     from kafka_chat.settings.model import Settings
-
-READY_SECONDS = 20.0
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Instance:
         """Return what our tail knows that somebody follows, sorted, without the defaults."""
         return sorted(self.log.chats_of(username))
 
-    async def until(self, true: Callable[[], bool], *, seconds: float = READY_SECONDS) -> None:
+    async def until(self, true: Callable[[], bool], *, seconds: float = HANG_SECONDS) -> None:
         """Wait until `true()`."""
         with trio.fail_after(seconds):
             while not true():  # noqa: ASYNC110 - what is waited for tells nobody
@@ -73,7 +73,7 @@ async def opened(
         ) as log,
     ):
         if ready:
-            with trio.fail_after(READY_SECONDS):
+            with trio.fail_after(HANG_SECONDS):
                 await log.wait_ready()
         yield Instance(
             publisher=publisher,

@@ -5,20 +5,21 @@ from __future__ import annotations
 import random
 import socket
 import subprocess
+from pathlib import Path
+from signal import SIGSTOP, Signals
 from typing import TYPE_CHECKING, TypeAlias
 
+from .broker_client import wait_until
 from .processes import end_process, last_lines, start_process
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Mapping
-    from pathlib import Path
 
     from .kafka_distribution import KafkaDistribution
 
 Properties: TypeAlias = "Mapping[str, str | int | float | bool]"
 
-START_SECONDS = 60.0  # a broker is up in 2 s; a shared machine with two cores takes its time
+START_SECONDS = 180.0  # a broker is up in 2 s, three on a busy machine in 20; it ends a hang
 _FIRST_PORT, _LAST_PORT = 20000, 32000  # below the ephemeral ports, so nobody's outgoing connection sits on one after a kill
 
 # For a process that lives for a minute: the quick compiler alone, and a collector without threads of its own.
@@ -73,11 +74,23 @@ class KafkaNode:
             end_process(self._process, kill=kill)
             self._process = None
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         """Send a signal to the process, which has to run."""
         if self._process is None:
             raise RuntimeError(f"node {self.number} does not run")
         self._process.send_signal(number)
+        if number == SIGSTOP:
+            # The kernel takes its time to stop the threads of a process, one after the other; until then they answer.
+            wait_until(self._is_stopped, START_SECONDS, f"node {self.number} to be stopped")
+
+    def _is_stopped(self) -> bool:
+        assert self._process is not None
+        threads = Path(f"/proc/{self._process.pid}/task")
+        try:
+            states = {(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads.iterdir()}
+        except OSError:  # a thread has just ended
+            return False
+        return states == {"T"}
 
     def last_log(self) -> str:
         """Return the end of what it logged."""

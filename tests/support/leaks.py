@@ -17,7 +17,7 @@ import trio
 
 from .broker_client import Broker
 
-SETTLE_SECONDS = 5.0  # librdkafka's threads end a little after their client
+SETTLE_SECONDS = 20.0  # librdkafka's threads end a little after their client
 
 
 @asynccontextmanager

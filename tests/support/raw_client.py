@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import trio
 
-ANSWER_SECONDS = 10.0
+from .deadlines import HANG_SECONDS
+
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # the example of RFC 6455 section 1.3 …
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # … and what a server has to answer
 
@@ -175,7 +176,7 @@ class RawClient:
                 raise BrokenStream(f"the server chose extensions that nobody offered, or that are never to be used: {extensions}")
         return response
 
-    async def ping(self, payload: bytes | None = None, *, seconds: float = ANSWER_SECONDS) -> None:
+    async def ping(self, payload: bytes | None = None, *, seconds: float = HANG_SECONDS) -> None:
         """Ping, and read until the matching pong has come; frames before it are in `frames_read`."""
         payload = random.randbytes(8) if payload is None else payload
         await self.send_frame(Opcode.PING, payload)
@@ -186,7 +187,7 @@ class RawClient:
 
     # --- reading
 
-    async def read_response(self, *, seconds: float = ANSWER_SECONDS) -> Response:
+    async def read_response(self, *, seconds: float = HANG_SECONDS) -> Response:
         """Read the head of an HTTP response, and its body as far as `content-length` says."""
         with trio.fail_after(seconds):
             while (end := self._buffer.find(b"\r\n\r\n")) < 0:
@@ -202,7 +203,7 @@ class RawClient:
                     raise BrokenStream(f"the connection ended after {len(self._buffer)} of {size} bytes of a response")
             return Response(status, headers, self._take(size))
 
-    async def next_frame(self, *, seconds: float = ANSWER_SECONDS) -> Frame:
+    async def next_frame(self, *, seconds: float = HANG_SECONDS) -> Frame:
         """Read one frame of any kind within a deadline."""
         with trio.fail_after(seconds):
             frame = await self.read_frame()
@@ -210,7 +211,7 @@ class RawClient:
             raise BrokenStream("the connection ended instead of a frame")
         return frame
 
-    async def next_text(self, *, seconds: float = ANSWER_SECONDS, answer_pings: bool = True) -> str:
+    async def next_text(self, *, seconds: float = HANG_SECONDS, answer_pings: bool = True) -> str:
         """Read up to the next text frame, whole messages only, within a deadline.
 
         Args:
@@ -243,7 +244,7 @@ class RawClient:
         self.frames_read.append(frame)
         return frame
 
-    async def read_to_end(self, *, seconds: float = ANSWER_SECONDS) -> list[Frame]:
+    async def read_to_end(self, *, seconds: float = HANG_SECONDS) -> list[Frame]:
         """Read frames until the server ends the connection, and return these."""
         before = len(self.frames_read)
         with trio.fail_after(seconds):
@@ -251,7 +252,7 @@ class RawClient:
                 pass
         return self.frames_read[before:]
 
-    async def wait_ended(self, *, seconds: float = ANSWER_SECONDS) -> bytes:
+    async def wait_ended(self, *, seconds: float = HANG_SECONDS) -> bytes:
         """Read whatever comes until the server ends the connection, and return it unparsed."""
         with trio.fail_after(seconds):
             while await self._read_more():

@@ -22,12 +22,12 @@ import msgspec
 import trio
 
 from .checker import Journal, Lane, Recorded
+from .deadlines import HANG_SECONDS
 from .raw_client import ACCEPT, BrokenStream, client_frame, handshake_request
 
 SUBPROTOCOL = "kafka-chat.v1"
 ADDRESS_LENGTH = 4096  # a longer cursor goes in the first frame
 ID_PREFIX = 28  # characters of an id that name its topic: 21 bytes
-ANSWER_SECONDS = 20.0
 AWAY_SECONDS = 0.05  # before trying again where nobody listens
 READ_BYTES = 65536
 
@@ -244,7 +244,7 @@ class ResumingClient:
         visit = Visit(began=trio.current_time())
         stream = await self._connected(url)
         try:
-            with trio.fail_after(ANSWER_SECONDS):
+            with trio.fail_after(HANG_SECONDS):
                 headers: Mapping[str, str] = {} if by_query else {"Sec-WebSocket-Protocol": SUBPROTOCOL}
                 await stream.send_all(handshake_request(path, headers=headers))
                 rest = await self._answered(stream, by_query=by_query)
@@ -305,7 +305,7 @@ class ResumingClient:
                 await self._say(10, self._pings.pop(0))
         return True
 
-    async def read_until(self, until: Callable[[], bool], *, seconds: float = ANSWER_SECONDS) -> None:
+    async def read_until(self, until: Callable[[], bool], *, seconds: float = HANG_SECONDS) -> None:
         """Read until something is so, within a deadline; that the connection ends before is an error."""
         with trio.move_on_after(seconds):
             if await self.read(until):
@@ -319,7 +319,7 @@ class ResumingClient:
         """Send an op, and do not wait for its answer."""
         await self._say(1, json.dumps(op).encode())
 
-    async def ask(self, *, seconds: float = ANSWER_SECONDS, **op: object) -> Meta:
+    async def ask(self, *, seconds: float = HANG_SECONDS, **op: object) -> Meta:
         """Send an op, read until its answer has come, and return that."""
         mark = f"op{random.getrandbits(48):x}"
         await self.say({**op, "re": mark})
@@ -371,7 +371,7 @@ class ResumingClient:
         if self._receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
         try:
-            with trio.fail_after(ANSWER_SECONDS):
+            with trio.fail_after(HANG_SECONDS):
                 await connection.connect((parts.hostname, parts.port))
         except BaseException:
             connection.close()

@@ -22,6 +22,7 @@ from kafka_chat.settings.model import Settings
 from kafka_chat.settings.sources import variable
 from kafka_chat.web.server.serve import serve
 
+from .deadlines import HANG_SECONDS
 from .http_client import http
 from .leaks import nothing_left
 from .processes import end_process, start_process, temporary_folder
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
     from kafka_chat.service import Service
     from kafka_chat.telemetry.metrics import Telemetry
-
-START_SECONDS = 20.0
 
 
 class Server:
@@ -64,7 +63,7 @@ class Server:
         """Trigger what SIGTERM triggers; `ended` says when it is over."""
         self._stop.set()
 
-    async def ended(self, *, seconds: float = START_SECONDS) -> None:
+    async def ended(self, *, seconds: float = HANG_SECONDS) -> None:
         """Wait until the server has ended."""
         with trio.fail_after(seconds):
             await self._ended.wait()
@@ -96,7 +95,7 @@ async def serving(settings: Settings, *, telemetry: Telemetry | None = None, che
     async with nothing_left(brokers=settings.kafka.bootstrap_servers) if check_leaks else _unchecked():
         try:
             async with trio.open_nursery() as nursery:
-                with trio.fail_after(START_SECONDS):
+                with trio.fail_after(HANG_SECONDS):
                     urls = await nursery.start(run)
                 try:
                     yield Server(urls[0], app, stop, ended)
@@ -157,7 +156,7 @@ class ChildServer:
         """End it at once (SIGKILL)."""
         self._process.kill()
 
-    async def wait(self, *, seconds: float = START_SECONDS) -> int:
+    async def wait(self, *, seconds: float = HANG_SECONDS) -> int:
         """Wait until it has ended, and return its return code."""
         with trio.fail_after(seconds):
             ending = os.pidfd_open(self.pid) if self.returncode is None else None
@@ -169,7 +168,7 @@ class ChildServer:
                     os.close(ending)
         return self._process.wait(5)
 
-    async def wait_for(self, pattern: str, *, seconds: float = START_SECONDS) -> re.Match[str]:
+    async def wait_for(self, pattern: str, *, seconds: float = HANG_SECONDS) -> re.Match[str]:
         """Wait until what it said, on stdout or stderr, has a match of `pattern`, and return that.
 
         Raises:
@@ -279,7 +278,7 @@ def _text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else "null" if value is None else str(value)
 
 
-async def until_ready(server: Server | ChildServer, *, seconds: float = START_SECONDS) -> None:
+async def until_ready(server: Server | ChildServer, *, seconds: float = HANG_SECONDS) -> None:
     """Wait until clients may be sent there: brokers answer, and the subscriptions are read."""
     with trio.fail_after(seconds):
         while (await http(server.url, "GET", "/ready")).status != 200:  # noqa: ASYNC110 - it tells nobody of a change

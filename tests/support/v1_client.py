@@ -14,8 +14,8 @@ import websockets.trio.client
 from websockets.typing import Subprotocol
 
 from .clients import Closed, receive_path
+from .deadlines import HANG_SECONDS
 
-ANSWER_SECONDS = 10.0
 Frame = dict[str, Any]
 
 
@@ -43,7 +43,7 @@ class V1Client:
         """Everything before it has been got."""
         return ".".join([self._cursor, *self._ids.values()]) if self._cursor else ".".join(self._ids.values())
 
-    async def next(self, *, seconds: float = ANSWER_SECONDS) -> Frame:
+    async def next(self, *, seconds: float = HANG_SECONDS) -> Frame:
         """Return the next frame."""
         with trio.fail_after(seconds):
             frame: Frame = json.loads(await self._connection.recv())
@@ -55,7 +55,7 @@ class V1Client:
             self._cursor, self._ids = meta["cursor"], {}
         return frame
 
-    async def control(self, kind: str, *, seconds: float = ANSWER_SECONDS) -> Frame:
+    async def control(self, kind: str, *, seconds: float = HANG_SECONDS) -> Frame:
         """Return `meta` of the next control frame of a type; what comes before it is in `frames`."""
         with trio.fail_after(seconds):
             while (frame := await self.next(seconds=seconds))["meta"].get("type") != kind:
@@ -63,7 +63,7 @@ class V1Client:
         meta: Frame = frame["meta"]
         return meta
 
-    async def texts(self, count: int, *, seconds: float = ANSWER_SECONDS) -> list[str]:
+    async def texts(self, count: int, *, seconds: float = HANG_SECONDS) -> list[str]:
         """Return the texts of the next `count` messages."""
         found: list[str] = []
         with trio.fail_after(seconds):
@@ -83,7 +83,7 @@ class V1Client:
         """Send a message."""
         await self._connection.send(text)
 
-    async def closed(self, *, seconds: float = ANSWER_SECONDS) -> Closed:
+    async def closed(self, *, seconds: float = HANG_SECONDS) -> Closed:
         """Take what comes until the connection is closed, and return how."""
         try:
             while True:

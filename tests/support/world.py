@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 INSTANCES = 2
 PARTITIONS = 4  # at most; all of them on the embedded broker
-SETTLE_SECONDS = 20.0  # for all that is owed to arrive; then the checker names what did not
+SETTLE_SECONDS = 60.0  # for all that is owed to arrive; then the checker names what did not
 LOOK_SECONDS = 0.002
 SMALL_BUFFER = 4096
 PADDING = "x" * 1000
