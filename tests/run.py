@@ -25,6 +25,7 @@ PARTS: dict[str, Sequence[str]] = {
         "tests/core",
         "tests/conformance",
         "tests/pages",
+        "tests/behaviour/test_javascript_client.py",
         *(os.fspath(path.relative_to(HERE.parent)) for path in sorted((HERE / "edges").glob("test_hypercorn_*.py"))),
     ),
     "faults": ("tests/faults", "tests/prove"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
@@ -114,17 +115,22 @@ async def test_without_a_broker_every_question_ends_in_time_and_a_cancelled_one_
     key = PartitionKey("topic", "id", 0)
     async with nothing_left():
         async with open_lookup(nowhere) as lookup:
-            for ask in (
-                lookup.ping,
-                lambda: lookup.describe(["topic"]),
-                lambda: lookup.last_stable_offsets([key]),
-                lambda: lookup.first_offsets([key]),
-                lambda: lookup.offsets_at([key], 0),
-            ):
+
+            async def ends_in_time(ask: Callable[[], Awaitable[object]]) -> None:
                 began = trio.current_time()
                 with pytest.raises(BrokerUnreachable):
                     await ask()
                 assert trio.current_time() - began < 4
+
+            async with trio.open_nursery() as nursery:
+                for ask in (
+                    lookup.ping,
+                    lambda: lookup.describe(["topic"]),
+                    lambda: lookup.last_stable_offsets([key]),
+                    lambda: lookup.first_offsets([key]),
+                    lambda: lookup.offsets_at([key], 0),
+                ):
+                    nursery.start_soon(ends_in_time, ask)
             began = trio.current_time()
             with trio.move_on_after(0.1):
                 await lookup.describe(["topic"])

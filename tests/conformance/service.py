@@ -124,22 +124,38 @@ class Visit:
         await self._send(RejectData(data=body))
         await self._stream.send_eof()
 
-    async def hello(self, cursor: str | None, *, resume: str = "none", chats: Sequence[str] = ("room1",), **more: object) -> None:
-        """Send the first frame."""
+    async def hello(
+        self,
+        cursor: str | None,
+        *,
+        resume: str = "none",
+        chats: Sequence[str] = ("room1",),
+        most_heartbeat_seconds: int = 600,
+        **more: object,
+    ) -> None:
+        """Send the first frame.
+
+        Args:
+            cursor: as the frame has it.
+            resume: likewise.
+            chats: likewise.
+            most_heartbeat_seconds: whatever the client asks for; with 1, its watch for silence takes no longer than it must.
+            more: further fields of the frame.
+        """
         asked = self.query.get("heartbeat")
         limits = {
             "message_bytes": 1_000_000,
             "client_message_bytes": 65_536,
             "chats_per_user": 200,
-            "heartbeat_seconds": None if asked is None else min(max(int(asked[0]), 10), 600),
+            "heartbeat_seconds": None if asked is None else min(max(int(asked[0]), 10), most_heartbeat_seconds),
         }
         about = {"session": "1", "user": self.username, "chats": list(chats), "resume": resume, "cursor": cursor, "limits": limits}
         await self.control("hello", **about, **more)
 
-    async def greet(self, cursor: str, *, resume: str = "none") -> None:
+    async def greet(self, cursor: str, *, resume: str = "none", most_heartbeat_seconds: int = 600) -> None:
         """Accept, and send `hello` and `live`: all that was there has been delivered."""
         await self.accept()
-        await self.hello(cursor, resume=resume)
+        await self.hello(cursor, resume=resume, most_heartbeat_seconds=most_heartbeat_seconds)
         await self.control("live", cursor=cursor)
 
     async def control(self, kind: str, **fields: object) -> None:

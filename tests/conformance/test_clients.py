@@ -242,7 +242,7 @@ async def test_it_stays_away_for_as_long_as_a_service_that_restarts_says(client:
 async def test_it_notices_that_the_other_end_is_gone_without_a_word(client: Run, service: FakeService):
     async with client() as told:
         visit = await service.visit()
-        await visit.greet(BEGINNING)
+        await visit.greet(BEGINNING, most_heartbeat_seconds=1)
         await visit.send(ROOM.message(0))
         await told.tells(message(0))
         visit.fall_silent()
