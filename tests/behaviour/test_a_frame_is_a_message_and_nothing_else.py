@@ -12,6 +12,7 @@ from tests.support.brokers import Broker
 from tests.support.calls import metrics, running, subscribe
 from tests.support.chats import Chats, message
 from tests.support.clients import Delivery, Opcode, http, open_chat, open_raw, open_websockets, receive_path
+from tests.support.deadlines import HANG_SECONDS
 
 MESSAGE_BYTES = 1_000_000  # the default of limits.message_bytes
 
@@ -107,7 +108,7 @@ async def test_a_record_of_a_million_bytes_comes_and_a_larger_one_does_not(broke
     topic = chats.topic("global")
     broker.create_topic(topic)
     producer = Producer({**broker.client("large"), "message.max.bytes": 2_000_000})
-    producer.list_topics(topic, timeout=10)
+    producer.list_topics(topic, timeout=HANG_SECONDS)
 
     def padded(text: str, size: int) -> bytes:
         value = message(text, more="")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.serving import child, spawned
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ async def server() -> AsyncIterator[ChildServer]:
 
 
 async def command(*arguments: str | bytes, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    run = partial(subprocess.run, [COMMAND, *arguments], input=text, capture_output=True, text=True, timeout=40, check=False)
+    run = partial(subprocess.run, [COMMAND, *arguments], input=text, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     return await trio.to_thread.run_sync(run)
 
 

@@ -14,6 +14,7 @@ import trio
 import kafka_chat.web
 from tests.conformance.client import running
 from tests.conformance.service import Chat, FakeService, Frame, Visit, cursor_of, open_fake_service
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.node import node
 
 if TYPE_CHECKING:
@@ -269,4 +270,4 @@ FRAMES = ({"meta": HELLO}, ROOM.message(0), ROOM.gap(1, 5, "retention"))
 
 
 def test_it_is_a_module_that_node_takes_as_it_is():
-    subprocess.run([node(), "--check", str(CLIENT)], check=True, timeout=30)
+    subprocess.run([node(), "--check", str(CLIENT)], check=True, timeout=HANG_SECONDS)

@@ -14,6 +14,7 @@ from confluent_kafka import Message, Producer
 from tests.support.brokers import KafkaCluster
 from tests.support.calls import metric, running
 from tests.support.chats import Chats, message
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.noted import Noted, gaps, noted, until_live
 from tests.support.resuming_client import Cut, ResumingClient
 from tests.support.serving import Server
@@ -52,7 +53,7 @@ async def put(producer: Producer, chat: Noted, values: Sequence[bytes], numbers:
 
         return answered
 
-    producer.list_topics(chat.topic, timeout=20)
+    producer.list_topics(chat.topic, timeout=HANG_SECONDS)
     for at, value in enumerate(values):
         producer.produce(chat.topic, value, partition=0, on_delivery=told(at), **more)  # type: ignore[arg-type]  # whatever the test says
     assert await trio.to_thread.run_sync(producer.flush, 20) == 0

@@ -9,13 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.deadlines import HANG_SECONDS
+
 COMMAND = [sys.executable, "-m", "kafka_chat"]
 
 
 def run(*arguments: str, folder: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("KAFKA_CHAT_")}
     return subprocess.run(
-        [*COMMAND, *arguments], cwd=folder, env={**inherited, **(env or {})}, capture_output=True, text=True, timeout=30, check=False
+        [*COMMAND, *arguments],
+        cwd=folder,
+        env={**inherited, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
     )
 
 

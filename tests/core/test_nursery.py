@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from kafka_chat.nursery import open_tasks
+from tests.support.deadlines import HANG_SECONDS
 
 
 async def test_an_error_that_is_alone_comes_out_as_itself_with_its_cause():
@@ -53,6 +54,6 @@ async def test_the_tasks_end_with_the_block_and_a_cancel_passes_through():
             nursery.start_soon(trio.sleep_forever)
             await trio.sleep_forever()
     assert scope.cancelled_caught
-    with trio.fail_after(5):
+    with trio.fail_after(HANG_SECONDS):
         async with open_tasks() as nursery:
             nursery.start_soon(trio.sleep_forever)

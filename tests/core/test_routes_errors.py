@@ -16,6 +16,7 @@ from werkzeug.exceptions import BadRequest
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.errors import BrokerError, PositionLost, TopicGone
 from kafka_chat.settings.model import SendingSettings, Settings
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.fake_service import Answer, app_with_service, ask
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ async def test_no_answer_waits_for_a_thread():
     threads = trio.to_thread.current_default_thread_limiter()
     threads.total_tokens = 1
     await threads.acquire_on_behalf_of("this test, which keeps the only one")
-    with trio.fail_after(10):
+    with trio.fail_after(HANG_SECONDS):
         for target in [*TARGETS, "/nowhere", "/subscribing/%ff"]:
             if not target.startswith("/assets/"):  # files are read in threads
                 await ask(app, "GET", target)

@@ -11,6 +11,7 @@ import pytest
 from kafka_chat.errors import SettingsError
 from kafka_chat.process.open_files import OWN_FILES, connections_limit
 from kafka_chat.settings.model import Limits, Settings
+from tests.support.deadlines import HANG_SECONDS
 
 
 def run_with_files(soft: int, hard: int, code: str) -> str:
@@ -23,7 +24,7 @@ def run_with_files(soft: int, hard: int, code: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=HANG_SECONDS,
     ).stdout.strip()
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.deadlines import HANG_SECONDS
+
 
 @pytest.mark.parametrize(("workers", "code"), [("0", 2), ("1", 0)])
 def test_the_exit_code_of_an_only_worker_that_failed_is_forgotten(workers: str, code: int, tmp_path: Path) -> None:
@@ -17,4 +19,4 @@ def test_the_exit_code_of_an_only_worker_that_failed_is_forgotten(workers: str, 
     """
     (tmp_path / "ends.py").write_text("import sys\nsys.exit(2)\n")
     command = [sys.executable, "-m", "hypercorn", "-k", "trio", "--bind", "127.0.0.1:0", "--workers", workers, "ends:app"]
-    assert subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=30, check=False).returncode == code
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=HANG_SECONDS, check=False).returncode == code

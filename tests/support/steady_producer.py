@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from .chats import Chats, message
 from .checker import Journal, Lane, Ledger, Record
+from .deadlines import HANG_SECONDS
 
 if TYPE_CHECKING:
     from .brokers import Broker, KafkaCluster
@@ -84,7 +85,7 @@ class SteadyProducer:
     def run(self) -> None:
         """Produce until `stop`, and return once all is acknowledged; in a thread of its own."""
         for room in self.rooms:
-            self._producer.list_topics(room.topic, timeout=20)
+            self._producer.list_topics(room.topic, timeout=HANG_SECONDS)
         begun, made = time.monotonic(), 0
         while not self._stop.is_set():
             due = int((time.monotonic() - begun) * self._per_second)
@@ -103,7 +104,7 @@ class SteadyProducer:
     def some(self, count: int) -> None:
         """Produce so many as quickly as it goes, and return once they are acknowledged; not beside `run`."""
         for room in self.rooms:
-            self._producer.list_topics(room.topic, timeout=20)
+            self._producer.list_topics(room.topic, timeout=HANG_SECONDS)
         for _ in range(count):
             self._one()
         self.flush()
@@ -143,7 +144,7 @@ class SteadyProducer:
             except KafkaException as error:
                 if error.args[0].code() != KafkaError._UNKNOWN_PARTITION or time.monotonic() > deadline:
                     raise
-                self._producer.list_topics(room.topic, timeout=20)  # it was added since
+                self._producer.list_topics(room.topic, timeout=HANG_SECONDS)  # it was added since
 
     def _told(self, lane: Lane, number: int) -> Callable[[KafkaError | None, Message], None]:
         def told(error: KafkaError | None, produced: Message) -> None:
