@@ -39,6 +39,17 @@ class Reject(enum.StrEnum):
     BAD_JSON = "bad_json"
     WRONG_SHAPE = "wrong_shape"
     TOO_DEEP = "too_deep"
+    CANNOT_BE_READ = "cannot_be_read"  # the Kafka client fails on its value
+
+
+class LeftOut(enum.StrEnum):
+    """What a client is not shown of a record; the value is the metric's label, and the name in `meta.left_out`."""
+
+    KEY = "key"
+    HEADERS = "headers"
+    TIME = "time"
+    HEADER_NAME = "header_name"  # shown as U+FFFD, so it is not in `meta.left_out`
+    MESSAGE = "message"  # all of it: a notice takes its place
 
 
 _decode = msgspec.json.Decoder(Message).decode

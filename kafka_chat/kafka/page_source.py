@@ -7,7 +7,7 @@ It is used by one read at a time, in a thread, in slices of `POLL_SECONDS`: so l
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -16,7 +16,7 @@ from ..delivery.records.batch import BATCH_BYTES, Batch, Record
 from ..errors import BrokerUnreachable, PositionLost, TopicGone
 from ..nursery import open_tasks
 from .connect import broker_error, of_the_group
-from .records import chat_record
+from .records import chat_record, envelope
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -182,7 +182,7 @@ class _Reader:
         self._names = names
         self._message_bytes = message_bytes
         self._known: set[tuple[str, str]] = set()
-        self._taken: list[Message] = []  # from the Consumer, and not read yet
+        self._taken: list[_Arrival] = []  # from the Consumer, and not read yet
         self.at: tuple[PartitionKey, int] | None = None
         self.idle_since = 0.0
 
@@ -222,10 +222,9 @@ class _Reader:
         while True:
             trio.from_thread.check_cancelled()
             messages, self._taken = self._taken or self._poll(), []
-            for number, message in enumerate(messages):
-                error = message.error()
+            for number, (error, offset, record) in enumerate(messages):
                 if error is not None and error.code() == KafkaError._PARTITION_EOF:
-                    end = _offset(message)
+                    end = offset
                     if end > first:
                         self._taken = messages[number + 1 :]
                         return records, min(end, until)
@@ -234,21 +233,22 @@ class _Reader:
                     continue
                 if error is not None:
                     raise _refusal(error, key)
-                offset, value = _offset(message), message.value()
+                if record is None:
+                    continue
                 if offset >= until:
                     self._taken = messages[number:]
                     return records, until
-                if records and size + len(value or b"") > BATCH_BYTES:
+                if records and size + record.size > BATCH_BYTES:
                     self._taken = messages[number:]
                     return records, records[-1].offset + 1
-                records.append(chat_record(message))
-                size += len(value or b"")
+                records.append(record)
+                size += record.size
             if self._position(key) >= until:
                 return records, until
 
-    def _poll(self) -> list[Message]:
-        message = self._consumer.poll(POLL_SECONDS)
-        return [] if message is None else [message, *self._consumer.consume(RECORDS_A_SLICE, 0)]
+    def _poll(self) -> list[_Arrival]:
+        first = self._consumer.poll(POLL_SECONDS)
+        return [] if first is None else [_arrival(message) for message in (first, *self._consumer.consume(RECORDS_A_SLICE, 0))]
 
     def _position(self, key: PartitionKey) -> int:
         """Return how far the Consumer has read, transaction markers included; negative before the first record."""
@@ -265,9 +265,17 @@ class _Reader:
             self._consumer.list_topics(key.topic, timeout=METADATA_SECONDS)
 
 
-def _offset(message: Message) -> int:
-    offset = message.offset()
-    return -1 if offset is None else offset  # every record has one
+class _Arrival(NamedTuple):
+    """What came from the Consumer: an error, or a record; neither, where nobody can tell what it is."""
+
+    error: KafkaError | None
+    offset: int
+    record: Record | None
+
+
+def _arrival(message: Message) -> _Arrival:
+    error, _, _, offset = envelope(message)
+    return _Arrival(error, offset, chat_record(message, offset) if error is None and offset >= 0 else None)
 
 
 class _OutOfRange(Exception):

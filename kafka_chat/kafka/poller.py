@@ -14,7 +14,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Me
 
 from ..delivery.records.batch import BATCH_BYTES, Batch, Record
 from .connect import of_the_group
-from .records import chat_record
+from .records import chat_record, envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -181,10 +181,10 @@ class Poller:
         taken = Round()
         records: dict[PartitionName, list[Record]] = {}
         for message in messages:
-            error = message.error()
-            assignment = self._assigned.get((message.topic(), message.partition()))  # type: ignore[arg-type]  # of an error without
+            error, topic, partition, offset = envelope(message)
+            assignment = self._assigned.get((topic, partition))  # type: ignore[arg-type]  # of an error without
             if error is None and assignment is not None:
-                records.setdefault(assignment.partition_name, []).append(chat_record(message))
+                records.setdefault(assignment.partition_name, []).append(chat_record(message, offset))
             elif error is not None and assignment is not None:
                 taken.broken.append((assignment, error))
             elif error is not None and not of_the_group(error):
@@ -212,7 +212,7 @@ class Poller:
         piece: list[Record] = []
         size = 0
         for record in records:
-            length = len(record.value or b"")
+            length = record.size
             if piece and size + length > BATCH_BYTES:
                 yield self._batch(assignment, piece, piece[-1].offset + 1)
                 piece, size = [], 0

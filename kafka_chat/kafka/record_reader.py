@@ -4,30 +4,24 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import trio
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from ..errors import BrokerUnreachable
 from .connect import broker_error, of_the_group
+from .records import envelope, keyed_record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from .connect import ClientConfig
+    from .records import KeyedAt
 
 POLL_SECONDS = 0.25  # a record ends a poll at once; this is how long a cancel waits
 FETCH_WAIT_MS = 500  # nothing else waits for this connection, and a record ends a fetch at once
 RECORDS_A_POLL = 300  # folded in 2 ms; nothing else runs meanwhile
-
-
-class KeyedAt(NamedTuple):
-    """A record with its key; no value: a tombstone."""
-
-    offset: int
-    key: bytes | None
-    value: bytes | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +83,11 @@ class RecordReader:
         lost, problem = False, None
         # poll() and then consume(), for consume() waits until it has all that it was asked for.
         for message in [] if first is None else [first, *self._consumer.consume(RECORDS_A_POLL, 0)]:
-            error, offset = message.error(), message.offset()
-            if error is None and offset is not None:
-                records.append(KeyedAt(offset, _bytes(message.key()), _bytes(message.value())))
+            error, _, _, offset = envelope(message)
+            if error is None and offset >= 0:
+                record = keyed_record(message, offset)
+                if record is not None:
+                    records.append(record)
                 self._next = offset + 1
             elif error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
                 lost = True
@@ -123,7 +119,3 @@ async def open_record_reader(config: ClientConfig, topic: str, partition: int, s
 
 def _ignore(error: KafkaError) -> None:
     """Leave it to the lookups to tell that brokers are away; without a callback librdkafka logs every error."""
-
-
-def _bytes(content: str | bytes | None) -> bytes | None:
-    return content.encode() if isinstance(content, str) else content

@@ -1,15 +1,124 @@
-"""What the core needs of a message of librdkafka's."""
+"""What the core needs of a message of librdkafka's, each part of it guarded: a record ends at most itself.
+
+A message was written by anybody, in any language, and each call on it may raise: `headers()` does where a header's name is not
+UTF-8 (confluent_kafka 2.16). A part that raises is missing; the record is delivered without it.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import gc
+import logging
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from ..chat.message import LeftOut
 from ..delivery.records.batch import Record
+from ..delivery.records.record_meta import NAME_NOT_READ
+from .connect import SparingLogger
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message
+    from collections.abc import Callable, Sequence
+
+    from confluent_kafka import KafkaError, Message
+
+T = TypeVar("T")
+
+_log = SparingLogger(logging.getLogger("kafka_chat.kafka"))
 
 
-def chat_record(message: Message) -> Record:
-    """Return the record in a message that is no error."""
-    return Record(message.offset(), message.value(), message.timestamp()[1], message.key(), message.headers())  # type: ignore[arg-type]
+class Envelope(NamedTuple):
+    """Where a message is from, and whether it is a record or an error.
+
+    Attributes:
+        error: None for a record.
+        topic: of a record always; of an error, where it is about one.
+        partition: likewise.
+        offset: of a record, or of the end of a partition; negative where there is none.
+    """
+
+    error: KafkaError | None
+    topic: str | None
+    partition: int | None
+    offset: int
+
+
+class KeyedAt(NamedTuple):
+    """A record with its key; no value: a tombstone."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+_NOWHERE = Envelope(None, None, None, -1)
+
+
+def envelope(message: Message) -> Envelope:
+    """Return where a message is from; of one that does not say, that it is a record from nowhere, which is for nobody."""
+    try:
+        offset = message.offset()
+        return Envelope(message.error(), message.topic(), message.partition(), -1 if offset is None else offset)
+    except Exception as error:  # noqa: BLE001 - whatever it is: it is logged, and other records go on
+        _log.log(logging.WARNING, "a message of the Kafka client does not say where it is from, and is skipped: %r", error)
+        return _NOWHERE
+
+
+def chat_record(message: Message, offset: int) -> Record:
+    """Return the record in a message that is no error. To be called once for a message: see `_headers_again`.
+
+    Args:
+        message: of librdkafka's.
+        offset: as its envelope says.
+    """
+    try:
+        return Record(offset, message.value(), message.timestamp()[1], message.key(), message.headers())  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001 - whatever it is: what can be read is delivered, and what cannot is told
+        return _what_can_be_read(message, offset)
+
+
+def keyed_record(message: Message, offset: int) -> KeyedAt | None:
+    """Return the record in a message that is no error, as the subscriptions need it; None where its key or value cannot be read."""
+    try:
+        return KeyedAt(offset, _bytes(message.key()), _bytes(message.value()))
+    except Exception as error:  # noqa: BLE001 - whatever it is: it is logged, and other records go on
+        _log.log(logging.WARNING, "the record of the subscriptions at offset %d cannot be read, and is skipped: %r", offset, error)
+        return None
+
+
+def _what_can_be_read(message: Message, offset: int) -> Record:
+    unreadable: list[LeftOut] = []
+
+    def part(what: LeftOut, read: Callable[[], T], missing: T) -> T:
+        try:
+            return read()
+        except Exception:  # noqa: BLE001 - told by `unreadable`
+            unreadable.append(what)
+            return missing
+
+    value = part(LeftOut.MESSAGE, message.value, None)
+    key = part(LeftOut.KEY, message.key, None)
+    time_ms = part(LeftOut.TIME, lambda: message.timestamp()[1], -1)
+    headers = part(LeftOut.HEADERS, lambda: _headers_again(message), None)
+    if headers is not None and any(name == NAME_NOT_READ for name, _ in headers):
+        unreadable.append(LeftOut.HEADER_NAME)
+    return Record(offset, value, time_ms, key, headers, tuple(unreadable))
+
+
+def _headers_again(message: Message) -> Sequence[tuple[str, bytes | None]] | None:
+    """Return the headers of a message whose `headers()` has raised; a name that is not UTF-8 is `NAME_NOT_READ`.
+
+    The second call raises nothing and returns the list that the first one made, in which such a name is a null pointer: looking at
+    it ends the process. The garbage collector's own list of what a pair refers to leaves it out. `tests/edges` keeps watch over this.
+    """
+    pairs = message.headers()
+    if pairs is None:
+        return None
+    found: list[tuple[str, bytes | None]] = []
+    for pair in pairs:  # never unpacked
+        parts = gc.get_referents(pair)
+        name = next((part for part in parts if isinstance(part, str)), NAME_NOT_READ)
+        found.append((name, next((part for part in parts if isinstance(part, bytes)), None)))
+    return found
+
+
+def _bytes(content: str | bytes | None) -> bytes | None:
+    return content.encode() if isinstance(content, str) else content

@@ -163,8 +163,8 @@ class KafkaTail:
         for assignment, batches in taken.appended:
             if self._poller.wants(assignment):
                 assignment.delivered = batches[-1].next
-                self._listener.append(assignment.key, batches)
                 self._count_rejected(assignment.key, batches)
+                self._listener.append(assignment.key, batches)
         for assignment, error in taken.broken:
             if self._poller.wants(assignment):
                 self._repair.add(assignment)
@@ -176,6 +176,10 @@ class KafkaTail:
         for batch in batches:
             for rejected in batch.rejected:
                 self._telemetry.record_rejected(topic=key.topic, partition=key.partition, offset=rejected.offset, reason=rejected.reason)
+            for offset, parts in batch.shortened:
+                for what in parts:
+                    self._telemetry.record_shortened(topic=key.topic, partition=key.partition, offset=offset, what=what)
+            batch.forget_rejected()
 
     def _trouble(self, reason: str) -> None:
         self._reason = reason

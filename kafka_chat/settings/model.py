@@ -82,7 +82,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What one client, and all of them together, may cost.
 
     Attributes:
-        message_bytes: a record's value, and the frame that it becomes.
+        message_bytes: a record's value, and the frame or event that it becomes, `meta` included.
         client_message_bytes: a message of a client (close code 1009), and an HTTP body (413).
         chats_per_user: subscriptions of one user.
         connections: WebSockets; None: what the limit of open files leaves.

@@ -64,6 +64,12 @@ RECORD_REJECTED = Event(
     metric="kafka_chat_records_rejected_total",
     meaning="A record in a chat's topic is no chat message and was skipped. Look at its producer.",
 )
+RECORD_SHORTENED = Event(
+    name="record.shortened",
+    level=logging.WARNING,
+    metric="kafka_chat_records_shortened_total",
+    meaning="A message is shown without all that its record has: that is too large, or cannot be read; `what` says what is missing.",
+)
 POSITION_LOST = Event(
     name="position.lost",
     level=logging.WARNING,
@@ -158,6 +164,7 @@ EVENTS = (
     SESSION_CLOSED,
     SESSION_FAILED,
     RECORD_REJECTED,
+    RECORD_SHORTENED,
     POSITION_LOST,
     PAGE_READ_FAILED,
     CONNECTION_FAILED,

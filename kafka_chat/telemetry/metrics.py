@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from ..chat.loss_cause import LossCause
-from ..chat.message import Reject
+from ..chat.message import LeftOut, Reject
 from ..errors import first_error
 from .events import (
     BROKERS_AWAY,
@@ -29,6 +29,7 @@ from .events import (
     PAGE_READ_FAILED,
     POSITION_LOST,
     RECORD_REJECTED,
+    RECORD_SHORTENED,
     REQUEST_FAILED,
     SESSION_CLOSED,
     SESSION_FAILED,
@@ -98,6 +99,8 @@ class Telemetry:
         self._delivered_bytes = counter("delivered_bytes", "Bytes of frames written to clients.")
         rejected = counter("records_rejected", "Records that are no chat message, by reason.", "reason")
         self._rejected = {reason: rejected.labels(reason.value) for reason in Reject}
+        shortened = counter("records_shortened", "Messages shown without all that their records have, by what is missing.", "what")
+        self._shortened = {what: shortened.labels(what.value) for what in LeftOut}
         lost = counter("positions_lost", "Positions whose records were gone, by cause.", "cause")
         self._lost = {cause: lost.labels(cause.value) for cause in LossCause}
         self._page_reads = counter("page_reads", "Pieces of the past read from Kafka.")
@@ -156,6 +159,11 @@ class Telemetry:
         """A record is no chat message."""
         self._rejected[reason].inc()
         self._lines.write(RECORD_REJECTED, {"reason": reason, "topic": topic, "partition": partition, "offset": offset}, reason=reason)
+
+    def record_shortened(self, *, topic: str, partition: int, offset: int, what: LeftOut) -> None:
+        """A message is shown without this part of its record."""
+        self._shortened[what].inc()
+        self._lines.write(RECORD_SHORTENED, {"what": what, "topic": topic, "partition": partition, "offset": offset}, reason=what)
 
     def position_lost(self, *, topic: str, partition: int, asked: int, first_left: int, cause: LossCause) -> None:
         """The records of `[asked, first_left)` are gone."""

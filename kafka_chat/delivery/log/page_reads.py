@@ -171,6 +171,7 @@ class PageReads:
                 log.first_left = lost.first_left  # only the grid's line is gone, not what was asked for
                 continue
             self._telemetry.page_read(topic=log.key.topic, partition=log.key.partition, size=page.size)
+            page.forget_rejected()  # the Tail tells of what is rejected, once
             log.keep_page(page)
             if page.next > position:
                 return page

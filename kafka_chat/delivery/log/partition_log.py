@@ -209,7 +209,7 @@ class PartitionLog:
         self._gone = 0
 
 
-_GONE = Batch(PartitionKey("", "", 0), first=0, next=0, records=(), frames=(), rejected=())  # in the place of what is forgotten
+_GONE = Batch.empty(PartitionKey("", "", 0), first=0, next=0)  # in the place of what is forgotten
 
 
 def _first(batch: Batch) -> int:

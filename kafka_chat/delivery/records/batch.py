@@ -5,27 +5,32 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import accumulate
+from sys import getsizeof
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from ...chat.cursor import MessageIds
-from ...chat.message import Delivery, Message, Reject, parse, render
-from .formats import PLAIN, Format, RecordMeta, View, event, payload_of, text_frame, v1_payload
+from ...chat.message import Delivery, LeftOut, Message, Reject, parse, render
+from .formats import PLAIN, Format, View, event, payload_of, skipped_event, text_frame
+from .record_meta import RecordMeta, fit, is_small, skipped_payload, v1_payload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ...chat.partition_key import PartitionKey
 
-BATCH_BYTES = 256 * 1024  # of raw values; a batch has at most this many, or a single record
+BATCH_BYTES = 256 * 1024  # of raw records; a batch has at most this many, or a single record
 VIEWS_KEPT = 8  # filtered renderings that a batch remembers
+HEADER_BYTES = 64  # what a header counts for beside its name and value: so a batch has no more than the loop renders in 2 ms
 
 
 class Record(NamedTuple):
     """What the core needs of a Kafka record.
 
-    A named tuple, for a burst has a hundred thousand of them. The time is in Unix milliseconds, negative where there is none.
+    A named tuple, for a burst has a hundred thousand of them. The time is in Unix milliseconds, negative where there is none;
+    `unreadable` names what the Kafka client fails on.
     """
 
     offset: int
@@ -33,6 +38,15 @@ class Record(NamedTuple):
     time_ms: int = -1
     key: bytes | None = None
     headers: Sequence[tuple[str, bytes | None]] | None = None
+    unreadable: Sequence[LeftOut] = ()
+
+    @property
+    def size(self) -> int:
+        """Its bytes, nearly."""
+        size = len(self.value or b"") + len(self.key or b"")
+        if self.headers:
+            size += sum(HEADER_BYTES + len(name) + len(value or b"") for name, value in self.headers)
+        return size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +55,13 @@ class Rejected:
 
     offset: int
     reason: Reject
+
+
+class Shortened(NamedTuple):
+    """A message of which `meta` does not show all."""
+
+    offset: int
+    what: Sequence[LeftOut]
 
 
 class Chunk(NamedTuple):
@@ -71,19 +92,22 @@ class HistoryMessage(NamedTuple):
     payload: bytes
 
 
+class Mark(NamedTuple):
+    """Where a message is, without the message."""
+
+    time_ms: int
+    offset: int
+
+
 class _Rendering:
     """Messages in one form: joined, and where each ends."""
 
     __slots__ = ("data", "ends", "offsets")
 
-    def __init__(self, offsets: Sequence[int], pieces: Sequence[bytes]) -> None:
+    def __init__(self, offsets: array[int], pieces: Sequence[bytes]) -> None:
         self.offsets = offsets
         self.data = b"".join(pieces)
-        self.ends: list[int] = []
-        end = 0
-        for piece in pieces:
-            end += len(piece)
-            self.ends.append(end)
+        self.ends = array("q", accumulate(map(len, pieces)))
 
     def piece(self, index: int) -> bytes:
         return self.data[self.ends[index - 1] if index else 0 : self.ends[index]]
@@ -92,29 +116,74 @@ class _Rendering:
         return [self.piece(index) for index in range(begin, len(self.offsets))]
 
 
+class _Extra(NamedTuple):
+    """What few messages have.
+
+    Attributes:
+        meta: headers, and what is left out.
+        notice: what takes the place of a message whose frame is too large with `meta`; None: it fits.
+    """
+
+    meta: RecordMeta
+    notice: bytes | None
+
+
+class _Kept:
+    """The messages of a batch that is being made, a list for each part: the records themselves would be half of the memory."""
+
+    __slots__ = ("extras", "frames", "keys", "offsets", "times")
+
+    def __init__(self) -> None:
+        self.offsets = array("q")
+        self.times = array("q")
+        self.keys: list[bytes | None] = []
+        self.frames: list[bytes] = []
+        self.extras: dict[int, _Extra] = {}
+
+
+_NO_EXTRAS: Mapping[int, _Extra] = {}
+
+
 class Batch:
     """The messages of `[first, next)` of one partition; the range may hold fewer, or none.
 
     Kafka's offsets have holes (transactions, compaction), so `next` says how far this goes, not the last message. What it
     says never changes after it was made; forms other than the bare one are rendered on first need, in the trio thread.
+
+    Attributes:
+        first: where its range begins.
+        next: where its range ends.
+        rejected: records that are no chat message, until `forget_rejected`.
+        shortened: messages of which `meta` does not show all, likewise.
+        size: the memory that it holds, in bytes.
     """
 
-    __slots__ = ("_headers", "_key", "_keys", "_other", "_plain", "_said", "_times", "first", "next", "rejected")
+    __slots__ = (
+        "_extras", "_key", "_keys", "_other", "_plain", "_said", "_times", "first", "next", "rejected", "shortened", "size",
+    )  # fmt: skip
 
     def __init__(
-        self, key: PartitionKey, *, first: int, next: int, records: Sequence[Record], frames: Sequence[bytes], rejected: Sequence[Rejected]
+        self,
+        key: PartitionKey,
+        *,
+        first: int,
+        next: int,
+        kept: _Kept,
+        rejected: Sequence[Rejected] = (),
+        shortened: Sequence[Shortened] = (),
     ) -> None:
         self.first = first
         self.next = next
         self.rejected = rejected
+        self.shortened = shortened
         self._key = key
-        self._plain = _Rendering([record.offset for record in records], frames)
-        # Not the records themselves: they would be half of the memory.
-        self._times = array("q", [record.time_ms for record in records])
-        self._keys = [record.key for record in records]
-        self._headers = {record.offset: record.headers for record in records if record.headers}
+        self._plain = _Rendering(kept.offsets, kept.frames)
+        self._times = kept.times
+        self._keys = kept.keys if any(key is not None for key in kept.keys) else None
+        self._extras = kept.extras or _NO_EXTRAS
         self._other: dict[View, _Rendering] | None = None
         self._said: list[tuple[str, str | None]] | None = None  # sender and tag
+        self.size = self._first_size()
 
     @classmethod
     def decode(cls, records: Iterable[Record], key: PartitionKey, *, first: int, next: int, chat: str, max_bytes: int) -> Batch:
@@ -126,43 +195,66 @@ class Batch:
             first: the position that was asked for.
             next: the position after the range, at least the last record's offset + 1.
             chat: what the frames say as `chat`.
-            max_bytes: `limits.message_bytes`, for a value and for the bare frame that it becomes.
+            max_bytes: `limits.message_bytes`, for a value, and for the message that it becomes in each form.
         """
-        kept: list[Record] = []
-        frames: list[bytes] = []
+        kept = _Kept()
         rejected: list[Rejected] = []
+        shortened: list[Shortened] = []
+        ids: MessageIds | None = None
         for record in records:
             message = parse(record.value, max_bytes=max_bytes)
-            if isinstance(message, Message):
-                payload = render(message, chat)
-                if len(payload) <= max_bytes:
-                    kept.append(record)
-                    frames.append(text_frame(payload))
-                    continue
-                message = Reject.TOO_LARGE
-            rejected.append(Rejected(offset=record.offset, reason=message))
-        return cls(key, first=first, next=next, records=kept, frames=frames, rejected=rejected)
+            if not isinstance(message, Message):
+                reason = Reject.CANNOT_BE_READ if LeftOut.MESSAGE in record.unreadable else message
+                rejected.append(Rejected(offset=record.offset, reason=reason))
+                continue
+            payload = render(message, chat)
+            if len(payload) > max_bytes:
+                rejected.append(Rejected(offset=record.offset, reason=Reject.TOO_LARGE))
+                continue
+            kept.offsets.append(record.offset)
+            kept.times.append(record.time_ms)
+            kept.frames.append(text_frame(payload))
+            if not record.headers and not record.unreadable and is_small(record.key, max_bytes - len(payload)):
+                kept.keys.append(record.key)
+                continue
+            ids = ids or MessageIds(*key)
+            meta = RecordMeta(record.time_ms, record.key)
+            fitted = fit(
+                payload, meta, record.headers or (), record.unreadable,
+                ids=ids, partition=key.partition, offset=record.offset, max_bytes=max_bytes,
+            )  # fmt: skip
+            kept.keys.append(fitted.meta.key)
+            if fitted.what:
+                shortened.append(Shortened(record.offset, fitted.what))
+            notice = None if fitted.fits else skipped_payload(chat, key.partition, record.offset, record.time_ms)
+            if notice is not None or fitted.meta != meta:
+                kept.extras[record.offset] = _Extra(fitted.meta, notice)
+        return cls(key, first=first, next=next, kept=kept, rejected=rejected, shortened=shortened)
+
+    @classmethod
+    def empty(cls, key: PartitionKey, *, first: int, next: int) -> Batch:
+        """Return one without a message."""
+        return cls(key, first=first, next=next, kept=_Kept())
 
     @property
     def messages(self) -> int:
         """How many messages it holds."""
         return len(self._plain.offsets)
 
-    @property
-    def size(self) -> int:
-        """The memory that it holds, in bytes, nearly: renderings, two numbers a message for each, times and keys."""
-        size = len(self._plain.data) + 160 * len(self._plain.offsets) + 256
-        if self._headers:
-            size += sum(200 + sum(100 + len(value or b"") for _, value in headers) for headers in self._headers.values())
-        if self._other:
-            size += sum(len(other.data) + 72 * len(other.offsets) + 256 for other in self._other.values())
-        return size
+    def forget_rejected(self) -> None:
+        """No longer name what was rejected or shortened, once that is told: there may be many."""
+        self.size -= TOLD_BYTES * (len(self.rejected) + len(self.shortened))
+        self.rejected = self.shortened = ()
 
     def since(self, position: int) -> Batch:
         """Return the part of it that lies at and after `position`, which is inside."""
         begin = bisect_left(self._plain.offsets, position)
-        records = [Record(self._plain.offsets[i], None, *self._meta(i)) for i in range(begin, self.messages)]
-        return Batch(self._key, first=position, next=self.next, records=records, frames=self._plain.pieces(begin), rejected=())
+        part = _Kept()
+        part.offsets, part.times = self._plain.offsets[begin:], self._times[begin:]
+        part.keys = [] if self._keys is None else self._keys[begin:]
+        part.frames = self._plain.pieces(begin)
+        part.extras = {offset: extra for offset, extra in self._extras.items() if offset >= position}
+        return Batch(self._key, first=position, next=self.next, kept=part)
 
     def has_rendered(self, view: View) -> bool:
         """Whether what `view` shows is there, and need not be rendered first."""
@@ -198,13 +290,27 @@ class Batch:
         return Chunk(shown.data[base : ends[stop - 1]], after, stop - begin)
 
     def history_messages(self, view: View, *, first: int, end: int) -> Iterator[HistoryMessage]:
-        """Yield each message of `[first, end)` that `view`, of the form V1, shows."""
+        """Yield each message of `[first, end)` that `view`, of the form V1, shows; a page has no frames, so nothing is too large for it."""
         shown = self._shown(view)
         at = 0
         for index in range(bisect_left(shown.offsets, first), bisect_left(shown.offsets, end)):
             offset = shown.offsets[index]
             at = bisect_left(self._plain.offsets, offset, at)
-            yield HistoryMessage(self._times[at], offset, payload_of(shown.piece(index)))
+            extra = self._extras.get(offset)
+            if extra is None or extra.notice is None:
+                payload = payload_of(shown.piece(index))
+            else:
+                payload = v1_payload(payload_of(self._plain.piece(at)), MessageIds(*self._key), self._key.partition, offset, extra.meta)
+            yield HistoryMessage(self._times[at], offset, payload)
+
+    def marks(self, view: View, *, first: int, end: int) -> list[Mark]:
+        """Return where each message of `[first, end)` is that `view` shows, in any form."""
+        offsets = self._plain.offsets
+        indices: Iterable[int] = range(bisect_left(offsets, first), bisect_left(offsets, end))
+        if view.filtered:
+            said = self._senders_and_tags()
+            indices = [index for index in indices if view.shows(*said[index])]
+        return [Mark(self._times[index], offsets[index]) for index in indices]
 
     def _shown(self, view: View) -> _Rendering:
         if view is PLAIN or view == PLAIN:
@@ -215,30 +321,69 @@ class Batch:
         if shown is None:
             shown = self._filtered(view) if view.filtered else self._rendered(view.format)
             if view.filtered and sum(kept.filtered for kept in self._other) >= VIEWS_KEPT:
-                del self._other[next(kept for kept in self._other if kept.filtered)]
+                oldest = next(kept for kept in self._other if kept.filtered)
+                self.size -= _rendering_size(oldest, self._other.pop(oldest))
             self._other[view] = shown
+            self.size += _rendering_size(view, shown)
         return shown
 
     def _filtered(self, view: View) -> _Rendering:
         """Cut what a view shows from what all see in its form."""
-        if self._said is None:
-            messages = map(_decode, map(payload_of, self._plain.pieces()))
-            self._said = [(message.sender, message.tag) for message in messages]
+        said = self._senders_and_tags()
         whole = self._shown(View(format=view.format))
-        shown = [index for index, (sender, tag) in enumerate(self._said) if view.shows(sender, tag)]
-        return _Rendering([whole.offsets[index] for index in shown], [whole.piece(index) for index in shown])
+        shown = [index for index, (sender, tag) in enumerate(said) if view.shows(sender, tag)]
+        return _Rendering(array("q", [whole.offsets[index] for index in shown]), [whole.piece(index) for index in shown])
+
+    def _senders_and_tags(self) -> list[tuple[str, str | None]]:
+        """Return sender and tag of each message; decoded on first need, equal ones once."""
+        if self._said is None:
+            known: dict[tuple[str, str | None], tuple[str, str | None]] = {}
+            messages = map(_decode, map(payload_of, self._plain.pieces()))
+            self._said = [known.setdefault(said, said) for said in ((message.sender, message.tag) for message in messages)]
+            self.size += 56 + 8 * len(self._said) + sum(72 + getsizeof(sender) + getsizeof(tag or "") for sender, tag in known)
+        return self._said
 
     def _rendered(self, format: Format) -> _Rendering:
         """Render all messages in another form than the bare one."""
         ids = MessageIds(*self._key)
         pieces = []
         for index, offset in enumerate(self._plain.offsets):
-            payload = v1_payload(payload_of(self._plain.piece(index)), ids, self._key.partition, offset, self._meta(index))
+            extra = self._extras.get(offset)
+            if extra is not None and extra.notice is not None:
+                pieces.append(text_frame(extra.notice) if format is Format.V1 else skipped_event(extra.notice, ids, offset))
+                continue
+            key = None if self._keys is None else self._keys[index]
+            meta = RecordMeta(self._times[index], key) if extra is None else extra.meta
+            payload = v1_payload(payload_of(self._plain.piece(index)), ids, self._key.partition, offset, meta)
             pieces.append(text_frame(payload) if format is Format.V1 else event(payload, ids, offset))
         return _Rendering(self._plain.offsets, pieces)
 
-    def _meta(self, index: int) -> RecordMeta:
-        return RecordMeta(self._times[index], self._keys[index], self._headers.get(self._plain.offsets[index]) or ())
+    def _first_size(self) -> int:
+        size = OBJECT_BYTES + len(self._plain.data) + NUMBERS_BYTES * self.messages
+        size += TOLD_BYTES * (len(self.rejected) + len(self.shortened))
+        if self._keys is not None:
+            size += sum(map(_key_size, self._keys))
+        for extra in self._extras.values():
+            size += EXTRA_BYTES + len(extra.meta.headers) + len(extra.meta.left_out) + len(extra.notice or b"")
+        return size
+
+
+# What Python needs beside the bytes themselves; tests/core/test_batch_size.py measures it.
+OBJECT_BYTES = 1_100  # a batch, and its place in a log and in memory
+NUMBERS_BYTES = 24  # a message: its offset, its time, its frame's end
+EXTRA_BYTES = 400  # headers, and what is left out: two tuples, three bytes objects, an entry of a dictionary
+TOLD_BYTES = 200  # a reject, or what is left out
+
+
+def _key_size(key: bytes | None) -> int:
+    return 8 if key is None else 56 + len(key)
+
+
+def _rendering_size(view: View, shown: _Rendering) -> int:
+    size = 400 + len(shown.data) + 16 * len(shown.ends)
+    if view.filtered:
+        size += sum(100 + len(one) for some in (view.tags, view.senders) for one in some or ())
+    return size
 
 
 _decode = msgspec.json.Decoder(Delivery).decode

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from .frames import text_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from ...chat.cursor import MessageIds
 
 MARK = b"\0"  # where a client's cursor comes in an event: a byte that neither JSON nor base64 has
@@ -53,31 +49,6 @@ class View:
 PLAIN = View()
 
 
-class RecordMeta(NamedTuple):
-    """What a record has beside its value.
-
-    Attributes:
-        time_ms: its timestamp; negative where it has none.
-        key: as it is.
-        headers: name and value, in order.
-    """
-
-    time_ms: int
-    key: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
-
-
-def v1_payload(payload: bytes, ids: MessageIds, partition: int, offset: int, record_meta: RecordMeta) -> bytes:
-    """Return a bare payload with `meta` after its four fields."""
-    key = b"null" if record_meta.key is None else _encode(_text(record_meta.key))
-    headers = b"[]"
-    if record_meta.headers:
-        headers = _encode([(name, None if value is None else _text(value)) for name, value in record_meta.headers])
-    time_ms = b"null" if record_meta.time_ms < 0 else b"%d" % record_meta.time_ms
-    meta = (payload[:-1], ids.of(offset), partition, offset, time_ms, key, headers)
-    return b'%b,"meta":{"id":"%b","partition":%d,"offset":%d,"time":%b,"key":%b,"headers":%b}}' % meta
-
-
 def text_frame(payload: bytes) -> bytes:
     """Return a whole text frame: RFC 6455 section 5.2."""
     return text_header(len(payload)) + payload
@@ -88,18 +59,12 @@ def event(payload: bytes, ids: MessageIds, offset: int) -> bytes:
     return b"%b%b\ndata: %b\n\n" % (MARK, ids.of(offset), payload)
 
 
+def skipped_event(payload: bytes, ids: MessageIds, offset: int) -> bytes:
+    """Return a notice in a message's place as an event: the cursor moves over the message."""
+    return b"%b%b\nevent: skipped\ndata: %b\n\n" % (MARK, ids.of(offset), payload)
+
+
 def payload_of(frame: bytes) -> bytes:
     """Return the payload of one text frame."""
     size = frame[1]
     return frame[2:] if size < 126 else frame[4:] if size == 126 else frame[10:]
-
-
-def _text(data: bytes) -> str | dict[str, bytes]:
-    """Return bytes as text, or, where they are none, in base64 with a name to it."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return {"base64": data}
-
-
-_encode: Callable[[object], bytes] = msgspec.json.Encoder().encode

@@ -1,0 +1,154 @@
+"""What `meta` shows of a record beside its value, cut to what a frame may hold.
+
+It is made with the batch, in the thread that reads: what lies in memory is what is shown, and rendering it takes the loop no longer
+than its size says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from ...chat.message import LeftOut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ...chat.cursor import MessageIds
+
+META_BYTES = 64 * 1024  # of JSON, for a record's key and headers together; a key of 900 kB took the loop 14 ms
+HEADERS = 1_000  # of a record; so many are encoded in half a millisecond, and nothing else runs meanwhile
+FIXED_BYTES = 256  # of `meta` without key and headers: names, a position, three numbers of up to 20 digits
+ESCAPED = 6  # bytes of JSON for a byte of text, at most: \u0001
+
+NAME_NOT_READ = "\ufffd"  # in place of a header's name that is not UTF-8
+
+_NO_HEADERS = b"[]"
+
+
+class RecordMeta(NamedTuple):
+    """What a record has beside its value, as it is shown.
+
+    Attributes:
+        time_ms: its timestamp; negative where it has none.
+        key: as it is.
+        headers: JSON.
+        left_out: names of what is not shown, JSON; empty: nothing.
+    """
+
+    time_ms: int
+    key: bytes | None
+    headers: bytes = _NO_HEADERS
+    left_out: bytes = b""
+
+
+class Fitted(NamedTuple):
+    """A record's `meta` after it was cut.
+
+    Attributes:
+        meta: what is shown.
+        what: what is not shown.
+        fits: whether the message's frame is within the limit now; else a notice takes its place.
+    """
+
+    meta: RecordMeta
+    what: Sequence[LeftOut]
+    fits: bool
+
+
+def is_small(key: bytes | None, room: int) -> bool:
+    """Return whether a record without headers needs no cutting, as a look at sizes tells: nearly all do not.
+
+    Args:
+        key: of the record.
+        room: bytes that `meta` may have.
+    """
+    most = FIXED_BYTES + (0 if key is None else ESCAPED * len(key))
+    return most <= room and most <= META_BYTES
+
+
+def fit(
+    payload: bytes, meta: RecordMeta, raw_headers: Sequence[tuple[str, bytes | None]], unreadable: Sequence[LeftOut], *,
+    ids: MessageIds, partition: int, offset: int, max_bytes: int,
+) -> Fitted:  # fmt: skip
+    """Leave out of `meta` what does not fit: headers first, then the key.
+
+    Args:
+        payload: the bare message.
+        meta: time and key.
+        raw_headers: as the record has them.
+        unreadable: what could not be read of it.
+        ids: of the partition's messages.
+        partition: which.
+        offset: of the record.
+        max_bytes: `limits.message_bytes`, of the message with `meta`.
+    """
+    what = list(unreadable)
+    if meta.key is not None and (len(meta.key) > META_BYTES or len(encoded_key(meta.key)) > META_BYTES):
+        meta = meta._replace(key=None)
+        what.append(LeftOut.KEY)
+    headers = _encoded_headers(raw_headers)
+    key_bytes = len(encoded_key(meta.key))
+    if headers is None or len(headers) + key_bytes > META_BYTES:
+        headers = _NO_HEADERS
+        what.append(LeftOut.HEADERS)
+    meta = meta._replace(headers=headers, left_out=_names(what))
+
+    def size() -> int:
+        return len(payload) + len(v1_payload(b"{}", ids, partition, offset, meta)) - 2
+
+    if size() > max_bytes and meta.headers != _NO_HEADERS:
+        what.append(LeftOut.HEADERS)
+        meta = meta._replace(headers=_NO_HEADERS, left_out=_names(what))
+    if size() > max_bytes and meta.key is not None:
+        what.append(LeftOut.KEY)
+        meta = meta._replace(key=None, left_out=_names(what))
+    fits = size() <= max_bytes
+    return Fitted(meta, what if fits else [*what, LeftOut.MESSAGE], fits)
+
+
+def v1_payload(payload: bytes, ids: MessageIds, partition: int, offset: int, meta: RecordMeta) -> bytes:
+    """Return a bare payload with `meta` after its four fields."""
+    time_ms = b"null" if meta.time_ms < 0 else b"%d" % meta.time_ms
+    fields = (payload[:-1], ids.of(offset), partition, offset, time_ms, encoded_key(meta.key), meta.headers)
+    if meta.left_out:
+        return b'%b,"meta":{"id":"%b","partition":%d,"offset":%d,"time":%b,"key":%b,"headers":%b,"left_out":%b}}' % (*fields, meta.left_out)
+    return b'%b,"meta":{"id":"%b","partition":%d,"offset":%d,"time":%b,"key":%b,"headers":%b}}' % fields
+
+
+def skipped_payload(chat: str, partition: int, offset: int, time_ms: int) -> bytes:
+    """Return the notice that takes the place of a message which does not fit with its `meta`."""
+    time = None if time_ms < 0 else time_ms
+    about = {"type": "skipped", "chat": chat, "partition": partition, "offset": offset, "time": time, "cause": "too_large"}
+    return _encode({"meta": about})
+
+
+def encoded_key(key: bytes | None) -> bytes:
+    """Return a key as `meta` has it."""
+    return b"null" if key is None else _encode(_text(key))
+
+
+def _encoded_headers(headers: Sequence[tuple[str, bytes | None]]) -> bytes | None:
+    """Return headers as `meta` has them; None where they are too many, or too large for sure."""
+    if not headers:
+        return _NO_HEADERS
+    if len(headers) > HEADERS or sum(len(name) + len(value or b"") for name, value in headers) > META_BYTES:
+        return None
+    return _encode([(name, None if value is None else _text(value)) for name, value in headers])
+
+
+def _names(what: Sequence[LeftOut]) -> bytes:
+    shown = sorted({one for one in what if one is not LeftOut.HEADER_NAME})
+    return _encode(shown) if shown else b""
+
+
+def _text(data: bytes) -> str | dict[str, bytes]:
+    """Return bytes as text, or, where they are none, in base64 with a name to it."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": data}
+
+
+_encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
