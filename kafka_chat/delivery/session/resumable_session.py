@@ -168,14 +168,14 @@ class ResumableSession(Session):
         """See `Session.on_subscribed`."""
         if self._takes_notices:
             exists = bool(change.topic_id) or self._context.audience.exists(change.chat)
-            self._notices.add_subscription(Subscribed(chat=change.chat, exists=exists, positions=dict(change.starts)))
+            self._notices.add_subscription(Subscribed(chat=change.chat, exists=exists, positions=change.starts))
             self.wake()
 
     def on_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
         """See `Session.on_unsubscribed`."""
         if self._takes_notices:
             exists = self._context.audience.exists(chat)
-            self._notices.add_subscription(Unsubscribed(chat=chat, exists=exists, positions=dict(positions)))
+            self._notices.add_subscription(Unsubscribed(chat=chat, exists=exists, positions=positions))
             self.wake()
 
     def end(self, close: Close) -> None:
