@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
 from ..ports import Disconnect, Inbox, Sink
+from .message_rate import RATE_SECONDS, MessageRate
 
 if TYPE_CHECKING:
     from ...telemetry.metrics import Telemetry
 
 FAREWELL_SECONDS = 1.0
-TALK_FRAMES = 1000  # a client may send so many messages …
-TALK_SECONDS = 10.0  # … in so many seconds
+TALK_FRAMES = 1000  # messages that a client may send in `RATE_SECONDS`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +44,7 @@ class LiveSocket(ABC):
     )  # fmt: skip
 
     sink: Sink
-    too_much: ClassVar[str] = f"over {TALK_FRAMES} messages in {TALK_SECONDS:.0f} s"  # the reason of 1008
+    too_much: ClassVar[str] = f"over {TALK_FRAMES} messages in {RATE_SECONDS:.0f} s"  # the reason of 1008
 
     def __init__(self, *, session_id: str, username: str, telemetry: Telemetry) -> None:
         self.session_id = session_id
@@ -57,7 +56,7 @@ class LiveSocket(ABC):
         self._accepted = False
         self._closing: Close | None = None
         self._scope: trio.CancelScope | None = None  # of the nursery, while that is open
-        self._talk: deque[float] | None = None
+        self._talk: MessageRate | None = None
 
     def end(self, close: Close) -> None:
         """End it with a close frame, which comes after what is owed."""
@@ -137,6 +136,5 @@ class LiveSocket(ABC):
 
     def _talks_too_much(self) -> bool:
         if self._talk is None:
-            self._talk = deque(maxlen=TALK_FRAMES + 1)
-        self._talk.append(trio.current_time())
-        return len(self._talk) > TALK_FRAMES and self._talk[-1] - self._talk[0] < TALK_SECONDS
+            self._talk = MessageRate()
+        return self._talk.count(trio.current_time()) > TALK_FRAMES
