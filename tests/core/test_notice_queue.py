@@ -270,6 +270,7 @@ def test_whatever_happens_the_queue_is_short_and_nothing_that_a_client_must_know
             case ("take", count):
                 for _ in range(min(count, len(queue))):
                     told.hear(queue.pop(lambda: None))
+        assert queue.waits == (len(queue) > 0)
         assert len(queue) <= len(CHATS) * (1 + PARTITIONS) + answers + 2
     end_op([])
     for _ in range(len(queue)):

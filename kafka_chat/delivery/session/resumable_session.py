@@ -254,23 +254,23 @@ class ResumableSession(Session):
                 cursor.position = told
 
     def _read(self, cursor: LogCursor) -> Chunk | None:
-        if self._notices or (self.options.until_ms is not None and not _before_end(cursor)):
+        if self._notices.waits or (self.options.until_ms is not None and not _before_end(cursor)):
             return None
         chunk = super()._read(cursor)
-        return None if self._notices else chunk  # turning to a page may have told of a gap before it
+        return None if self._notices.waits else chunk  # turning to a page may have told of a gap before it
 
     async def _wait(self) -> None:
-        if not self._notices and self.options.until_ms is not None and self._all_ended():
+        if not self._notices.waits and self.options.until_ms is not None and self._all_ended():
             if self.view.format is Format.EVENTS:
                 self._offer(End(cursor=self._cursor()))
             self.end(UNTIL_REACHED)
-        elif not self._notices and not self._live and self.options.until_ms is None and self._has_all():
+        elif not self._notices.waits and not self._live and self.options.until_ms is None and self._has_all():
             self._live = True
             self._caught_up()
             if self._takes_notices:
                 self._notices.add_live()
         self._forget_cursor()
-        if self._notices:
+        if self._notices.waits:
             await self._say_notices()
             return
         await super()._wait()
@@ -281,7 +281,7 @@ class ResumableSession(Session):
     async def _say_notices(self) -> None:
         """Say what waits, no more at a time than the socket takes: what comes meanwhile is merged with what still waits."""
         turn = Turn()
-        while self._notices:
+        while self._notices.waits:
             if not self._offer(self._notices.pop(self._cursor)) and not await self._flush():
                 self._notices.clear()  # the connection is closed
             await turn.share()
