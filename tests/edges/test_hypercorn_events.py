@@ -1,4 +1,4 @@
-"""A response that goes on and on, under hypercorn: over HTTP/1.0, HTTP/1.1 and HTTP/2."""
+"""A response that goes on and on, under hypercorn: over HTTP/1.0 and HTTP/1.1, on our server and on another."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from typing import Any, cast
 
 import pytest
 import trio
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.events import DataReceived, ResponseReceived, StreamEnded
 from quart import request
 
 from kafka_chat.settings.model import Limits
@@ -70,55 +67,6 @@ async def read_until(stream: trio.abc.Stream, end: bytes) -> bytes:
             assert piece, data
             data += piece
     return data
-
-
-class Http2:
-    """A client of HTTP/2, that gives no room by itself.
-
-    Attributes:
-        data: what came on each stream.
-        status: of each.
-        ended: streams that the server has ended.
-    """
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self.data: dict[int, bytes] = {}
-        self.status: dict[int, str] = {}
-        self.ended: set[int] = set()
-        self.wire = H2Connection(config=H2Configuration(client_side=True, header_encoding="utf-8"))
-        self._stream = stream
-
-    async def send(self) -> None:
-        await self._stream.send_all(self.wire.data_to_send())
-
-    async def get(self, stream_id: int) -> None:
-        headers = [(":method", "GET"), (":scheme", "http"), (":path", PATH), (":authority", "x")]
-        self.wire.send_headers(stream_id, headers, end_stream=True)
-        await self.send()
-
-    async def read_until(self, true: Any) -> None:
-        with trio.fail_after(HANG_SECONDS):
-            while not true():
-                piece = await self._stream.receive_some(65536)
-                assert piece, "the server ended the connection"
-                for event in self.wire.receive_data(piece):
-                    if isinstance(event, DataReceived):
-                        self.data[event.stream_id] = self.data.get(event.stream_id, b"") + event.data
-                    elif isinstance(event, ResponseReceived):
-                        self.status[event.stream_id] = dict(event.headers)[":status"]
-                    elif isinstance(event, StreamEnded):
-                        self.ended.add(event.stream_id)
-                await self.send()
-
-
-@asynccontextmanager
-async def open_http2(served: Served) -> AsyncIterator[Http2]:
-    async with await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
-        client = Http2(stream)
-        client.wire.initiate_connection()
-        client.wire.increment_flow_control_window(1 << 30)  # of the connection; each stream has its 64 KiB
-        await client.send()
-        yield client
 
 
 async def test_over_http_1_1_events_come_in_chunks_and_the_connection_is_free_afterwards():
@@ -192,50 +140,6 @@ async def test_who_reads_nothing_is_cut_off():
             assert not await sink.flush()
         await served.service.empty()
         assert served.service.telemetry.aborted == ["write_seconds"]
-
-
-async def test_over_http2_a_stream_that_is_reset_leaves_the_others_alone():
-    async with serving_events() as (served, _), open_http2(served) as client:
-        await client.get(1)
-        first = await the_sink(served, AsgiEventsSink)
-        await client.get(3)
-        second = await the_sink(served, AsgiEventsSink)
-        for sink in (first, second):
-            sink.offer(b"data: 1\n\n")
-            assert await sink.flush()
-        await client.read_until(lambda: all(client.data.get(number, b"").endswith(b"data: 1\n\n") for number in (1, 3)))
-        assert client.status == {1: "200", 3: "200"}
-        client.wire.reset_stream(1)
-        await client.send()
-        await served.service.until(lambda: served.service.names == 1)
-        assert served.service.disconnects == [1005]
-        second.offer(b"data: 2\n\n")
-        assert await second.flush()
-        await client.read_until(lambda: client.data[3].endswith(b"data: 2\n\n"))
-        await second.close(1012, "restart")
-        await client.read_until(lambda: 3 in client.ended)
-
-
-async def test_over_http2_a_stream_that_is_not_read_ends_alone_and_with_its_end_to_be_read_later():
-    async with serving_events(limits=Limits(write_seconds=0.3)) as (served, _), open_http2(served) as client:
-        await client.get(1)
-        stuck = await the_sink(served, AsgiEventsSink)
-        await client.get(3)
-        live = await the_sink(served, AsgiEventsSink)
-        stuck.offer(b"data: " + b"x" * 200_000 + b"\n\n")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stuck.flush)
-            await served.service.until(lambda: served.service.names == 1)
-        assert served.service.telemetry.aborted == ["write_seconds"]
-        assert stuck.owed == 0
-        live.offer(b"data: 1\n\n")
-        assert await live.flush()
-        await client.read_until(lambda: client.data.get(3, b"").endswith(b"data: 1\n\n"))
-        assert 1 not in client.ended
-        client.wire.increment_flow_control_window(1 << 20, 1)
-        await client.send()
-        await client.read_until(lambda: 1 in client.ended)
-        assert 65_535 < len(client.data[1]) < 120_000  # its window, and what hypercorn holds for it
 
 
 @pytest.mark.parametrize("reading", [True, False])

@@ -7,37 +7,15 @@ from collections.abc import Callable
 
 import pytest
 import trio
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 
 from kafka_chat.delivery.records.frames import text_header
 from tests.edges.small_app import PATH, Served, serving_small
 from tests.support.raw_client import Opcode, client_frame, handshake_request, open_raw
 
-
-def http2(*headers: tuple[bytes, bytes], data: bytes | None = None, end: bool = True) -> bytes:
-    """Return what an HTTP/2 client with prior knowledge says: its preface, one request, maybe a body."""
-    config = H2Configuration(client_side=True, validate_outbound_headers=False, normalize_outbound_headers=False, header_encoding=None)
-    client = H2Connection(config=config)
-    client.initiate_connection()
-    client.send_headers(1, headers, end_stream=end and data is None)
-    if data is not None:
-        client.send_data(1, data)
-    return client.data_to_send()
-
-
-def get(path: bytes, method: bytes = b"GET") -> list[tuple[bytes, bytes]]:
-    return [(b":method", method), (b":scheme", b"http"), (b":authority", b"x"), (b":path", path)]
-
-
 KILLERS = {
     "a protocol with a byte beyond ASCII": handshake_request(PATH, headers={"Sec-WebSocket-Protocol": "caf\xe9"}),
     "an extension with a byte beyond ASCII": handshake_request(PATH, headers={"Sec-WebSocket-Extensions": "caf\xe9"}),
     "a frame with the handshake": handshake_request(PATH) + client_frame(Opcode.TEXT, b"early"),
-    "an HTTP/2 path with a byte beyond ASCII": http2(*get(b"/caf\xe9")),
-    "an HTTP/2 WebSocket path with a byte beyond ASCII": http2(*get(b"/caf\xe9", b"CONNECT"), (b":protocol", b"websocket"), end=False),
-    "an HTTP/2 CONNECT without a path": http2((b":method", b"CONNECT"), (b":authority", b"x"), end=False),
-    "an HTTP/2 body after the answer": http2(*get(b"/nowhere", b"POST"), data=b"x" * 10),
     "a handshake without a version": handshake_request(PATH, headers={"Sec-WebSocket-Version": ""}),
     "a handshake without a key": handshake_request(PATH, headers={"Sec-WebSocket-Key": ""}),
     "a handshake by HTTP/1.0": handshake_request(PATH).replace(b"HTTP/1.1", b"HTTP/1.0"),

@@ -16,9 +16,6 @@ from pathlib import Path
 
 import pytest
 import trio
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.events import DataReceived, ResponseReceived
 from quart import websocket
 
 from kafka_chat.delivery.records.frames import text_header
@@ -27,7 +24,6 @@ from kafka_chat.settings.model import ServerSettings, Settings
 from kafka_chat.web.ports import ADMISSION
 from kafka_chat.web.server.connection import LINGER_SECONDS, ChatTCPServer
 from kafka_chat.web.server.serve import serve
-from kafka_chat.web.streams.websocket_sink import AsgiSink
 from tests.edges.small_app import PATH, SmallService, serving_small, small_app
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.raw_client import Opcode, client_frame, close_code, handshake_request, open_raw
@@ -257,42 +253,3 @@ async def test_an_idle_socket_costs_little_memory(capsys: pytest.CaptureFixture[
             sock.close()
         for stream in streams:
             await stream.aclose()
-
-
-async def test_a_websocket_over_http2_is_served_through_the_server():
-    async with serving_small() as served:
-        stream = await trio.open_tcp_stream("127.0.0.1", served.port)
-        client = H2Connection(config=H2Configuration(client_side=True, header_encoding="utf-8"))
-        client.initiate_connection()
-        await stream.send_all(client.data_to_send())
-        client.receive_data(await stream.receive_some())
-        headers = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", PATH), (":authority", "x")]
-        client.send_headers(1, [*headers, ("sec-websocket-version", "13")])
-        await stream.send_all(client.data_to_send())
-        sink = await served.service.sink()
-        assert isinstance(sink, AsgiSink)
-        assert not sink.offer(text_header(3) + b"one" + text_header(5) + b"three")
-        assert sink.owed == 12
-        assert await sink.flush()
-        assert sink.owed == 0
-        client.send_data(1, client_frame(Opcode.TEXT, b"hello"))
-        await stream.send_all(client.data_to_send())
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(sink.close, 1012, "bye")
-            data, status = b"", None
-            with trio.fail_after(HANG_SECONDS):
-                while b"bye" not in data:
-                    for event in client.receive_data(await stream.receive_some()):
-                        if isinstance(event, DataReceived):
-                            data += event.data
-                        elif isinstance(event, ResponseReceived):
-                            status = dict(event.headers)[":status"]
-        assert status == "200"
-        assert data == text_header(3) + b"one" + text_header(5) + b"three" + b"\x88\x05\x03\xf4bye"
-        assert not sink.offer(text_header(4) + b"late")
-        assert sink.owed == 0
-        assert not await sink.flush()
-        await stream.aclose()
-        await served.service.empty()
-        assert served.service.said == ["hello"]
-        assert served.service.telemetry.failed == []

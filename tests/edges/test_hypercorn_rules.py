@@ -170,17 +170,6 @@ async def test_a_client_that_dribbles_its_request_is_cut():
         assert served.service.telemetry.aborted == ["request_seconds"]
 
 
-async def test_an_http2_connection_that_asks_for_nothing_is_cut():
-    async with serving_small(limits=Limits(ping_seconds=0.4, pong_seconds=0.4)) as served, open_raw(served.url) as client:
-        await client.send(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        await client.wait_ended()
-        served.app.policy.request_seconds = 0.3
-        async with open_raw(served.url) as silent:
-            await silent.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-            await silent.wait_ended()
-        assert served.service.telemetry.aborted == ["request_seconds"]
-
-
 async def test_a_connection_that_asked_once_and_is_idle_is_ended():
     async with serving_small() as served, open_raw(served.url) as client:
         await client.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -8,14 +8,15 @@ import socket
 import subprocess
 import sys
 
-import hypercorn.protocol.h2
 import hypercorn.protocol.h11
 import hypercorn.trio.run
+import hypercorn.trio.tcp_server
 import hypercorn.utils
 import pytest
 import trio
 from hypercorn.config import Config
 from hypercorn.protocol.events import Data, StreamClosed
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio import lifespan
 from hypercorn.trio.tcp_server import TCPServer
@@ -24,7 +25,7 @@ from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import CloseConnection
 
 from kafka_chat.web.server.connection import ChatTCPServer
-from kafka_chat.web.server.http2 import ChatStreamBuffer
+from kafka_chat.web.server.http11 import ChatH11Protocol
 from kafka_chat.web.server.install import install
 from kafka_chat.web.server.policy import CONNECTION
 from kafka_chat.web.server.websocket_stream import ChatWSStream
@@ -46,11 +47,11 @@ def test_hypercorn_looks_its_classes_up_when_it_serves():
     install()
     assert "TCPServer" in hypercorn.trio.run.worker_serve.__code__.co_names
     assert "WSStream" in hypercorn.protocol.h11.H11Protocol._create_stream.__code__.co_names
-    assert "WSStream" in hypercorn.protocol.h2.H2Protocol._create_stream.__code__.co_names
-    assert "StreamBuffer" in hypercorn.protocol.h2.H2Protocol._create_stream.__code__.co_names
+    assert "ProtocolWrapper" in hypercorn.trio.tcp_server.TCPServer.run.__code__.co_names
+    assert "create_ssl_context" in hypercorn.trio.run.worker_serve.__code__.co_names
     assert hypercorn.trio.run.TCPServer is ChatTCPServer
-    assert hypercorn.protocol.h2.StreamBuffer is ChatStreamBuffer
-    assert hypercorn.protocol.h11.WSStream is hypercorn.protocol.h2.WSStream is ChatWSStream
+    assert hypercorn.trio.tcp_server.ProtocolWrapper is ChatH11Protocol
+    assert hypercorn.protocol.h11.WSStream is ChatWSStream
 
 
 def test_the_command_loads_the_app_before_it_serves():
@@ -62,6 +63,7 @@ def test_the_command_loads_the_app_before_it_serves():
     ("ours", "theirs", "overridden"),
     [
         (ChatTCPServer, TCPServer, {"__init__", "run", "protocol_send", "_read_data", "_close", "_idle_timeout", "_initiate_server_close"}),
+        (ChatH11Protocol, H11Protocol, {"__init__", "handle", "_handle_events", "_create_stream", "_send_h11_event"}),
         (ChatWSStream, WSStream, {"handle", "_accept", "_handle_events", "_send_wsproto_event"}),
     ],
 )

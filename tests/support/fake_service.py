@@ -106,7 +106,7 @@ class FakeHistory:
         self.failing: Exception | None = None
         self.answer = Page(messages=[b'{"text":"m0"}'], gaps=[], next="NEXT", prev="PREV", end=True, closed=False, compacted=False)
 
-    async def page(self, asked: PageQuery) -> Page:
+    async def page(self, asked: PageQuery, *, waiting: object = None) -> Page:
         self.asked.append(asked)
         if self.failing is not None:
             raise self.failing

@@ -7,6 +7,7 @@ the logs give it positions, what memory has, pages of the past, and news. It is 
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,7 +25,8 @@ from ..writes.deadlines import answer_due
 from .reader import HistoryReader, LogSource
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from ...chat.cursor import ResumeCursor
     from ...chat.partition_key import PartitionKey
@@ -139,8 +141,12 @@ class History:
         for reader in self._readers:
             reader.finish()
 
-    async def page(self, query: PageQuery) -> Page:
+    async def page(self, query: PageQuery, *, waiting: Callable[[], AbstractContextManager[None]] = nullcontext) -> Page:
         """Return a page.
+
+        Args:
+            query: what it is to have.
+            waiting: entered for as long as it waits for news, which is when its client's end may be its end, too.
 
         Raises:
             NotFound: the chat has no topic.
@@ -161,11 +167,11 @@ class History:
         self._readers.add(reader)
         try:
             with context.audience.joined(reader, known=True):
-                return await self._read(query, reader)
+                return await self._read(query, reader, waiting)
         finally:
             self._readers.discard(reader)
 
-    async def _read(self, query: PageQuery, reader: HistoryReader) -> Page:
+    async def _read(self, query: PageQuery, reader: HistoryReader, waiting: Callable[[], AbstractContextManager[None]]) -> Page:
         doing = f"reading the history of {query.chat}"
         with answer_due(doing):
             logs = await self._logs(query, reader, doing)
@@ -179,7 +185,7 @@ class History:
             scans = self._scans(query, logs, begins, firsts if query.backward else ends)
             found = await merge_by_time(scans, messages=query.limit, size=PAGE_BYTES)
         if not found and self._may_wait(query, reader, scans):
-            with trio.move_on_after(query.wait_seconds):
+            with waiting(), trio.move_on_after(query.wait_seconds):
                 while not found and not (reader.over or self._draining):
                     await reader.news()
                     reached = {log.key: scan.position for log, scan in zip(logs, scans, strict=True)}

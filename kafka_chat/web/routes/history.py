@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlencode
 
 import msgspec
@@ -21,6 +22,8 @@ from ..documents.parameter_docs import CURSOR, FROM, REWIND_BY, SENDERS, TAGS, U
 from ..ports import service
 from ..requests.parameters import REWIND, Query, start_of, until_ms
 from ..requests.raw_path import name_in_path
+from ..server.connection import awaiting_news
+from ..server.policy import CONNECTION
 
 if TYPE_CHECKING:
     from ...delivery.history.pages import Page
@@ -115,8 +118,9 @@ async def read_history(chat: str) -> Response:
     query = Query(request.query_string)
     now_ms = time.time_ns() // 1_000_000
     asked = _asked(found.names.parse(name_in_path(_PATH, field="chat"), field="chat"), query, now_ms)
+    connection = cast("dict[str, Any]", request.scope).get("state", {}).get(CONNECTION)
     with found.admit(""):
-        page = await found.history.page(asked)
+        page = await found.history.page(asked, waiting=partial(awaiting_news, connection))
     body = _body(page)
     headers = {"Link": _links(asked, page), "Cache-Control": "no-store"}
     if asked.wait_seconds:

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-import hypercorn.protocol.h2
+from functools import wraps
+from typing import TYPE_CHECKING
+
 import hypercorn.protocol.h11
 import hypercorn.trio.run
+import hypercorn.trio.tcp_server
+from hypercorn.config import Config
 
 from .connection import ChatTCPServer
-from .http2 import ChatStreamBuffer
+from .http11 import ChatH11Protocol
 from .websocket_stream import ChatWSStream
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+_create_ssl_context = Config.create_ssl_context
+
+
+@wraps(_create_ssl_context)
+def _speaking_http11(self: Config) -> SSLContext | None:
+    """Offer no HTTP/2 in the handshake of TLS, whatever is configured: hypercorn's own command does so by default."""
+    context = _create_ssl_context(self)
+    if context is not None:
+        context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def install() -> None:
     """Let hypercorn serve with these classes from now on, in this process. Idempotent."""
     hypercorn.trio.run.TCPServer = ChatTCPServer  # type: ignore[attr-defined]
+    hypercorn.trio.tcp_server.ProtocolWrapper = ChatH11Protocol  # type: ignore[attr-defined,assignment]
     hypercorn.protocol.h11.WSStream = ChatWSStream  # type: ignore[attr-defined]
-    hypercorn.protocol.h2.WSStream = ChatWSStream  # type: ignore[attr-defined]
-    hypercorn.protocol.h2.StreamBuffer = ChatStreamBuffer  # type: ignore[misc]
+    Config.create_ssl_context = _speaking_http11  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""hypercorn's WebSocket over one stream, with bounds on what a client may send, and a close frame that says why."""
+"""hypercorn's WebSocket, with bounds on what a client may send, and a close frame that says why."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
 
+from .handshake import early_frame, refusal_of
 from .policy import CONNECTION, policy_in
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from wsproto.events import Event as WSProtoEvent
 
     from .connection import ChatTCPServer
+    from .refusals import Refusal
 
 EVENTS_A_TURN = 32  # 64 KiB of tiny frames are 10,000 events and a fifth of a second; others run in between
 FAILED_SECONDS = 0.5  # for a client that broke the rules to read why
@@ -30,7 +32,7 @@ _BROKEN_RULES: dict[int, str] = {CloseReason.MESSAGE_TOO_BIG: "too_large", Close
 
 
 class ChatWSStream(WSStream):
-    """A WebSocket, over HTTP/1.1 or as one stream of HTTP/2."""
+    """A WebSocket, which has its connection to itself."""
 
     tcp: ChatTCPServer | None = None  # what carries it, if that is ours
     _counted_since = 0.0
@@ -43,28 +45,31 @@ class ChatWSStream(WSStream):
             return
         if isinstance(event, Request):
             self.tcp = event.state.get(CONNECTION)
-            self.buffer = MessageBuffer(policy_in(event.state).limits.client_message_bytes)
-            try:
-                await super().handle(event)
-            except UnicodeDecodeError:  # in a header that names protocols or extensions, or in the path
-                await self._refuse()
-            else:
-                if self.closed:  # refused by hypercorn, which says `connection: close` and leaves it open
-                    await self.send(StreamClosed(stream_id=self.stream_id))
+            policy = policy_in(event.state)
+            self.buffer = MessageBuffer(policy.limits.client_message_bytes)
+            refusal = refusal_of(event.headers)
+            if refusal is not None:
+                policy.telemetry.request_refused(status=refusal.status)
+                await self._refuse(refusal)
+                return
+            await super().handle(event)
+            if self.closed:  # refused by hypercorn, which says `connection: close` and leaves it open
+                await self.send(StreamClosed(stream_id=self.stream_id))
         elif isinstance(event, StreamClosed):
             self.closed = True
             await self._send_disconnect()
         elif isinstance(event, (Body, Data)) and not self.handshake.accepted:
-            await self._refuse()  # a frame ahead of our answer
+            policy_in(self.scope["state"]).telemetry.request_refused(status=400)
+            await self._refuse(early_frame())
         else:
             await super().handle(event)
 
-    async def _refuse(self) -> None:
-        """Answer 400 to a handshake that can't be understood."""
+    async def _refuse(self, refusal: Refusal) -> None:
+        """Answer a handshake that the app does not get to see, or no longer, and end the connection."""
         self.closed = True  # first: the app may be about to accept
         await self._send_disconnect()
-        headers = [(b"content-length", b"0"), (b"connection", b"close")]
-        await self.send(Response(stream_id=self.stream_id, status_code=400, headers=headers))
+        await self.send(Response(stream_id=self.stream_id, status_code=refusal.status, headers=refusal.all_headers()))
+        await self.send(Body(stream_id=self.stream_id, data=refusal.body()))
         await self.send(EndBody(stream_id=self.stream_id))
         await self.send(StreamClosed(stream_id=self.stream_id))
 
@@ -139,7 +144,7 @@ class ChatWSStream(WSStream):
         await self.send(StreamClosed(stream_id=self.stream_id))
 
     async def _send_wsproto_event(self, event: WSProtoEvent) -> None:
-        if isinstance(event, CloseConnection) and self.tcp is not None and self.tcp.http11 is not None:
+        if isinstance(event, CloseConnection) and self.tcp is not None:
             self.tcp.stop_taking()  # in the step that appends the close frame
         await super()._send_wsproto_event(event)
 

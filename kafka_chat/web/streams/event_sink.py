@@ -77,7 +77,7 @@ class ConnectionEventsSink(OnConnection):
 
 
 class AsgiEventsSink:
-    """Hands events to the server piece by piece: HTTP/2, HTTP/1.0, or a server that is not ours. See `ports.Sink`.
+    """Hands events to the server piece by piece: HTTP/1.0, or a server that is not ours. See `ports.Sink`.
 
     A piece that is handed over is the server's, which writes it also where we are cancelled meanwhile.
     """
@@ -162,7 +162,7 @@ def open_events_sink(scope: HTTPScope, connection: object, send: ASGISendCallabl
         send: the ASGI callable of the request.
         abort: ends the stream at once, and is told why.
     """
-    if isinstance(connection, ChatTCPServer) and connection.http11 is not None and scope["http_version"] == "1.1":
+    if isinstance(connection, ChatTCPServer) and scope["http_version"] == "1.1":
         return ConnectionEventsSink(connection, send)
     return AsgiEventsSink(send, abort=abort, write_seconds=policy_in(scope.get("state", {})).limits.write_seconds)
 

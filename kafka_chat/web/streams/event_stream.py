@@ -14,7 +14,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 
 from ...delivery.ports import Disconnect
 from ..ports import ADMISSION, Admission
-from ..server.connection import ChatTCPServer
+from ..server.connection import ChatTCPServer, awaiting_news
 from ..server.policy import CONNECTION
 from .event_sink import open_events_sink, run_comments
 from .websocket import peer_of
@@ -76,7 +76,7 @@ class ChatHTTPConnection(TrioASGIHTTPConnection):
                     admission = None
         if admission is None or self._head is None or service is None:
             return
-        with admission, trio.CancelScope() as scope:
+        with admission, awaiting_news(connection), trio.CancelScope() as scope:
             if isinstance(connection, ChatTCPServer):
                 _notice_silence(connection)
             await self._stream(admission, service, receive, send, abort=partial(_abort, connection, scope))
@@ -138,19 +138,16 @@ class Departure:
 
 
 def _abort(connection: object, scope: trio.CancelScope, reason: str | None) -> None:
-    """End a stream that takes nothing, and, where that is all that its connection carries, the connection.
+    """End a stream that takes nothing, with its connection.
 
     Args:
         connection: what carries it, if that is ours.
         scope: of the stream.
         reason: for the operator; None if the service aborts it, which is going down.
     """
-    if not isinstance(connection, ChatTCPServer):
-        scope.cancel()
-    elif reason is None or connection.http11 is not None:
+    if isinstance(connection, ChatTCPServer):
         connection.abort(reason)
-    else:  # others of its connection may well be read
-        connection.policy.telemetry.connection_aborted(peer=connection.peer, reason=reason)
+    else:
         scope.cancel()
 
 

@@ -111,7 +111,7 @@ class ConnectionSink(OnConnection):
 
 
 class AsgiSink:
-    """Hands messages to the server one by one: HTTP/2, or a server that is not ours. See `ports.Sink`.
+    """Hands messages to the server one by one: a server that is not ours. See `ports.Sink`.
 
     The server ends the connection when the session that closed it returns.
     """
@@ -189,12 +189,12 @@ def open_sink(scope: WebsocketScope, send: ASGISendCallable, *, abort: Callable[
     Args:
         scope: of the WebSocket.
         send: its ASGI callable, as the app got it.
-        abort: ends the WebSocket at once; over HTTP/2 with all the client's others, which are stuck where it is.
+        abort: ends the WebSocket at once.
     """
     state = scope.get("state", {})
     connection = state.get(CONNECTION)
     stream = getattr(send, "__self__", None)
-    if isinstance(connection, ChatTCPServer) and connection.http11 is not None and isinstance(stream, ChatWSStream):
+    if isinstance(connection, ChatTCPServer) and isinstance(stream, ChatWSStream):
         return ConnectionSink(connection, send, is_open=stream.is_open)
     return AsgiSink(send, abort=abort, write_seconds=policy_in(state).limits.write_seconds)
 

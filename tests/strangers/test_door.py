@@ -1,0 +1,136 @@
+"""Whatever comes first on a connection gets one answer, however the network cuts it, and harms nobody else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+import trio
+
+from kafka_chat.delivery.records.frames import text_header
+from kafka_chat.web.server.head_buffer import HEAD_BYTES, HEADER_LINES
+from tests.edges.small_app import PATH, Served, serving_small
+from tests.support.raw_client import RawClient, handshake_request, open_raw
+
+GET = b"GET /health HTTP/1.1\r\nHost: x\r\n"
+
+
+def head_of(size: int) -> bytes:
+    """Return a request whose head has so many bytes."""
+    start = GET + b"X: "
+    return start + b"a" * (size - len(start) - 4) + b"\r\n\r\n"
+
+
+def with_lines(count: int) -> bytes:
+    """Return a request with so many lines of headers."""
+    return GET + b"".join(b"X%d: y\r\n" % number for number in range(count - 1)) + b"\r\n"
+
+
+@asynccontextmanager
+async def serving_with_canary() -> AsyncIterator[Served]:
+    """Serve; a client that was there before has to be well afterwards, and no connection may have met a bug."""
+    async with serving_small() as served, open_raw(served.url, PATH) as canary:
+        sink = await served.service.sink()
+        yield served
+        assert sink.offer(text_header(2) + b"hi")
+        assert await canary.next_text() == "hi"
+        await canary.ping()
+        assert served.service.telemetry.failed == []
+
+
+async def answers(served: Served, pieces: Sequence[bytes]) -> bytes:
+    """Send bytes in pieces, then FIN, and return all that comes back."""
+    async with open_raw(served.url) as client:
+        for piece in pieces:
+            if piece:
+                try:
+                    await client.send(piece)
+                except trio.BrokenResourceError:  # it was answered before it had said all
+                    break
+                await trio.sleep(0.001)  # so that it is a packet by itself
+        with suppress(trio.BrokenResourceError):
+            await client.half_close()
+        return await client.wait_ended()
+
+
+def statuses(answer: bytes) -> list[int]:
+    return [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
+
+
+async def assert_refused(client: RawClient, status: int, sentence: str) -> None:
+    response = await client.read_response()
+    assert response.status == status
+    body = json.loads(response.body)
+    assert body["field"] is None
+    assert sentence in body["error"]
+    await client.wait_ended()
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 5])
+@pytest.mark.parametrize(("size", "status"), [(20_000, 200), (HEAD_BYTES, 200), (HEAD_BYTES + 1, 431), (60_000, 431)])
+async def test_a_head_has_one_limit_whatever_the_packets(size: int, status: int, pieces: int, served: Served):
+    whole = head_of(size)
+    each = -(-len(whole) // pieces)
+    answer = await answers(served, [whole[begin : begin + each] for begin in range(0, len(whole), each)])
+    assert statuses(answer) == [status]
+    if status != 200:
+        assert b'{"error":"the head of a request has more than 32768 bytes; at most 32768 are allowed","field":null}' in answer
+
+
+@pytest.mark.parametrize(("lines", "status"), [(HEADER_LINES, 200), (HEADER_LINES + 1, 431), (4_000, 431)])
+async def test_a_head_has_at_most_100_lines_of_headers(lines: int, status: int, served: Served):
+    assert statuses(await answers(served, [with_lines(lines)])) == [status]
+
+
+async def test_what_follows_a_chunked_body_has_the_same_limits(served: Served):
+    chunked = b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n"
+    trailers = b"".join(b"X%d: y\r\n" % number for number in range(4_000)) + b"\r\n"
+    assert statuses(await answers(served, [chunked + b"X: y\r\n\r\n"])) == [200]
+    assert statuses(await answers(served, [chunked + trailers])) == [431]
+    long = chunked.replace(b"\r\n2\r\n", b"\r\n2;" + b"x" * 40_000 + b"\r\n")
+    assert statuses(await answers(served, [long])) == [431]
+    assert statuses(await answers(served, [long[:20_000], long[20_000:]])) == [431]
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "sentence"),
+    [
+        (b"nonsense\r\n\r\n", 400, "illegal request line"),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "Host"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n: y\r\n\r\n", 400, "illegal header line"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n", 400, "bad Content-Length"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "Transfer-Encoding"),
+        (b"\x16\x03\x01\x00\xc8\x01" + bytes(200), 400, "illegal request line"),
+        (handshake_request(PATH, headers={"Sec-WebSocket-Key": "abc"}), 400, "Sec-WebSocket-Key is 'abc'"),
+        (handshake_request(PATH, headers={"Sec-WebSocket-Key": ""}), 400, "Sec-WebSocket-Key"),
+        (handshake_request(PATH, headers={"Sec-WebSocket-Version": ""}), 400, "Sec-WebSocket-Version"),
+        (handshake_request(PATH, headers={"Content-Length": "5"}) + b"hello", 400, "it has a body"),
+        (handshake_request(PATH) + b"\x81\x80abcd", 400, "a frame came before it was answered"),
+    ],
+)
+async def test_what_cannot_be_understood_is_refused_with_a_sentence_and_counted(
+    request_bytes: bytes, status: int, sentence: str, served: Served
+):
+    async with open_raw(served.url) as client:
+        await client.send(request_bytes)
+        await assert_refused(client, status, sentence)
+    assert f'kafka_chat_requests_refused_total{{status="{status}"}}' in served.service.telemetry.metrics().decode()
+
+
+async def test_a_handshake_of_version_8_is_told_that_13_is_spoken(served: Served):
+    async with open_raw(served.url) as client:
+        await client.send(handshake_request(PATH, headers={"Sec-WebSocket-Version": "8"}))
+        response = await client.read_response()
+        await client.wait_ended()
+    assert response.status == 426
+    assert response.headers["sec-websocket-version"] == "13"
+    assert response.headers["upgrade"] == "websocket"
+    assert b"not '8'" in response.body
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    async with serving_with_canary() as found:
+        yield found
