@@ -13,7 +13,7 @@ from .requests.errors import answer_errors
 from .requests.hosts import Hosts
 from .requests.origins import Origins
 from .requests.page_headers import complete_refusal
-from .requests.raw_path import RestConverter
+from .requests.raw_path import RestConverter, raw_path
 from .routes.browser_client import browser_client
 from .routes.health import health
 from .routes.history import history
@@ -56,6 +56,7 @@ READING = frozenset(
         "assets._asset",
     }
 )
+_NOWHERE = "/\0"  # a path that no route has
 
 
 class ChatApp(QuartTrio):
@@ -75,13 +76,15 @@ class ChatApp(QuartTrio):
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
         """Return what matches a request to a route: by its path, method and kind alone.
 
+        An empty segment is nobody's path; werkzeug would overlook those in front.
         Quart also looks at the Host header, and fails where that is no host name; and at the scheme, so that a
         WebSocket behind a proxy that says `https` is none.
         """
         if request is None:
             return super().create_url_adapter(request)
         scheme = "ws" if isinstance(request, Websocket) else "http"
-        return self.url_map.bind("localhost", request.root_path, None, scheme, request.method, request.path)
+        path = _NOWHERE if b"//" in raw_path(request.scope) else request.path
+        return self.url_map.bind("localhost", request.root_path, None, scheme, request.method, path)
 
     async def handle_user_exception(self, error: Exception | BaseExceptionGroup) -> HTTPException | ResponseReturnValue:
         """Answer an error; of several that came together all are logged, where quart-trio looks at the first."""

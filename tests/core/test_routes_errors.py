@@ -294,3 +294,17 @@ async def test_whatever_is_asked_nothing_breaks(
     else:
         assert answer.status < 500
         assert answer.status < 400 or is_error(answer)
+
+
+@pytest.mark.parametrize("websocket", [False, True])
+@pytest.mark.parametrize(
+    "path",
+    ["//health", "//subscribing/ada", "/subscribing//room1", "/subscribing/ada//room1", "/health//", "/receive-message//client/ada", "///"],
+)
+async def test_an_empty_segment_is_404_everywhere(path: str, *, websocket: bool):
+    app, service = app_with_service(ON)
+    for method in ("GET",) if websocket else ("GET", "POST", "DELETE"):
+        answer = await ask(app, method, path, websocket=websocket)
+        assert answer.status == 404
+        assert is_error(answer)
+    assert not service.subscriptions.followed

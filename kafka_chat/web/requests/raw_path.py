@@ -6,6 +6,7 @@ route that takes a name ends with `<rest:…>`, which matches anything, and read
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from quart import has_websocket_context, request, websocket
@@ -13,6 +14,9 @@ from werkzeug.exceptions import NotFound
 from werkzeug.routing import BaseConverter
 
 from ...errors import RequestError
+
+if TYPE_CHECKING:
+    from hypercorn.typing import HTTPScope, WebsocketScope
 
 
 class RestConverter(BaseConverter):
@@ -33,14 +37,18 @@ def rest_of_path(before: str) -> bytes:
         NotFound: a slash in `before` was percent-encoded, so it is another path.
     """
     scope = websocket.scope if has_websocket_context() else request.scope
-    raw = scope["raw_path"]
-    if not raw.startswith(b"/"):  # a whole URL, as a proxy is sent
-        raw = b"/" + raw.partition(b"://")[2].partition(b"/")[2]
+    raw = raw_path(scope)
     before = scope.get("root_path", "") + before
     *pieces, rest = raw.split(b"/", before.count("/"))
     if unquote_to_bytes(b"/".join([*pieces, b""])) != before.encode():
         raise NotFound
     return rest
+
+
+def raw_path(scope: HTTPScope | WebsocketScope) -> bytes:
+    """Return the path of a request, percent-encoded, without the host that a proxy is told beside it."""
+    raw = scope["raw_path"]
+    return raw if raw.startswith(b"/") else b"/" + raw.partition(b"://")[2].partition(b"/")[2]
 
 
 def name_in_path(before: str, *, field: str) -> str:
