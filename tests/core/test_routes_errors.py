@@ -299,7 +299,16 @@ async def test_whatever_is_asked_nothing_breaks(
 @pytest.mark.parametrize("websocket", [False, True])
 @pytest.mark.parametrize(
     "path",
-    ["//health", "//subscribing/ada", "/subscribing//room1", "/subscribing/ada//room1", "/health//", "/receive-message//client/ada", "///"],
+    [
+        "//health",
+        "//subscribing/ada",
+        "/subscribing//room1",
+        "/subscribing/ada//room1",
+        "/health//",
+        "/receive-message//client/ada",
+        "/receive-message/client//",
+        "///",
+    ],
 )
 async def test_an_empty_segment_is_404_everywhere(path: str, *, websocket: bool):
     app, service = app_with_service(ON)
