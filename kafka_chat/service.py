@@ -10,7 +10,7 @@ import time
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
@@ -30,6 +30,7 @@ from .delivery.session.live_socket import Close, LiveSocket
 from .delivery.session.options import DEFAULT_OPTIONS, SessionOptions
 from .delivery.session.resumable_session import ResumableSession
 from .delivery.session.session import Session
+from .delivery.session.slots import ConnectionSlot, Slots
 from .delivery.writes.sending import Sending
 from .delivery.writes.subscriptions import Subscriptions
 from .errors import BrokerError, Overloaded, TopicGone
@@ -48,6 +49,7 @@ from .turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from .delivery.ports import Inbox, Sink, SubscriptionLog
     from .delivery.session.dialogue import Answering
@@ -57,30 +59,6 @@ if TYPE_CHECKING:
 CLUSTER_SECONDS = 1.0
 START_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same
 RESTART = Close(code=1012, reason="the service restarts; come again")
-
-
-class ConnectionSlot:
-    """A place for one client; given back when the block ends."""
-
-    def __init__(self, service: Service, username: str, options: SessionOptions) -> None:
-        self.username = username
-        self.options = options
-        self._service = service
-        self._catching_up = options.reads_past
-        service.slots_taken += 1
-        service.catching_up += self._catching_up
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.caught_up()
-        self._service.slots_taken -= 1
-
-    def caught_up(self) -> None:
-        """Its client has got all that was there when it came. Idempotent."""
-        self._service.catching_up -= self._catching_up
-        self._catching_up = False
 
 
 class Service:
@@ -93,9 +71,7 @@ class Service:
         subscriptions: who follows what.
         sending: writes messages.
         history: reads pages of a chat's past.
-        slots: how many WebSockets there may be.
-        slots_taken: how many there are.
-        catching_up: how many of them have not got all that was there when they came.
+        slots: of those that are let in.
         draining: the process ends; nobody new is taken in.
     """
 
@@ -120,9 +96,7 @@ class Service:
         self.names = names
         self.subscriptions = subscriptions
         self.sending = sending
-        self.slots = connections_limit(settings)
-        self.slots_taken = 0
-        self.catching_up = 0
+        self.slots = Slots(connections_limit(settings), catching_up_limit=settings.limits.catching_up)
         self.draining = False
         self._subscription_log = subscription_log
         self._lookup = lookup
@@ -159,11 +133,21 @@ class Service:
         """
         if self.draining:
             raise Overloaded("the service restarts; come again", retry_after_seconds=1)
-        if self.slots_taken >= self.slots:
-            raise Overloaded(f"all {self.slots} places for WebSockets are taken (limits.connections); come again")
-        if options.reads_past and self.catching_up >= (most := self.settings.limits.catching_up):
-            raise Overloaded(f"{most} clients are catching up (limits.catching_up); come again", retry_after_seconds=2)
-        return ConnectionSlot(self, username, options)
+        return self.slots.take(username, options)
+
+    @property
+    def slots_taken(self) -> int:
+        """How many clients are let in now."""
+        return self.slots.taken
+
+    def owing(self, size: int) -> AbstractContextManager[None]:
+        """Count `size` bytes of an answer, for as long as the block lasts that writes it."""
+        return self._memory.owing(size)
+
+    @property
+    def owes_too_much(self) -> bool:
+        """Whether sockets are owed as much as may be held in all (`memory.bytes`), so that no large answer may join them."""
+        return self._memory.owed_bytes >= self._memory.limit_bytes
 
     async def run_session(self, admission: Admission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
         """Fix where it begins, accept, and deliver until the client is gone or the service ends.
@@ -364,7 +348,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
                 page_reads=page_reads,
             )
             telemetry.gauge("sockets", lambda: service.slots_taken)
-            telemetry.gauge("catching_up", lambda: service.catching_up)
+            telemetry.gauge("catching_up", lambda: service.slots.catching_up)
             telemetry.gauge("memory_held_bytes", lambda: memory.held_bytes + memory.owed_bytes)
             telemetry.gauge("memory_limit_bytes", lambda: memory.limit_bytes)
             telemetry.gauge("owed_bytes", lambda: memory.owed_bytes)

@@ -64,10 +64,10 @@ async def check(settings: Settings) -> list[Finding]:
 
 def _files(settings: Settings) -> Finding:
     try:
-        sockets = connections_limit(settings)
+        connections = connections_limit(settings)
     except SettingsError as error:
         return _wrong("files", str(error))
-    return _well("files", f"the limit of open files leaves room for {sockets} WebSockets in each process")
+    return _well("files", f"each process takes {connections} connections (limits.connections, or what open files and memory leave)")
 
 
 async def _topics(settings: Settings, lookup: KafkaLookup) -> list[Finding]:

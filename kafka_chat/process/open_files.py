@@ -1,9 +1,11 @@
-"""How many WebSockets the limit of open files leaves."""
+"""How many connections the limit of open files and the memory leave."""
 
 from __future__ import annotations
 
+import os
 import resource
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SettingsError
@@ -11,14 +13,19 @@ from ..errors import SettingsError
 if TYPE_CHECKING:
     from ..settings.model import Settings
 
-OWN_FILES = 200  # what the process keeps open beside WebSockets: its Kafka clients, listeners, HTTP requests, libraries
+SPARE_CONNECTIONS = 32  # beyond the limit: for health, readiness, metrics, and to tell the others to come again
+OWN_FILES = 200  # kept beside connections: the spare ones, Kafka clients (15 of 8 files each and one a broker), libraries
+CONNECTION_BYTES = 32 * 1024  # what one holds at rest: a WebSocket 28 KiB, measured (docs/operations.md)
+MEMORY_SHARE = 0.5  # of the machine's memory, for connections at rest; the rest is for what they are sent, and for others
+
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # of version 2, of 1
 
 
 def connections_limit(settings: Settings) -> int:
-    """Return how many WebSockets there may be, and raise this process's soft limit of open files to the hard one.
+    """Return how many connections there may be, and raise this process's soft limit of open files to the hard one.
 
     Returns:
-        `limits.connections`, or what the limit of open files leaves.
+        `limits.connections`; without it what the limit of open files leaves, but no more than fit in half of the memory.
 
     Raises:
         SettingsError: the limit of open files is too low for that.
@@ -37,4 +44,15 @@ def connections_limit(settings: Settings) -> int:
         raise SettingsError(
             f"limits.connections is {wanted}; at most {possible} is allowed where a process may have {soft} files open (ulimit -n)"
         )
-    return possible if wanted is None else wanted
+    if wanted is not None:
+        return wanted
+    return max(1, min(possible, int(memory_bytes() * MEMORY_SHARE / CONNECTION_BYTES / settings.server.workers)))
+
+
+def memory_bytes() -> int:
+    """Return how much memory there is: the machine's, or what a container may use of it."""
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in _CGROUP_LIMITS:
+        with suppress(OSError, ValueError):  # no such file; or `max`, which is none
+            found.append(int(path.read_text()))
+    return min(found)

@@ -85,7 +85,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         message_bytes: a record's value, and the frame or event that it becomes, `meta` included.
         client_message_bytes: a message of a client (close code 1009), and an HTTP body (413).
         chats_per_user: subscriptions of one user.
-        connections: WebSockets; None: what the limit of open files leaves.
+        connections: of any kind; None: what the limit of open files leaves, and what fits in half of the memory.
         catching_up: clients at a time that have not got all that was there when they came.
         write_seconds: how long a write may make no progress.
         ping_seconds: how often a WebSocket is pinged.

@@ -12,6 +12,7 @@ LINES_A_SECOND = 10
 # back at once, and for a busy day; a client that connects in a loop writes 15 kB a second of them.
 SESSION_LINES_A_SECOND = 50
 SESSION_LINES_AT_ONCE = 10_000
+NOT_ACCEPTED_SECONDS = 60.0  # between two lines that no connection could be accepted, which is tried ten times a second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ class Event:
     level: int
     meaning: str
     metric: str | None = None
-    lines_a_second: int = LINES_A_SECOND
+    lines_a_second: float = LINES_A_SECOND
     lines_at_once: int = LINES_A_SECOND
 
 
@@ -93,6 +94,14 @@ CONNECTION_ABORTED = Event(
     level=logging.INFO,
     metric="kafka_chat_connections_aborted_total",
     meaning="We cut a connection: the client does not read, is silent, or breaks the rules; `reason` says which.",
+)
+CONNECTION_NOT_ACCEPTED = Event(
+    name="connection.not_accepted",
+    level=logging.WARNING,
+    metric="kafka_chat_accepts_failed_total",
+    lines_a_second=1 / NOT_ACCEPTED_SECONDS,
+    lines_at_once=1,
+    meaning="The system has no descriptor or memory for one more connection, which waits until there is. Told once a minute.",
 )
 BROKERS_AWAY = Event(
     name="brokers.away",
@@ -169,6 +178,7 @@ EVENTS = (
     PAGE_READ_FAILED,
     CONNECTION_FAILED,
     CONNECTION_ABORTED,
+    CONNECTION_NOT_ACCEPTED,
     BROKERS_AWAY,
     BROKERS_BACK,
     SUBSCRIPTIONS_READ,
@@ -185,7 +195,8 @@ EVENTS = (
 )
 
 GAUGES = {
-    "sockets": "WebSockets that have a place now, opening ones included.",
+    "connections": "Connections that are open now, of all kinds: what limits.connections is about.",
+    "sockets": "WebSockets, event streams and pages that have a place now, opening ones included.",
     "memory_held_bytes": "What is held in memory of Kafka's records, and owed to sockets.",
     "memory_limit_bytes": "memory.bytes: what may be held.",
     "owed_bytes": "What sockets have not taken yet, and what clients have asked that waits for its answer.",

@@ -109,7 +109,7 @@ class Rates:
         self._kinds: dict[tuple[str, str], _Kind] = {}
         self._silent: set[tuple[str, str]] = set()  # what lines were left out of, and it is not said yet
 
-    def take(self, event: str, reason: str, *, lines_a_second: int, lines_at_once: int) -> bool:
+    def take(self, event: str, reason: str, *, lines_a_second: float, lines_at_once: int) -> bool:
         """Return whether one more line may be written now."""
         with self._lock:
             now = self._clock()
@@ -147,7 +147,7 @@ class _Kind:
         self._left_out = 0
         self.silent_since = now
 
-    def take(self, now: float, lines_a_second: int, lines_at_once: int) -> bool:
+    def take(self, now: float, lines_a_second: float, lines_at_once: int) -> bool:
         self._left = min(self._left + (now - self._looked) * lines_a_second, lines_at_once)
         self._looked = now
         if self._left >= 1:

@@ -25,6 +25,7 @@ from .events import (
     BROKERS_BACK,
     CONNECTION_ABORTED,
     CONNECTION_FAILED,
+    CONNECTION_NOT_ACCEPTED,
     GAUGES,
     PAGE_READ_FAILED,
     POSITION_LOST,
@@ -108,6 +109,7 @@ class Telemetry:
         self._page_reads_failed = counter("page_reads_failed", "Pieces of the past that could not be read.")
         self._connections_failed = counter("connection_failures", "Connections that an error ended.")
         self._aborted = counter("connections_aborted", "Connections that we cut, by reason.", "reason")
+        self._not_accepted = counter("accepts_failed", "How often no connection could be accepted, by the system's error.", "reason")
         self._brokers = Gauge("brokers_reachable", "0 while no broker answers, else 1.", namespace="kafka_chat", registry=registry)
         self._brokers.set(1)
         self._skipped = counter("subscription_records_skipped", "Records of the subscriptions topic that make no sense.", "reason")
@@ -192,6 +194,11 @@ class Telemetry:
         """A connection was cut by us: for a limit that it broke (`write_seconds`, `too_large` and so on), or a `protocol_error`."""
         self._aborted.labels(reason).inc()
         self._lines.write(CONNECTION_ABORTED, {"reason": reason, "peer": peer}, reason=reason)
+
+    def accept_failed(self, *, reason: str) -> None:
+        """The system gave no connection to accept, which is tried again; `reason` is the name of its error, such as `EMFILE`."""
+        self._not_accepted.labels(reason).inc()
+        self._lines.write(CONNECTION_NOT_ACCEPTED, {"reason": reason}, reason=reason)
 
     def brokers_away(self, *, reason: str) -> None:
         """No broker answers. Told once, until one does."""

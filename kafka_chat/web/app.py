@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from quart import Quart, Websocket, request
+from quart import Quart, Websocket, current_app, request
 from quart_trio import QuartTrio
 
+from ..errors import Overloaded
 from .documents.openapi import document
 from .lifespan import ServiceLifespan
-from .requests.errors import answer_errors
+from .ports import CROWDED, check_room
+from .requests.errors import answer_error, answer_errors
 from .requests.hosts import Hosts
 from .requests.origins import Origins
 from .requests.page_headers import complete_refusal
@@ -22,13 +24,16 @@ from .routes.receive import receive
 from .routes.receive_events import events
 from .routes.sending import sending
 from .routes.subscribing import subscribing
-from .streams.event_stream import ChatHTTPConnection
+from .server.connection import ChatTCPServer
+from .server.policy import CONNECTION
+from .streams.event_stream import ChatHTTPConnection, held_bytes
 from .streams.websocket import ChatWebsocketConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
+    from quart import Response
     from quart.typing import ResponseReturnValue
     from quart.wrappers.base import BaseRequestWebsocket
     from werkzeug.exceptions import HTTPException
@@ -56,6 +61,7 @@ READING = frozenset(
         "assets._asset",
     }
 )
+SMALL_BYTES = 16 * 1024  # of an answer that is given in any case; most sockets take so much at once
 _NOWHERE = "/\0"  # a path that no route has
 
 
@@ -98,6 +104,9 @@ class ChatApp(QuartTrio):
             scope = {**scope, "path": "/", "raw_path": b"/"}
         if not scope.get("query_string", b"").isascii():
             scope = {**scope, "query_string": scope["query_string"].decode(errors="replace").encode()}
+        connection = scope.get("state", {}).get(CONNECTION)
+        if isinstance(connection, ChatTCPServer) and connection.is_spare:
+            scope[CROWDED] = connection.policy.connections.limit
         if scope["type"] == "http":
             send = self.origins.sharing(scope, send)
         await super().asgi_app(scope, receive, send)
@@ -115,15 +124,32 @@ def create_app(settings: Settings) -> ChatApp:
     for check_first in (Hosts(settings.access.hosts).check_current, app.origins.check_handshake):
         app.before_websocket(check_first)
     app.after_websocket(complete_refusal)
+    app.config["RESPONSE_TIMEOUT"] = None  # `ChatHTTPConnection` has one by the size of the answer
     app.config["MAX_CONTENT_LENGTH"] = settings.limits.client_message_bytes
     app.url_map.converters["rest"] = RestConverter
     app.url_map.merge_slashes = False  # an empty name is answered as one, by no redirect
+    app.before_request(_check_room)
     app.before_request(_read_whole_body)
+    app.after_request(_bound_answers)
     for blueprint in (receive, events, history, subscribing, sending, health, metrics, browser_client):
         app.register_blueprint(blueprint)
     answer_errors(app)
     document(app)
     return app
+
+
+async def _check_room() -> None:
+    """Tell whoever comes beyond `limits.connections` to come again; how the service is may be asked all the same."""
+    if request.blueprint not in (health.name, metrics.name):
+        check_room(request.scope)
+
+
+async def _bound_answers(response: Response) -> Response:
+    """Answer 503 in the place of what would be held for one client more, where those before take nothing of theirs."""
+    found = cast("ChatApp", current_app).service
+    if found is not None and found.owes_too_much and held_bytes(response) > SMALL_BYTES:
+        return await answer_error(Overloaded("clients take too little of what they are sent (memory.bytes); come again"))
+    return response
 
 
 async def _read_whole_body() -> None:

@@ -10,6 +10,8 @@ from quart_trio.asgi import TrioASGILifespan
 
 from ..errors import first_error
 from ..nursery import open_tasks
+from ..process.open_files import connections_limit
+from .server.accept_errors import telling_accept_errors
 from .server.policy import POLICY, ConnectionPolicy
 
 if TYPE_CHECKING:
@@ -52,14 +54,18 @@ class ServiceLifespan(TrioASGILifespan):
         await receive()  # lifespan.startup
         try:
             async with opening.open_service() as service, open_tasks() as nursery:
-                policy = self._state[POLICY] = ConnectionPolicy(service.settings.limits, service.telemetry)
+                settings, telemetry = service.settings, service.telemetry
+                policy = ConnectionPolicy(settings.limits, telemetry, connections=connections_limit(settings))
+                telemetry.gauge("connections", lambda: policy.connections.count)
+                self._state[POLICY] = policy
                 nursery.start_soon(policy.keepalive.run)
                 self.app.nursery = nursery
                 opening.service = service
                 await self.app.startup()
                 await send({"type": "lifespan.startup.complete"})
                 stage = "serving"
-                await receive()  # lifespan.shutdown
+                with telling_accept_errors(telemetry):
+                    await receive()  # lifespan.shutdown
                 stage = "shutdown"
                 await self.app.shutdown()
         except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from quart import current_app
 
@@ -10,7 +10,8 @@ from ..delivery.session.options import DEFAULT_OPTIONS
 from ..errors import Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from ..chat.names import ChatNames
     from ..delivery.history.pages import History
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 # Keys in a WebSocket's scope: a route puts something there, the connection then runs what serves the client.
 ADMISSION = "kafka_chat.admission"
 ANSWERING = "kafka_chat.answering"  # beside it, where the client's messages are to be answered
+CROWDED = "kafka_chat.crowded"  # in a scope: its connection is one beyond `limits.connections`; the value is that limit
+HELD = "kafka_chat.held"  # in a request's scope: an `Admission` that is given back once the answer is written
 REFUSAL = "kafka_chat.refusal"  # in its place: a `Close` for a client that can read no HTTP status
 
 
@@ -95,6 +98,13 @@ class Service(Protocol):
     def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS) -> Admission:
         """Give a place to one more client, or raise `Overloaded`."""
 
+    def owing(self, size: int) -> AbstractContextManager[None]:
+        """Count `size` bytes of an answer, for as long as the block lasts that writes it."""
+
+    @property
+    def owes_too_much(self) -> bool:
+        """Whether clients take so little of what they are owed that no large answer may join it."""
+
     async def run_session(self, admission: Admission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
         """Deliver until the client is gone or we close. Never raises for what a client does, or a bug in a session."""
 
@@ -123,3 +133,9 @@ def service() -> Service:
     if found is None:
         raise Overloaded("the service is not running; come again")
     return found
+
+
+def check_room(scope: Mapping[str, Any]) -> None:
+    """Raise `Overloaded` where a connection is one beyond `limits.connections`."""
+    if CROWDED in scope:
+        raise Overloaded(f"all {scope[CROWDED]} places for connections are taken (limits.connections); come again")

@@ -1,4 +1,4 @@
-"""The limit of WebSockets follows from the limit of open files."""
+"""The limit of connections follows from the limit of open files, and from the memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from kafka_chat.errors import SettingsError
-from kafka_chat.process.open_files import OWN_FILES, connections_limit
-from kafka_chat.settings.model import Limits, Settings
+from kafka_chat.process.open_files import CONNECTION_BYTES, OWN_FILES, connections_limit, memory_bytes
+from kafka_chat.settings.model import Limits, ServerSettings, Settings
 from tests.support.deadlines import HANG_SECONDS
 
 
@@ -42,9 +42,19 @@ def test_what_is_set_counts() -> None:
 
 
 def test_more_than_there_may_be_files_is_an_error() -> None:
-    possible = connections_limit(Settings())
+    connections_limit(Settings())  # which raises the soft limit
+    possible = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OWN_FILES
     with pytest.raises(SettingsError, match=rf"^limits.connections is {possible + 1}; at most {possible} is allowed .*\(ulimit -n\)$"):
         connections_limit(Settings(limits=Limits(connections=possible + 1)))
+
+
+def test_a_million_files_promise_no_more_than_fit_in_half_of_the_memory() -> None:
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - OWN_FILES
+    expected = min(files, memory_bytes() // 2 // CONNECTION_BYTES)
+    assert connections_limit(Settings()) == expected
+    assert connections_limit(Settings(server=ServerSettings(workers=4))) == min(files, memory_bytes() // 2 // CONNECTION_BYTES // 4)
+    code = "open_files.memory_bytes = lambda: 4 << 30; print(open_files.connections_limit(Settings()))"
+    assert run_with_files(4096, 4096, f"from kafka_chat.process import open_files; {code}") == str(4096 - OWN_FILES)
 
 
 def test_too_few_files_for_anything_is_an_error() -> None:

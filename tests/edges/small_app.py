@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -77,6 +77,7 @@ class SmallService:
     session: Session = receive_until_gone
     telemetry: HeardTelemetry = field(default_factory=HeardTelemetry)
     names: int = 0
+    owed: int = 0
     sinks: list[Sink] = field(default_factory=list)
     said: list[str | bytes] = field(default_factory=list)
     disconnects: list[int] = field(default_factory=list)
@@ -92,6 +93,14 @@ class SmallService:
 
     async def run_session(self, admission: PartitionName, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
         await self.session(self, accept, inbox)
+
+    @contextmanager
+    def owing(self, size: int) -> Iterator[None]:
+        self.owed += size
+        try:
+            yield
+        finally:
+            self.owed -= size
 
     def has(self, sink: Sink) -> None:
         """Keep the sink of a session for the test."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 
 import pytest
 import trio
@@ -134,3 +137,70 @@ async def test_a_handshake_of_version_8_is_told_that_13_is_spoken(served: Served
 async def served() -> AsyncIterator[Served]:
     async with serving_with_canary() as found:
         yield found
+
+
+FINE = (
+    GET + b"\r\n",
+    b"HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n",
+    GET + b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\n\r\n",
+    b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\nhello world",
+    b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nX: y\r\n\r\n",
+    b"GET http://elsewhere/health HTTP/1.1\r\nHost: x\r\n\r\n",
+)
+LAST = (
+    GET + b"Connection: close\r\n\r\n",
+    b"GET /health HTTP/1.0\r\n\r\n",
+    GET + b"Connection: close\r\n\r\n" + GET,  # what is behind the last request is nobody's
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"nonsense\r\n\r\n",
+    b"GET /health HTTP/1.1\r\n\r\n",
+    b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    with_lines(HEADER_LINES + 1),
+    handshake_request(PATH, headers={"Sec-WebSocket-Key": "abc"}),
+    handshake_request(PATH, headers={"Sec-WebSocket-Version": "8"}),
+    GET,
+    b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\nhello",
+)
+
+
+def cut(dice: random.Random, whole: bytes) -> list[bytes]:
+    """Cut bytes at up to five places, of which some may be the same."""
+    marks = sorted([0, len(whole), *(dice.randrange(len(whole) + 1) for _ in range(dice.randrange(1, 6)))])
+    return [whole[begin:end] for begin, end in pairwise(marks)]
+
+
+def without_dates(answer: bytes) -> bytes:
+    return re.sub(rb"date: [^\r]*", b"", answer)
+
+
+async def for_each_seed(check: Callable[[random.Random], Awaitable[None]]) -> None:
+    """Check with many dice, all at once."""
+    async with trio.open_nursery() as nursery:
+        for seed in range(25):
+            nursery.start_soon(check, random.Random(seed))
+
+
+async def test_requests_that_are_cut_anywhere_get_the_answers_of_the_whole(served: Served):
+    async def check(dice: random.Random) -> None:
+        whole = b"".join(dice.choices(FINE, k=dice.randrange(4))) + dice.choice(FINE + LAST)
+        expected = without_dates(await answers(served, [whole]))
+        assert 500 not in statuses(expected)
+        for _ in range(3):
+            pieces = cut(dice, whole)
+            assert without_dates(await answers(served, pieces)) == expected, (whole, [len(piece) for piece in pieces])
+
+    await for_each_seed(check)
+
+
+async def test_noise_in_requests_is_answered_alike_however_it_is_cut_and_never_by_500(served: Served):
+    async def check(dice: random.Random) -> None:
+        noisy = bytearray(b"".join(dice.choices(FINE, k=2)) + dice.choice(FINE + LAST))
+        for _ in range(dice.randrange(1, 4)):
+            noisy[dice.randrange(len(noisy))] = dice.choice(b"\r\n\x00 :;,/09azAZ\x7f\xff")
+        expected = statuses(await answers(served, [bytes(noisy)]))
+        assert 500 not in expected
+        pieces = cut(dice, bytes(noisy))
+        assert statuses(await answers(served, pieces)) == expected, (bytes(noisy), [len(piece) for piece in pieces])
+
+    await for_each_seed(check)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -125,6 +126,7 @@ class FakeService:
         self.history = FakeHistory()
         self.state = FakeReadiness()
         self.places = 10
+        self.owed = 0
         self.admitted: list[str] = []
         self.caught_up = 0
         self.gone: list[str | bytes | Disconnect] = []  # what each client said last
@@ -134,6 +136,16 @@ class FakeService:
             raise Overloaded("all places are taken; come again")
         self.admitted.append(username)
         return FakeAdmission(self, username, options)
+
+    owes_too_much = False
+
+    @contextmanager
+    def owing(self, size: int) -> Iterator[None]:
+        self.owed += size
+        try:
+            yield
+        finally:
+            self.owed -= size
 
     def watch_shutdown(self, wait: Callable[[], Awaitable[None]]) -> None:
         self.watched = wait

@@ -64,6 +64,11 @@ def error_body(sentence: str, field: str | None) -> ErrorBody:
     return ErrorBody(_clean(sentence), None if field is None else _clean(field))
 
 
+async def answer_error(error: RequestError) -> Response:
+    """Return the answer to an error that nobody raises any more: the route has returned."""
+    return await _request_error(error)
+
+
 def answer_errors(app: Quart) -> None:
     """Let `app` answer whatever is raised in a request by an `ErrorBody`."""
     # Quart runs what is no coroutine function in a thread.

@@ -9,7 +9,7 @@ from quart import websocket
 
 from ...delivery.session.dialogue import Answering
 from ...errors import BrokerError, RequestError
-from ..ports import ADMISSION, ANSWERING, service
+from ..ports import ADMISSION, ANSWERING, check_room, service
 from ..requests.errors import error_body
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def answer_messages(
         answer=lambda said: _payload(lambda: answer(_text(said)), found.telemetry),
         opening=None if opening is None else lambda: _payload(opening, found.telemetry),
     )
+    check_room(scope)
     scope[ADMISSION] = found.admit(username)
 
 

@@ -19,7 +19,7 @@ from ...delivery.history.pages import PageQuery
 from ...errors import RequestError
 from ..documents.openapi import add_to_operation, refuses
 from ..documents.parameter_docs import CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL, parameter
-from ..ports import service
+from ..ports import HELD, service
 from ..requests.parameters import REWIND, Query, start_of, until_ms
 from ..requests.raw_path import name_in_path
 from ..server.connection import awaiting_news
@@ -118,9 +118,9 @@ async def read_history(chat: str) -> Response:
     query = Query(request.query_string)
     now_ms = time.time_ns() // 1_000_000
     asked = _asked(found.names.parse(name_in_path(_PATH, field="chat"), field="chat"), query, now_ms)
-    connection = cast("dict[str, Any]", request.scope).get("state", {}).get(CONNECTION)
-    with found.admit(""):
-        page = await found.history.page(asked, waiting=partial(awaiting_news, connection))
+    scope = cast("dict[str, Any]", request.scope)
+    scope[HELD] = found.admit("")
+    page = await found.history.page(asked, waiting=partial(awaiting_news, scope.get("state", {}).get(CONNECTION)))
     body = _body(page)
     headers = {"Link": _links(asked, page), "Cache-Control": "no-store"}
     if asked.wait_seconds:

@@ -28,65 +28,23 @@ if TYPE_CHECKING:
     from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
     from hypercorn.typing import AppWrapper, LifespanState
 
+    from .sides import DirectWriter, Requests
+
 LINGER_SECONDS = 0.5  # for the client to read our last words: closing at once resets a client that is still sending
 FIRST_WORDS_SECONDS = 0.5  # for who has just connected when the shutdown begins, and was taken in, to say what for
+SPARE_SECONDS = 5.0  # for a connection beyond the limit to ask how the service is, or be refused
 GONE_SECONDS = 1.0  # for the app to end by itself once the client is gone
 HELD_BYTES = MAX_RECV  # of requests behind the one that is being answered; no more is read until it is
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s; what the kernel holds for a stuck client is dropped, too
 
 
-class DirectWriter(Protocol):
-    """Who writes offers to the socket itself, as long as nothing is owed.
-
-    Attributes:
-        direct: whether that is so now; kept by the connection.
-    """
-
-    direct: bool
-
-
-class Requests(Protocol):
-    """What reads a connection's requests: `ChatH11Protocol`.
-
-    Attributes:
-        is_held: there is more behind the request that is being answered; `go_on` reads it once `has_turn`.
-    """
-
-    is_held: bool
-
-    @property
-    def held_bytes(self) -> int:
-        """How much has come, and is not read yet."""
-
-    @property
-    def has_turn(self) -> bool:
-        """Whether the request before has been answered, so that the next one may be read."""
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether the app is at work, for a request or a WebSocket."""
-
-    @property
-    def is_answering(self) -> bool:
-        """Whether a request that came in whole is being answered; a WebSocket is none."""
-
-    @property
-    def waits_for_body(self) -> bool:
-        """Whether a request is there whose body is not."""
-
-    def forget_http(self) -> None:
-        """Drop what only requests need."""
-
-    async def go_on(self) -> None:
-        """Read what is held back, as far as it has its turn."""
-
-    async def handle(self, event: Event) -> None:
-        """Take what came from the client, or its end."""
-
-
 class ChatTCPServer(OwedBytes, TCPServer):
     """One TCP connection.
+
+    Attributes:
+        peer: the client's address, for log lines.
+        is_spare: it is one beyond `limits.connections`: nobody is served here, but told how the service is.
 
     Whatever hypercorn or we have to say goes through `OwedBytes`, so the order is that of the decisions: nothing of ours before
     the 101, no pong inside a message, nothing behind a close frame.
@@ -109,6 +67,7 @@ class ChatTCPServer(OwedBytes, TCPServer):
         self._ping_at = 0.0
         self._busy_at: float | None = None  # when the request that is being served began
         self._has_asked = False  # for anything
+        self.is_spare = False
         self._pinged = False  # it is a WebSocket, and no close frame has been appended
         self._awaits_news = False  # what is being answered ends with its client
         self._waiting: trio.CancelScope | None = None  # the read loop, where it waits for something else than bytes, too
@@ -121,15 +80,23 @@ class ChatTCPServer(OwedBytes, TCPServer):
     async def run(self) -> None:
         """Serve until either side ends it. Raises nothing: an error is told, and ends this connection alone."""
         turn = self.policy.keepalive.watch(self)
+        connections = self.policy.connections
+        connections.count += 1
+        self.is_spare = connections.are_too_many
+        if connections.are_far_too_many:
+            self.abort("connections")
+        elif self.is_spare:
+            self.over_within(SPARE_SECONDS)
         try:
             with self._scope:
                 try:
-                    if not self._tls or await self._shake_hands():
+                    if not self._gone and (not self._tls or await self._shake_hands()):
                         await super().run()
                 except* Exception as errors:  # noqa: BLE001 - the outer wall round a connection
                     self.policy.telemetry.connection_failed(peer=self.peer, error=errors)
         finally:
             self._shut()
+            connections.count -= 1
             self.policy.keepalive.unwatch(self, turn)
             self._untie()
 
@@ -313,6 +280,8 @@ class ChatTCPServer(OwedBytes, TCPServer):
     # What hypercorn calls
 
     async def _read_data(self) -> None:
+        if self.is_spare:
+            self._requests.close_after_answer()
         try:
             while data := await self._receive():
                 self._heard_at = trio.current_time()
@@ -354,12 +323,15 @@ class ChatTCPServer(OwedBytes, TCPServer):
 
     async def _answer_the_last(self) -> None:
         """The client has said all: let it have the answers to what it has asked for in whole, if they end by themselves."""
-        while self._requests.is_answering and not (self._ending or self._awaits_news):
-            with trio.CancelScope() as self._waiting:
-                await trio.sleep_forever()
-            self._waiting = None
+        while not (self._ending or self._awaits_news):
             if self._requests.is_held and self._requests.has_turn:
                 await self._requests.go_on()
+            elif self._requests.is_answering:
+                with trio.CancelScope() as self._waiting:
+                    await trio.sleep_forever()
+                self._waiting = None
+            else:
+                return
 
     def _wake_reader(self) -> None:
         if self._waiting is not None:

@@ -88,6 +88,10 @@ class ChatH11Protocol(H11Protocol):
         """Whether a request is there whose body is not."""
         return self.connection.their_state is h11.SEND_BODY
 
+    def close_after_answer(self) -> None:
+        """Say `Connection: close` with the next answer."""
+        self.keep_alive_requests = self.config.keep_alive_max_requests
+
     def forget_http(self) -> None:
         """Drop what only requests need: there is none behind a WebSocket, and it is a sixth of what an idle one holds."""
         if isinstance(self.connection, H11WSConnection):

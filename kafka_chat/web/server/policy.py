@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import TYPE_CHECKING, Self
 
+from ...process.open_files import SPARE_CONNECTIONS
 from ...settings.model import Limits
 from ...telemetry.metrics import Telemetry
 from .keepalive import Keepalive
@@ -16,6 +18,31 @@ POLICY = "kafka_chat.policy"  # in the lifespan's `state`, which the server hand
 CONNECTION = "kafka_chat.connection"  # in a connection's own copy of it, which the app sees as scope["state"]
 
 
+class OpenConnections:
+    """All connections of the process, WebSockets or not, and how many there may be.
+
+    Args:
+        limit: of those that are served.
+
+    Attributes:
+        count: how many there are.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.count = 0
+
+    @property
+    def are_too_many(self) -> bool:
+        """Whether there are more than are served: the last one is told to come again, or how the service is."""
+        return self.count > self.limit
+
+    @property
+    def are_far_too_many(self) -> bool:
+        """Whether there are so many that the last one is not even told that."""
+        return self.count > self.limit + SPARE_CONNECTIONS
+
+
 class ConnectionPolicy:
     """The limits of every connection, who is told of their end, and who looks after their life.
 
@@ -25,12 +52,14 @@ class ConnectionPolicy:
         limits: of the settings.
         telemetry: is told of connections that fail, or that we cut.
         keepalive: looks at all connections; the lifespan runs it.
+        connections: counts them.
         request_seconds: for a client to send a whole request, or to shake hands for TLS.
     """
 
-    __slots__ = ("keepalive", "limits", "request_seconds", "telemetry")
+    __slots__ = ("connections", "keepalive", "limits", "request_seconds", "telemetry")
 
-    def __init__(self, limits: Limits, telemetry: Telemetry) -> None:
+    def __init__(self, limits: Limits, telemetry: Telemetry, *, connections: int = sys.maxsize) -> None:
+        self.connections = OpenConnections(connections)
         self.limits = limits
         self.telemetry = telemetry
         self.keepalive = Keepalive(limits)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
 from quart import Response
 from quart.utils import encode_headers
+from quart.wrappers.response import DataBody, FileBody
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 from ...delivery.ports import Disconnect
-from ..ports import ADMISSION, Admission
+from ..ports import ADMISSION, HELD, Admission
 from ..server.connection import ChatTCPServer, awaiting_news
-from ..server.policy import CONNECTION
+from ..server.policy import CONNECTION, policy_in
 from .event_sink import open_events_sink, run_comments
 from .websocket import peer_of
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ...delivery.ports import Sink
     from .websocket import DrainingService
 
+ANSWER_BYTES_A_SECOND = 64 * 1024  # that a client has to take of an answer, beside `limits.write_seconds` for its beginning
 NO_CODE = 1005  # what a session that ends without a close frame tells the operator
 
 
@@ -70,6 +72,10 @@ class ChatHTTPConnection(TrioASGIHTTPConnection):
         try:
             await super().__call__(receive_and_see, send)
         finally:
+            held = cast("Admission | None", cast("dict[str, object]", self.scope).pop(HELD, None))
+            if held is not None:
+                with held:  # the answer is written, or never will be
+                    held = None
             admission = cast("Admission | None", cast("dict[str, object]", self.scope).pop(ADMISSION, None))
             if admission is not None and (self._head is None or self._gone):
                 with admission:  # it leads to no session: the client left, or something failed after the route
@@ -119,7 +125,23 @@ class ChatHTTPConnection(TrioASGIHTTPConnection):
         if isinstance(response, EventStream) and ADMISSION in self.scope:
             self._head = encode_headers(response.headers)
         else:
+            await self._answer(send, response)
+
+    async def _answer(self, send: ASGISendCallable, response: ResponseTypes) -> None:
+        """Send an answer that ends by itself, counted until it is written; cut off who takes it too slowly, however it drips."""
+        state = self.scope.get("state", {})
+        seconds = policy_in(state).limits.write_seconds + (response.content_length or 0) / ANSWER_BYTES_A_SECOND
+        service = cast("DrainingService | None", getattr(self.app, "service", None))
+        with nullcontext() if service is None else service.owing(held_bytes(response)), trio.move_on_after(seconds) as scope:
             await super()._send_response(send, response)
+        if scope.cancelled_caught:
+            _abort(state.get(CONNECTION), scope, "write_seconds")
+
+
+def held_bytes(response: ResponseTypes) -> int:
+    """Return how much of an answer is in memory until it is written: of a file only a piece is."""
+    body = response.response
+    return len(body.data) if isinstance(body, DataBody) else FileBody.buffer_size
 
 
 class Departure:

@@ -1,0 +1,68 @@
+"""How many clients are let in at a time, and how many of them may read what they missed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from ...errors import Overloaded
+
+if TYPE_CHECKING:
+    from .options import SessionOptions
+
+
+class Slots:
+    """Slots for what lasts: sessions, dialogues, and pages until their answer is written.
+
+    A server that is ours counts all connections besides, and refuses before this one does.
+
+    Args:
+        limit: of slots.
+        catching_up_limit: `limits.catching_up`.
+
+    Attributes:
+        taken: how many are.
+        catching_up: how many of these have not got all that was there when they came.
+    """
+
+    def __init__(self, limit: int, *, catching_up_limit: int) -> None:
+        self.limit = limit
+        self.taken = 0
+        self.catching_up = 0
+        self._catching_up_limit = catching_up_limit
+
+    def take(self, username: str, options: SessionOptions) -> ConnectionSlot:
+        """Take one.
+
+        Raises:
+            Overloaded: all are taken, or too many catch up.
+        """
+        if self.taken >= self.limit:
+            raise Overloaded(f"all {self.limit} places for connections are taken (limits.connections); come again")
+        if options.reads_past and self.catching_up >= self._catching_up_limit:
+            sentence = f"{self._catching_up_limit} clients are catching up (limits.catching_up); come again"
+            raise Overloaded(sentence, retry_after_seconds=2)
+        return ConnectionSlot(self, username, options)
+
+
+class ConnectionSlot:
+    """A slot of one client; given back when the block ends."""
+
+    def __init__(self, slots: Slots, username: str, options: SessionOptions) -> None:
+        self.username = username
+        self.options = options
+        self._slots = slots
+        self._catching_up = options.reads_past
+        slots.taken += 1
+        slots.catching_up += self._catching_up
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.caught_up()
+        self._slots.taken -= 1
+
+    def caught_up(self) -> None:
+        """Its client has got all that was there when it came. Idempotent."""
+        self._slots.catching_up -= self._catching_up
+        self._catching_up = False
