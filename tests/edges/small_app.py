@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
+import hypercorn.protocol.h11
 import hypercorn.trio
+import hypercorn.trio.run
+import hypercorn.trio.tcp_server
 import trio
+from hypercorn.config import Config
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.ws_stream import WSStream
+from hypercorn.trio.tcp_server import TCPServer
 from quart import request, websocket
 from quart_trio import QuartTrio
 
@@ -204,8 +211,9 @@ async def serving_small(
     certificate: tuple[str, str] | None = None,
     alpn: list[str] | None = None,
     drain_seconds: float = 0.5,
+    ours: bool = True,
 ) -> AsyncIterator[Served]:
-    """Serve the small app for as long as the block lasts."""
+    """Serve the small app for as long as the block lasts; where not `ours`, by hypercorn as it is, for want of another server."""
     settings = Settings(server=ServerSettings(port=0, drain_seconds=drain_seconds), limits=limits or Limits())
     service = SmallService(settings, session)
     app = small_app(service)
@@ -213,7 +221,29 @@ async def serving_small(
     if certificate is not None:
         config.certfile, config.keyfile = certificate
         config.alpn_protocols = alpn or config.alpn_protocols
-    install()
+    with nullcontext() if ours else plain_hypercorn():
+        if ours:
+            install()
+        async with _served(app, config, service) as served:
+            yield served
+
+
+@contextmanager
+def plain_hypercorn() -> Iterator[None]:
+    """Give hypercorn its own classes back, for as long as the block lasts."""
+    places = ((hypercorn.trio.run, "TCPServer"), (hypercorn.trio.tcp_server, "ProtocolWrapper"), (hypercorn.protocol.h11, "WSStream"))
+    installed = [getattr(*place) for place in places]
+    for (module, name), own in zip(places, (TCPServer, ProtocolWrapper, WSStream), strict=True):
+        setattr(module, name, own)
+    try:
+        yield
+    finally:
+        for (module, name), ours in zip(places, installed, strict=True):
+            setattr(module, name, ours)
+
+
+@asynccontextmanager
+async def _served(app: SmallApp, config: Config, service: SmallService) -> AsyncIterator[Served]:
     down = trio.Event()
     async with trio.open_nursery() as nursery:
         urls = await nursery.start(partial(hypercorn.trio.serve, app, config, shutdown_trigger=down.wait))

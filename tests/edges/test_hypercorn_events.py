@@ -43,7 +43,7 @@ async def serving_events(**options: Any) -> AsyncIterator[tuple[Served, list[Cha
         @served.app.get(PATH)
         async def events():
             scope = cast("dict[str, Any]", request.scope)
-            asked.append(scope["state"][CONNECTION])
+            asked.append(scope["state"].get(CONNECTION))
             scope[ADMISSION] = served.service.admit("ann")
             return EventStream()
 
@@ -139,6 +139,34 @@ async def test_who_reads_nothing_is_cut_off():
         with trio.move_on_after(10):
             assert not await sink.flush()
         await served.service.empty()
+        assert served.service.telemetry.aborted == ["write_seconds"]
+
+
+@pytest.mark.parametrize(("ours", "version"), [(True, "1.0"), (False, "1.0"), (False, "1.1")])
+async def test_over_http_1_0_and_on_another_server_events_go_through_the_server(version: str, *, ours: bool):
+    async with serving_events(ours=ours) as (served, _), open_raw(served.url) as client:
+        await client.send(f"GET {PATH} HTTP/{version}\r\nHost: x\r\n\r\n".encode())
+        sink = await the_sink(served, AsgiEventsSink)
+        for number in range(3):
+            assert not sink.offer(b"data: %d\n\n" % number)
+            assert await sink.flush()
+        assert sink.owed == 0
+        while b"data: 2\n\n" not in client._buffer:
+            assert await client._read_more()
+        await client.half_close()
+        await served.service.empty()
+        assert served.service.disconnects == [1005]
+
+
+async def test_who_reads_nothing_over_http_1_0_is_cut_off():
+    async with serving_events(limits=Limits(write_seconds=0.3)) as (served, _), open_raw(served.url, receive_buffer=4096) as client:
+        await client.send(f"GET {PATH} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
+        sink = await the_sink(served, AsgiEventsSink)
+        sink.offer(b"data: " + b"x" * 10_000_000 + b"\n\n")
+        with trio.move_on_after(30):
+            assert not await sink.flush()
+        await served.service.empty()
+        assert sink.owed == 0
         assert served.service.telemetry.aborted == ["write_seconds"]
 
 

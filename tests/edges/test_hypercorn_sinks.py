@@ -180,3 +180,25 @@ async def test_after_many_clients_nothing_is_left_of_them():
                 await trio.sleep(0.1)
         assert left() == before
         assert served.service.telemetry.failed == []
+
+
+async def test_on_a_server_that_is_not_ours_a_websocket_is_served_through_it():
+    async with serving_small(ours=False) as served, open_raw(served.url, PATH) as client:
+        sink = await served.service.sink()
+        assert isinstance(sink, AsgiSink)
+        assert not sink.offer(text(b"one") + text(b"three"))
+        assert sink.owed == 12
+        assert await sink.flush()
+        assert sink.owed == 0
+        assert [await client.next_text() for _ in range(2)] == ["one", "three"]
+        await client.send_frame(Opcode.TEXT, b"hello")
+        await client.ping()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sink.close, 1012, "bye")
+            frame = await client.next_frame()
+        assert close_code(frame) == (1012, "bye")
+        assert not sink.offer(text(b"late"))
+        assert not await sink.flush()
+        await client.close()
+        await served.service.empty()
+        assert served.service.said == ["hello"]
