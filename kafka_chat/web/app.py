@@ -82,7 +82,7 @@ class ChatApp(QuartTrio):
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
         """Return what matches a request to a route: by its path, method and kind alone.
 
-        An empty segment is nobody's path; werkzeug would overlook those in front.
+        No path has an empty segment; werkzeug would overlook those in front.
         Quart also looks at the Host header, and fails where that is no host name; and at the scheme, so that a
         WebSocket behind a proxy that says `https` is none.
         """
@@ -139,7 +139,7 @@ def create_app(settings: Settings) -> ChatApp:
 
 
 async def _check_room() -> None:
-    """Tell whoever comes beyond `limits.connections` to come again; how the service is may be asked all the same."""
+    """Refuse a request on a connection beyond `limits.connections`, unless it asks how the service is."""
     if request.blueprint not in (health.name, metrics.name):
         check_room(request.scope)
 

@@ -46,7 +46,7 @@ def rest_of_path(before: str) -> bytes:
 
 
 def raw_path(scope: HTTPScope | WebsocketScope) -> bytes:
-    """Return the path of a request, percent-encoded, without the host that a proxy is told beside it."""
+    """Return the path of a request, percent-encoded, without the host that stands before it in a request to a proxy."""
     raw = scope["raw_path"]
     return raw if raw.startswith(b"/") else b"/" + raw.partition(b"://")[2].partition(b"/")[2]
 

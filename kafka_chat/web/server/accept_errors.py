@@ -1,4 +1,4 @@
-"""What an operator is told where the system gives no descriptor for one more connection."""
+"""Turns what trio logs where the system gives no descriptor for one more connection into an event."""
 
 from __future__ import annotations
 

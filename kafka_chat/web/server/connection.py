@@ -182,8 +182,8 @@ class ChatTCPServer(OwedBytes, TCPServer):
     def awaiting_news(self) -> Iterator[None]:
         """For as long as the block lasts, the client's FIN ends what is being answered; else it gets an answer behind a FIN, too.
 
-        An answer that ends by itself is what a client may well wait for after it has closed its side (RFC 9112 section 9.6); one
-        that goes on for ever would never be noticed to have nobody left who reads it.
+        A client may close its side and wait for an answer that ends by itself (RFC 9112 section 9.6). But where an answer goes on
+        for ever, the FIN is the only sign that the client is gone.
         """
         self._awaits_news = True
         self._wake_reader()

@@ -16,7 +16,7 @@ PIECES = 64  # of what is owed, written by one system call; far below IOV_MAX
 class OwedBytes:
     """The writing half of a connection.
 
-    Whoever has something to say first appends it to what is owed, in the same synchronous step in which it was decided; then
+    What hypercorn or a sink has to say is first appended to what is owed, in the same synchronous step in which it was decided; then
     what is owed is written, from the front, without waiting (`write`) or with (`drain`). A write's count is known exactly, so a
     cancelled `drain` tears nothing: what is owed stays owed.
     """

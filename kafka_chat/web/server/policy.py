@@ -34,12 +34,12 @@ class OpenConnections:
 
     @property
     def are_too_many(self) -> bool:
-        """Whether there are more than are served: the last one is told to come again, or how the service is."""
+        """Whether there are more than are served: the last one gets a refusal, or an answer about health."""
         return self.count > self.limit
 
     @property
     def are_far_too_many(self) -> bool:
-        """Whether there are so many that the last one is not even told that."""
+        """Whether there are so many that the last one is closed without an answer."""
         return self.count > self.limit + SPARE_CONNECTIONS
 
 

@@ -11,7 +11,7 @@ Header = tuple[bytes, bytes]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """An error answer, after which the connection ends. It has no CORS headers, for nobody knows yet who asks.
+    """An error answer, after which the connection ends. It has no CORS headers, for the origin is not known yet.
 
     Attributes:
         status: of HTTP.

@@ -1,4 +1,4 @@
-"""What a connection knows of those on its two sides: who reads its requests, and who writes to it."""
+"""What a connection knows of its two sides: what reads its requests, and what writes to its client."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class ChatHTTPConnection(TrioASGIHTTPConnection):
             await self._answer(send, response)
 
     async def _answer(self, send: ASGISendCallable, response: ResponseTypes) -> None:
-        """Send an answer that ends by itself, counted until it is written; cut off who takes it too slowly, however it drips."""
+        """Send an answer that ends by itself, counted until it is written; cut off a client that takes it too slowly, however it drips."""
         state = self.scope.get("state", {})
         seconds = policy_in(state).limits.write_seconds + (response.content_length or 0) / ANSWER_BYTES_A_SECOND
         service = cast("DrainingService | None", getattr(self.app, "service", None))
