@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from .web.ports import Admission
 
 CLUSTER_SECONDS = 1.0
+ANSWERS_BYTES = 16 << 20  # that may be owed however small `memory.bytes` is: a page of /history has a mebibyte
 START_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same
 RESTART = Close(code=1012, reason="the service restarts; come again")
 
@@ -147,7 +148,7 @@ class Service:
     @property
     def owes_too_much(self) -> bool:
         """Whether sockets are owed as much as may be held in all (`memory.bytes`), so that no large answer may join them."""
-        return self._memory.owed_bytes >= self._memory.limit_bytes
+        return self._memory.owed_bytes >= max(self._memory.limit_bytes, ANSWERS_BYTES)
 
     async def run_session(self, admission: Admission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
         """Fix where it begins, accept, and deliver until the client is gone or the service ends.

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import trio
 
+from kafka_chat.service import ANSWERS_BYTES
 from kafka_chat.settings.model import Limits
 from kafka_chat.web.streams.event_stream import ChatHTTPConnection
 from tests.edges.small_app import serving_small
@@ -22,6 +23,7 @@ from tests.support.serving import Server
 HANG_SECONDS = 30.0
 PAGE_BYTES = 1 << 20  # at which a page ends
 MEMORY_BYTES = 2 * PAGE_BYTES
+PAGES = ANSWERS_BYTES // PAGE_BYTES  # that are owed, however little memory there is
 ASK = b"GET /history/room1?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -44,15 +46,15 @@ async def test_pages_that_nobody_takes_keep_their_places_and_fill_no_more_than_t
     memory = service._memory
     statuses: list[bytes] = []
     async with AsyncExitStack() as stack:
-        for _ in range(6):
+        for _ in range(PAGES + 4):
             client = await stack.enter_async_context(open_raw(server.url, receive_buffer=4096))
             await client.send(ASK)
             assert await client._read_more()
             statuses.append(bytes(client._buffer[9:12]))
-        assert statuses == [b"200", b"200", b"503", b"503", b"503", b"503"]
+        assert statuses == [b"200"] * PAGES + [b"503"] * 4
         # The canary's place, and those of the pages that are not written yet.
-        await until(lambda: service.slots_taken == 1 + 2, seconds=HANG_SECONDS)
-        assert MEMORY_BYTES <= memory.owed_bytes < MEMORY_BYTES + PAGE_BYTES
+        await until(lambda: service.slots_taken == 1 + PAGES, seconds=HANG_SECONDS)
+        assert ANSWERS_BYTES <= memory.owed_bytes < ANSWERS_BYTES + 2 * PAGE_BYTES
         refused = await http(server.url, "GET", "/history/room1?limit=1000")
         assert (refused.status, refused.headers["retry-after"]) == (503, "5")
         assert (await http(server.url, "GET", "/health")).status == 200
