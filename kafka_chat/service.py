@@ -265,7 +265,7 @@ class Service:
     async def run_until_read(self) -> None:
         """Tell those who came first, once the subscriptions are read."""
         await self._subscription_log.wait_ready()
-        self._audience.subscriptions_read()
+        await self._audience.subscriptions_read()
 
     async def run_cluster(self) -> None:
         """Learn which cluster this is, for cursors are of one; as long as it takes."""
@@ -356,6 +356,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
             telemetry.gauge("followed_topics", lambda: audience.topics)
             telemetry.gauge("followed_partitions", lambda: audience.partitions)
             nursery.start_soon(fanout.run)
+            nursery.start_soon(audience.run)
             nursery.start_soon(offsets.run)
             nursery.start_soon(telemetry.run_left_out)
             nursery.start_soon(service.run_until_read)

@@ -17,11 +17,12 @@ from ..chat.subscription_fold import Change, Following, Skip, Subscription, reco
 from ..delivery.ports import KeyedRecord, SubscriptionChange
 from ..errors import BrokerError, BrokerUnreachable, TopicGone
 from ..nursery import open_tasks
+from ..turns import Turn
 from .record_reader import open_record_reader
 from .subscriptions_topic import SubscriptionsTopic
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from ..delivery.ports import Lookup, Publisher
     from ..telemetry.metrics import Telemetry
@@ -33,7 +34,6 @@ FIRST_PAUSE_SECONDS = 0.1
 LAST_PAUSE_SECONDS = 3.0
 LOOK_SECONDS = 2.0  # how soon a topic made anew is noticed
 LOOK_CLOSER_SECONDS = 30.0  # how soon one that is compacted no longer is
-CHANGES_A_STEP = 500
 
 
 class SubscriptionLog:
@@ -45,7 +45,7 @@ class SubscriptionLog:
         publisher: writes to it.
         lookup: tells where it begins and ends.
         listener: is told of every change that comes after the first reading, in the trio thread, after `chats_of` has it;
-            of a change that it knows already, too, where the topic was read anew.
+            of a change that it knows already, too, where the topic was read anew. One change at a time, and never cancelled.
         telemetry: is told of records that make no sense.
     """
 
@@ -56,7 +56,7 @@ class SubscriptionLog:
         *,
         publisher: Publisher,
         lookup: Lookup,
-        listener: Callable[[SubscriptionChange], None],
+        listener: Callable[[SubscriptionChange], Awaitable[None]],
         telemetry: Telemetry,
     ) -> None:
         self._config = config
@@ -192,9 +192,9 @@ class SubscriptionLog:
                 return piece.problem
             changes = self._fold(self._following, piece)
             if piece.next > self._position:
+                # One that waits for a change finds it followed by the live sessions, too.
+                await self._tell(changes)
                 self._position = piece.next
-                for change in changes:
-                    self._listener(_told(change.username, change.chat, change.subscription))
                 self._has_moved()
 
     def _fold(self, following: Following, piece: Piece) -> list[Change]:
@@ -208,13 +208,18 @@ class SubscriptionLog:
         return changes
 
     async def _tell_difference(self) -> None:
-        """Tell what is different from the fold before; again from its start if that was cut short."""
+        """Tell what is different from the fold before."""
         if self._untold is not None:
-            for number, change in enumerate(self._following.changes_from(self._untold), start=1):
-                self._listener(_told(change.username, change.chat, change.subscription))
-                if number % CHANGES_A_STEP == 0:
-                    await trio.lowlevel.checkpoint()
+            await self._tell(self._following.changes_from(self._untold))
             self._untold = None
+
+    async def _tell(self, changes: Iterable[Change]) -> None:
+        """Tell of changes that are folded. Shielded, for it waits for nobody, and what is folded is not told a second time."""
+        turn = Turn()
+        with trio.CancelScope(shield=True):
+            for change in changes:
+                await self._listener(_told(change.username, change.chat, change.subscription))
+                await turn.share()
 
     def _has_moved(self) -> None:
         self._moved.set()
@@ -267,7 +272,7 @@ async def open_subscription_log(
     topic: str,
     publisher: Publisher,
     lookup: Lookup,
-    listener: Callable[[SubscriptionChange], None],
+    listener: Callable[[SubscriptionChange], Awaitable[None]],
     telemetry: Telemetry,
 ) -> AsyncIterator[SubscriptionLog]:
     """Follow the subscriptions for as long as the block lasts; the brokers may be away."""

@@ -235,13 +235,13 @@ async def test_live_sessions_follow_a_subscription_from_where_it_was_made(autoju
         client = FakeClient()
         async with core.connected(client):
             facts = core.kafka.topics["kafka.chat.room"]
-            core.audience.user_changed(
+            await core.audience.user_changed(
                 SubscriptionChange(username="ann", chat="room", subscribed=True, topic_id=facts.topic_id, starts={0: 1})
             )
             await wait_all_tasks_blocked()
             core.kafka.produce("kafka.chat.room", value("live"))
             await wait_all_tasks_blocked()
-            core.audience.user_changed(SubscriptionChange(username="ann", chat="room", subscribed=False, starts={}))
+            await core.audience.user_changed(SubscriptionChange(username="ann", chat="room", subscribed=False, starts={}))
             assert "kafka.chat.room" not in core.kafka.requested
             core.kafka.produce("kafka.chat.room", value("unheard"))
             await wait_all_tasks_blocked()
@@ -257,8 +257,8 @@ async def test_following_again_never_goes_before_what_the_connection_has_had(aut
             core.kafka.produce("kafka.chat.room", value("a"), value("b"))
             await wait_all_tasks_blocked()
             facts = core.kafka.topics["kafka.chat.room"]
-            core.audience.user_changed(SubscriptionChange(username="ann", chat="room", subscribed=False, starts={}))
-            core.audience.user_changed(
+            await core.audience.user_changed(SubscriptionChange(username="ann", chat="room", subscribed=False, starts={}))
+            await core.audience.user_changed(
                 SubscriptionChange(username="ann", chat="room", subscribed=True, topic_id=facts.topic_id, starts={0: 0})
             )
             await wait_all_tasks_blocked()
@@ -293,7 +293,7 @@ async def test_a_session_that_came_before_the_subscriptions_were_read_follows_it
                 core.kafka.produce("kafka.chat.room", value("long ago"), time_ms=now - 60_000)
                 core.kafka.produce("kafka.chat.room", value("since"), time_ms=now)
                 core.chats["ann"] = {"room"}
-                core.audience.subscriptions_read()
+                await core.audience.subscriptions_read()
                 await trio.sleep(1)
                 nursery.cancel_scope.cancel()
         assert client.texts == ["since"]

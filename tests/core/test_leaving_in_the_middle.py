@@ -25,10 +25,11 @@ class SlowToOffer(FakeClient):
         return super().offer(frames)
 
 
-def change(core: Core, *, subscribed: bool) -> None:
+async def change(core: Core, *, subscribed: bool) -> None:
     topic_id = core.kafka.topics[ROOM].topic_id
     starts = {0: 0} if subscribed else {}
-    core.audience.user_changed(SubscriptionChange(username="last", chat="room", subscribed=subscribed, topic_id=topic_id, starts=starts))
+    told = SubscriptionChange(username="last", chat="room", subscribed=subscribed, topic_id=topic_id, starts=starts)
+    await core.audience.user_changed(told)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["leaves", "leaves and comes again"])
@@ -53,9 +54,9 @@ async def test_who_unsubscribes_during_a_walk(autojump_clock, again):
                 break
             await trio.lowlevel.checkpoint()
         assert not clients[-1].got, "the walk is over already"
-        change(core, subscribed=False)
+        await change(core, subscribed=False)
         if again:
-            change(core, subscribed=True)
+            await change(core, subscribed=True)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert [client.texts for client in clients] == [*[["hello"]] * (CLIENTS - 1), ["hello"] if again else []]
@@ -77,8 +78,8 @@ async def test_who_unsubscribes_while_its_page_lies_ready(autojump_clock):
             # Room for the first; then both pages are read, and what is sent of the first of them gets stuck.
             client.make_room(client.owed + 1)
             await wait_all_tasks_blocked()
-            change(core, subscribed=False)
-            change(core, subscribed=True)
+            await change(core, subscribed=False)
+            await change(core, subscribed=True)
             client.make_room(float("inf"))
             await wait_all_tasks_blocked()
         for chat in ("another", "room"):
@@ -94,8 +95,8 @@ async def test_who_unsubscribes_while_its_beginning_is_looked_up(autojump_clock)
         client = FakeClient()
         async with core.connected(client, "last"), core.connected(FakeClient(), "other"):
             core.kafka.back()  # the topic is opened; the offset of ten seconds ago is asked for
-            change(core, subscribed=False)
-            change(core, subscribed=True)
+            await change(core, subscribed=False)
+            await change(core, subscribed=True)
             await trio.sleep(2)
             core.kafka.produce(ROOM, value("hello"))
             await wait_all_tasks_blocked()
@@ -109,7 +110,7 @@ async def test_nobody_is_unsubscribed_from_what_everybody_follows(autojump_clock
         client = FakeClient()
         async with core.connected(client):
             # As another instance writes it that has other defaults, or wrote it before they were changed.
-            core.audience.user_changed(SubscriptionChange(username="ann", chat="global", subscribed=False, starts={}))
+            await core.audience.user_changed(SubscriptionChange(username="ann", chat="global", subscribed=False, starts={}))
             core.kafka.produce("kafka.chat.global", value("hello"))
             await wait_all_tasks_blocked()
         assert client.texts == ["hello"]

@@ -106,9 +106,9 @@ async def test_who_comes_and_goes_during_a_walk_over_filters(autojump_clock):
             topic_id = core.kafka.topics[ROOM].topic_id
             change = SubscriptionChange(username="user3", chat="room", subscribed=True, topic_id=topic_id, starts={0: 0})
             gone = SubscriptionChange(username="user4", chat="room", subscribed=False, starts={})
-            core.audience.user_changed(SubscriptionChange(username="user3", chat="room", subscribed=False, starts={}))
-            core.audience.user_changed(change)  # it goes and comes again
-            core.audience.user_changed(gone)
+            await core.audience.user_changed(SubscriptionChange(username="user3", chat="room", subscribed=False, starts={}))
+            await core.audience.user_changed(change)  # it goes and comes again
+            await core.audience.user_changed(gone)
             async with core.connected(late, "late", options=SessionOptions(tags=tag_of(5))):  # of a filter whose turn is yet to come
                 core.kafka.produce(ROOM, value("again"))
                 await wait_all_tasks_blocked()

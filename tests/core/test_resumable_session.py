@@ -293,7 +293,7 @@ async def test_what_came_after_subscribing_does_not_come_again_with_the_cursor_o
                 topic_id, starts = (core.kafka.topics[ROOM].topic_id, {0: 1}) if known else ("", {})
                 change = SubscriptionChange(username="ann", chat="room", subscribed=True, topic_id=topic_id, starts=starts, offset=3)
                 core.subscribed["ann", "room"] = change
-                core.audience.user_changed(change)
+                await core.audience.user_changed(change)
                 await wait_all_tasks_blocked()
                 if not known:
                     core.kafka.create(ROOM)
@@ -374,7 +374,7 @@ async def test_who_names_chats_gets_these_whatever_its_user_follows(autojump_clo
         async with visiting(core, v1(chats=("room",))) as client:
             core.kafka.produce(GLOBAL, value("no"))
             core.kafka.produce(ROOM, value("yes"))
-            core.audience.user_changed(SubscriptionChange(username="ann", chat="room", subscribed=False, starts={}))
+            await core.audience.user_changed(SubscriptionChange(username="ann", chat="room", subscribed=False, starts={}))
             core.kafka.produce(ROOM, value("still"))
     assert kinds(client) == ["[hello]", "[live]", "yes", "still"]
 
@@ -385,11 +385,11 @@ async def test_what_its_user_subscribes_to_elsewhere_is_told(autojump_clock):
         core.kafka.create(ROOM)
         change = {"username": "ann", "chat": "room", "topic_id": core.kafka.topics[ROOM].topic_id}
         async with visiting(core, v1()) as client:
-            core.audience.user_changed(SubscriptionChange(subscribed=True, starts={0: 0}, **change))
+            await core.audience.user_changed(SubscriptionChange(subscribed=True, starts={0: 0}, **change))
             await wait_all_tasks_blocked()
             core.kafka.produce(ROOM, value("m"))
             await wait_all_tasks_blocked()
-            core.audience.user_changed(SubscriptionChange(subscribed=False, starts={}, **change))
+            await core.audience.user_changed(SubscriptionChange(subscribed=False, starts={}, **change))
     assert kinds(client) == ["[hello]", "[live]", "[subscribed]", "m", "[unsubscribed]"]
     assert told(client, "subscribed")[0] == {"type": "subscribed", "chat": "room", "exists": True, "positions": {"0": 0}}
     assert told(client, "unsubscribed")[0]["positions"] == {"0": 1}

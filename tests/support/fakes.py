@@ -343,6 +343,7 @@ async def open_core(*, memory_bytes: int = 1 << 24, readers: int = 2) -> AsyncIt
     kafka.listener = audience
     async with open_page_reads(kafka, readers=readers, telemetry=telemetry) as reads, trio.open_nursery() as nursery:
         nursery.start_soon(fanout.run)
+        nursery.start_soon(audience.run)
         nursery.start_soon(offsets.run)
         context = SessionContext(
             audience=audience,

@@ -65,11 +65,15 @@ async def opened(
     """
     config, names, telemetry = ClientConfig(settings.kafka), ChatNames(settings.chats.prefix), Telemetry()
     changes: list[SubscriptionChange] = []
+
+    async def note(change: SubscriptionChange) -> None:
+        changes.append(change)
+
     async with (
         open_lookup(config) as answers,
         open_publisher(config) as publisher,
         open_subscription_log(
-            config, topic=settings.subscriptions.topic, publisher=publisher, lookup=answers, listener=changes.append, telemetry=telemetry
+            config, topic=settings.subscriptions.topic, publisher=publisher, lookup=answers, listener=note, telemetry=telemetry
         ) as log,
     ):
         if ready:

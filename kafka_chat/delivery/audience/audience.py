@@ -2,11 +2,18 @@
 
 It owns the logs: the Tail tells it of topics and records (`TailListener`), and it gives the sessions their cursors. The
 order that every start rests on: who listens is registered first, then what is there is asked for.
+
+What happens to a topic changes its logs at once, and is then carried to its followers by a walk that shares the loop, one walk
+after the other. At its checkpoints sessions join, leave and come again, logs get more, topics and logs are lost or found, and the
+whole topic may be followed no more. So a walk goes over those who followed when it was called for, and does for each what is still
+to be done: one that left has no cursor, one that joined since has got its own from the logs as they are now. Until it has come to a
+session, that one has not `started`: no cursor is told that would leave out what it is due.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,13 +23,14 @@ import trio
 from ...chat.cursor import absent_entry, head_of_cursor, text_of, topic_entry
 from ...chat.loss_cause import LossCause
 from ...chat.partition_key import PartitionKey
+from ...turns import Turn
 from ..log.partition_log import PartitionLog
-from .followed_topic import FollowedTopic, PendingStarts
-from .offset_queries import EARLIEST_TIMESTAMP
-from .starts import EARLIER_MS, FROM_ZERO, AtOffsets, Earliest, Latest, Resumed, Rewind, Since, Start
+from .beginnings import Beginnings
+from .followed_topic import FollowedTopic, Walk
+from .starts import EARLIER_MS, FROM_ZERO, AtOffsets, Latest, Resumed, Since
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from ...chat.names import ChatNames
     from ..log.fan_out import FanOut
@@ -31,6 +39,7 @@ if TYPE_CHECKING:
     from ..records.batch import Batch
     from .member import Member
     from .offset_queries import OffsetQueries
+    from .starts import Start
 
 
 class Audience:
@@ -53,12 +62,13 @@ class Audience:
     ) -> None:
         self._names = names
         self._fanout = fanout
-        self._offsets = offsets
+        self._beginnings = Beginnings(offsets, self._wants)
         self._memory = memory
         self._followed: dict[str, FollowedTopic] = {}
         self._by_user: dict[str | None, dict[Member, list[str]]] = {}  # username -> session -> the topics that it follows
         self._early: dict[Member, Since] = {}
-        self._pending: dict[Member, PendingStarts] = {}  # those that wait for a broker's answer
+        self._walks: deque[Iterator[None]] = deque()
+        self._walk_wanted = trio.Event()
         self._tail: Tail
         self._chats_of: Callable[[str], Mapping[str, SubscriptionChange]]
 
@@ -71,6 +81,17 @@ class Audience:
         """
         self._tail = tail
         self._chats_of = chats_of
+
+    async def run(self) -> None:
+        """Carry to the sessions what happens to their topics, in its order, until cancelled."""
+        while True:
+            turn = Turn()
+            while self._walks:
+                for _ in self._walks[0]:
+                    await turn.share()
+                self._walks.popleft()
+            self._walk_wanted = trio.Event()
+            await self._walk_wanted.wait()
 
     @property
     def sessions(self) -> int:
@@ -126,7 +147,9 @@ class Audience:
         with trio.move_on_after(seconds):
             for followed in followed_topics:
                 await followed.existence_known.wait()
-            while (pending := self._pending.get(session)) is not None:
+                for walk in [walk for walk in followed.walks if session in walk.left]:
+                    await walk.done.wait()
+            while (pending := self._beginnings.pending(session)) is not None:
                 await pending.resolved.wait()
         now = _some_seconds_ago()
         for followed in followed_topics:
@@ -135,8 +158,9 @@ class Audience:
 
     def has_started(self, session: Member) -> bool:
         """Whether it is fixed where `session` begins in all that it follows."""
-        existence_known = all(self._followed[topic].existence_known.is_set() for topic in self._topics_of(session))
-        return existence_known and session not in self._early and session not in self._pending
+        if session in self._early or self._beginnings.pending(session) is not None:
+            return False
+        return all(self._followed[topic].has_placed(session) for topic in self._topics_of(session))
 
     def forget_start(self, session: Member) -> None:
         """Free the cursor after which `session` begins, for it has started. Absent topics need theirs: a gap is told when they come.
@@ -183,31 +207,40 @@ class Audience:
                 entries.append(absent_entry(topic))
         return text_of(b"".join(entries))
 
-    def subscriptions_read(self) -> None:
+    async def subscriptions_read(self) -> None:
         """Have those who came before the subscriptions were read follow theirs, from some seconds before they came."""
-        early, self._early = self._early, {}
-        for session, since in early.items():
+        turn = Turn()
+        while self._early:  # who leaves while others have their turn takes itself out
+            session, since = self._early.popitem()
             for chat, change in self._chats_of(session.username).items():
                 topic = self._names.topic(chat)
                 start = session.start(topic, change)
                 if not session.only:
                     self._follow(session, topic, since if isinstance(start, Latest) else start)
+            await turn.share()
 
-    def user_changed(self, change: SubscriptionChange) -> None:
+    async def user_changed(self, change: SubscriptionChange) -> None:
         """Have the live sessions of a user follow what was subscribed, from where it was, and leave what was not.
 
         What everybody follows nobody leaves: another instance may have other defaults, or the log be older than ours.
+
+        Called for one change at a time, when `chats_of` has it; not to be cancelled. Sessions that come while others have their
+        turn know the change already, and those that leave have nothing to do with it.
         """
         topic = self._names.topic(change.chat)
         if topic in self._followed and self._followed[topic].pinned:
             return
+        turn = Turn()
         for session in list(self._by_user.get(change.username, ())):
+            if session not in self._by_user.get(change.username, ()):
+                continue
             if change.subscribed:
                 self._follow(session, topic, AtOffsets(change.topic_id, change.starts))
                 session.on_subscribed(change)
             else:
                 session.on_unsubscribed(change.chat, self.positions(session, change.chat))
                 self._unfollow(session, topic)
+            await turn.share()
 
     def positions(self, session: Member, chat: str) -> dict[int, int]:
         """Return partition -> position of `session` in a chat, where that is fixed."""
@@ -221,26 +254,24 @@ class Audience:
         followed = self._followed[topic]
         followed.topic_id = topic_id
         followed.existence_known.set()
-        for partition, start in starts.items():
-            log = PartitionLog(PartitionKey(topic, topic_id, partition), start, self._memory)
-            followed.logs[partition] = log
-            for session, begin in followed.followers.items():
-                self._begin(session, log, FROM_ZERO if created and not isinstance(begin, Resumed) else begin)
+        opened = [PartitionLog(PartitionKey(topic, topic_id, partition), start, self._memory) for partition, start in starts.items()]
+        followed.logs.update({log.key.partition: log for log in opened})
+        self._visit_all(followed, partial(self._place, followed, opened, created=created))
 
     def topic_missing(self, topic: str) -> None:
         """There is no such topic; it is followed all the same."""
-        self._followed[topic].existence_known.set()
+        followed = self._followed[topic]
+        followed.existence_known.set()
+        self._visit_all(followed, _nothing)
 
     def topic_lost(self, topic: str, topic_id: str, cause: LossCause | None) -> None:
         """Close the logs of a topic that is no more."""
         followed = self._followed[topic]
-        for log in followed.logs.values():
-            for cursor in log.cursors:
-                cursor.session.on_gap(log.key, cursor.position, 0, LossCause.RECREATED)
-            self._close(log)
-        followed.logs.clear()
+        lost, followed.logs = list(followed.logs.values()), {}
         followed.topic_id = ""
         followed.followers = dict.fromkeys(followed.followers, FROM_ZERO)
+        self._retire(followed, lost)
+        self._visit_all(followed, partial(self._displace, lost), close=lost)
 
     def append(self, key: PartitionKey, batches: Sequence[Batch]) -> None:
         """Append to a log, and have it walked."""
@@ -250,20 +281,74 @@ class Audience:
         self._fanout.changed(log)
 
     def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: LossCause) -> None:
-        """Begin the log anew, and move every cursor to where it can go on, in one step."""
+        """Begin the log anew, and move every cursor to where it can go on."""
         followed = self._followed[key.topic]
         old = followed.logs[key.partition]
         new = followed.logs[key.partition] = PartitionLog(key, first_left, self._memory)
-        places = [(cursor.session, cursor.position) for cursor in old.cursors]
-        self._close(old)
-        for session, position in places:
-            begin = min(position, first_left) if cause is LossCause.TRUNCATED else first_left
+        self._retire(followed, [old])
+        self._visit_all(followed, partial(self._move, followed, old, new, cause), close=[old])
+
+    # What the walks do, at each session; between two `yield`s nothing else runs.
+
+    def _visit_all(self, followed: FollowedTopic, visit: Callable[[Member], Iterator[None]], *, close: Sequence[PartitionLog] = ()) -> None:
+        """Have a walk over all who follow a topic now; then let go of logs that nobody has a cursor in any more."""
+        followed.changed()
+        walk = Walk(followed.followers)
+        followed.walks.append(walk)
+        self._walks.append(self._walk(followed, walk, list(followed.followers), visit, close))
+        self._walk_wanted.set()
+
+    def _walk(
+        self,
+        followed: FollowedTopic,
+        walk: Walk,
+        sessions: Sequence[Member],
+        visit: Callable[[Member], Iterator[None]],
+        close: Sequence[PartitionLog],
+    ) -> Iterator[None]:
+        for session in sessions:
+            yield from visit(session)
+            walk.left.discard(session)
+            session.wake()
+            yield
+        for log in close:
+            followed.closing.remove(log)
+            log.close()
+        followed.walks.remove(walk)
+        walk.done.set()
+
+    def _place(self, followed: FollowedTopic, opened: Sequence[PartitionLog], session: Member, *, created: bool) -> Iterator[None]:
+        """Give a session its cursors in logs that were opened."""
+        for log in opened:
+            begin = followed.followers.get(session)
+            if begin is not None and followed.logs.get(log.key.partition) is log and not self._beginnings.is_placed(session, log.key):
+                # Where the log starts is its head as it was: what has come since is due.
+                self._beginnings.begin(session, log, FROM_ZERO if created and not isinstance(begin, Resumed) else begin, log.start)
+            yield
+
+    def _displace(self, lost: Sequence[PartitionLog], session: Member) -> Iterator[None]:
+        """Take a session's cursors in logs of a topic that is no more, and tell it."""
+        for log in lost:
+            cursor = session.cursors.get(log.key)
+            if cursor is not None and cursor.log is log:
+                session.on_gap(log.key, cursor.position, 0, LossCause.RECREATED)
+                session.unfollow(log)
+            self._beginnings.resolve(session, log.key)
+            yield
+
+    def _move(self, followed: FollowedTopic, old: PartitionLog, new: PartitionLog, cause: LossCause, session: Member) -> Iterator[None]:
+        """Move a session's cursor from a log to the one that was begun in its place."""
+        start, cursor = followed.followers.get(session), session.cursors.get(new.key)
+        if start is not None and cursor is not None and cursor.log is old:
+            position = cursor.position
+            begin = min(position, new.start) if cause is LossCause.TRUNCATED else new.start
+            session.unfollow(old)
             if begin != position:
-                session.on_gap(key, position, begin, cause)
+                session.on_gap(new.key, position, begin, cause)
             session.follow(new, begin, afresh=True)
-        for session, start in followed.followers.items():
-            if key not in session.cursors:  # it was not fixed yet where it begins
-                self._begin(session, new, start)
+        elif start is not None and not self._beginnings.is_placed(session, new.key):  # it was not fixed yet where it begins
+            self._beginnings.begin(session, new, start, new.start)
+        yield
 
     # Inside
 
@@ -281,101 +366,42 @@ class Audience:
         self._topics_of(session).append(topic)
         followed.followers[session] = start
         for log in followed.logs.values():
-            self._begin(session, log, start)
+            self._beginnings.begin(session, log, start, log.head)
 
     def _unfollow(self, session: Member, topic: str) -> None:
         followed = self._followed.get(topic)
         if followed is None or followed.followers.pop(session, None) is None:
             return
         self._topics_of(session).remove(topic)
-        for log in followed.logs.values():
+        for log in (*followed.logs.values(), *followed.closing):
             session.unfollow(log)
-            self._start_resolved(session, log.key)
+            self._beginnings.resolve(session, log.key)
         if not followed.followers and not followed.pinned:
             self._tail.unfollow(topic)
             del self._followed[topic]
-            for log in followed.logs.values():
-                self._close(log)
+            self._retire(followed, followed.logs.values())
+            for log in followed.closing:
+                log.close()
+
+    def _wants(self, session: Member, log: PartitionLog) -> bool:
+        """Whether `session` follows `log`, and that is not closed."""
+        followed = self._followed.get(log.key.topic)
+        return followed is not None and session in followed.followers and followed.logs.get(log.key.partition) is log
 
     def _topics_of(self, session: Member) -> list[str]:
         return self._by_user[None if session.only else session.username][session]
 
-    def _begin(self, session: Member, log: PartitionLog, start: Start) -> None:
-        """Give `session` a cursor in `log`, now or when it is known where."""
-        match start:
-            case Latest():
-                session.follow(log, log.head)
-            case Rewind(messages):
-                session.follow(log, log.head)
-                session.rewind(log, messages)
-            case AtOffsets(topic_id, offsets):
-                if topic_id not in ("", log.key.topic_id) and log.key.partition in offsets:
-                    session.on_gap(log.key, offsets[log.key.partition], 0, LossCause.RECREATED)
-                session.follow(log, start.offset(log.key))
-            case Since(time_ms):
-                self._ask(session, log, time_ms, partial(self._begin_at, session, log, log.head, None))
-            case Earliest():
-                self._ask(session, log, EARLIEST_TIMESTAMP, partial(self._begin_at, session, log, log.head, None))
-            case Resumed():
-                self._resume(session, log, start)
+    def _retire(self, followed: FollowedTopic, logs: Iterable[PartitionLog]) -> None:
+        """Offer nothing more of logs that are no more, and ask nothing more about them."""
+        for log in logs:
+            self._fanout.forget(log)
+            self._beginnings.forget(log.key)
+            followed.closing.append(log)
 
-    def _resume(self, session: Member, log: PartitionLog, start: Resumed) -> None:
-        recreated = start.recreated(log.key)
-        if recreated is not None:
-            session.on_gap(log.key, recreated, 0, LossCause.RECREATED)
-        offset = start.offset(log.key)
-        if offset is None:
-            self._begin(session, log, start.otherwise)
-        elif offset >= log.head or log.batch_at(offset) is not None:
-            session.follow(log, offset)
-        else:  # is it still there?
-            self._ask(session, log, EARLIEST_TIMESTAMP, partial(self._begin_at, session, log, log.head, offset))
 
-    def _ask(self, session: Member, log: PartitionLog, time_ms: int, begin: Callable[[int], None]) -> None:
-        """Have `begin` called with the offset of a time; see `OffsetQueries`."""
-        self._pending.setdefault(session, PendingStarts()).questions[log.key] = self._offsets.ask(log.key, time_ms, begin)
-
-    def _start_resolved(self, session: Member, key: PartitionKey) -> None:
-        """Where `session` begins in a partition is fixed, or wanted no longer."""
-        pending = self._pending.get(session)
-        if pending is None:
-            return
-        question = pending.questions.pop(key, None)
-        if question is not None:
-            question.withdraw()
-        if not pending.questions:
-            del self._pending[session]
-            pending.resolved.set()
-
-    def _begin_at(self, session: Member, log: PartitionLog, head: int, due: int | None, offset: int) -> None:
-        """Begin at an offset that a broker told, and not above the head as it was when that was asked.
-
-        Args:
-            session: who begins.
-            log: where.
-            head: as it was.
-            due: where its client wants it to begin; then `offset` is the first that is left.
-            offset: what the broker told.
-        """
-        self._start_resolved(session, log.key)
-        followed = self._followed.get(log.key.topic)
-        if log.key in session.cursors:
-            return  # it has left meanwhile, and come again
-        if followed is None or session not in followed.followers or followed.logs.get(log.key.partition) is not log:
-            return
-        begin = min(offset, head) if due is None else max(offset, due)
-        if due is not None and begin > due:
-            session.on_gap(log.key, due, begin, LossCause.RETENTION)
-        session.follow(log, begin)
-
-    def _close(self, log: PartitionLog) -> None:
-        for cursor in log.cursors:
-            cursor.session.unfollow(log)
-        self._fanout.forget(log)
-        self._offsets.forget(log.key)
-        for session in tuple(self._pending):
-            self._start_resolved(session, log.key)
-        log.close()
+def _nothing(session: Member) -> Iterator[None]:
+    """Visit a session that has only to look again."""
+    return iter(())
 
 
 def _some_seconds_ago() -> Since:

@@ -38,6 +38,7 @@ class PartitionLog:
         memory: where its batches are counted.
 
     Attributes:
+        start: the first offset that the Tail appends.
         head: the next offset that the Tail will append.
         offered: up to where the fan-out has offered the head to the followers.
         followers: the cursors in it, by what they are shown; kept by the `Audience`.
@@ -59,10 +60,12 @@ class PartitionLog:
         "key",
         "large_records",
         "offered",
+        "start",
     )  # fmt: skip
 
     def __init__(self, key: PartitionKey, start: int, memory: Memory) -> None:
         self.key = key
+        self.start = start
         self.head = start
         self.offered = start
         self.first_left = 0

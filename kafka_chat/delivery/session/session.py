@@ -75,10 +75,10 @@ class Session(LiveSocket):
         cursor = self.cursors.pop(log.key, None)
         if cursor is None:
             return
-        followers = log.followers[self.view]
+        followers = cursor.log.followers[self.view]  # of another log of this partition, where the one was begun anew
         del followers[cursor]
         if not followers:
-            del log.followers[self.view]
+            del cursor.log.followers[self.view]
         if cursor.page is not None:
             cursor.page.leave(self.wake)
         self._left_positions[log.key] = cursor.position
