@@ -23,8 +23,10 @@ from .delivery.history.pages import History
 from .delivery.log.fan_out import FanOut
 from .delivery.log.memory import Memory
 from .delivery.log.page_reads import PageReads, open_page_reads
+from .delivery.records.formats import Format
 from .delivery.session.context import SessionContext
 from .delivery.session.dialogue import Dialogue
+from .delivery.session.event_session import EventSession
 from .delivery.session.first_frame import receive_cursor
 from .delivery.session.live_socket import Close, LiveSocket
 from .delivery.session.options import DEFAULT_OPTIONS, SessionOptions
@@ -181,7 +183,8 @@ class Service:
         common |= {"session_id": token_hex(4), "username": admission.username}
         if options.is_default:
             return Session(**common)
-        return ResumableSession(options, self._context, caught_up=admission.caught_up, **common)
+        kind = EventSession if options.format is Format.EVENTS else ResumableSession
+        return kind(options, self._context, caught_up=admission.caught_up, **common)
 
     async def run_dialogue(
         self, admission: Admission, *, answering: Answering, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str

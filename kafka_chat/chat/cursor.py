@@ -141,8 +141,17 @@ def head_of_cursor(cluster: bytes | None, subscriptions: int) -> bytes:
 
 def topic_entry(topic: str, topic_id: str, positions: Sequence[int | None]) -> bytes:
     """Return an entry for a topic: the next offsets of its partitions from 0 on, None where one is not known."""
-    numbers = [_varint(0 if position is None else position + 1) for position in positions]
-    return b"".join((topic_mark(topic), identity_of(topic_id), _varint(len(numbers)), *numbers))
+    return head_of_entry(topic, topic_id, len(positions)) + b"".join(map(position_number, positions))
+
+
+def head_of_entry(topic: str, topic_id: str, partitions: int) -> bytes:
+    """Return how an entry for a topic begins; as many by `position_number` follow as it has partitions."""
+    return topic_mark(topic) + identity_of(topic_id) + _varint(partitions)
+
+
+def position_number(position: int | None) -> bytes:
+    """Return the next offset of a partition, None where it is not known, as an entry has it."""
+    return _varint(0 if position is None else position + 1)
 
 
 def absent_entry(topic: str) -> bytes:

@@ -22,8 +22,10 @@ from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.log.page_reads import PageReads, open_page_reads
 from kafka_chat.delivery.ports import Disconnect, SubscriptionChange, TailListener, TopicFacts
 from kafka_chat.delivery.records.batch import Batch, Record
+from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.delivery.session.context import SessionContext
+from kafka_chat.delivery.session.event_session import EventSession
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.delivery.session.resumable_session import ResumableSession
 from kafka_chat.delivery.session.session import Session
@@ -297,7 +299,8 @@ class Core:
         return History(self.context, lookup=self.kafka, page_reads=self.reads, memory=self.memory, telemetry=self.telemetry)
 
     def requested(self, options: SessionOptions, username: str = "ann") -> ResumableSession:
-        return ResumableSession(
+        kind = EventSession if options.format is Format.EVENTS else ResumableSession
+        return kind(
             options,
             self.context,
             session_id="s",

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ...chat.cursor import absent_entry, head_of_cursor, text_of, topic_entry
+from ...chat.cursor import head_of_cursor
 from ...chat.loss_cause import LossCause
 from ...chat.partition_key import PartitionKey
 from ...turns import Turn
 from ..log.partition_log import PartitionLog
 from .beginnings import Beginnings
+from .cursor_parts import CursorParts
 from .followed_topic import FollowedTopic, Walk
 from .starts import EARLIER_MS, FROM_ZERO, AtOffsets, Latest, Resumed, Since
 
@@ -186,26 +187,23 @@ class Audience:
         followed = self._followed.get(self._names.topic(chat))
         return [] if followed is None or session not in followed.followers else [log for _, log in sorted(followed.logs.items())]
 
-    def cursor(self, session: Member, *, cluster: bytes | None, subscriptions: int) -> str | None:
-        """Return the text that says up to where `session` has had everything; None while that is not fixed.
+    def cursor(self, session: Member, *, cluster: bytes | None, subscriptions: int, parts: CursorParts | None = None) -> str | None:
+        """Return the text that says up to where `session` has had everything; None while that is not fixed, and never was.
 
         Args:
             session: whose.
             cluster: as `cluster_mark` says it; None where it is not known.
             subscriptions: up to where the subscriptions topic has been read.
+            parts: kept by the session from one text to the next; None: it keeps none.
         """
-        if not self.has_started(session):
-            return None
-        entries = [head_of_cursor(cluster, subscriptions)]
-        for topic in self._topics_of(session):
-            followed = self._followed[topic]
-            if followed.logs:
-                cursors = {log.key.partition: session.cursors.get(log.key) for log in followed.logs.values()}
-                places = [cursors.get(partition) for partition in range(max(followed.logs) + 1)]
-                entries.append(topic_entry(topic, followed.topic_id, [None if place is None else place.position for place in places]))
-            else:
-                entries.append(absent_entry(topic))
-        return text_of(b"".join(entries))
+        head = head_of_cursor(cluster, subscriptions)
+        topics, parts = self._topics_of(session), parts or CursorParts()
+        # Each version is another one, so equal ones say that all is as it was when the parts were made: it had started then.
+        if not topics or parts.versions != [self._followed[topic].version for topic in topics]:
+            if not self.has_started(session):
+                return parts.stale_text()
+            parts.make(head, {topic: self._followed[topic] for topic in topics}, session.cursors)
+        return parts.text(head)
 
     async def subscriptions_read(self) -> None:
         """Have those who came before the subscriptions were read follow theirs, from some seconds before they came."""

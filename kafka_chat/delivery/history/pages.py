@@ -133,6 +133,9 @@ class History:
         self._telemetry = telemetry
         self._readers: set[HistoryReader] = set()
         self._draining = False
+        # One of those that wait for news merges at a time: the next one finds what it has merged. Others have their turn between.
+        self._merging = trio.Lock()
+        self._merged: tuple[object, list[HistoryMessage], Sequence[PartitionScan]] | None = None  # of which readers, and what
         self._compacted: dict[str, tuple[float, bool]] = {}  # topic -> until when it is remembered, and what
 
     def drain(self) -> None:
@@ -160,6 +163,7 @@ class History:
             query.begin,
             cursor,
             context.names,
+            view=View(format=Format.V1, tags=query.tags, senders=query.senders),
             page_reads=self._page_reads,
             memory=self._memory,
             telemetry=self._telemetry,
@@ -170,6 +174,8 @@ class History:
                 return await self._read(query, reader, waiting)
         finally:
             self._readers.discard(reader)
+            if not self._readers:
+                self._merged = None
 
     async def _read(self, query: PageQuery, reader: HistoryReader, waiting: Callable[[], AbstractContextManager[None]]) -> Page:
         doing = f"reading the history of {query.chat}"
@@ -186,12 +192,9 @@ class History:
             found = await merge_by_time(scans, messages=query.limit, size=PAGE_BYTES)
         if not found and self._may_wait(query, reader, scans):
             with waiting(), trio.move_on_after(query.wait_seconds):
-                while not found and not (reader.over or self._draining):
-                    await reader.news()
-                    reached = {log.key: scan.position for log, scan in zip(logs, scans, strict=True)}
-                    further = self._scans(query, logs, reached, {log.key: log.head for log in logs})
-                    found = await merge_by_time(further, messages=query.limit, size=PAGE_BYTES)
-                    scans = further
+                found, scans = await self._news(query, reader, logs, scans)
+            if not found and reader.follows(logs):
+                scans = self._scans(query, logs, reader.positions, {log.key: log.head for log in logs})
         for log, scan in zip(logs, scans, strict=True):
             if scan.lost is not None:
                 reader.on_gap(log.key, *scan.lost, LossCause.RETENTION)
@@ -207,6 +210,31 @@ class History:
             closed=closed,
             compacted=closed and await self._is_compacted(logs[0].key.topic),
         )
+
+    async def _news(
+        self, query: PageQuery, reader: HistoryReader, logs: Sequence[PartitionLog], scans: Sequence[PartitionScan]
+    ) -> tuple[list[HistoryMessage], Sequence[PartitionScan]]:
+        """Wait for a message after an empty page, and return what a page then has; nothing where something else ends the waiting.
+
+        All that wait at the same place and see the same share what one of them has merged.
+        """
+        while reader.follows(logs) and not (reader.gaps or reader.over or self._draining):
+            reader.move({log.key: scan.position for log, scan in zip(logs, scans, strict=True)})
+            if all(reader.cursors[log.key].position >= log.head for log in logs):
+                await reader.wait_for_message()
+            async with self._merging:
+                if not reader.follows(logs):  # others had their turn
+                    break
+                positions, heads = reader.positions, {log.key: log.head for log in logs}
+                alike = logs[0].key.topic_id, reader.view, query.limit, positions, heads
+                if self._merged is None or self._merged[0] != alike:
+                    scans = self._scans(query, logs, positions, heads)
+                    found = await merge_by_time([scan for scan in scans if not scan.at_end], messages=query.limit, size=PAGE_BYTES)
+                    self._merged = alike, found, scans
+                _, found, scans = self._merged
+            if found or any(scan.lost is not None for scan in scans):
+                return found, scans
+        return [], scans
 
     async def _logs(self, query: PageQuery, reader: HistoryReader, doing: str) -> Sequence[PartitionLog]:
         """Return the logs of the chat, once it is fixed where the reader begins in them."""

@@ -11,7 +11,7 @@ from ..session.notices import Gap
 from ..session.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ...chat.cursor import ResumeCursor
     from ...chat.loss_cause import LossCause
@@ -19,16 +19,20 @@ if TYPE_CHECKING:
     from ...chat.partition_key import PartitionKey
     from ...telemetry.metrics import Telemetry
     from ..audience.starts import Start
+    from ..log.cursor import LogCursor
     from ..log.memory import Memory
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog
     from ..ports import SubscriptionChange
-    from ..records.batch import Batch, HistoryMessage
+    from ..records.batch import Batch, Chunk, HistoryMessage
     from ..records.formats import View
 
 
 class HistoryReader(Session):
-    """Follows one chat for a request. Nobody runs it, and it is never parked: it reads, and is woken by news.
+    """Follows one chat for a request. Nobody runs it: it reads, and is woken by news.
+
+    A request that waits for news parks it at the heads of the logs. Then the fan-out shows it what comes as its request sees it,
+    rendered once for all that see the same, and it is woken only where there is something in it.
 
     Attributes:
         gaps: what it was told of.
@@ -36,7 +40,7 @@ class HistoryReader(Session):
         over: the service wants it to come to an end.
     """
 
-    __slots__ = ("_begin", "_cursor", "_names", "gaps", "only", "over", "resumed")
+    __slots__ = ("_begin", "_cursor", "_names", "gaps", "only", "over", "resumed", "view")
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class HistoryReader(Session):
         cursor: ResumeCursor | None,
         names: ChatNames,
         *,
+        view: View,
         page_reads: PageReads,
         memory: Memory,
         telemetry: Telemetry,
@@ -56,12 +61,14 @@ class HistoryReader(Session):
             begin: where, without a cursor.
             cursor: where it begins; None for none.
             names: chat <-> topic.
+            view: what its request sees of a message.
             page_reads: reads what memory does not have.
             memory: where what is read is counted.
             telemetry: the service's.
         """
         super().__init__(session_id="", username="", page_reads=page_reads, memory=memory, telemetry=telemetry)
         self.only = (chat,)
+        self.view = view
         self.gaps: list[Gap] = []
         self.resumed: Resumed | None = None
         self.over = False
@@ -86,6 +93,39 @@ class HistoryReader(Session):
         """Wait until something changes in what it follows."""
         self._awake = trio.Event()
         await self._awake.wait()
+
+    def follows(self, logs: Sequence[PartitionLog]) -> bool:
+        """Whether these are the logs of its chat still: none is lost, begun anew or added."""
+        return len(self.cursors) == len(logs) and all((cursor := self.cursors.get(log.key)) and cursor.log is log for log in logs)
+
+    def move(self, positions: Mapping[PartitionKey, int]) -> None:
+        """Have what lies before `positions`, a partition each that it follows."""
+        for key, position in positions.items():
+            self.cursors[key].position = position
+
+    @property
+    def positions(self) -> dict[PartitionKey, int]:
+        """Where it is, a partition each."""
+        return {key: cursor.position for key, cursor in self.cursors.items()}
+
+    async def wait_for_message(self) -> None:
+        """Wait, in logs that it has had all of, until there is a message for it at a cursor, or something else changes."""
+        self._awake = trio.Event()
+        self.parked = True
+        try:
+            await self._awake.wait()
+        finally:
+            self.parked = False
+
+    def take(self, cursor: LogCursor, chunk: Chunk) -> None:
+        """See `Follower.take`: what shows it nothing it has had."""
+        if chunk.messages:
+            self.wake()
+        else:
+            cursor.position = chunk.next
+
+    def _group_in(self, log: PartitionLog) -> dict[View, dict[LogCursor, None]]:
+        return log.takers
 
     def finish(self) -> None:
         """Have it wait no longer."""

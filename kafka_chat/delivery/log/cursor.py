@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ...chat.loss_cause import LossCause
     from ...chat.partition_key import PartitionKey
     from ..ports import Sink, SubscriptionChange
+    from ..records.batch import Chunk
     from .page_reads import PageRead
     from .partition_log import PartitionLog
 
@@ -33,6 +34,9 @@ class Follower(Protocol):
 
     def wake(self) -> None:
         """Look at the cursors again; until then nothing is offered."""
+
+    def take(self, cursor: LogCursor, chunk: Chunk) -> None:
+        """Take `chunk`, which begins at `cursor`; asked only of `PartitionLog.takers`, and only while they are parked."""
 
     def follow(self, log: PartitionLog, position: int, *, afresh: bool = False) -> None:
         """Deliver `log` from `position` on, but nothing that it has had, unless the offsets began `afresh`."""

@@ -74,6 +74,15 @@ class FanOut:
             delivered = await self._offer_all(log, followers, first, piece, turn)
             if delivered and piece.messages:
                 self._telemetry.delivered(messages=delivered * piece.messages, size=delivered * len(piece.data))
+        for view in tuple(log.takers):
+            await turn.share()
+            piece = None
+            if any(cursor.session.parked for cursor in log.takers.get(view, ())):  # else nobody waits for what would be rendered
+                piece = await self._rendered(log, view, first, chunk.next, turn)
+            if piece is None:
+                await self._wake_behind(log, log.takers.get(view, ()), turn)
+            else:
+                await self._hand_all(log, view, first, piece, turn)
 
     async def _rendered(self, log: PartitionLog, view: View, first: int, end: int, turn: Turn) -> Chunk | None:
         """Return `[first, end)` as `view` shows it, rendered a batch at a time; None where memory no longer has all of it."""
@@ -86,10 +95,10 @@ class FanOut:
         return piece if isinstance(piece, Chunk) and piece.next == end else None
 
     async def _wake_behind(self, log: PartitionLog, cursors: Iterable[LogCursor], turn: Turn) -> None:
-        """Wake those that have not had all of `log`. Who has left meanwhile is woken in vain."""
+        """Wake those that are not parked, or have not had all of `log`. One that has left meanwhile is woken in vain."""
         for cursor in tuple(cursors):
             await turn.share()
-            if cursor.position < log.head:
+            if not cursor.session.parked or cursor.position < log.head:
                 cursor.session.wake()
 
     async def _offer_all(self, log: PartitionLog, cursors: Mapping[LogCursor, None], first: int, chunk: Chunk, turn: Turn) -> int:
@@ -117,3 +126,15 @@ class FanOut:
             elif not session.parked or cursor.position < log.head:
                 session.wake()
         return delivered
+
+    async def _hand_all(self, log: PartitionLog, view: View, first: int, chunk: Chunk, turn: Turn) -> None:
+        """Do as `_offer_all` does for those that take a chunk themselves."""
+        for cursor in tuple(log.takers.get(view, ())):
+            await turn.share()
+            if cursor not in log.takers.get(view, ()):  # it has left while the others had their turn
+                continue
+            session = cursor.session
+            if session.parked and cursor.position == first:
+                session.take(cursor, chunk)
+            elif not session.parked or cursor.position < log.head:
+                session.wake()

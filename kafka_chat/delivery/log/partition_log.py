@@ -41,7 +41,8 @@ class PartitionLog:
         start: the first offset that the Tail appends.
         head: the next offset that the Tail will append.
         offered: up to where the fan-out has offered the head to the followers.
-        followers: the cursors in it, by what they are shown; kept by the `Audience`.
+        followers: the cursors in it of those whose sinks are offered what comes, by what they are shown; kept by the `Audience`.
+        takers: the cursors of those that take what comes by `Follower.take`, likewise.
         closed: nobody follows it any more; it keeps nothing.
         first_left: below it nothing is left, as far as is known.
         large_records: its records are so large that a page from the grid's line on falls short of the position in it.
@@ -61,6 +62,7 @@ class PartitionLog:
         "large_records",
         "offered",
         "start",
+        "takers",
     )  # fmt: skip
 
     def __init__(self, key: PartitionKey, start: int, memory: Memory) -> None:
@@ -72,6 +74,7 @@ class PartitionLog:
         self.large_records = False
         self.closed = False
         self.followers: dict[View, dict[LogCursor, None]] = {}
+        self.takers: dict[View, dict[LogCursor, None]] = {}
         self._memory = memory
         self._batches: list[Batch] = []  # contiguous up to the head; the first `_gone` of them are forgotten
         self._firsts: list[int] = []
@@ -97,8 +100,8 @@ class PartitionLog:
 
     @property
     def cursors(self) -> list[LogCursor]:
-        """All of its followers."""
-        return [cursor for cursors in self.followers.values() for cursor in cursors]
+        """Those of all who follow it."""
+        return [cursor for group in (self.followers, self.takers) for cursors in group.values() for cursor in cursors]
 
     def read(self, position: int, max_bytes: int, view: View = PLAIN, *, end: int | None = None) -> Chunk | NotInMemory:
         """Return messages from `position` on: at most `max_bytes` of them, or a single one; or where they are.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,7 @@ from ...turns import Turn
 from ..audience.offset_queries import LATEST_TIMESTAMP
 from ..audience.rewind import last_messages, messages_before
 from ..audience.starts import BEYOND_SECONDS, LATEST, AtOffsets, Resumed, Rewind
-from ..records.formats import MARK, PLAIN, Format, View
+from ..records.formats import PLAIN, Format, View
 from .live_socket import Close
 from .notice_queue import NoticeQueue
 from .notices import End, Gap, Hello, Limits, Notice, Reconnect, Subscribed, Unsubscribed, control
@@ -47,8 +46,6 @@ LOOK_SECONDS = 0.1
 STAY_AWAY_MS = 3000  # those who are told to come back do so within so long
 
 UNTIL_REACHED = Close(code=1000, reason="until is reached")
-
-_ID_LINE = re.compile(MARK + rb"[^\n]*\n")
 
 
 class ResumableSession(Session):
@@ -276,7 +273,7 @@ class ResumableSession(Session):
         await super()._wait()
 
     def _may_park(self) -> bool:
-        return self.view.format is not Format.EVENTS and self.options.until_ms is None and super()._may_park()
+        return self.options.until_ms is None and super()._may_park()
 
     async def _say_notices(self) -> None:
         """Say what waits, no more at a time than the socket takes: what comes meanwhile is merged with what still waits."""
@@ -288,12 +285,6 @@ class ResumableSession(Session):
         await self._flush()
         if self._answered is not None:
             self._answered.set()
-
-    async def _write(self, data: bytes, messages: int) -> bool:
-        if self.view.format is Format.EVENTS:
-            cursor = self._cursor()
-            data = _ID_LINE.sub(b"", data) if cursor is None else data.replace(MARK, b"id: %b." % cursor.encode())
-        return await super()._write(data, messages)
 
     async def _send_heartbeats(self, seconds: float) -> None:
         while True:

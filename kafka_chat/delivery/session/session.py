@@ -67,7 +67,7 @@ class Session(LiveSocket):
         left_at = self._left_positions.pop(log.key, 0)
         cursor = LogCursor(self, log, position if afresh else max(position, left_at))
         self.cursors[log.key] = cursor
-        log.followers.setdefault(self.view, {})[cursor] = None
+        self._group_in(log).setdefault(self.view, {})[cursor] = None
         self.wake()
 
     def unfollow(self, log: PartitionLog) -> None:
@@ -75,10 +75,10 @@ class Session(LiveSocket):
         cursor = self.cursors.pop(log.key, None)
         if cursor is None:
             return
-        followers = cursor.log.followers[self.view]  # of another log of this partition, where the one was begun anew
-        del followers[cursor]
-        if not followers:
-            del cursor.log.followers[self.view]
+        group = self._group_in(cursor.log)  # another log of this partition, where the one was begun anew
+        del group[self.view][cursor]
+        if not group[self.view]:
+            del group[self.view]
         if cursor.page is not None:
             cursor.page.leave(self.wake)
         self._left_positions[log.key] = cursor.position
@@ -89,6 +89,10 @@ class Session(LiveSocket):
         """Look at the cursors again; until then nothing is offered."""
         self.parked = False
         self._awake.set()
+
+    def take(self, cursor: LogCursor, chunk: Chunk) -> None:
+        """Take what begins at `cursor`. Not asked of those whose sinks are offered it."""
+        raise NotImplementedError
 
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:
         """Return where it begins in a topic.
@@ -138,6 +142,10 @@ class Session(LiveSocket):
         self.parked = self._may_park()
         await self._awake.wait()
 
+    def _group_in(self, log: PartitionLog) -> dict[View, dict[LogCursor, None]]:
+        """Return the followers of `log` to whom the fan-out gives what comes in the same way as to this one."""
+        return log.followers
+
     def _may_park(self) -> bool:
         return all(cursor.page is None for cursor in self.cursors.values())
 
@@ -151,13 +159,17 @@ class Session(LiveSocket):
 
     async def _write(self, data: bytes, messages: int) -> bool:
         """Write whole messages; False where the connection is closed."""
-        self.messages += messages
-        self.bytes_sent += len(data)
-        self._telemetry.delivered(messages=messages, size=len(data))
-        if not self.sink.offer(data):
+        if not self._say(data, messages):
             return await self._flush()
         await trio.lowlevel.checkpoint()
         return True
+
+    def _say(self, data: bytes, messages: int) -> bool:
+        """Have the sink take whole messages; False where it owes some of them then."""
+        self.messages += messages
+        self.bytes_sent += len(data)
+        self._telemetry.delivered(messages=messages, size=len(data))
+        return self.sink.offer(data)
 
     async def _flush(self) -> bool:
         with self._memory.owing(self.sink.owed):
