@@ -115,17 +115,17 @@ async def test_whatever_others_do_to_a_user_whose_socket_is_stuck_it_holds_a_few
         async with core.connected(client := FakeClient(), options=SessionOptions(format=Format.V1, heartbeat_seconds=10.0)) as session:
             await caught_up(core, client)
             assert isinstance(session, ResumableSession)
-            core.audience.user_changed(change("left", subscribed=False))
+            await core.audience.user_changed(change("left", subscribed=False))
             await wait_all_tasks_blocked()  # this one is on its way
             for n in range(1000):
-                core.audience.user_changed(change("room", subscribed=True, at=n))
-                core.audience.user_changed(change("room", subscribed=False))
-                core.audience.user_changed(change("left", subscribed=True, at=n))
-                core.audience.user_changed(change("left", subscribed=False))
-                core.audience.user_changed(change(f"new{n}", subscribed=True))
-                core.audience.user_changed(change(f"new{n}", subscribed=False))
+                await core.audience.user_changed(change("room", subscribed=True, at=n))
+                await core.audience.user_changed(change("room", subscribed=False))
+                await core.audience.user_changed(change("left", subscribed=True, at=n))
+                await core.audience.user_changed(change("left", subscribed=False))
+                await core.audience.user_changed(change(f"new{n}", subscribed=True))
+                await core.audience.user_changed(change(f"new{n}", subscribed=False))
                 assert len(session._notices) <= 3
-            core.audience.user_changed(change("room", subscribed=True, at=0))
+            await core.audience.user_changed(change("room", subscribed=True, at=0))
             await trio.sleep(600)
             assert len(session._notices) <= 3
             core.kafka.produce(ROOM, value("at last"))
@@ -143,7 +143,7 @@ async def test_a_slow_client_gets_messages_between_what_others_cause_it_to_be_to
             await caught_up(core, client)
             for n in range(200):
                 core.kafka.produce(GLOBAL, value(f"m{n}"))
-                core.audience.user_changed(change("room", subscribed=n % 2 == 0))
+                await core.audience.user_changed(change("room", subscribed=n % 2 == 0))
                 await wait_all_tasks_blocked()
                 client.make_room(400)  # one message, or two notices
             client.make_room(float("inf"))
@@ -186,7 +186,7 @@ async def test_a_client_that_is_to_come_back_learns_of_the_gaps_that_its_cursor_
         core.kafka.create(GLOBAL)
         async with core.connected(client := FakeClient(), options=V1) as session:
             await caught_up(core, client)
-            core.audience.user_changed(change("room", subscribed=True))
+            await core.audience.user_changed(change("room", subscribed=True))
             await wait_all_tasks_blocked()
             session.on_gap(core.kafka.key(GLOBAL), 0, 10, LossCause.RETENTION)
             session.on_gap(core.kafka.key(GLOBAL), 10, 20, LossCause.RETENTION)

@@ -110,7 +110,7 @@ class FanOut:
         size = len(data)
         delivered = 0
         for count, cursor in enumerate(list(cursors)):
-            if not count % OFFERS_A_LOOK:
+            if not count % OFFERS_A_LOOK and turn.over:
                 await turn.share()
             if cursor not in cursors:  # it has left while the others had their turn
                 continue
