@@ -12,7 +12,6 @@ session, that one has not `started`: no cursor is told that would leave out what
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from contextlib import contextmanager
 from functools import partial
@@ -28,7 +27,7 @@ from ..log.partition_log import PartitionLog
 from .beginnings import Beginnings
 from .cursor_parts import CursorParts
 from .followed_topic import FollowedTopic, Walk
-from .starts import EARLIER_MS, FROM_ZERO, AtOffsets, Latest, Resumed, Since
+from .starts import FROM_ZERO, AtOffsets, Latest, Resumed, Since, some_seconds_ago
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -125,7 +124,7 @@ class Audience:
         sessions = self._by_user.setdefault(user, {})
         sessions[session] = []
         if not known:
-            self._early[session] = _some_seconds_ago()
+            self._early[session] = some_seconds_ago()
         try:
             changes = self._chats_of(session.username)
             for chat in session.only or changes:
@@ -152,7 +151,7 @@ class Audience:
                     await walk.done.wait()
             while (pending := self._beginnings.pending(session)) is not None:
                 await pending.resolved.wait()
-        now = _some_seconds_ago()
+        now = some_seconds_ago()
         for followed in followed_topics:
             if isinstance(followed.followers.get(session), Latest):
                 followed.followers[session] = now
@@ -164,9 +163,9 @@ class Audience:
         return all(self._followed[topic].has_placed(session) for topic in self._topics_of(session))
 
     def forget_start(self, session: Member) -> None:
-        """Free the cursor after which `session` begins, for it has started. Absent topics need theirs: a gap is told when they come.
+        """Free the cursor after which `session` begins, for it has started; partitions added since begin at 0, as with it.
 
-        Partitions that are added to the others begin at 0, as they would with it.
+        Absent topics need theirs: a gap is told when they come.
         """
         for topic in self._topics_of(session):
             followed = self._followed[topic]
@@ -400,7 +399,3 @@ class Audience:
 def _nothing(session: Member) -> Iterator[None]:
     """Visit a session that has only to look again."""
     return iter(())
-
-
-def _some_seconds_ago() -> Since:
-    return Since((time.time_ns() // 1_000_000 - EARLIER_MS) // 1000 * 1000)  # whole seconds: five thousand sessions ask as one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -97,3 +98,8 @@ Start = Latest | Earliest | Rewind | Since | AtOffsets | Resumed
 LATEST = Latest()
 EARLIEST = Earliest()
 FROM_ZERO = AtOffsets("", {})  # the start of a topic that came to life after it was followed
+
+
+def some_seconds_ago() -> Since:
+    """Return where a session begins that no broker could be asked for: `EARLIER_MS` before now."""
+    return Since((time.time_ns() // 1_000_000 - EARLIER_MS) // 1000 * 1000)  # whole seconds: five thousand sessions ask as one
