@@ -39,6 +39,8 @@ INTERRUPTED = 128 + signal.SIGINT
 STEADY_SECONDS = 60.0  # a worker that ran so long did not end because of how it was started
 FIRST_WAIT_SECONDS = 0.5  # after the second end in a row; then twice as long each time
 LONGEST_WAIT_SECONDS = 30.0
+LEAVING_SECONDS = 10.0  # between the SIGHUP of a shell that ends and the end of its terminal; it is a fraction of one in life
+LOOK_SECONDS = 0.1  # how often to look meanwhile
 
 
 async def supervise(
@@ -69,6 +71,7 @@ async def supervise(
         SettingsError: the limit of open files is too low.
     """
     connections_limit(settings)
+    terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()  # nohup has it ignored
     async with AsyncExitStack() as stack:
         signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         port = stack.enter_context(reserved(settings.server.host, settings.server.port))
@@ -77,11 +80,18 @@ async def supervise(
 
             address = await stack.enter_async_context(open_embedded_broker())
             settings = msgspec.structs.replace(settings, kafka=msgspec.structs.replace(settings.kafka, bootstrap_servers=address))
-        return await _Supervisor(settings, port, telemetry, command).run(signals, reload, announce)
+        return await _Supervisor(settings, port, telemetry, command, terminal=terminal).run(signals, reload, announce)
 
 
 class _Supervisor:
     """All workers.
+
+    Args:
+        settings: of the workers.
+        port: theirs.
+        telemetry: is told of them.
+        command: starts one.
+        terminal: whether this process was started in a terminal, with whose end it ends.
 
     Attributes:
         port: theirs.
@@ -90,7 +100,9 @@ class _Supervisor:
         workers: all processes, those that drain included.
     """
 
-    def __init__(self, settings: Settings, port: SharedPort, telemetry: WorkersTelemetry, command: Sequence[str]) -> None:
+    def __init__(
+        self, settings: Settings, port: SharedPort, telemetry: WorkersTelemetry, command: Sequence[str], *, terminal: bool
+    ) -> None:
         self.port = port
         self.telemetry = telemetry
         self.stopping = trio.Event()
@@ -99,13 +111,14 @@ class _Supervisor:
         self._command = command
         self._exit_code = OK
         self._slots = [_Slot(number, self) for number in range(settings.server.workers)]
-        self._had_terminal = _has_terminal()
+        self._had_terminal = terminal
+        self._leaving = trio.CancelScope()
 
     async def run(self, signals: AsyncIterable[int], reload: Callable[[], Settings], announce: Callable[[list[str]], None]) -> int:
         """Run until told to stop, and return the exit code."""
         renew, renewals = trio.open_memory_channel[None](1)
         async with open_tasks() as tasks:
-            tasks.start_soon(self._run_signals, signals, renew)
+            tasks.start_soon(self._run_signals, signals, renew, tasks)
             tasks.start_soon(self._run_renewals, renewals, reload)
             tasks.start_soon(self._announce, announce)
             tasks.start_soon(self.telemetry.run_left_out)
@@ -163,18 +176,35 @@ class _Supervisor:
             await slot.first_served.wait()
         announce([self.port.url])
 
-    async def _run_signals(self, signals: AsyncIterable[int], renew: trio.MemorySendChannel[None]) -> None:
+    async def _run_signals(self, signals: AsyncIterable[int], renew: trio.MemorySendChannel[None], tasks: trio.Nursery) -> None:
+        """Do what signals say.
+
+        Args:
+            signals: as they come.
+            renew: takes a wish that all workers are replaced.
+            tasks: runs what looks whether the terminal stays.
+        """
         async for number in signals:
             # A terminal that is closed says SIGHUP, too, and wants it to end.
-            if number == signal.SIGHUP and _has_terminal() == self._had_terminal:
+            if number == signal.SIGHUP and (not self._had_terminal or _has_terminal()):
                 with suppress(trio.WouldBlock):  # it is going to be done anyway
                     renew.send_nowait(None)
+                if self._had_terminal:
+                    tasks.start_soon(self._stop_with_terminal)
             elif self.stopping.is_set() and number == signal.SIGINT:
                 for worker in self.workers:
                     worker.kill()
                 exit_now(INTERRUPTED)  # at once: nothing here is worth more than the patience of who pressed it twice
             else:
                 self.stop()
+
+    async def _stop_with_terminal(self) -> None:
+        """Stop if the terminal goes now: a shell that is told so passes SIGHUP on while its terminal is still there."""
+        self._leaving.cancel()  # the one before, of an earlier SIGHUP
+        with trio.move_on_after(LEAVING_SECONDS) as self._leaving:
+            while _has_terminal():  # noqa: ASYNC110 - the kernel has no event for that but one that typing sets off, too
+                await trio.sleep(LOOK_SECONDS)
+            self.stop()
 
     async def _run_renewals(self, renewals: AsyncIterable[None], reload: Callable[[], Settings]) -> None:
         async for _ in renewals:
