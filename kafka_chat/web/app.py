@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
+import trio
 from quart import Quart, Websocket, current_app, request
 from quart_trio import QuartTrio
 
 from ..errors import Overloaded
+from ..process.standard_streams import exit_now
 from .documents.openapi import document
 from .lifespan import ServiceLifespan
 from .ports import CROWDED, check_room
@@ -65,6 +68,12 @@ SMALL_BYTES = 16 * 1024  # of an answer that is given in any case; most sockets 
 _NOWHERE = "/\0"  # a path that no route has
 
 
+WITHOUT_TRIO = (
+    "this server runs the app on asyncio, and it needs trio; start it as `kafka-chat serve`, or as `hypercorn -k trio kafka_chat.asgi:app`"
+)
+WRONG_SERVER = 2  # the exit code of wrong settings: to try again does not help
+
+
 class ChatApp(QuartTrio):
     """The application.
 
@@ -100,6 +109,11 @@ class ChatApp(QuartTrio):
 
     async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - as wide as Quart's own
         """Serve one connection, with what Quart cannot read made readable."""
+        if not trio.lowlevel.in_trio_run():
+            sys.stderr.write(f"kafka_chat: {WITHOUT_TRIO}\n")
+            sys.stderr.flush()
+            # At once: servers take any exception here, SystemExit included, for an app without a lifespan, and serve on.
+            exit_now(WRONG_SERVER)
         if scope.get("path") == "":  # `GET ?x HTTP/1.1`; Quart looks at the first character
             scope = {**scope, "path": "/", "raw_path": b"/"}
         if not scope.get("query_string", b"").isascii():

@@ -5,11 +5,13 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING
 
+import hypercorn.logging
 import hypercorn.protocol.h11
 import hypercorn.trio.run
 import hypercorn.trio.tcp_server
 from hypercorn.config import Config
 
+from .access_log import PlainAtoms
 from .connection import ChatTCPServer
 from .http11 import ChatH11Protocol
 from .websocket_stream import ChatWSStream
@@ -31,6 +33,7 @@ def _speaking_http11(self: Config) -> SSLContext | None:
 
 def install() -> None:
     """Let hypercorn serve with these classes from now on, in this process. Idempotent."""
+    hypercorn.logging.AccessLogAtoms = PlainAtoms  # type: ignore[misc]
     hypercorn.trio.run.TCPServer = ChatTCPServer  # type: ignore[attr-defined]
     hypercorn.trio.tcp_server.ProtocolWrapper = ChatH11Protocol  # type: ignore[attr-defined,assignment]
     hypercorn.protocol.h11.WSStream = ChatWSStream  # type: ignore[attr-defined]
