@@ -17,7 +17,7 @@ import trio
 
 from ..errors import RequestError, SettingsError
 from ..nursery import open_tasks
-from .printing import Printer
+from .printing import OutputFailed, Printer, check_stdout, print_line, read_stdin
 from .terminal import colours_wanted, harmless
 
 if TYPE_CHECKING:
@@ -174,14 +174,14 @@ def _cursor(parsed: argparse.Namespace) -> int:
     from ..chat.cursor import parse
     from .cursor_words import facts_of, words_of
 
-    text = sys.stdin.read().strip() if parsed.text == "-" else parsed.text
+    text = read_stdin().strip() if parsed.text == "-" else parsed.text
     try:
         cursor = parse(text)
     except RequestError as error:
         raise SettingsError(str(error)) from error
     _open_stdout(as_json=parsed.json)
     for line in [json.dumps(facts_of(cursor, parsed.topic))] if parsed.json else words_of(cursor, parsed.topic):
-        _print(line)
+        print_line(line)
     return 0
 
 
@@ -189,7 +189,7 @@ def _send(parsed: argparse.Namespace) -> int:
     from ..client import ask, quoted
 
     _open_stdout(as_json=parsed.json)
-    text = sys.stdin.read().removesuffix("\n") if parsed.text == "-" else parsed.text
+    text = read_stdin().removesuffix("\n") if parsed.text == "-" else parsed.text
 
     body = {"sender": parsed.sender, "text": text, "tag": parsed.tag}
     answer: dict[str, object] = {}
@@ -198,7 +198,11 @@ def _send(parsed: argparse.Namespace) -> int:
         answer.update(await ask(parsed.url, "POST", f"/send-message/chat/{quoted(parsed.chat)}", body))
 
     _run(run)
-    _print(json.dumps(answer) if parsed.json else f"{answer.get('topic')}/{answer.get('partition')} at offset {answer.get('offset')}")
+    where = f"{answer.get('topic')}/{answer.get('partition')} at offset {answer.get('offset')}"
+    try:
+        print_line(json.dumps(answer) if parsed.json else where)
+    except OutputFailed as error:  # to send it once more would be wrong
+        raise OutputFailed(f"the message is in {where}, but {error}") from error
     return 0
 
 
@@ -217,9 +221,9 @@ def _check(parsed: argparse.Namespace) -> int:
     findings = trio.run(check, settings)
     for finding in findings:
         if parsed.json:
-            _print(json.dumps({"subject": finding.subject, "ok": finding.ok, "sentence": finding.sentence}))
+            print_line(json.dumps({"subject": finding.subject, "ok": finding.ok, "sentence": finding.sentence}))
         else:
-            _print(f"{'ok     ' if finding.ok else 'WRONG  '}{finding.subject}: {harmless(finding.sentence)}")
+            print_line(f"{'ok     ' if finding.ok else 'WRONG  '}{finding.subject}: {harmless(finding.sentence)}")
     return 0 if all(finding.ok for finding in findings) else FAILED
 
 
@@ -236,17 +240,17 @@ def _run(run: Callable[[], Awaitable[int | None]]) -> int:
 
 
 def _open_stdout(*, as_json: bool) -> None:
-    """Have stdout take any text: JSON is UTF-8, and what else its encoding lacks is escaped."""
+    """Have stdout take any text: JSON is UTF-8, and what else its encoding lacks is escaped.
+
+    Raises:
+        OutputFailed: it is closed.
+    """
+    check_stdout()
     if isinstance(sys.stdout, io.TextIOWrapper):
         if as_json:
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
         else:
             sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def _tell(sentence: str) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NOTE_SECONDS = 0.1  # a file is written in 0.2 ms, a message printed in a fifth of that
+_BEGIN = "delete it to begin without a cursor, or name another file"
 
 
 class CursorNotKept(KafkaChatError):
@@ -25,14 +26,20 @@ class CursorNotKept(KafkaChatError):
 
 
 class CursorFile:
-    """Keeps the last cursor; who reads the file finds a whole one at any time.
+    """Keeps the last cursor; whoever reads the file finds a whole one at any time, after a power cut, too.
 
     Args:
         path: of the file; a link is followed.
+
+    Raises:
+        SettingsError: the path leads nowhere.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path.resolve()
+        try:
+            self._path = path.resolve()
+        except (OSError, RuntimeError) as error:  # the working folder has been deleted; links lead to each other
+            raise SettingsError(f"--cursor-file: {path} leads nowhere: {error}") from error
         self._kept: str | None = None
 
     def read(self) -> str | None:
@@ -43,13 +50,15 @@ class CursorFile:
         """
         try:
             text = self._path.read_text(encoding="ascii").strip()
+            if not text:  # a power cut, with a file system that keeps the name and not what was written
+                raise SettingsError(f"--cursor-file: {self._path} is empty; {_BEGIN}")
             parse(text)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise SettingsError(f"--cursor-file: {self._path} cannot be read: {error.strerror}") from error
         except (UnicodeDecodeError, RequestError) as error:
-            raise SettingsError(f"--cursor-file: {self._path} holds no cursor; name another file, or delete it to begin anew") from error
+            raise SettingsError(f"--cursor-file: {self._path} holds no cursor; {_BEGIN}") from error
         self._kept = text
         return text
 
@@ -63,13 +72,29 @@ class CursorFile:
             return
         beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            beside.write_text(f"{cursor}\n", encoding="ascii")
+            with beside.open("w", encoding="ascii") as file:
+                file.write(f"{cursor}\n")
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut may leave the name with nothing in it
             beside.replace(self._path)
+            _sync_folder(self._path.parent)
         except OSError as error:
             with contextlib.suppress(OSError):
                 beside.unlink()
             raise CursorNotKept(f"{self._path} cannot be written: {error.strerror}; what was printed last is not noted there") from error
         self._kept = cursor
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the name on disk, too. Without that a power cut brings the cursor of before back, which is whole."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # a folder that may be written but not listed: the cursor of before it is, then
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @asynccontextmanager

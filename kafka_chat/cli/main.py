@@ -22,10 +22,13 @@ from ..process.log_output import log_to_stderr
 from ..process.standard_streams import exit_now, fill_closed, unblocked
 from ..settings.sources import FLAGS, NAME_A_BROKER, load_settings, with_embedded_broker
 from .commands import add_check, add_cursor, add_listen, add_send, joined_spans
+from .printing import check_stdout, discard_stdout, print_line
 from .terminal import harmless
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterator, Sequence
+
+    from _typeshed import SupportsWrite
 
     from ..settings.model import Settings
     from ..web.app import ChatApp
@@ -66,11 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
-    parsed = parser.parse_args(joined_spans(arguments))
-    if parsed.run is None:
-        parser.print_help(sys.stderr)
-        return WRONG_SETTINGS
     try:
+        parsed = parser.parse_args(joined_spans(arguments))
+        if parsed.run is None:
+            parser.print_help(sys.stderr)
+            return WRONG_SETTINGS
         return parsed.run(parsed) or OK
     except SettingsError as error:
         _say(str(error))
@@ -83,12 +86,23 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # who reads our stdout has seen enough; it must not be flushed at exit, either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         return OK
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that does not pass over a stdout that takes nothing: `--help` and `--version` are output, too."""
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        if file is sys.stdout:
+            check_stdout()
+            print_line(message.removesuffix("\n"))
+        else:
+            super()._print_message(message, file)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kafka-chat",
         description="Kafka chat topics on people's screens.",
         epilog="Exit codes: 0 well; 1 it failed, and one sentence says why; 2 wrong settings or flags; 130 ended by Ctrl-C.",

@@ -1,16 +1,82 @@
-"""Prints lines on stdout for as long as its reader takes, and can be cancelled meanwhile."""
+"""Prints lines on stdout for as long as its reader takes, and can be cancelled meanwhile; what fails is one sentence."""
 
 from __future__ import annotations
 
 import os
 import select
 import stat
+import sys
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import trio
 
+from ..errors import SettingsError
+from ..process.standard_streams import was_closed
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import TextIO
+
+
+class OutputFailed(SettingsError):
+    """Exit code 2. Stdout is closed, or takes nothing: a full disk."""
+
+
+def check_stdout() -> None:
+    """Raise `OutputFailed` where stdout is closed: what is printed there would be lost, and might be noted as printed."""
+    if was_closed("stdout"):
+        raise OutputFailed("stdout is closed, which is where the output goes")
+
+
+def print_line(line: str) -> None:
+    """Write a line to stdout, and return once it is there.
+
+    Raises:
+        BrokenPipeError: the reader has gone.
+        OutputFailed: it takes nothing.
+    """
+    with failures_as_sentences():
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+def read_stdin() -> str:
+    """Return all that comes from stdin.
+
+    Raises:
+        SettingsError: it is closed, cannot be read, or is no text.
+    """
+    if was_closed("stdin"):
+        raise SettingsError("stdin is closed, which is where - takes its text from")
+    try:
+        return sys.stdin.read()
+    except OSError as error:
+        raise SettingsError(f"stdin cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"stdin is not text in {error.encoding} (byte {error.start})") from error
+
+
+@contextmanager
+def failures_as_sentences() -> Iterator[None]:
+    """Turn what stdout has against a write into `OutputFailed`, but for `BrokenPipeError`."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard_stdout()
+        raise OutputFailed(f"stdout cannot be written: {error.strerror}") from error
+
+
+def discard_stdout() -> None:
+    """Let stdout lead nowhere: what it still holds is flushed at exit, which would fail again."""
+    with suppress(ValueError):  # it has no descriptor: something else has been put in its place
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, sys.stdout.fileno())
+        finally:
+            os.close(null)
 
 
 class Printer:
@@ -29,13 +95,15 @@ class Printer:
 
         Raises:
             BrokenPipeError: the reader has gone.
+            OutputFailed: the stream takes nothing.
         """
         data = f"{line}\n".encode(self._encoding, self._errors)
-        if self._takes_at_once(len(data)):
-            await trio.lowlevel.checkpoint()
-            self._write(data)
-        else:
-            await trio.to_thread.run_sync(self._write, data, limiter=self._limiter, abandon_on_cancel=True)
+        with failures_as_sentences():
+            if self._takes_at_once(len(data)):
+                await trio.lowlevel.checkpoint()
+                self._write(data)
+            else:
+                await trio.to_thread.run_sync(self._write, data, limiter=self._limiter, abandon_on_cancel=True)
 
     def _takes_at_once(self, size: int) -> bool:
         """Return whether a write will not wait. A thread for each line would cost more than all else about it."""

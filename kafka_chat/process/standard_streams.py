@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 FLUSH_SECONDS = 1.0  # at the end, for a reader that is there; one that reads needs milliseconds
 LAST_SECONDS = 0.2  # where the process ends at once
 
+_closed: set[str] = set()  # names of what `fill_closed` has filled
+
 
 class LineStream(io.TextIOBase):
     """What takes the place of `sys.stdout` or `sys.stderr`: hands whole lines to a `LineWriter`.
@@ -136,7 +138,8 @@ def exit_now(code: int) -> NoReturn:
 def fill_closed() -> None:
     """Have descriptors 0 to 2 lead nowhere where they are closed.
 
-    Else the next file or socket would be one of them, and what is said on stderr would reach a client.
+    Else the next file or socket would be one of them, and what is said on stderr would reach a client. `was_closed` tells
+    afterwards.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -144,8 +147,14 @@ def fill_closed() -> None:
         except OSError:
             opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, so this one
             os.set_inheritable(opened, True)  # noqa: FBT003 - the standard library's; for workers
+            _closed.add(name)
             if getattr(sys, name) is None:
                 setattr(sys, name, os.fdopen(opened, "r" if number == 0 else "w", closefd=False))
+
+
+def was_closed(name: str) -> bool:
+    """Return whether `stdin`, `stdout` or `stderr` was closed when this process began, as far as `fill_closed` has seen it."""
+    return name in _closed
 
 
 def _has_descriptor(stream: TextIO) -> bool:

@@ -115,9 +115,16 @@ def keys() -> dict[str, inspect.Type]:
 
 def _from_file(path: Path | None) -> Iterator[tuple[str, _Given]]:
     if path is None:
-        if not DEFAULT_FILE.exists():
-            return
         path = DEFAULT_FILE
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:  # it may be there: to serve without it could be to serve the wrong brokers
+            raise SettingsError(
+                f"whether there is a {path} here cannot be seen: {error.strerror}; start in a folder that this user may search, or name "
+                "a file with --config"
+            ) from error
     sections = {section.name for section in msgspec.structs.fields(Settings)}
     for entry in read_config_file(path):
         source = f"{path}, line {entry.line}"

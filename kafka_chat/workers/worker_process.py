@@ -20,8 +20,17 @@ if TYPE_CHECKING:
     from ..settings.model import Settings
     from ..telemetry.exposition import Family
 
+
+def working_folder() -> str | None:
+    """Return where this process runs; None where that folder has been deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
 # `kafka-chat` does not look for modules in the working directory, `python -m kafka_chat` does; its workers do as it does.
-_SAFE_PATH = [] if sys.path and sys.path[0] in ("", os.getcwd()) else ["-P"]
+_SAFE_PATH = [] if sys.path and sys.path[0] in ("", working_folder()) else ["-P"]
 WORKER = (sys.executable, *_SAFE_PATH, "-m", "kafka_chat.worker")
 END_SECONDS = 10.0  # beyond the drain, for a worker to let go of its Kafka clients; then it is killed
 METRICS_SECONDS = 2.0  # for a worker to tell its metrics

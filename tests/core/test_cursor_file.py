@@ -1,0 +1,61 @@
+"""A cursor file is whole at any time, after a power cut too; one that is not is said, with what to do."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from kafka_chat.cli.cursor_file import CursorFile
+from kafka_chat.errors import SettingsError
+
+ONE = "AQAAAAAA"
+
+
+def test_what_is_kept_is_on_disk_before_it_takes_its_name_and_then_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(descriptor: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else f"file of {os.fstat(descriptor).st_size} bytes"
+        done.append(kind)
+        fsync(descriptor)
+
+    def noted_replace(old: Path, new: Path) -> None:
+        done.append("name")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    file = CursorFile(tmp_path / "cursor")
+    file.keep(ONE)
+    assert done == [f"file of {len(ONE) + 1} bytes", "name", "folder"]
+    assert CursorFile(tmp_path / "cursor").read() == ONE
+    assert [one.name for one in tmp_path.iterdir()] == ["cursor"]
+
+
+@pytest.mark.parametrize(
+    ("content", "about"),
+    [
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"\0\0\0\0\0\0\0\0", "holds no cursor"),  # what some file systems leave after a power cut
+        (b"\xff\xfe", "holds no cursor"),
+        (b"AQAAAA", "holds no cursor"),
+    ],
+)
+def test_a_file_that_holds_no_cursor_is_said_with_what_to_do(content: bytes, about: str, tmp_path: Path) -> None:
+    path = tmp_path / "cursor"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        CursorFile(path).read()
+    assert str(caught.value) == f"--cursor-file: {path} {about}; delete it to begin without a cursor, or name another file"
+
+
+def test_a_path_that_leads_nowhere_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(SettingsError, match=r"--cursor-file: .*a "):
+        CursorFile(tmp_path / "a").read()
