@@ -257,9 +257,8 @@ class Audience:
 
     def topic_missing(self, topic: str) -> None:
         """There is no such topic; it is followed all the same."""
-        followed = self._followed[topic]
-        followed.existence_known.set()
-        self._visit_all(followed, _nothing)
+        self._followed[topic].existence_known.set()
+        self._visit_all(self._followed[topic], _nothing)
 
     def topic_lost(self, topic: str, topic_id: str, cause: LossCause | None) -> None:
         """Close the logs of a topic that is no more."""
