@@ -353,7 +353,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
             )
             telemetry.gauge("sockets", lambda: service.slots_taken)
             telemetry.gauge("catching_up", lambda: service.slots.catching_up)
-            telemetry.gauge("memory_held_bytes", lambda: memory.held_bytes + memory.owed_bytes)
+            telemetry.gauge("memory_held_bytes", lambda: memory.used_bytes)
             telemetry.gauge("memory_limit_bytes", lambda: memory.limit_bytes)
             telemetry.gauge("owed_bytes", lambda: memory.owed_bytes)
             telemetry.gauge("followed_topics", lambda: audience.topics)

@@ -39,6 +39,10 @@ _DEFAULTS: dict[str, Property] = {
     "log.connection.close": False,  # brokers close idle connections; that is no news
 }
 
+# Likewise, of the producer alone: how many KiB wait for their acknowledgement. Its default is 1 GiB; who sends beyond it is told to
+# come again (503).
+_PRODUCER_DEFAULTS: dict[str, Property] = {"queue.buffering.max.kbytes": 32_768}
+
 # What carries a promise, and so may not.
 _CONSUMER: dict[str, Property] = {
     "group.id": "kafka_chat",  # needed even where nothing is ever committed; an empty one aborts the process
@@ -109,7 +113,7 @@ class ClientConfig:
 
     def producer(self, **extra: Property) -> dict[str, Property]:
         """Return what a Producer takes; the publisher adds what its own promises need."""
-        return {**self._common, **extra}
+        return {**_PRODUCER_DEFAULTS, **self._common, **extra}
 
     def admin(self, **extra: Property) -> dict[str, Property]:
         """Return what an AdminClient takes.

@@ -46,9 +46,9 @@ RECORDS_A_SLICE = 512
 FETCH_WAIT_MS = 10
 _QUEUE = {
     "queued.max.messages.kbytes": 256,
-    "queued.min.messages": 500,
+    "queued.min.messages": 64,  # the kilobytes are those of values: it is this that bounds what large keys and headers take
     "fetch.message.max.bytes": 65_536,
-    "fetch.queue.backoff.ms": 10,
+    "fetch.queue.backoff.ms": 2,
     "enable.partition.eof": True,
 }
 

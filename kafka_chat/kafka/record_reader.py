@@ -52,7 +52,9 @@ class RecordReader:
             {
                 **config.consumer(fetch_wait_ms=FETCH_WAIT_MS),
                 "enable.partition.eof": True,
-                "queued.max.messages.kbytes": 4096,
+                "queued.max.messages.kbytes": 4_096,  # of values; …
+                "queued.min.messages": 1_000,  # … and this many records, whatever their keys take
+                "fetch.max.bytes": 4 << 20,  # of a broker's answer, which comes beside what is queued
                 "fetch.queue.backoff.ms": 10,  # a full queue makes librdkafka sleep a second otherwise
                 "error_cb": _ignore,
             }

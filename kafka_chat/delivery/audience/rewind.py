@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from ...chat.partition_key import PartitionKey
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog
-    from ..records.batch import HistoryMessage
+    from ..records.batch import Mark
     from ..records.formats import View
 
 
-async def messages_before(log: PartitionLog, position: int, messages: int, *, view: View, page_reads: PageReads) -> list[HistoryMessage]:
-    """Return the last messages of a partition before a position, oldest first.
+async def messages_before(log: PartitionLog, position: int, messages: int, *, view: View, page_reads: PageReads) -> list[Mark]:
+    """Return where the last messages of a partition before a position are, oldest first.
 
     Args:
         log: of a partition that is followed.
         position: at most its head.
         messages: how many; fewer where there are no more, or not within `SCAN_OFFSETS` offsets.
-        view: which messages; of the form V1.
+        view: which messages.
         page_reads: reads what memory does not have.
     """
-    found: list[HistoryMessage] = []
+    found: list[Mark] = []
     end, floor = position, max(0, position - SCAN_OFFSETS)
     while len(found) < messages and end > floor:
         try:
@@ -35,12 +35,12 @@ async def messages_before(log: PartitionLog, position: int, messages: int, *, vi
         except (PositionLost, TopicGone):
             break
         first = max(batch.first, floor)
-        found = [*batch.history_messages(view, first=first, end=end), *found]
+        found = [*log.marks_in(batch, view, first=first, end=end), *found][-messages:]
         end = first
-    return found[-messages:]
+    return found
 
 
-def last_messages(by_partition: Mapping[PartitionKey, Sequence[HistoryMessage]], messages: int) -> dict[PartitionKey, list[HistoryMessage]]:
+def last_messages(by_partition: Mapping[PartitionKey, Sequence[Mark]], messages: int) -> dict[PartitionKey, list[Mark]]:
     """Return the last messages of several partitions together: of each its own last ones, as many as are among them.
 
     They are told apart by their times; in a partition the order is that of the offsets, whatever the times say.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog
     from ..ports import SubscriptionChange
-    from ..records.batch import Batch, Chunk, HistoryMessage
+    from ..records.batch import Batch, Chunk, HistoryMessage, Mark
     from ..records.formats import View
 
 
@@ -157,8 +157,14 @@ class LogPiece:
         self._view = view
         self._memory = memory
 
-    def history_messages(self, *, first: int, end: int) -> Sequence[HistoryMessage]:
+    def marks(self, *, first: int, end: int) -> Sequence[Mark]:
         """See `Piece`."""
-        found = list(self._batch.history_messages(self._view, first=first, end=end))
+        found = self._batch.marks(self._view, first=first, end=end)
+        self._memory.recount(self._batch)  # senders and tags may have been decoded now
+        return found
+
+    def message(self, offset: int) -> HistoryMessage:
+        """See `Piece`."""
+        found = self._batch.history_message(self._view, offset)
         self._memory.recount(self._batch)  # it may have been rendered in another form now
         return found

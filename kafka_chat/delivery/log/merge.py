@@ -15,7 +15,7 @@ from ...nursery import open_tasks
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..records.batch import HistoryMessage
+    from ..records.batch import HistoryMessage, Mark
 
 # A filter may let hardly anything pass. A page ends where it has looked far enough, and the next one goes on from there.
 SCAN_OFFSETS = 50_000  # offsets of a partition
@@ -33,8 +33,11 @@ class Piece(Protocol):
     def next(self) -> int:
         """Where it ends."""
 
-    def history_messages(self, *, first: int, end: int) -> Sequence[HistoryMessage]:
-        """Return those of `[first, end)` that a page shows."""
+    def marks(self, *, first: int, end: int) -> Sequence[Mark]:
+        """Return where those of `[first, end)` are that a page shows."""
+
+    def message(self, offset: int) -> HistoryMessage:
+        """Return one of them."""
 
 
 class Source(Protocol):
@@ -67,8 +70,10 @@ class PartitionScan(ABC):
         self._source = source
         self._scanned = position
         self._bound = bound
-        # One more than the page takes: what is not kept is not missed, for all that is kept is never taken.
-        self._found: deque[HistoryMessage] = deque(maxlen=most + 1)
+        # One more than the page takes: what is not kept is not missed, for all that is kept is never taken. They are of one piece, for
+        # the next one is read when they are all taken; what they say is cut from it one by one.
+        self._found: deque[Mark] = deque(maxlen=most + 1)
+        self._piece: Piece | None = None
         self._left = SCAN_OFFSETS
         self._scan_until = trio.current_time() + SCAN_SECONDS
 
@@ -92,9 +97,14 @@ class PartitionScan(ABC):
     def rank(self) -> tuple[int, int]:
         """By what its next message is compared with those of other scans: the lowest is taken first."""
 
-    @abstractmethod
     def take(self) -> HistoryMessage:
         """Return its next message, which is known."""
+        assert self._piece is not None  # it is where the message was found
+        return self._piece.message(self._next_mark().offset)
+
+    @abstractmethod
+    def _next_mark(self) -> Mark:
+        """Remove the next message from those that are known."""
 
     @abstractmethod
     async def scan(self) -> int:
@@ -121,21 +131,21 @@ class ForwardScan(PartitionScan):
         """See `PartitionScan`."""
         return self._found[0].time_ms, self.partition
 
-    def take(self) -> HistoryMessage:
-        """See `PartitionScan`."""
+    def _next_mark(self) -> Mark:
         return self._found.popleft()
 
     async def scan(self) -> int:
         """See `PartitionScan`."""
         begin = self._scanned
         try:
-            piece = await self._source.fetch(begin)
+            self._piece = None
+            piece = self._piece = await self._source.fetch(begin)
         except PositionLost as lost:
             self._scanned = min(lost.first_left, self._bound)
             self.lost = (self.lost or (begin, 0))[0], self._scanned
             return 0
         end = min(piece.next, self._bound)
-        self._found.extend(piece.history_messages(first=begin, end=end)[: self._found.maxlen])
+        self._found.extend(piece.marks(first=begin, end=end)[: self._found.maxlen])
         self._scanned = end
         return end - begin
 
@@ -153,20 +163,20 @@ class BackwardScan(PartitionScan):
         """See `PartitionScan`."""
         return -self._found[-1].time_ms, -self.partition
 
-    def take(self) -> HistoryMessage:
-        """See `PartitionScan`."""
+    def _next_mark(self) -> Mark:
         return self._found.pop()
 
     async def scan(self) -> int:
         """See `PartitionScan`."""
         end = self._scanned
         try:
-            piece = await self._source.fetch(end - 1)
+            self._piece = None
+            piece = self._piece = await self._source.fetch(end - 1)
         except PositionLost:  # deleted since the bound was asked for
             self._bound = end
             return 0
         begin = max(piece.first, self._bound)
-        self._found.extend(piece.history_messages(first=begin, end=end))
+        self._found.extend(piece.marks(first=begin, end=end))
         self._scanned = begin
         return end - begin
 

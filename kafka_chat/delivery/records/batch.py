@@ -14,10 +14,10 @@ import msgspec
 from ...chat.cursor import MessageIds
 from ...chat.message import Delivery, LeftOut, Message, Reject, parse, render
 from .formats import PLAIN, Format, View, event, payload_of, skipped_event, text_frame
-from .record_meta import RecordMeta, fit, is_small, skipped_payload, v1_payload
+from .record_meta import META_BYTES, SMALL_KEY_BYTES, RecordMeta, fit, is_small, skipped_payload, v1_payload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ...chat.partition_key import PartitionKey
 
@@ -159,7 +159,7 @@ class Batch:
     """
 
     __slots__ = (
-        "_extras", "_key", "_keys", "_other", "_plain", "_said", "_times", "first", "next", "rejected", "shortened", "size",
+        "__weakref__", "_extras", "_key", "_keys", "_other", "_plain", "_said", "_times", "first", "next", "rejected", "shortened", "size",
     )  # fmt: skip
 
     def __init__(
@@ -179,7 +179,7 @@ class Batch:
         self._key = key
         self._plain = _Rendering(kept.offsets, kept.frames)
         self._times = kept.times
-        self._keys = kept.keys if any(key is not None for key in kept.keys) else None
+        self._keys = kept.keys if kept.keys.count(None) < len(kept.keys) else None
         self._extras = kept.extras or _NO_EXTRAS
         self._other: dict[View, _Rendering] | None = None
         self._said: list[tuple[str, str | None]] | None = None  # sender and tag
@@ -198,37 +198,41 @@ class Batch:
             max_bytes: `limits.message_bytes`, for a value, and for the message that it becomes in each form.
         """
         kept = _Kept()
+        offsets, times, keys, frames = kept.offsets, kept.times, kept.keys, kept.frames  # looked up once: a burst has many records
         rejected: list[Rejected] = []
         shortened: list[Shortened] = []
         ids: MessageIds | None = None
-        for record in records:
-            message = parse(record.value, max_bytes=max_bytes)
+        roomy = max_bytes - META_BYTES  # a payload of so many bytes leaves room for any `meta`
+        for offset, value, time_ms, record_key, headers, unreadable in records:
+            message = parse(value, max_bytes=max_bytes)
             if not isinstance(message, Message):
-                reason = Reject.CANNOT_BE_READ if LeftOut.MESSAGE in record.unreadable else message
-                rejected.append(Rejected(offset=record.offset, reason=reason))
+                reason = Reject.CANNOT_BE_READ if LeftOut.MESSAGE in unreadable else message
+                rejected.append(Rejected(offset=offset, reason=reason))
                 continue
             payload = render(message, chat)
-            if len(payload) > max_bytes:
-                rejected.append(Rejected(offset=record.offset, reason=Reject.TOO_LARGE))
+            size = len(payload)
+            if size > max_bytes:
+                rejected.append(Rejected(offset=offset, reason=Reject.TOO_LARGE))
                 continue
-            kept.offsets.append(record.offset)
-            kept.times.append(record.time_ms)
-            kept.frames.append(text_frame(payload))
-            if not record.headers and not record.unreadable and is_small(record.key, max_bytes - len(payload)):
-                kept.keys.append(record.key)
+            offsets.append(offset)
+            times.append(time_ms)
+            frames.append(text_frame(payload))
+            bare = not headers and not unreadable and (record_key is None or len(record_key) <= SMALL_KEY_BYTES)
+            if bare and (size <= roomy or is_small(record_key, max_bytes - size)):
+                keys.append(record_key)
                 continue
             ids = ids or MessageIds(*key)
-            meta = RecordMeta(record.time_ms, record.key)
+            meta = RecordMeta(time_ms, record_key)
             fitted = fit(
-                payload, meta, record.headers or (), record.unreadable,
-                ids=ids, partition=key.partition, offset=record.offset, max_bytes=max_bytes,
+                payload, meta, headers or (), unreadable,
+                ids=ids, partition=key.partition, offset=offset, max_bytes=max_bytes,
             )  # fmt: skip
-            kept.keys.append(fitted.meta.key)
+            keys.append(fitted.meta.key)
             if fitted.what:
-                shortened.append(Shortened(record.offset, fitted.what))
-            notice = None if fitted.fits else skipped_payload(chat, key.partition, record.offset, record.time_ms)
+                shortened.append(Shortened(offset, fitted.what))
+            notice = None if fitted.fits else skipped_payload(chat, key.partition, offset, time_ms)
             if notice is not None or fitted.meta != meta:
-                kept.extras[record.offset] = _Extra(fitted.meta, notice)
+                kept.extras[offset] = _Extra(fitted.meta, notice)
         return cls(key, first=first, next=next, kept=kept, rejected=rejected, shortened=shortened)
 
     @classmethod
@@ -289,19 +293,16 @@ class Batch:
                 return Chunk(shown.data[base : ends[cut - 1]], offsets[cut], cut - begin)
         return Chunk(shown.data[base : ends[stop - 1]], after, stop - begin)
 
-    def history_messages(self, view: View, *, first: int, end: int) -> Iterator[HistoryMessage]:
-        """Yield each message of `[first, end)` that `view`, of the form V1, shows; a page has no frames, so nothing is too large for it."""
+    def history_message(self, view: View, offset: int) -> HistoryMessage:
+        """Return the message at `offset`, which `view`, of the form V1, shows; a page has no frames, so nothing is too large for it."""
         shown = self._shown(view)
-        at = 0
-        for index in range(bisect_left(shown.offsets, first), bisect_left(shown.offsets, end)):
-            offset = shown.offsets[index]
-            at = bisect_left(self._plain.offsets, offset, at)
-            extra = self._extras.get(offset)
-            if extra is None or extra.notice is None:
-                payload = payload_of(shown.piece(index))
-            else:
-                payload = v1_payload(payload_of(self._plain.piece(at)), MessageIds(*self._key), self._key.partition, offset, extra.meta)
-            yield HistoryMessage(self._times[at], offset, payload)
+        at = bisect_left(self._plain.offsets, offset)
+        extra = self._extras.get(offset)
+        if extra is None or extra.notice is None:
+            payload = payload_of(shown.piece(bisect_left(shown.offsets, offset)))
+        else:
+            payload = v1_payload(payload_of(self._plain.piece(at)), MessageIds(*self._key), self._key.partition, offset, extra.meta)
+        return HistoryMessage(self._times[at], offset, payload)
 
     def marks(self, view: View, *, first: int, end: int) -> list[Mark]:
         """Return where each message of `[first, end)` is that `view` shows, in any form."""

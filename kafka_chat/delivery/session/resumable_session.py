@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog
     from ..ports import Inbox, Sink, SubscriptionChange
-    from ..records.batch import Chunk, HistoryMessage
+    from ..records.batch import Chunk, Mark
     from .context import SessionContext
     from .options import SessionOptions
 
@@ -229,12 +229,11 @@ class ResumableSession(Session):
             await trio.sleep(LOOK_SECONDS)
 
     async def _rewind_chat(self, logs: Sequence[PartitionLog], messages: int) -> None:
-        view = View(format=Format.V1, tags=self.view.tags, senders=self.view.senders)
-        found: dict[PartitionKey, Sequence[HistoryMessage]] = {}
+        found: dict[PartitionKey, Sequence[Mark]] = {}
         for log in logs:
             cursor = self.cursors.get(log.key)
             if cursor is not None and cursor.log is log:
-                found[log.key] = await messages_before(log, cursor.position, messages, view=view, page_reads=self._page_reads)
+                found[log.key] = await messages_before(log, cursor.position, messages, view=self.view, page_reads=self._page_reads)
         for key, last in last_messages(found, messages).items():
             cursor = self.cursors.get(key)
             if last and cursor is not None:
