@@ -21,8 +21,9 @@ LOGS = HERE.parent / ".cache" / "tests"
 # By what they need, and so that they take about the same time. What is in no other part is in the first.
 PARTS: dict[str, Sequence[str]] = {
     "behaviour": (),
-    "without Kafka": (
+    "core and doors": (
         "tests/core",
+        "tests/strangers",
         "tests/conformance",
         "tests/pages",
         "tests/behaviour/test_javascript_client.py",

@@ -178,7 +178,7 @@ async def test_too_many_who_catch_up_are_told_to_come_again(kafka: KafkaCluster,
                 assert (await second.closed()).code == 1013
             answer = await refusal(server.url, receive_path("ann") + "?from=earliest")
             assert (answer.status, answer.headers["retry-after"]) == (503, "2")
-        await until(lambda: server.service.catching_up == 0)
+        await until(lambda: server.service.slots.catching_up == 0)
         async with open_v1(server.url, "ann", ("from", "latest")) as third:
             await third.control("live")
 

@@ -11,8 +11,9 @@ from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.records.frames import text_payloads
+from kafka_chat.delivery.session.ops import OPS_WAITING
 from kafka_chat.delivery.session.options import SessionOptions
-from kafka_chat.delivery.session.resumable_session import OPS_WAITING, ResumableSession
+from kafka_chat.delivery.session.resumable_session import ResumableSession
 from kafka_chat.service import RESTART
 from tests.support.fakes import Core, FakeClient, open_core, value
 from tests.support.loop_steps import loop_steps

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .cursor import LogCursor
     from .partition_log import PartitionLog
 
+JOIN_BYTES = 256 * 1024  # of new frames are joined for one offer; more would only wait in the kernel
 OFFERS_A_LOOK = 16  # offers between two looks at the clock: some 100 µs
 WHOLE = 1 << 62  # bytes: all of the range that is offered, whatever it takes in another form
 
@@ -58,8 +59,8 @@ class FanOut:
 
     async def _walk(self, log: PartitionLog) -> None:
         turn = Turn()
-        first, chunk = log.offered, log.fresh()
-        if chunk is None:
+        first, chunk = log.offered, log.read(log.offered, JOIN_BYTES)
+        if not isinstance(chunk, Chunk):  # memory no longer has it
             log.offered = log.head
             await self._wake_behind(log, log.cursors, turn)
             return

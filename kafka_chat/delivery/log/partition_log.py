@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .memory import Memory
 
 PAGE_OFFSETS = 512  # pages lie on a grid of so many offsets, so that clients near the same place share them
-JOIN_BYTES = 256 * 1024  # of new frames are joined for one offer; more would only wait in the kernel
 
 
 class NotInMemory(enum.Enum):
@@ -131,11 +130,6 @@ class PartitionLog:
             return None
         index = bisect_right(self._firsts, position, self._gone) - 1
         return self._page_at(position) if index < self._gone else self._batches[index]
-
-    def fresh(self) -> Chunk | None:
-        """Return what the fan-out has to offer next, bare and joined; None where memory no longer has it."""
-        chunk = self.read(self.offered, JOIN_BYTES)
-        return chunk if isinstance(chunk, Chunk) else None
 
     def read_in(self, batch: Batch, position: int, max_bytes: int, view: View, *, end: int | None) -> Chunk:
         """Return what one batch or page of this log has, which memory may not hold any more; as `read` does."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .notice_queue import NoticeQueue
     from .notices import Op
 
+OPS_WAITING = 32  # ops whose answers are not written yet, which a client may have
+
 
 async def answers_to(said: str | bytes, *, session: Member, context: SessionContext, notices: NoticeQueue) -> Sequence[Answer]:
     """Do what a client asks for; return the answers, one at least. Expected trouble is an answer.

@@ -21,7 +21,7 @@ from ..records.formats import PLAIN, Format, View
 from .live_socket import Close
 from .notice_queue import NoticeQueue
 from .notices import End, Gap, Hello, Limits, Notice, Reconnect, Subscribed, Unsubscribed, control
-from .ops import answers_to
+from .ops import OPS_WAITING, answers_to
 from .session import Session
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from .context import SessionContext
     from .options import SessionOptions
 
-OPS_WAITING = 32  # ops whose answers are not written yet, which a client may have
 LOOK_SECONDS = 0.1
 STAY_AWAY_MS = 3000  # those who are told to come back do so within so long
 
