@@ -122,26 +122,34 @@ class PageReads:
         """Read page after page, until cancelled; as many of these run as pages are read at a time."""
         while True:
             await self._queued.acquire()
-            read = self._queue.popleft()
-            if read.waiting and await self._finish(read):
-                self._forget(read)
-                turn = Turn()
-                while read.waiting:  # who leaves during another's turn is not woken; who comes asks for another read
-                    wake, _ = read.waiting.popitem()
-                    wake()
-                    await turn.share()
-            elif read.waiting:
-                self._unanswered.append(read)
-            else:
-                self._forget(read)
+            await self._read_next()
 
     async def run_again(self) -> None:
         """Ask again, once in a while, for what no broker answered, until cancelled."""
         while True:
             await trio.sleep(AGAIN_SECONDS)
-            unanswered, self._unanswered = self._unanswered, []
-            for read in unanswered:
-                self._add(read)
+            self._ask_again()
+
+    # Functions of their own: a loop's variables would keep the last page and its session until the next one comes.
+
+    async def _read_next(self) -> None:
+        read = self._queue.popleft()
+        if read.waiting and await self._finish(read):
+            self._forget(read)
+            turn = Turn()
+            while read.waiting:  # who leaves during another's turn is not woken; who comes asks for another read
+                wake, _ = read.waiting.popitem()
+                wake()
+                await turn.share()
+        elif read.waiting:
+            self._unanswered.append(read)
+        else:
+            self._forget(read)
+
+    def _ask_again(self) -> None:
+        unanswered, self._unanswered = self._unanswered, []
+        for read in unanswered:
+            self._add(read)
 
     async def _finish(self, read: PageRead) -> bool:
         """Give `read` its outcome; False where no broker gave one, which is then asked again."""
