@@ -197,9 +197,10 @@ async def admin_future(future: Future[T], *, doing: str, timeout_seconds: float)
         TopicGone: there is no such topic or partition.
         BrokerError: the broker refused for another reason.
     """
-    await admin_futures({None: future}, doing=doing, timeout_seconds=timeout_seconds)
-    with broker_errors(doing):
-        return future.result()
+    answer = (await admin_futures({None: future}, doing=doing, timeout_seconds=timeout_seconds))[None]
+    if isinstance(answer, KafkaError):
+        raise broker_error(answer, doing)
+    return answer
 
 
 async def admin_futures(futures: Mapping[K, Future[T]], *, doing: str, timeout_seconds: float) -> dict[K, T | KafkaError]:
@@ -213,9 +214,14 @@ async def admin_futures(futures: Mapping[K, Future[T]], *, doing: str, timeout_s
     waiting = len(futures)
     lock = threading.Lock()
 
-    def one_less(_: Future[T]) -> None:
+    def one_less(future: Future[T]) -> None:
         # librdkafka resolves all futures of an AdminClient in one thread, but a done future calls this at once, in ours.
         nonlocal waiting
+        error = future.exception()
+        if error is not None:
+            # confluent_kafka raises an error that is of the whole request once itself, and the traceback names the frame that
+            # holds all futures, which hold the error: a circle, also where the answer comes after we gave up.
+            error.__traceback__ = None
         with lock:
             waiting -= 1
             last = not waiting
@@ -232,8 +238,13 @@ async def admin_futures(futures: Mapping[K, Future[T]], *, doing: str, timeout_s
         raise BrokerUnreachable(f"{doing} failed: no broker answered within {timeout_seconds:g} s")
     results: dict[K, T | KafkaError] = {}
     for key, future in futures.items():
-        try:
+        # Not by `result()`: an error that is raised here names this frame, which holds the future, which holds the error; such a circle
+        # for each absent topic and question is left to the garbage collector.
+        error = future.exception()
+        if error is None:
             results[key] = future.result()
-        except KafkaException as error:
+        elif isinstance(error, KafkaException):
             results[key] = error.args[0]
+        else:
+            raise error
     return results

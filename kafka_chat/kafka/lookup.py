@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -16,6 +17,7 @@ from ..delivery.ports import TopicFacts
 from ..errors import BrokerUnreachable, SettingsError
 from ..nursery import open_tasks
 from .connect import admin_futures, broker_error, broker_errors, unreachable
+from .topic_ids import release_topic_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -97,10 +99,7 @@ class KafkaLookup:
         if not topics:
             return {}
         doing = f"describing {_some(topics)}"
-        names = TopicCollection(list(topics))
-        answers: Mapping[str, TopicDescription | KafkaError] = await self._asked(
-            lambda seconds: self._admin.describe_topics(names, request_timeout=seconds), doing
-        )
+        answers = await self._asked(partial(self._ask_to_describe, list(topics)), doing)
         facts: dict[str, TopicFacts] = {}
         for topic, described in answers.items():
             if isinstance(described, KafkaError):
@@ -157,12 +156,17 @@ class KafkaLookup:
             BrokerUnreachable: no broker answers.
         """
         doing = f"asking what may be done with {_some(topics)}"
-        names = TopicCollection(list(topics))
-        answers: Mapping[str, TopicDescription | KafkaError] = await self._asked(
-            lambda seconds: self._admin.describe_topics(names, include_authorized_operations=True, request_timeout=seconds), doing
-        )
+        answers = await self._asked(partial(self._ask_to_describe, list(topics), include_authorized_operations=True), doing)
         found = _answered(answers, doing)
         return {topic: frozenset(operation.name for operation in described.authorized_operations) for topic, described in found.items()}
+
+    def _ask_to_describe(self, topics: list[str], seconds: float, **more: bool) -> Mapping[str, Future[TopicDescription]]:
+        futures: Mapping[str, Future[TopicDescription]] = self._admin.describe_topics(
+            TopicCollection(topics), request_timeout=seconds, **more
+        )
+        for future in futures.values():
+            future.add_done_callback(release_topic_id)
+        return futures
 
     def _list_cluster(self) -> str:
         with broker_errors("asking for the cluster's id"):

@@ -99,6 +99,8 @@ async def _http_error(error: HTTPException) -> Response:
     status = error.code or 500
     if status >= 500:
         return await _bug(error)
+    # Quart keeps it in the request, and the frames that it names hold that and the connection: a circle for each 404.
+    error.__traceback__ = error.__context__ = None
     headers = {name: value for name, value in error.get_headers() if name.lower() not in ("content-type", "content-length")}
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         headers["Allow"] = ", ".join(sorted(error.valid_methods, key=_METHODS.index))
