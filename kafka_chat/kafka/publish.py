@@ -1,6 +1,8 @@
 """The one producer: records are in the log on all in-sync replicas, or refused in time.
 
-The producer belongs to librdkafka's threads and to one of ours, which polls it for acknowledgements. It gives a record
+The producer belongs to librdkafka's threads and to one of ours, which polls it for acknowledgements, and ends it: after a fatal
+error, when another one takes its place, and when we close. The trio thread hands records over under the lock under which the
+producer is replaced, so never to one that is being ended. It gives a record
 up after `GIVE_UP_MS`, before the request that waits for it does, so it never writes a record whose request was refused
 already. What remains is a broker that has taken a record and then does not answer: nobody can tell from here whether
 it is written, neither with transactions, whose commit can go unanswered just so.
@@ -8,6 +10,7 @@ it is written, neither with transactions, whose commit can go unanswered just so
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -21,7 +24,7 @@ from ..nursery import open_tasks
 from .connect import broker_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from confluent_kafka import Message
 
@@ -44,7 +47,15 @@ class KafkaPublisher:
     May be called in the trio thread only.
     """
 
-    def __init__(self, config: ClientConfig) -> None:
+    def __init__(self, config: ClientConfig, *, make: Callable[[dict[str, Property]], Producer] = Producer) -> None:
+        """Make the producer.
+
+        Args:
+            config: how to reach the brokers.
+            make: makes a producer of its properties.
+        """
+        self._make = make
+        self._lock = threading.Lock()  # held for as long as records are handed over, and for the moment of a replacement
         self._token = trio.lowlevel.current_trio_token()
         self._properties: dict[str, Property] = config.producer(
             **{
@@ -61,8 +72,9 @@ class KafkaPublisher:
         self._spent_by = ""  # the last fatal error
         self._replaced_at = float("-inf")
         self._closing = False
+        self._producer: Producer | None  # None once we close
         try:
-            self._producer = Producer(self._properties)
+            self._producer = make(self._properties)
         except KafkaException as error:
             raise SettingsError(f"kafka.properties cannot be used: {error.args[0].str()}") from error
 
@@ -86,19 +98,22 @@ class KafkaPublisher:
         """Hand records over in one step, wait until all are acknowledged or refused, and return the last one's place."""
         waiting = _Waiting(len(records))
         doing = f"writing to {topic}"
-        if self._spent:
-            raise BrokerError(f"{doing} failed: {self._spent_by}", topic=topic)
 
         def acknowledged(error: KafkaError | None, message: Message) -> None:
             # In the polling thread; nothing may be raised here.
             self._token.run_sync_soon(waiting.one_less, error, message.partition() or 0, message.offset() or 0)
 
         handed = [{"key": key, "value": value, "callback": acknowledged} for key, value in records]
-        try:
-            # librdkafka takes them one by one, but within the time that it lingers. What it does not take says so itself.
-            self._producer.produce_batch(topic, handed, partition=partition)
-        except KafkaException as error:
-            raise broker_error(error.args[0], doing, topic=topic) from error
+        with self._lock:
+            if self._spent:
+                raise BrokerError(f"{doing} failed: {self._spent_by}", topic=topic)
+            if self._producer is None:
+                raise BrokerUnreachable(f"{doing} failed: the service ends; come again", topic=topic)
+            try:
+                # librdkafka takes them one by one, but within the time that it lingers. What it does not take says so itself.
+                self._producer.produce_batch(topic, handed, partition=partition)
+            except KafkaException as error:
+                raise broker_error(error.args[0], doing, topic=topic) from error
         for record in handed:
             refusal = record.get("_error")
             if isinstance(refusal, KafkaError):
@@ -111,8 +126,8 @@ class KafkaPublisher:
         return Published(topic, waiting.partition, waiting.offset)
 
     def _poll(self) -> None:
-        """Poll until closing; then leave nothing behind."""
-        while not self._closing:
+        """Poll until closing; then leave nothing behind. This thread alone replaces the producer, so it needs no lock to use it."""
+        while not self._closing and self._producer is not None:
             try:
                 self._producer.poll(POLL_SECONDS)
             except KafkaException as error:  # confluent_kafka has no callback for a fatal one
@@ -120,14 +135,16 @@ class KafkaPublisher:
                     raise
                 self._spent, self._spent_by = True, error.args[0].str()
             if self._spent and time.monotonic() - self._replaced_at >= REPLACE_SECONDS:
-                self._replace()
-        _end(self._producer)
+                self._replace(self._make(self._properties))
+        self._replace(None)
 
-    def _replace(self) -> None:
-        """Begin with a new producer: after a fatal error (lost sequence numbers, no permission) the old one takes nothing more."""
-        old, self._producer = self._producer, Producer(self._properties)
-        self._spent, self._replaced_at = False, time.monotonic()
-        _end(old)
+    def _replace(self, new: Producer | None) -> None:
+        """Go on with another producer: after a fatal error (lost sequence numbers, no permission) the old one takes nothing more."""
+        with self._lock:  # so the old one is given no record from here on
+            old, self._producer = self._producer, new
+            self._spent, self._replaced_at = False, time.monotonic()
+        if old is not None:
+            _end(old)
 
 
 class _Waiting:

@@ -1,0 +1,95 @@
+"""A record is never handed to a producer that the polling thread is ending, whatever the moment at which that is replaced."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import trio
+from confluent_kafka import KafkaError, KafkaException
+
+from kafka_chat.delivery.ports import KeyedRecord, Published
+from kafka_chat.errors import BrokerError
+from kafka_chat.kafka.connect import ClientConfig
+from kafka_chat.kafka.publish import KafkaPublisher
+from kafka_chat.settings.model import KafkaSettings
+
+WAIT_SECONDS = 30.0  # for what has to come
+LOOK_SECONDS = 0.3  # for what may not come
+RECORD = KeyedRecord(b"key", b"value")
+
+
+class SlowProducer:
+    """A producer that takes its time for what it is handed, and tells whether it was ended meanwhile."""
+
+    def __init__(self, made: list[SlowProducer], others: threading.Event) -> None:
+        self.ended = threading.Event()
+        self.used_when_ended = False
+        self.failing = threading.Event()
+        self.others = others  # set once there is another one
+        self.slow = False
+        self._callbacks: list = []
+        made.append(self)
+        if len(made) > 1:
+            others.set()
+
+    def poll(self, seconds: float) -> None:
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(None, _Message())
+        if self.failing.wait(min(seconds, 0.01)) and not self.ended.is_set():
+            raise KafkaException(KafkaError(KafkaError._FATAL, "lost its sequence", True))  # noqa: FBT003 - theirs
+
+    def produce_batch(self, topic: str, records: list, partition: int) -> None:
+        if self.slow:
+            self.failing.set()  # the polling thread finds out now
+            assert self.others.wait(WAIT_SECONDS)
+            self.ended.wait(LOOK_SECONDS)
+        self.used_when_ended |= self.ended.is_set()
+        self._callbacks += [record["callback"] for record in records]
+
+    def flush(self, seconds: float) -> None:
+        self.ended.set()
+        self.poll(0)
+
+    def purge(self) -> None:
+        self.ended.set()
+
+    def close(self) -> None:
+        self.ended.set()
+
+
+class _Message:
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return 7
+
+
+async def test_a_producer_that_is_being_given_records_is_not_ended_before_it_has_them() -> None:
+    made: list[SlowProducer] = []
+    another = threading.Event()
+    config = ClientConfig(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
+    publisher = KafkaPublisher(config, make=lambda _: SlowProducer(made, another))  # type: ignore[arg-type,return-value]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publisher.run)
+        assert await publisher.publish("topic", RECORD) == Published("topic", 0, 7)
+        made[0].slow = True
+        with trio.fail_after(WAIT_SECONDS):
+            await publisher.publish("topic", RECORD)  # the old one still acknowledges what it was given
+            assert await publisher.publish("topic", RECORD) == Published("topic", 0, 7)
+        publisher.close()
+    assert [producer.used_when_ended for producer in made] == [False, False]
+    assert all(producer.ended.is_set() for producer in made)
+
+
+async def test_what_comes_after_the_producer_is_closed_is_told_to_come_again() -> None:
+    made: list[SlowProducer] = []
+    config = ClientConfig(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
+    publisher = KafkaPublisher(config, make=lambda _: SlowProducer(made, threading.Event()))  # type: ignore[arg-type,return-value]
+    publisher.close()
+    await publisher.run()
+    with pytest.raises(BrokerError, match="come again"):
+        await publisher.publish("topic", RECORD)
+    assert not made[0].used_when_ended
