@@ -121,6 +121,7 @@ class KafkaTail:
         self._reason = ""  # what librdkafka said last of a connection: refused, not authenticated, …
         self._away: str | None = None  # why no broker answers
         self._unanswered: tuple[str, float] | None = None  # what got no answer though brokers are there, and since when
+        self._unlooked: str | None = None  # why what was requested a moment ago could not be looked up
         self._rounds = 0
         self._went_round = self.last_round = trio.current_time()
 
@@ -196,7 +197,9 @@ class KafkaTail:
             try:
                 for first in range(0, len(fresh), TOPICS_A_LOOK):
                     await self._look(fresh[first : first + TOPICS_A_LOOK])
-            except BrokerError:
+                self._unlooked = None
+            except BrokerError as error:
+                self._unlooked = str(error)
                 self._called.set()  # the watch tells of it
             for followed in fresh:
                 if followed.watched:
@@ -216,14 +219,23 @@ class KafkaTail:
             self._called = trio.Event()
 
     async def _watch(self) -> None:
+        """Look at what is due, and report brokers that are away.
+
+        They are away when none answers a ping, and back when all looks are answered: where one answers pings and topics
+        cannot be asked for (a name that brokers go by does not resolve), a ping succeeds now and then, and fails now and then.
+        """
         try:
             await self._look_around()
+            failed = self._unlooked
+            silent = None
         except BrokerError as error:
-            self._unanswered = self._unanswered or (str(error), trio.current_time())
-            self._report_away(await self._silence())
-        else:
+            failed = str(error)
+            silent = await self._silence()
+        if failed is None:
             self._unanswered = None
-            self._report_away(None)
+        else:
+            self._unanswered = self._unanswered or (failed, trio.current_time())
+        self._report_away(silent or (failed if self._away else None))
 
     async def _silence(self) -> str | None:
         """Return why no broker answers; None if one does, and only what was asked of others got no answer."""

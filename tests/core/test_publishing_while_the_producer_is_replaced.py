@@ -74,12 +74,14 @@ async def test_a_producer_that_is_being_given_records_is_not_ended_before_it_has
     publisher = KafkaPublisher(config, make=lambda _: SlowProducer(made, another))  # type: ignore[arg-type,return-value]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(publisher.run)
-        assert await publisher.publish("topic", RECORD) == Published("topic", 0, 7)
-        made[0].slow = True
-        with trio.fail_after(WAIT_SECONDS):
-            await publisher.publish("topic", RECORD)  # the old one still acknowledges what it was given
-            assert await publisher.publish("topic", RECORD) == Published("topic", 0, 7)
-        publisher.close()
+        try:
+            with trio.fail_after(WAIT_SECONDS):
+                assert await publisher.publish("topic", RECORD) == Published("topic", 0, 7)
+                made[0].slow = True
+                await publisher.publish("topic", RECORD)  # the old one still acknowledges what it was given
+                assert await publisher.publish("topic", RECORD) == Published("topic", 0, 7)
+        finally:
+            publisher.close()
     assert [producer.used_when_ended for producer in made] == [False, False]
     assert all(producer.ended.is_set() for producer in made)
 

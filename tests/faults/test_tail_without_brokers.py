@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from kafka_chat.errors import BrokerUnreachable
 from tests.support.chats import message
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.leaks import nothing_left
@@ -191,3 +192,39 @@ async def test_a_partition_without_a_leader_is_named_and_is_no_problem(three_bro
                 )
                 with trio.fail_after(HANG_SECONDS):
                     await told.until(lambda name=name, partition=partition: told.texts(name, partition) == ["again"])
+
+
+class Unsteady:
+    """A lookup of whose pings each third is answered, and nothing else; as where the name that a broker goes by does not resolve."""
+
+    def __init__(self) -> None:
+        self.pings = 0
+        self.resolves = False
+
+    async def ping(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.pings += 1
+        if self.pings % 3 and not self.resolves:
+            raise BrokerUnreachable("asking for the topics failed")
+
+    async def describe(self, topics):
+        await trio.lowlevel.checkpoint()
+        if not self.resolves:
+            raise BrokerUnreachable("describing them failed: the name does not resolve")
+        return {}
+
+    async def last_stable_offsets(self, keys):
+        await trio.lowlevel.checkpoint()
+        return {}
+
+
+async def test_brokers_that_answer_a_ping_now_and_then_are_away_until_they_answer_all(embedded, chats):
+    lookup = Unsteady()
+    async with following(embedded, chats, chats.topic("a"), lookup=lookup) as following_:
+        tail, noted = following_.tail, following_.noted
+        await until(lambda: lookup.pings >= 8, 30)
+        assert noted.brokers == ["away"]
+        assert tail.problem
+        lookup.resolves = True
+        await until(lambda: tail.problem is None, 30)
+        assert noted.brokers == ["away", "back"]
