@@ -132,10 +132,12 @@ class Service:
             options: what it asks for.
 
         Raises:
-            Overloaded: all are taken, too many catch up, or the service drains.
+            Overloaded: all are taken, too many catch up, too many absent chats are named, or the service drains.
         """
         if self.draining:
             raise Overloaded("the service restarts; come again", retry_after_seconds=1)
+        if options.chats and self._audience.named_absent(options.chats) > (most := self.settings.limits.absent_chats):
+            raise Overloaded(f"{most} chats without a topic are named (limits.absent_chats); come again, or subscribe to them")
         return self.slots.take(username, options)
 
     @property

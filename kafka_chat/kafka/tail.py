@@ -10,8 +10,8 @@ from __future__ import annotations
 import heapq
 import logging
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,12 +21,13 @@ from ..chat.loss_cause import LossCause
 from ..chat.partition_key import PartitionKey
 from ..errors import BrokerError
 from ..nursery import open_tasks
+from .followed_request import FollowedRequest
 from .partition_repair import PartitionRepair
 from .poller import Assignment, Poller, Round
 from .poller_pool import Pollers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 
     from ..chat.names import ChatNames
     from ..delivery.ports import TailListener, TopicFacts
@@ -39,48 +40,12 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 1.0  # how often everything is looked at
 CALLED_SECONDS = 0.25  # how soon again, at the earliest, where something calls for it
 AGAIN_SECONDS = 0.05  # how soon a new request is looked up again that the watch does not look after yet
-TOPICS_A_LOOK = 500  # describing so many takes 13 ms; where more are followed they take turns
+TOPICS_A_LOOK = 500  # describing so many takes 13 ms
+WATCHES_A_ROUND = 5  # where more topics are followed, a watch looks at a part of them, several times so many: a round takes 5 s
 LEADER_SECONDS = 1.0  # how long a topic that was made a moment ago may lack leaders before it is opened without them
 ABSENT_SECONDS = 1.0  # how far two listings that lack a topic are apart before it is taken for absent
 UNANSWERED_SECONDS = 15.0  # how long topics may be without an answer while other brokers give theirs; one is given up after 9
 STUCK_SECONDS = 5.0  # how long the thread may take for a round
-
-
-@dataclass(eq=False, slots=True)
-class _Followed:
-    """One request, and what is known of its topic; a topic requested again is another one.
-
-    Attributes:
-        topic: as requested.
-        requested: when; `trio.current_time()`, like all times here.
-        looked: when it was last looked at.
-        watched: whether the watch looks after it; until then the task for new requests does.
-        topic_id: of the topic that was found; "" while there is none.
-        former: the ids of those that had the name before. A broker that lags behind may still name them.
-        resumable: the ids of those that were absent, and the positions in them, should they come back.
-        known: its partitions, as they were when it was found, and those that were opened since.
-        leaderless: those of them that have no leader now.
-        assignments: those that are opened.
-        opened: whether the listener was told of it.
-        missing: whether the listener was told that it is missing.
-        absent_since: when the first of the listings in a row was asked for that lack it.
-        absent: whether it is known for certain that there was none, so that one that comes is a new one.
-    """
-
-    topic: str
-    requested: float
-    looked: float = float("-inf")
-    watched: bool = False
-    topic_id: str = ""
-    former: set[str] = field(default_factory=set)
-    resumable: dict[str, dict[int, int]] = field(default_factory=dict)
-    known: frozenset[int] = frozenset()
-    leaderless: frozenset[int] = frozenset()
-    assignments: dict[int, Assignment] = field(default_factory=dict)
-    opened: bool = False
-    missing: bool = False
-    absent_since: float | None = None
-    absent: bool = False
 
 
 class KafkaTail:
@@ -114,8 +79,8 @@ class KafkaTail:
         self._repair = PartitionRepair(
             lookup=lookup, listener=listener, telemetry=telemetry, log=config.logger, wanted=self._poller.wants, restart=self._restart
         )
-        self._followed: dict[str, _Followed] = {}
-        self._unwatched: dict[_Followed, None] = {}  # those that the watch does not look after yet
+        self._followed: dict[str, FollowedRequest] = {}
+        self._unwatched: dict[FollowedRequest, None] = {}  # those that the watch does not look after yet
         self._requested = trio.Event()
         self._called = trio.Event()  # the watch is called before its time
         self._reason = ""  # what librdkafka said last of a connection: refused, not authenticated, …
@@ -147,7 +112,7 @@ class KafkaTail:
     def follow(self, topic: str) -> None:
         """Want a topic followed; see `Tail`."""
         if topic not in self._followed:
-            followed = self._followed[topic] = _Followed(topic, trio.current_time())
+            followed = self._followed[topic] = FollowedRequest(topic, trio.current_time())
             self._unwatched[followed] = None
             self._requested.set()
 
@@ -249,14 +214,16 @@ class KafkaTail:
     async def _look_around(self) -> None:
         watched = [followed for followed in self._followed.values() if followed.watched]
         turn = {
-            *heapq.nsmallest(TOPICS_A_LOOK, (followed for followed in watched if followed.opened), key=_looked),
-            *heapq.nsmallest(TOPICS_A_LOOK, (followed for followed in watched if not followed.opened), key=_looked),
+            *_due([followed for followed in watched if followed.opened]),
+            *_due([followed for followed in watched if not followed.opened]),
             *(self._followed[assignment.key.topic] for assignment in self._repair.broken),
         }
         if not turn:
             await self._lookup.ping()
             return
-        await self._look(turn)
+        looks = iter(turn)
+        while look := list(islice(looks, TOPICS_A_LOOK)):
+            await self._look(look)
         await self._repair.run(assignment for followed in turn for assignment in followed.assignments.values())
 
     def _report_away(self, reason: str | None) -> None:
@@ -275,7 +242,7 @@ class KafkaTail:
 
     # What the lookups find
 
-    async def _look(self, turn: Collection[_Followed]) -> None:
+    async def _look(self, turn: Collection[FollowedRequest]) -> None:
         """Ask what has become of these topics, and tell.
 
         The identity is asked for before the offset: an offset of a later topic under an earlier one's id is then found out
@@ -283,7 +250,7 @@ class KafkaTail:
         """
         asked = trio.current_time()
         facts = await self._lookup.describe([followed.topic for followed in turn])
-        unopened: dict[_Followed, list[PartitionKey]] = {}
+        unopened: dict[FollowedRequest, list[PartitionKey]] = {}
         for followed in turn:
             followed.looked = asked
             if self._follows(followed):
@@ -293,7 +260,7 @@ class KafkaTail:
             if keys and self._follows(followed):
                 self._open_led(followed, keys, ends, asked)
 
-    def _found(self, followed: _Followed, facts: TopicFacts | None, asked: float) -> list[PartitionKey]:
+    def _found(self, followed: FollowedRequest, facts: TopicFacts | None, asked: float) -> list[PartitionKey]:
         """Take note of what a broker says of a topic; return the partitions that are to begin at their end."""
         if facts is None:
             self._not_found(followed, asked)
@@ -316,7 +283,7 @@ class KafkaTail:
             self._open(followed, dict.fromkeys(sorted(added), 0), created=True)
         return [PartitionKey(followed.topic, facts.topic_id, number) for number in sorted(facts.partitions - followed.assignments.keys())]
 
-    def _not_found(self, followed: _Followed, asked: float) -> None:
+    def _not_found(self, followed: FollowedRequest, asked: float) -> None:
         if followed.absent_since is None:
             followed.absent_since = asked
         certain = asked - followed.absent_since >= self._absent_seconds
@@ -331,7 +298,7 @@ class KafkaTail:
             followed.missing = True
             self._listener.topic_missing(followed.topic)
 
-    def _open_led(self, followed: _Followed, keys: Collection[PartitionKey], ends: Mapping[PartitionKey, int], asked: float) -> None:
+    def _open_led(self, followed: FollowedRequest, keys: Collection[PartitionKey], ends: Mapping[PartitionKey, int], asked: float) -> None:
         """Open what has a leader; a topic that was made a moment ago is given the time to have them all."""
         starts = {key.partition: ends[key] for key in keys if key in ends}
         late = asked - followed.requested >= LEADER_SECONDS
@@ -340,7 +307,7 @@ class KafkaTail:
         elif late:
             followed.watched = True
 
-    def _open(self, followed: _Followed, starts: Mapping[int, int], *, created: bool) -> None:
+    def _open(self, followed: FollowedRequest, starts: Mapping[int, int], *, created: bool) -> None:
         """Tell the listener first, then have it read."""
         followed.watched = followed.opened = True
         followed.missing = False
@@ -349,7 +316,7 @@ class KafkaTail:
             for number, start in starts.items():
                 self._assign(followed, PartitionKey(followed.topic, followed.topic_id, number), start)
 
-    def _lose(self, followed: _Followed, cause: LossCause | None) -> None:
+    def _lose(self, followed: FollowedRequest, cause: LossCause | None) -> None:
         """End reading a topic that is no more; what comes under its name is a new one."""
         topic_id, opened = followed.topic_id, followed.opened
         self._unassign(followed)
@@ -360,10 +327,10 @@ class KafkaTail:
         if opened:
             self._listener.topic_lost(followed.topic, topic_id, cause)
 
-    def _follows(self, followed: _Followed) -> bool:
+    def _follows(self, followed: FollowedRequest) -> bool:
         return self._followed.get(followed.topic) is followed
 
-    def _assign(self, followed: _Followed, key: PartitionKey, start: int) -> None:
+    def _assign(self, followed: FollowedRequest, key: PartitionKey, start: int) -> None:
         assignment = Assignment(key, self._names.chat(key.topic), start)
         followed.assignments[key.partition] = assignment
         self._poller.assign(assignment)
@@ -371,13 +338,18 @@ class KafkaTail:
     def _restart(self, assignment: Assignment, start: int) -> None:
         self._assign(self._followed[assignment.key.topic], assignment.key, start)
 
-    def _unassign(self, followed: _Followed) -> None:
+    def _unassign(self, followed: FollowedRequest) -> None:
         for assignment in followed.assignments.values():
             self._poller.unassign(assignment)
         followed.assignments = {}
 
 
-def _looked(followed: _Followed) -> float:
+def _due(topics: Sequence[FollowedRequest]) -> list[FollowedRequest]:
+    """Return those of `topics` whose turn it is: those that were looked at longest ago."""
+    return heapq.nsmallest(max(TOPICS_A_LOOK, -(-len(topics) // WATCHES_A_ROUND)), topics, key=_looked)
+
+
+def _looked(followed: FollowedRequest) -> float:
     return followed.looked
 
 

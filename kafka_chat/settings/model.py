@@ -85,6 +85,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         message_bytes: a record's value, and the frame or event that it becomes, `meta` included.
         client_message_bytes: a message of a client (close code 1009), and an HTTP body (413).
         chats_per_user: subscriptions of one user.
+        subscription_records_per_second: what clients may change of subscriptions, all together; ten times as many at once.
+        absent_chats: chats without a topic that clients name in `chat`, all together.
         connections: of any kind; None: what the limit of open files leaves, and what fits in half of the memory.
         catching_up: clients at a time that have not got all that was there when they came.
         write_seconds: how long a write may make no progress.
@@ -95,6 +97,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     message_bytes: Annotated[int, Meta(ge=1024, le=64 << 20)] = 1_000_000
     client_message_bytes: Annotated[int, Meta(ge=1024, le=16 << 20)] = 65_536
     chats_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 200
+    subscription_records_per_second: Annotated[int, Meta(ge=1)] = 1000
+    absent_chats: Annotated[int, Meta(ge=1)] = 10_000
     connections: Annotated[int, Meta(ge=1)] | None = None
     catching_up: Annotated[int, Meta(ge=1)] = 5000
     write_seconds: Seconds = 30.0

@@ -81,6 +81,8 @@ def test_every_key_has_a_variable() -> None:
         "limits.message_bytes": ("2048", 2048),
         "limits.client_message_bytes": ("2048", 2048),
         "limits.chats_per_user": ("7", 7),
+        "limits.subscription_records_per_second": ("7", 7),
+        "limits.absent_chats": ("7", 7),
         "limits.catching_up": ("70", 70),
         "limits.connections": ("7", 7),
         "limits.write_seconds": ("7", 7.0),

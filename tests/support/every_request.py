@@ -64,6 +64,7 @@ async def _too_large(url: str) -> None:
 
 async def _ops(url: str) -> None:
     async with open_v1(url, ANN) as client:
+        await client.control("live")
         for op in ("ping", "subscribe", "unsubscribe", "send", "dance"):
             await client.op(op=op, chat="absent", text="hello")
         await client.op(op="send", chat="global", text="hello")

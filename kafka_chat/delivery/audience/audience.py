@@ -66,6 +66,7 @@ class Audience:
         self._memory = memory
         self._followed: dict[str, FollowedTopic] = {}
         self._by_user: dict[str | None, dict[Member, list[str]]] = {}  # username -> session -> the topics that it follows
+        self._named_absent: set[str] = set()  # topics that are not there, or not yet known to be, and that some session names
         self._early: dict[Member, Since] = {}
         self._walks: deque[Iterator[None]] = deque()
         self._walk_wanted = trio.Event()
@@ -107,6 +108,11 @@ class Audience:
     def partitions(self) -> int:
         """How many partitions are followed."""
         return sum(len(followed.logs) for followed in self._followed.values())
+
+    def named_absent(self, chats: Iterable[str]) -> int:
+        """Return how many topics that do not exist, or are not known to, would be followed by name if a session named `chats`."""
+        more = {topic for topic in map(self._names.topic, chats) if not self._is_there(topic)} - self._named_absent
+        return len(self._named_absent) + len(more)
 
     def pin(self, topic: str) -> None:
         """Follow `topic` also while nobody is here, so that who comes need not ask a broker."""
@@ -178,8 +184,7 @@ class Audience:
 
     def exists(self, chat: str) -> bool:
         """Whether a chat that somebody follows is known to have a topic."""
-        followed = self._followed.get(self._names.topic(chat))
-        return followed is not None and bool(followed.topic_id)
+        return self._is_there(self._names.topic(chat))
 
     def logs(self, session: Member, chat: str) -> list[PartitionLog]:
         """Return the logs of a chat that `session` follows, in the order of their partitions; none where it has no topic."""
@@ -251,6 +256,7 @@ class Audience:
         followed = self._followed[topic]
         followed.topic_id = topic_id
         followed.existence_known.set()
+        self._named_absent.discard(topic)
         opened = [PartitionLog(PartitionKey(topic, topic_id, partition), start, self._memory) for partition, start in starts.items()]
         followed.logs.update({log.key.partition: log for log in opened})
         self._visit_all(followed, partial(self._place, followed, opened, created=created))
@@ -265,6 +271,8 @@ class Audience:
         followed = self._followed[topic]
         lost, followed.logs = list(followed.logs.values()), {}
         followed.topic_id = ""
+        if followed.named:
+            self._named_absent.add(topic)
         followed.followers = dict.fromkeys(followed.followers, FROM_ZERO)
         self._retire(followed, lost)
         self._visit_all(followed, partial(self._displace, lost), close=lost)
@@ -348,6 +356,10 @@ class Audience:
 
     # Inside
 
+    def _is_there(self, topic: str) -> bool:
+        followed = self._followed.get(topic)
+        return followed is not None and bool(followed.topic_id)
+
     def _followed_topic(self, topic: str) -> FollowedTopic:
         followed = self._followed.get(topic)
         if followed is None:
@@ -361,6 +373,10 @@ class Audience:
             return
         self._topics_of(session).append(topic)
         followed.followers[session] = start
+        if session.only:
+            followed.named += 1
+            if not followed.topic_id:
+                self._named_absent.add(topic)
         for log in followed.logs.values():
             self._beginnings.begin(session, log, start, log.head)
 
@@ -369,6 +385,9 @@ class Audience:
         if followed is None or followed.followers.pop(session, None) is None:
             return
         self._topics_of(session).remove(topic)
+        followed.named -= bool(session.only)
+        if not followed.named:
+            self._named_absent.discard(topic)
         for log in (*followed.logs.values(), *followed.closing):
             session.unfollow(log)
             self._beginnings.resolve(session, log.key)

@@ -25,19 +25,21 @@ class FollowedTopic:
         logs: partition -> its log.
         followers: who follows it, and where that session begins in what is opened from now on.
         closing: logs that are no more, in which followers have cursors until their walk has come to them.
+        named: how many of those follow it because they name it, subscribed or not.
         pinned: followed also when nobody does.
         existence_known: set once a broker has told whether the topic exists.
         walks: those over its followers that are under way.
         version: another one whenever the topic or its logs are others.
     """
 
-    __slots__ = ("closing", "existence_known", "followers", "logs", "pinned", "topic_id", "version", "walks")
+    __slots__ = ("closing", "existence_known", "followers", "logs", "named", "pinned", "topic_id", "version", "walks")
 
     def __init__(self) -> None:
         self.topic_id = ""
         self.logs: dict[int, PartitionLog] = {}
         self.followers: dict[Member, Start] = {}
         self.closing: list[PartitionLog] = []
+        self.named = 0
         self.pinned = False
         self.existence_known = trio.Event()
         self.walks: list[Walk] = []

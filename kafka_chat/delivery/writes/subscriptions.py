@@ -12,6 +12,7 @@ from ...errors import BrokerUnreachable, Conflict, RequestError
 from ..ports import Lookup, SubscriptionChange, SubscriptionLog, TopicFacts
 from .deadlines import Due, answer_due
 from .pending_writes import PendingWrites
+from .record_rate import RecordRate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Set
@@ -57,6 +58,7 @@ class Subscriptions:
         self._default = frozenset(settings.chats.default)
         self._limits = settings.limits
         self._pending = PendingWrites()
+        self._rate = RecordRate(settings.limits.subscription_records_per_second)
 
     def chats_of(self, username: str) -> dict[str, SubscriptionChange]:
         """Return chat -> since when, for all that a user follows: what everybody does, too, which has no start.
@@ -93,6 +95,7 @@ class Subscriptions:
         Raises:
             RequestError: too many chats for one call, none, or one that is not legal.
             Conflict: over `limits.chats_per_user`.
+            Overloaded: over `limits.subscription_records_per_second`; nothing was written.
             BrokerError: it could not be written; see `Publisher` for what then holds.
         """
         wanted = self._parse(chats)
@@ -122,6 +125,7 @@ class Subscriptions:
         Raises:
             RequestError: too many chats for one call, none, or one that is not legal.
             Conflict: everybody follows one of them.
+            Overloaded: over `limits.subscription_records_per_second`; nothing was written.
             BrokerError: it could not be written; see `Publisher` for what then holds.
         """
         unwanted = None if chats is None else self._parse(chats)
@@ -171,6 +175,7 @@ class Subscriptions:
         """Write changes of one user to pairs that are free, and wait until we have read them ourselves."""
         if changes:
             due.check_may_write()
+            self._rate.take(len(changes))
             with self._pending.written(changes[0].username, [change.chat for change in changes]):
                 await self._log.passed(await self._log.write(changes))
 

@@ -1,0 +1,63 @@
+"""All clients together make this service keep so many subscriptions a second, and look for so many chats that do not exist."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from kafka_chat.delivery.session.options import SessionOptions
+from kafka_chat.delivery.writes.record_rate import BURST_SECONDS, RecordRate
+from kafka_chat.errors import Overloaded
+from tests.support.fakes import NAMES, FakeClient, open_core
+
+RATE = 100
+
+
+async def test_records_are_written_at_the_rate_whatever_the_calls(autojump_clock) -> None:
+    dice, rate, taken, refused = random.Random(3), RecordRate(RATE), 0, 0
+    began = trio.current_time()
+    for _ in range(5_000):
+        size = dice.choice([1, 3, 100])
+        try:
+            rate.take(size)
+            taken += size
+        except Overloaded:
+            refused += 1
+        await trio.sleep(dice.random() * 0.05)
+    seconds = trio.current_time() - began
+    assert refused
+    assert taken <= RATE * (seconds + BURST_SECONDS) + 100
+    assert taken >= RATE * seconds - 100, "what may be written is written"
+
+
+async def test_one_that_came_back_when_it_was_told_to_may_write(autojump_clock) -> None:
+    rate = RecordRate(RATE)
+    rate.take(int(RATE * BURST_SECONDS) + 250)
+    with pytest.raises(Overloaded) as refused:
+        rate.take(1)
+    await trio.sleep(int(refused.value.headers["Retry-After"]) + 0.001)
+    rate.take(1)
+
+
+async def test_topics_that_are_not_there_are_counted_for_as_long_as_somebody_names_them(autojump_clock) -> None:
+    async with open_core() as core:
+        core.kafka.create(NAMES.topic("there"))
+        core.kafka.create(NAMES.topic("deleted"))
+        core.chats["ben"] = {"subscribed", "both"}
+        named = SessionOptions(chats=("there", "absent", "both", "deleted"))
+        assert core.audience.named_absent(["there", "absent"]) == 2, "nobody knows yet"
+        async with core.connected(FakeClient(), "ben"), core.connected(FakeClient(), options=named):
+            await wait_all_tasks_blocked()
+            assert core.audience.named_absent([]) == 2
+            assert core.audience.named_absent(["there", "absent", "subscribed", "new", "new"]) == 4
+            async with core.connected(FakeClient(), options=SessionOptions(chats=("absent", "other"))):
+                await wait_all_tasks_blocked()
+                assert core.audience.named_absent([]) == 3
+            assert core.audience.named_absent([]) == 2
+            core.kafka.create(NAMES.topic("absent"))
+            core.kafka.delete(NAMES.topic("deleted"))
+            assert core.audience.named_absent([]) == 2
+        assert core.audience.named_absent([]) == 0

@@ -1,0 +1,62 @@
+"""Strangers who subscribe without end, or name chats without end, are told to come again; those who are there notice nothing."""
+
+from __future__ import annotations
+
+import trio
+
+from tests.support.brokers import KafkaCluster
+from tests.support.calls import running
+from tests.support.chats import Chats, message
+from tests.support.clients import http, open_chat, receive_path, refusal
+from tests.support.v1_client import open_v1
+
+NAMED = 40
+MOST = 100
+
+
+async def test_a_new_user_with_each_subscription_is_told_to_come_again(kafka: KafkaCluster, chats: Chats) -> None:
+    kafka.create_topic(chats.topic("global"))
+    async with (
+        running(chats.settings_for(kafka, limits__subscription_records_per_second=1)) as server,
+        open_chat(server.url, "canary") as canary,
+    ):
+        topics = "&".join(f"topic=room{number}" for number in range(30))
+        answers = [await http(server.url, "POST", f"/subscribing/user{number}?{topics}") for number in range(3)]
+        assert [answer.status for answer in answers] == [200, 503, 503]
+        assert "limits.subscription_records_per_second" in str(answers[-1].json())
+        assert int(answers[-1].headers["retry-after"]) >= 1
+        async with open_v1(server.url, "ann") as client:
+            await client.control("live")
+            error = await client.op(op="subscribe", chat="room")
+            assert error["code"] == 503
+        assert (await http(server.url, "GET", "/subscribing/user0")).status == 200
+        assert (await http(server.url, "POST", "/subscribing/user0?topic=room1")).status == 200, "nothing has to be written for this"
+        await trio.to_thread.run_sync(kafka.produce, chats.topic("global"), message("hello"))
+        assert (await canary.next()).text == "hello"
+
+
+async def test_names_of_chats_that_do_not_exist_are_bounded_and_a_new_chat_is_found(kafka: KafkaCluster, chats: Chats) -> None:
+    kafka.create_topic(chats.topic("global"))
+    kafka.create_topic(chats.topic("there"))
+    settings = chats.settings_for(kafka, limits__absent_chats=MOST)
+    async with running(settings) as server, open_chat(server.url, "canary") as canary, trio.open_nursery() as nursery:
+
+        async def name(first: int, *, task_status: trio.TaskStatus[None]) -> None:
+            query = "&".join(f"chat=absent{number}" for number in range(first, first + NAMED))
+            async with open_chat(server.url, "mallory", path=f"{receive_path('mallory')}?{query}") as client:
+                task_status.started()
+                await client.closed(seconds=600)
+
+        for first in range(0, MOST - NAMED + 1, NAMED):
+            await nursery.start(name, first)
+        query = "&".join(f"chat=more{number}" for number in range(NAMED))
+        refused = await refusal(server.url, f"{receive_path('mallory')}?{query}")
+        assert refused.status == 503
+        assert "limits.absent_chats" in str(refused.json())
+        assert (await http(server.url, "GET", f"{receive_path('mallory')}/events?{query}")).status == 503
+        async with open_chat(server.url, "ann", path=f"{receive_path('ann')}?chat=there") as ann:
+            await trio.to_thread.run_sync(kafka.produce, chats.topic("there"), message("there"))
+            assert (await ann.next()).text == "there"
+        await trio.to_thread.run_sync(kafka.produce, chats.topic("global"), message("hello"))
+        assert (await canary.next()).text == "hello"
+        nursery.cancel_scope.cancel()
