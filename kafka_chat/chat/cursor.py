@@ -9,12 +9,13 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 TEXT_LENGTH = 1 << 20  # characters; what is longer is no cursor: 26,000 partitions
 PARTITIONS = 1 << 15  # that a cursor names, by topics and by ids; 8 bytes each while it is needed. Nobody follows a fifth of that
@@ -71,6 +72,15 @@ class TopicOffsets:
     def is_unknown(self, partition: int) -> bool:
         """Whether a partition existed, and its next offset was not known yet."""
         return partition < len(self._numbers) and self.next(partition) is None
+
+    @property
+    def partitions(self) -> int:
+        """One more than the highest partition that is named; 0 where none is."""
+        return max(len(self._numbers), max(self._by_ids or (-1,)) + 1)
+
+    def names_others(self, partitions: Container[int]) -> bool:
+        """Whether it names a partition that is not one of `partitions`."""
+        return any(partition not in partitions for partition in chain(range(len(self._numbers)), self._by_ids or ()))
 
     @property
     def offsets(self) -> dict[int, int]:

@@ -33,9 +33,12 @@ class LogOutput(logging.StreamHandler[TextIO]):
         """Write a line, unless there were too many like it."""
         for kind, reason, count in self._rates.due():
             super().emit(_record(LINES_LEFT_OUT, left_out_fields(kind, reason, count)))
-        if hasattr(record, "rated") or self._rates.take(
-            record.name, str(record.msg)[:TEMPLATE_CHARACTERS], lines_a_second=LINES_A_SECOND, lines_at_once=LINES_AT_ONCE
-        ):
+        try:
+            template = str(record.msg)[:TEMPLATE_CHARACTERS]
+        except Exception:  # noqa: BLE001 - whatever an object that somebody logs does when it is asked what it says
+            self.handleError(record)  # as logging does where a line cannot be made
+            return
+        if hasattr(record, "rated") or self._rates.take(record.name, template, lines_a_second=LINES_A_SECOND, lines_at_once=LINES_AT_ONCE):
             super().emit(record)
 
     def dropped(self) -> dict[str, int]:

@@ -107,9 +107,11 @@ def unblock(*names: str) -> Callable[[], None]:
 
     def put_back() -> None:
         deadline = time.monotonic() + FLUSH_SECONDS
-        for name, stream, unblocked in taken:
+        for _, _, unblocked in taken:
             unblocked.flush()
-            if unblocked.writer.close(max(deadline - time.monotonic(), 0)):
+        for name, stream, unblocked in taken:
+            # One that is stuck must not take the other's time: the traceback of what ends the process comes after this.
+            if unblocked.writer.close(max(deadline - time.monotonic(), LAST_SECONDS)):
                 _redirect_log_lines(unblocked, stream)
                 setattr(sys, name, stream)
 

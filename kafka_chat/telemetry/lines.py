@@ -131,7 +131,7 @@ class Rates:
             return []
         with self._lock:
             now = self._clock()
-            due = [key for key in self._silent if at_end or now - self._kinds[key].silent_since >= TELL_SECONDS]
+            due = [key for key in tuple(self._silent) if at_end or now - self._kinds[key].silent_since >= TELL_SECONDS]
             self._silent.difference_update(due)
             return [(*key, self._kinds[key].told()) for key in sorted(due)]
 

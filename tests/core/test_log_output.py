@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,34 @@ logging.getLogger().error("two")
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.splitlines()[0] == "one"
     assert ended.stderr.splitlines()[1].endswith("ERROR root: two")
+
+
+def test_the_traceback_of_what_ends_the_process_is_there_though_nobody_reads_stdout(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(BEGIN + "with unblocked('stdout', 'stderr'):\n    print('x' * 1_000_000)\n    raise RuntimeError('the bug')\n")
+    reader, writer = os.pipe()
+    try:
+        ended = subprocess.run([sys.executable, str(script)], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert ended.returncode == 1
+    assert "RuntimeError: the bug" in ended.stderr
+
+
+def test_what_raises_when_it_is_logged_raises_in_nobody_who_logs_it(tmp_path: Path) -> None:
+    ended = run(
+        """
+class Mute:
+    def __str__(self):
+        raise RuntimeError("no words")
+
+with unblocked("stdout", "stderr"):
+    log_to_stderr()
+    logging.getLogger("x").warning(Mute())
+    logging.getLogger("x").warning("further")
+""",
+        tmp_path=tmp_path,
+    )
+    assert ended.returncode == 0
+    assert "WARNING x: further" in ended.stderr

@@ -239,3 +239,34 @@ async def test_a_long_poll_tells_at_once_what_is_lost_while_it_waits(autojump_cl
     assert gaps
     assert {(gap.first_lost, gap.first_left, gap.cause) for gap in gaps} == {(1, 5 if what == "retention" else 0, LossCause(what))}
     assert [json.loads(message)["text"] for page in pages for message in page.messages] == ["new"]
+
+
+async def test_an_id_after_a_told_gap_lies_where_the_gap_leads_also_while_a_walk_is_under_way(autojump_clock):
+    async with open_core() as core:
+        core.kafka.create(GLOBAL, partitions=2)
+        await wait_all_tasks_blocked()
+        for number in range(11):
+            core.kafka.produce(GLOBAL, value(f"old {number}"), partition=0)
+        await wait_all_tasks_blocked()
+        client = FakeClient()
+        async with core.connected(client, options=SessionOptions(format=Format.EVENTS)):
+            core.kafka.produce(GLOBAL, value("seen"), partition=0)
+            await wait_all_tasks_blocked()
+            partition = core.kafka.topics[GLOBAL].partitions[0]
+            partition.end = 5
+            for lost in [offset for offset in partition.records if offset >= 5]:
+                del partition.records[lost]
+            core.audience.position_lost(core.kafka.key(GLOBAL, 0), 12, 5, LossCause.TRUNCATED)
+            for _ in core.audience._walks[0]:
+                pass
+            core.audience._walks.popleft()
+            core.audience.topic_opened(GLOBAL, core.kafka.topics[GLOBAL].topic_id, {}, created=True)  # a walk that has not come yet
+            held = core.audience._walks.popleft()
+            core.kafka.produce(GLOBAL, value("other"), partition=1)
+            await wait_all_tasks_blocked()
+            entry = parse(_id(client)).entry(GLOBAL)
+            assert entry is not None
+            assert entry.offsets[0] == 5
+            core.audience._walks.append(held)
+            core.audience._walk_wanted.set()
+            await wait_all_tasks_blocked()

@@ -171,11 +171,13 @@ class Audience:
     def forget_start(self, session: Member) -> None:
         """Free the cursor after which `session` begins, for it has started; partitions added since begin at 0, as with it.
 
-        Absent topics need theirs: a gap is told when they come.
+        Absent topics need theirs: a gap is told when they come. So do partitions that have no leader yet: they are opened later,
+        and begin where the cursor says.
         """
         for topic in self._topics_of(session):
             followed = self._followed[topic]
-            if followed.logs and isinstance(followed.followers[session], Resumed):
+            start = followed.followers[session]
+            if followed.logs and isinstance(start, Resumed) and not start.entry.names_others(followed.logs):
                 followed.followers[session] = FROM_ZERO
 
     def chats(self, session: Member) -> list[str]:
@@ -206,7 +208,7 @@ class Audience:
         if not topics or parts.versions != [self._followed[topic].version for topic in topics]:
             if not self.has_started(session):
                 return parts.stale_text()
-            parts.make(head, {topic: self._followed[topic] for topic in topics}, session.cursors)
+            parts.make(head, {topic: self._followed[topic] for topic in topics}, session)
         return parts.text(head)
 
     async def subscriptions_read(self) -> None:
@@ -236,6 +238,8 @@ class Audience:
         for session in list(self._by_user.get(change.username, ())):
             if session not in self._by_user.get(change.username, ()):
                 continue
+            if change.subscribed == (topic in self._followed and session in self._followed[topic].followers):
+                continue  # it came when `chats_of` had the change already, and was greeted with it
             if change.subscribed:
                 self._follow(session, topic, AtOffsets(change.topic_id, change.starts))
                 session.on_subscribed(change)
@@ -394,6 +398,7 @@ class Audience:
         if not followed.followers and not followed.pinned:
             self._tail.unfollow(topic)
             del self._followed[topic]
+            followed.existence_known.set()  # nobody will tell any more, and nobody has to wait for it
             self._retire(followed, followed.logs.values())
             for log in followed.closing:
                 log.close()

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...chat.cursor import MessageIds, absent_entry, head_of_entry, position_number, text_of
+from ...chat.partition_key import PartitionKey
+from .starts import offset_named, partitions_named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ...chat.partition_key import PartitionKey
     from ..log.cursor import LogCursor
     from .followed_topic import FollowedTopic
+    from .member import Member
 
 
 class CursorParts:
@@ -32,8 +34,11 @@ class CursorParts:
         self._indices: dict[PartitionKey, int] = {}
         self._moved: dict[PartitionKey, int] = {}  # positions of partitions that were not followed when this was made
 
-    def make(self, head: bytes, followed_topics: Mapping[str, FollowedTopic], cursors: Mapping[PartitionKey, LogCursor]) -> None:
-        """Make it of a cursor's head, the topics that a session follows, and its cursors."""
+    def make(self, head: bytes, followed_topics: Mapping[str, FollowedTopic], session: Member) -> None:
+        """Make it of a cursor's head, and of where a session is in the topics that it follows.
+
+        A partition that has no leader yet has no log: the session will begin there where its start says.
+        """
         self.versions = [followed.version for followed in followed_topics.values()]
         self._parts = [head]
         self._indices = {}
@@ -43,13 +48,17 @@ class CursorParts:
             if not logs:
                 self._parts.append(absent_entry(topic))
                 continue
-            partitions = max(logs) + 1
+            start = followed.followers.get(session)
+            partitions = max(max(logs) + 1, partitions_named(start, followed.topic_id))
             self._parts.append(head_of_entry(topic, followed.topic_id, partitions))
             for partition in range(partitions):
-                cursor = cursors.get(logs[partition].key) if partition in logs else None
+                key = PartitionKey(topic, followed.topic_id, partition)
+                cursor = session.cursors.get(key) if partition in logs else None
                 if cursor is not None:
-                    self._indices[cursor.log.key] = len(self._parts)
-                self._parts.append(position_number(None if cursor is None else cursor.position))
+                    self._indices[key] = len(self._parts)
+                    self._parts.append(position_number(cursor.position))
+                else:
+                    self._parts.append(position_number(None if partition in logs else offset_named(start, key)))
 
     def move(self, cursor: LogCursor) -> None:
         """Take note that a cursor is somewhere else now."""

@@ -95,6 +95,21 @@ class Resumed:
 
 Start = Latest | Earliest | Rewind | Since | AtOffsets | Resumed
 
+
+def offset_named(start: Start | None, key: PartitionKey) -> int | None:
+    """Return the offset that a start itself names for a partition; None where a broker or the log has to tell it."""
+    return start.offset(key) if isinstance(start, AtOffsets | Resumed) else None
+
+
+def partitions_named(start: Start | None, topic_id: str) -> int:
+    """Return one more than the highest partition of this topic that a start names; 0 where it names none."""
+    if isinstance(start, AtOffsets) and start.topic_id == topic_id:
+        return max(start.offsets, default=-1) + 1
+    if isinstance(start, Resumed) and start.entry.identity == identity_of(topic_id):
+        return start.entry.partitions
+    return 0
+
+
 LATEST = Latest()
 EARLIEST = Earliest()
 FROM_ZERO = AtOffsets("", {})  # the start of a topic that came to life after it was followed

@@ -64,6 +64,7 @@ class EventSession(ResumableSession):
         """See `Session.follow`."""
         self._parts.forget()
         super().follow(log, position, afresh=afresh)
+        self._parts.move(self.cursors[log.key])  # what is said until new parts can be made must not lie elsewhere
 
     def unfollow(self, log: PartitionLog) -> None:
         """See `Session.unfollow`."""
