@@ -116,6 +116,8 @@ class ChatApp(QuartTrio):
             exit_now(WRONG_SERVER)
         if scope.get("path") == "":  # `GET ?x HTTP/1.1`; Quart looks at the first character
             scope = {**scope, "path": "/", "raw_path": b"/"}
+        elif not scope.get("path", "/").startswith("/"):  # Quart takes it for a URL, and fails where that has half of an address
+            scope = {**scope, "path": _path_of(scope["path"])}
         if not scope.get("query_string", b"").isascii():
             scope = {**scope, "query_string": scope["query_string"].decode(errors="replace").encode()}
         connection = scope.get("state", {}).get(CONNECTION)
@@ -169,3 +171,9 @@ async def _bound_answers(response: Response) -> Response:
 async def _read_whole_body() -> None:
     """Answer 413 to a body that is too large, also where no body is wanted."""
     await request.get_data()
+
+
+def _path_of(target: str) -> str:
+    """Return the path of a request's target that does not begin with it: of `http://host/path`; of all else one that is nowhere."""
+    _, separator, rest = target.partition("://")
+    return "/" + rest.partition("/")[2] if separator else _NOWHERE

@@ -272,6 +272,11 @@ def _is_json(value: object) -> bool:
             "/assets/",
             "/health",
             "/",
+            "http://[",
+            "http://[::1/health",
+            "http://host:port/subscribing/",
+            "ws://",
+            "*",
         ]
     ),
     path=_PATHS,
@@ -317,3 +322,20 @@ async def test_an_empty_segment_is_404_everywhere(path: str, *, websocket: bool)
         assert answer.status == 404
         assert is_error(answer)
     assert not service.subscriptions.followed
+
+
+@pytest.mark.parametrize("websocket", [False, True])
+@pytest.mark.parametrize(
+    "target", ["http://[/", "http://[::1", "http://[/nowhere", "ws://[/nowhere", "http://a]b/nowhere", "mailto:[", "*"]
+)
+async def test_half_of_an_address_in_the_target_is_a_path_that_is_not_there(target: str, *, websocket: bool):
+    app, _ = app_with_service(ON)
+    answer = await ask(app, "GET", target, websocket=websocket)
+    assert answer.status == 404
+    assert is_error(answer)
+
+
+async def test_a_target_that_names_the_host_is_the_path_behind_it():
+    app, _ = app_with_service(ON)
+    assert (await ask(app, "GET", "http://chat.example:8001/health")).status == 200
+    assert (await ask(app, "GET", "http://[::1/health")).status == 200
