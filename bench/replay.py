@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from confluent_kafka import TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from kafka_chat.chat.cursor import MessageIds
+from kafka_chat.chat.resume_cursor import MessageIds
 from tests.support.brokers import kafka_cluster
 
 from .processes import cost

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
-from .chat.cursor import cluster_mark
 from .chat.names import ChatNames
+from .chat.resume_cursor import cluster_mark
 from .delivery.audience.audience import Audience
 from .delivery.audience.offset_queries import OffsetQueries
 from .delivery.history.pages import History
@@ -43,11 +43,11 @@ from .kafka.page_source import open_page_source
 from .kafka.publish import open_publisher
 from .kafka.subscription_log import open_subscription_log
 from .kafka.tail import KafkaTail, open_tail
+from .loop_sharing import Turn
 from .nursery import open_tasks
 from .process.open_files import connections_limit
 from .readiness import Readiness, leaderless_notices
 from .telemetry.metrics import Telemetry
-from .turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

@@ -171,7 +171,7 @@ async def _until_terminated(run: Callable[[], Awaitable[None]]) -> int:
 
 
 def _cursor(parsed: argparse.Namespace) -> int:
-    from ..chat.cursor import parse
+    from ..chat.resume_cursor import parse
     from .cursor_words import facts_of, words_of
 
     text = read_stdin().strip() if parsed.text == "-" else parsed.text

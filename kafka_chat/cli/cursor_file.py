@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..chat.cursor import parse
+from ..chat.resume_cursor import parse
 from ..errors import KafkaChatError, RequestError, SettingsError
 from ..nursery import open_tasks
 

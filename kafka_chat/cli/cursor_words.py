@@ -5,12 +5,12 @@ from __future__ import annotations
 from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING
 
-from ..chat.cursor import topic_mark
+from ..chat.resume_cursor import topic_mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from ..chat.cursor import ResumeCursor, TopicOffsets
+    from ..chat.resume_cursor import ResumeCursor, TopicOffsets
 
 
 def words_of(cursor: ResumeCursor, topics: Sequence[str]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 
-from ..chat.cursor import joined, parse
+from ..chat.resume_cursor import joined, parse
 from ..errors import RequestError
 from .events import Control, Gap, Hello, Message
 

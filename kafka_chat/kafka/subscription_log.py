@@ -16,8 +16,8 @@ from ..chat.partition_key import PartitionKey
 from ..chat.subscription_fold import Change, Following, Skip, Subscription, record_key, record_value
 from ..delivery.ports import KeyedRecord, SubscriptionChange
 from ..errors import BrokerError, BrokerUnreachable, TopicGone
+from ..loop_sharing import Turn
 from ..nursery import open_tasks
-from ..turns import Turn
 from .record_reader import open_record_reader
 from .subscriptions_topic import SubscriptionsTopic
 

@@ -7,7 +7,7 @@ import json
 import pytest
 import trio
 
-from kafka_chat.chat.cursor import parse
+from kafka_chat.chat.resume_cursor import parse
 from tests.support.brokers import Broker, KafkaCluster
 from tests.support.calls import metric, running, subscribe, until
 from tests.support.chats import Chats, message

@@ -18,7 +18,7 @@ from wsproto.connection import ConnectionType
 from wsproto.events import AcceptConnection, CloseConnection, Event, Ping, Pong, RejectConnection, RejectData, Request, TextMessage
 from wsproto.frame_protocol import CloseReason
 
-from kafka_chat.chat.cursor import MessageIds, ResumeCursor, absent_entry, cluster_mark, head_of_cursor, parse, text_of, topic_entry
+from kafka_chat.chat.resume_cursor import MessageIds, ResumeCursor, absent_entry, cluster_mark, head_of_cursor, parse, text_of, topic_entry
 
 PROTOCOL = "kafka-chat.v1"
 VISIT_SECONDS = 60.0  # a client pauses 30 s at most

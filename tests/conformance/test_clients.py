@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from kafka_chat.chat.cursor import parse
+from kafka_chat.chat.resume_cursor import parse
 from tests.conformance.client import running
 from tests.conformance.service import Chat, FakeService, Visit, cursor_of
 from tests.support.deadlines import HANG_SECONDS

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kafka_chat.chat.cursor import parse
+from kafka_chat.chat.resume_cursor import parse
 from kafka_chat.client.events import Gap, Heartbeat, Hello, Live, Message, parse_frame
 from kafka_chat.client.progress import Progress
 from tests.conformance.service import Chat, cursor_of

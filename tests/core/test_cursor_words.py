@@ -8,7 +8,17 @@ import pytest
 import trio
 import trio.testing
 
-from kafka_chat.chat.cursor import MessageIds, absent_entry, cluster_mark, head_of_cursor, joined, parse, text_of, topic_entry, topic_mark
+from kafka_chat.chat.resume_cursor import (
+    MessageIds,
+    absent_entry,
+    cluster_mark,
+    head_of_cursor,
+    joined,
+    parse,
+    text_of,
+    topic_entry,
+    topic_mark,
+)
 from kafka_chat.cli.cursor_file import NOTE_SECONDS, CursorFile, CursorNotKept, open_notes
 from kafka_chat.cli.cursor_words import facts_of, words_of
 from kafka_chat.cli.listen import gap_sentence

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from kafka_chat.chat.cursor import MessageIds, absent_entry, head_of_cursor, parse, text_of, topic_entry
+from kafka_chat.chat.resume_cursor import MessageIds, absent_entry, head_of_cursor, parse, text_of, topic_entry
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from tests.support.cursors_held import CursorsHeld

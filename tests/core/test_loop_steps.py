@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from kafka_chat.turns import Turn
+from kafka_chat.loop_sharing import Turn
 from tests.support.loop_steps import UNIT_ROUNDS, loop_steps
 
 

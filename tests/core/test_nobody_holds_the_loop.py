@@ -13,16 +13,16 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.chat.partition_key import PartitionKey
-from kafka_chat.delivery.log.cursor import LogCursor
 from kafka_chat.delivery.log.fan_out import FanOut
+from kafka_chat.delivery.log.log_cursor import LogCursor
 from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.log.partition_log import PartitionLog
 from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.batch import Batch, Record
 from kafka_chat.delivery.records.formats import PLAIN, Format
 from kafka_chat.delivery.session.options import SessionOptions
+from kafka_chat.loop_sharing import TURN_SECONDS
 from kafka_chat.telemetry.metrics import Telemetry
-from kafka_chat.turns import TURN_SECONDS
 from tests.support.fakes import Core, FakeClient, open_core, value
 from tests.support.loop_steps import loop_steps
 

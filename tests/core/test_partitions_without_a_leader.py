@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from kafka_chat.chat.cursor import head_of_cursor, parse, text_of, topic_entry
+from kafka_chat.chat.resume_cursor import head_of_cursor, parse, text_of, topic_entry
 from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions

@@ -8,8 +8,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from kafka_chat.chat.cursor import parse
 from kafka_chat.chat.loss_cause import LossCause
+from kafka_chat.chat.resume_cursor import parse
 from kafka_chat.delivery.audience.offset_queries import LATEST_TIMESTAMP, OffsetQueries
 from kafka_chat.delivery.audience.starts import EARLIEST, Since
 from kafka_chat.delivery.history.pages import PageQuery

@@ -11,8 +11,8 @@ from typing import Any
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from kafka_chat.chat.cursor import cluster_mark, parse
 from kafka_chat.chat.loss_cause import LossCause
+from kafka_chat.chat.resume_cursor import cluster_mark, parse
 from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
 from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format

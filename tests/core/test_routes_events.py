@@ -7,7 +7,7 @@ import re
 import pytest
 import trio
 
-from kafka_chat.chat.cursor import head_of_cursor, parse, text_of
+from kafka_chat.chat.resume_cursor import head_of_cursor, parse, text_of
 from kafka_chat.delivery.audience.starts import EARLIEST
 from kafka_chat.delivery.ports import Disconnect
 from kafka_chat.delivery.records.formats import Format

@@ -8,8 +8,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from kafka_chat.chat.cursor import head_of_cursor, parse, text_of
 from kafka_chat.chat.loss_cause import LossCause
+from kafka_chat.chat.resume_cursor import head_of_cursor, parse, text_of
 from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
 from kafka_chat.delivery.history.pages import PageQuery
 from kafka_chat.delivery.session.notices import Gap

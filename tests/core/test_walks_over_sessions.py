@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.session.session import Session
-from kafka_chat.turns import TURN_SECONDS
+from kafka_chat.loop_sharing import TURN_SECONDS
 from tests.support.fakes import Core, FakeClient, open_core, value
 from tests.support.loop_steps import loop_steps
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from kafka_chat.chat.cursor import PARTITIONS, MessageIds, head_of_cursor, text_of, topic_entry
+from kafka_chat.chat.resume_cursor import PARTITIONS, MessageIds, head_of_cursor, text_of, topic_entry
 from tests.support.brokers import KafkaCluster
 from tests.support.calls import running
 from tests.support.chats import Chats, message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from kafka_chat.chat.cursor import ResumeCursor, TopicOffsets
+from kafka_chat.chat.resume_cursor import ResumeCursor, TopicOffsets
 
 
 class CursorsHeld:

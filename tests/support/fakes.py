@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import trio
 
-from kafka_chat.chat.cursor import cluster_mark
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.names import ChatNames
 from kafka_chat.chat.partition_key import PartitionKey
+from kafka_chat.chat.resume_cursor import cluster_mark
 from kafka_chat.delivery.audience.audience import Audience
 from kafka_chat.delivery.audience.offset_queries import OffsetQueries
 from kafka_chat.delivery.history.pages import History

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ...chat.cursor import head_of_cursor
 from ...chat.loss_cause import LossCause
 from ...chat.partition_key import PartitionKey
-from ...turns import Turn
+from ...chat.resume_cursor import head_of_cursor
+from ...loop_sharing import Turn
 from ..log.partition_log import PartitionLog
 from .beginnings import Beginnings
 from .cursor_parts import CursorParts

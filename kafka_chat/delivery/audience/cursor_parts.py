@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...chat.cursor import MessageIds, absent_entry, head_of_entry, position_number, text_of
 from ...chat.partition_key import PartitionKey
+from ...chat.resume_cursor import MessageIds, absent_entry, head_of_entry, position_number, text_of
 from .starts import offset_named, partitions_named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..log.cursor import LogCursor
+    from ..log.log_cursor import LogCursor
     from .followed_topic import FollowedTopic
     from .member import Member
 

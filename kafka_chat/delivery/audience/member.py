@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ..log.cursor import Follower
+from ..log.log_cursor import Follower
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ...errors import BrokerError
-from ...turns import Turn
+from ...loop_sharing import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

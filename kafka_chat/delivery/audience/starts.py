@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...chat.cursor import TopicOffsets, identity_of
+from ...chat.resume_cursor import TopicOffsets, identity_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

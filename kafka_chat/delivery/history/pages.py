@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ...chat.cursor import head_of_cursor, text_of, topic_entry
 from ...chat.loss_cause import LossCause
+from ...chat.resume_cursor import head_of_cursor, text_of, topic_entry
 from ...errors import BrokerError, BrokerUnreachable, NotFound
 from ..audience.offset_queries import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 from ..audience.starts import BEYOND_SECONDS, EARLIEST, LATEST, Earliest, Latest, Rewind, Since
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from ...chat.cursor import ResumeCursor
     from ...chat.partition_key import PartitionKey
+    from ...chat.resume_cursor import ResumeCursor
     from ...telemetry.metrics import Telemetry
     from ..log.memory import Memory
     from ..log.page_reads import PageReads

@@ -13,13 +13,13 @@ from ..session.session import Session
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ...chat.cursor import ResumeCursor
     from ...chat.loss_cause import LossCause
     from ...chat.names import ChatNames
     from ...chat.partition_key import PartitionKey
+    from ...chat.resume_cursor import ResumeCursor
     from ...telemetry.metrics import Telemetry
     from ..audience.starts import Start
-    from ..log.cursor import LogCursor
+    from ..log.log_cursor import LogCursor
     from ..log.memory import Memory
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ...turns import Turn
+from ...loop_sharing import Turn
 from ..records.batch import Chunk
 from ..records.formats import PLAIN
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ...telemetry.metrics import Telemetry
     from ..records.formats import View
-    from .cursor import LogCursor
+    from .log_cursor import LogCursor
     from .partition_log import PartitionLog
 
 JOIN_BYTES = 256 * 1024  # of new frames are joined for one offer; more would only wait in the kernel

@@ -14,8 +14,8 @@ import trio
 
 from ...chat.loss_cause import LossCause
 from ...errors import BrokerError, PositionLost, TopicGone
+from ...loop_sharing import Turn
 from ...nursery import open_tasks
-from ...turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -16,7 +16,7 @@ from ..records.formats import PLAIN, View
 
 if TYPE_CHECKING:
     from ..records.batch import Mark
-    from .cursor import LogCursor
+    from .log_cursor import LogCursor
     from .memory import Memory
 
 PAGE_OFFSETS = 512  # pages lie on a grid of so many offsets, so that clients near the same place share them

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from ...chat.cursor import MessageIds
 from ...chat.message import Delivery, LeftOut, Message, Reject, parse, render
+from ...chat.resume_cursor import MessageIds
 from .formats import PLAIN, Format, View, event, payload_of, skipped_event, text_frame
 from .record_meta import META_BYTES, SMALL_KEY_BYTES, RecordMeta, fit, is_small, skipped_payload, v1_payload
 

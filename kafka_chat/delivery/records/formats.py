@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .frames import text_header
 
 if TYPE_CHECKING:
-    from ...chat.cursor import MessageIds
+    from ...chat.resume_cursor import MessageIds
 
 MARK = b"\0"  # where a client's cursor comes in an event: a byte that neither JSON nor base64 has
 

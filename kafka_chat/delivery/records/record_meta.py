@@ -15,7 +15,7 @@ from ...chat.message import LeftOut
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ...chat.cursor import MessageIds
+    from ...chat.resume_cursor import MessageIds
 
 META_BYTES = 64 * 1024  # of JSON, for a record's key and headers together; a key of 900 kB took the loop 14 ms
 HEADERS = 1_000  # of a record; so many are encoded in half a millisecond, and nothing else runs meanwhile

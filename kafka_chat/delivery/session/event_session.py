@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ...chat.loss_cause import LossCause
     from ...chat.partition_key import PartitionKey
     from ...telemetry.metrics import Telemetry
-    from ..log.cursor import LogCursor
+    from ..log.log_cursor import LogCursor
     from ..log.memory import Memory
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog

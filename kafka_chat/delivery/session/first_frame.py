@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from ...chat.cursor import CursorParser
+from ...chat.resume_cursor import CursorParser
 from ...errors import RequestError
-from ...turns import Turn
+from ...loop_sharing import Turn
 from ..ports import Disconnect
 from .notices import OpRefused, parse_op
 

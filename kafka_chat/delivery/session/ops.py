@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...errors import BrokerError, RequestError
-from ...turns import Turn
+from ...loop_sharing import Turn
 from ..writes.subscriptions import CHATS_PER_CALL
 from .notices import Answer, Failed, OpRefused, Pong, Sent, Subscribed, Unsubscribed, parse_op
 

@@ -9,7 +9,7 @@ from ..audience.starts import LATEST, Earliest, Latest, Since
 from ..records.formats import Format
 
 if TYPE_CHECKING:
-    from ...chat.cursor import ResumeCursor
+    from ...chat.resume_cursor import ResumeCursor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

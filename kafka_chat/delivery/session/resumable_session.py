@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ...chat.loss_cause import LossCause
-from ...turns import Turn
+from ...loop_sharing import Turn
 from ..audience.offset_queries import LATEST_TIMESTAMP
 from ..audience.rewind import last_messages, messages_before
 from ..audience.starts import BEYOND_SECONDS, LATEST, AtOffsets, Resumed, Rewind
@@ -27,12 +27,12 @@ from .session import Session
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ...chat.cursor import ResumeCursor
     from ...chat.partition_key import PartitionKey
+    from ...chat.resume_cursor import ResumeCursor
     from ...telemetry.metrics import Telemetry
     from ..audience.offset_queries import Question
     from ..audience.starts import Start
-    from ..log.cursor import LogCursor
+    from ..log.log_cursor import LogCursor
     from ..log.memory import Memory
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog

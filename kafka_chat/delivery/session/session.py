@@ -8,7 +8,7 @@ import trio
 
 from ...chat.loss_cause import LossCause
 from ..audience.starts import LATEST
-from ..log.cursor import LogCursor
+from ..log.log_cursor import LogCursor
 from ..log.partition_log import NotInMemory, PartitionLog
 from ..records.batch import Chunk
 from ..records.formats import PLAIN, View

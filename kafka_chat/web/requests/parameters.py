@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
-from ...chat.cursor import joined
-from ...chat.cursor import parse as parse_cursor
+from ...chat.resume_cursor import joined
+from ...chat.resume_cursor import parse as parse_cursor
 from ...delivery.audience.starts import EARLIEST, LATEST, Earliest, Latest, Since
 from ...delivery.records.formats import Format
 from ...delivery.session.options import SessionOptions

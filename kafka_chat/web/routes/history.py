@@ -14,7 +14,7 @@ import msgspec
 from quart import Blueprint, Response, current_app, request
 from quart_schema import tag
 
-from ...chat.cursor import joined, parse
+from ...chat.resume_cursor import joined, parse
 from ...delivery.history.pages import PageQuery
 from ...errors import RequestError
 from ..documents.openapi import add_to_operation, refuses

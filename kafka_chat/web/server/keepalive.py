@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from ...turns import Turn
+from ...loop_sharing import Turn
 
 if TYPE_CHECKING:
     from ...settings.model import Limits

@@ -16,8 +16,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kafka_chat.chat import cursor as cursor_module
-from kafka_chat.chat.cursor import (
+from kafka_chat.chat import resume_cursor as cursor_module
+from kafka_chat.chat.resume_cursor import (
     PARTITIONS,
     TEXT_LENGTH,
     CursorParser,
@@ -32,7 +32,7 @@ from kafka_chat.chat.cursor import (
     topic_entry,
 )
 from kafka_chat.errors import RequestError
-from kafka_chat.turns import Turn
+from kafka_chat.loop_sharing import Turn
 from tests.support.loop_steps import loop_steps
 
 TOPIC, TOPIC_ID = "kafka.chat.room1", "Tq7hxZ0bQnCkzN8r0gHbDw"

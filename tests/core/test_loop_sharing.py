@@ -6,7 +6,7 @@ from time import perf_counter
 
 import trio
 
-from kafka_chat.turns import TURN_SECONDS, Turn
+from kafka_chat.loop_sharing import TURN_SECONDS, Turn
 
 
 async def test_others_run_before_a_long_walk_is_over():
