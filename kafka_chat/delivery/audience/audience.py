@@ -24,9 +24,9 @@ from ...chat.partition_key import PartitionKey
 from ...chat.resume_cursor import head_of_cursor
 from ...loop_sharing import Turn
 from ..log.partition_log import PartitionLog
-from .beginnings import Beginnings
 from .cursor_parts import CursorParts
 from .followed_topic import FollowedTopic, Walk
+from .start_resolution import StartResolution
 from .starts import FROM_ZERO, AtOffsets, Latest, Resumed, Since, some_seconds_ago
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Audience:
     ) -> None:
         self._names = names
         self._fanout = fanout
-        self._beginnings = Beginnings(offsets, self._wants)
+        self._start_resolution = StartResolution(offsets, self._wants)
         self._memory = memory
         self._followed: dict[str, FollowedTopic] = {}
         self._by_user: dict[str | None, dict[Member, list[str]]] = {}  # username -> session -> the topics that it follows
@@ -155,7 +155,7 @@ class Audience:
                 await followed.existence_known.wait()
                 for walk in [walk for walk in followed.walks if session in walk.left]:
                     await walk.done.wait()
-            while (pending := self._beginnings.pending(session)) is not None:
+            while (pending := self._start_resolution.pending(session)) is not None:
                 await pending.resolved.wait()
         now = some_seconds_ago()
         for followed in followed_topics:
@@ -164,7 +164,7 @@ class Audience:
 
     def has_started(self, session: Member) -> bool:
         """Whether it is fixed where `session` begins in all that it follows."""
-        if session in self._early or self._beginnings.pending(session) is not None:
+        if session in self._early or self._start_resolution.pending(session) is not None:
             return False
         return all(self._followed[topic].has_placed(session) for topic in self._topics_of(session))
 
@@ -329,9 +329,9 @@ class Audience:
         """Give a session its cursors in logs that were opened."""
         for log in opened:
             begin = followed.followers.get(session)
-            if begin is not None and followed.logs.get(log.key.partition) is log and not self._beginnings.is_placed(session, log.key):
+            if begin is not None and followed.logs.get(log.key.partition) is log and not self._start_resolution.is_placed(session, log.key):
                 # Where the log starts is its head as it was: what has come since is due.
-                self._beginnings.begin(session, log, FROM_ZERO if created and not isinstance(begin, Resumed) else begin, log.start)
+                self._start_resolution.begin(session, log, FROM_ZERO if created and not isinstance(begin, Resumed) else begin, log.start)
             yield
 
     def _displace(self, lost: Sequence[PartitionLog], session: Member) -> Iterator[None]:
@@ -341,7 +341,7 @@ class Audience:
             if cursor is not None and cursor.log is log:
                 session.on_gap(log.key, cursor.position, 0, LossCause.RECREATED)
                 session.unfollow(log)
-            self._beginnings.resolve(session, log.key)
+            self._start_resolution.resolve(session, log.key)
             yield
 
     def _move(self, followed: FollowedTopic, old: PartitionLog, new: PartitionLog, cause: LossCause, session: Member) -> Iterator[None]:
@@ -354,8 +354,8 @@ class Audience:
             if begin != position:
                 session.on_gap(new.key, position, begin, cause)
             session.follow(new, begin, afresh=True)
-        elif start is not None and not self._beginnings.is_placed(session, new.key):  # it was not fixed yet where it begins
-            self._beginnings.begin(session, new, start, new.start)
+        elif start is not None and not self._start_resolution.is_placed(session, new.key):  # it was not fixed yet where it begins
+            self._start_resolution.begin(session, new, start, new.start)
         yield
 
     # Inside
@@ -382,7 +382,7 @@ class Audience:
             if not followed.topic_id:
                 self._named_absent.add(topic)
         for log in followed.logs.values():
-            self._beginnings.begin(session, log, start, log.head)
+            self._start_resolution.begin(session, log, start, log.head)
 
     def _unfollow(self, session: Member, topic: str) -> None:
         followed = self._followed.get(topic)
@@ -394,7 +394,7 @@ class Audience:
             self._named_absent.discard(topic)
         for log in (*followed.logs.values(), *followed.closing):
             session.unfollow(log)
-            self._beginnings.resolve(session, log.key)
+            self._start_resolution.resolve(session, log.key)
         if not followed.followers and not followed.pinned:
             self._tail.unfollow(topic)
             del self._followed[topic]
@@ -415,7 +415,7 @@ class Audience:
         """Offer nothing more of logs that are no more, and ask nothing more about them."""
         for log in logs:
             self._fanout.forget(log)
-            self._beginnings.forget(log.key)
+            self._start_resolution.forget(log.key)
             followed.closing.append(log)
 
 

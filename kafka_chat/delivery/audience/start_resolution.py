@@ -1,4 +1,4 @@
-"""Gives a session its first position in a log: at once, or when a broker has told."""
+"""Resolves a start to the first offset of a session in a log: at once, or when a broker has told."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .starts import Start
 
 
-class Beginnings:
+class StartResolution:
     """What is asked of the brokers for sessions that begin.
 
     Args:
