@@ -52,13 +52,15 @@ class CursorParts:
             partitions = max(max(logs) + 1, partitions_named(start, followed.topic_id))
             self._parts.append(head_of_entry(topic, followed.topic_id, partitions))
             for partition in range(partitions):
-                key = PartitionKey(topic, followed.topic_id, partition)
-                cursor = session.cursors.get(key) if partition in logs else None
+                log = logs.get(partition)
+                if log is None:
+                    named = offset_named(start, PartitionKey(topic, followed.topic_id, partition))
+                    self._parts.append(position_number(named))
+                    continue
+                cursor = session.cursors.get(log.key)
                 if cursor is not None:
-                    self._indices[key] = len(self._parts)
-                    self._parts.append(position_number(cursor.position))
-                else:
-                    self._parts.append(position_number(None if partition in logs else offset_named(start, key)))
+                    self._indices[log.key] = len(self._parts)
+                self._parts.append(position_number(None if cursor is None else cursor.position))
 
     def move(self, cursor: LogCursor) -> None:
         """Take note that a cursor is somewhere else now."""
