@@ -140,7 +140,7 @@ async def test_who_waits_for_news_is_answered_at_once_when_the_service_restarts(
             answers: list[dict[str, Any]] = []
 
             async def wait() -> None:
-                answers.append(await page(server.url, "room1", {"prefer": "wait=60"}, 60))
+                answers.append(await page(server.url, "room1", {"prefer": "wait=55"}, 60))
 
             nursery.start_soon(wait)
             await until(lambda: server.service.slots_taken == 1)
@@ -154,7 +154,7 @@ async def test_who_waits_and_leaves_leaves_nothing(broker: Broker, chats: Chats)
     async with running(chats.settings_for(broker)) as server:
         for _ in range(3):
             with trio.move_on_after(0.5):
-                await page(server.url, "room1", {"prefer": "wait=60"}, 60)
+                await page(server.url, "room1", {"prefer": "wait=55"}, 60)
         await until(lambda: server.service.slots_taken == 0)
         assert await metric(server.url, "followed_topics") == 1
 

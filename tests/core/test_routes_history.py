@@ -136,6 +136,22 @@ async def test_links_lead_to_the_neighbours_with_what_was_asked_for():
     assert links(again)["next"] == {"cursor": [CURSOR], "until": until, **kept}
 
 
+@pytest.mark.parametrize("name", ["tag", "sender"])
+async def test_links_that_a_proxy_would_take_for_too_long_a_head_are_left_out(name: str):
+    app, service = app_with_service()
+    service.history.answer = replace(service.history.answer, next=CURSOR, prev=OTHER)
+    sizes = []
+    for count in range(0, 100, 3):
+        answer = await ask(app, "GET", f"{PATH}?" + "&".join(f"{name}=f%20%C3%A9%20{number}" for number in range(count)))
+        sizes.append(len(answer.headers.get("link", "")))
+        assert (answer.status, answer.json()["next"], answer.json()["prev"]) == (200, CURSOR, OTHER)
+    assert max(sizes) <= 2048
+    assert sizes[0] > 0
+    assert sizes[-1] == 0
+    service.history.answer = replace(service.history.answer, next="A" * 2048)  # many partitions
+    assert "link" not in (await ask(app, "GET", PATH)).headers
+
+
 async def test_a_page_that_may_change_is_not_kept():
     app, _ = app_with_service()
     answer = await ask(app, "GET", PATH)
@@ -174,7 +190,9 @@ async def test_a_page_of_a_compacted_topic_is_asked_for_again():
     ("prefer", "seconds"),
     [
         ("wait=30", 30),
-        ("wait=61", 60),
+        ("wait=55", 55),
+        ("wait=56", 55),
+        ("wait=999999999", 55),
         ("wait=0", 0),
         ('WAIT="5"', 5),
         ("respond-async, wait=10", 10),

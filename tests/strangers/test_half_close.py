@@ -135,11 +135,11 @@ async def open_stream(client: RawClient) -> None:
 
 
 async def open_long_poll(client: RawClient) -> None:
-    await client.send(request("GET", "/history/room1?from=latest", "Prefer: wait=60"))
+    await client.send(request("GET", "/history/room1?from=latest", "Prefer: wait=55"))
 
 
 async def open_pipelined_long_poll(client: RawClient) -> None:
-    await client.send(request("GET", "/history/room1?from=latest", "Prefer: wait=60") + request("GET", "/health"))
+    await client.send(request("GET", "/history/room1?from=latest", "Prefer: wait=55") + request("GET", "/health"))
 
 
 async def open_h2c_stream(client: RawClient) -> None:
@@ -166,13 +166,13 @@ async def test_a_fin_ends_what_waits_for_news(opened: Callable[[RawClient], Awai
 @pytest.mark.parametrize("target", ["/receive-message/client/ann/events", "/history/room1?from=latest"])
 async def test_a_fin_that_comes_with_the_request_ends_what_would_wait(target: str, server: Server):
     before = server.service.slots_taken
-    answer = await ask(server.url, request("GET", target, "Prefer: wait=60"))
+    answer = await ask(server.url, request("GET", target, "Prefer: wait=55"))
     await until_taken(server, before)
     assert b'"messages"' not in answer
 
 
 async def test_a_page_that_has_something_does_not_wait_and_is_answered_behind_a_fin(server: Server):
-    answer = await ask(server.url, request("GET", "/history/room1", "Prefer: wait=60"))
+    answer = await ask(server.url, request("GET", "/history/room1", "Prefer: wait=55"))
     body = json.loads(answer.partition(b"\r\n\r\n")[2])
     assert [one["text"] for one in body["messages"]] == ["m0"]
 

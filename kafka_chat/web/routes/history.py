@@ -33,7 +33,8 @@ history = Blueprint("history", __name__)
 _PATH = "/history/"
 LIMIT = 100
 MOST = 1000
-WAIT_SECONDS = 60
+WAIT_SECONDS = 55  # nginx, HAProxy and load balancers answer 504 for us after 60, unless they are told otherwise
+LINK_BYTES = 2048  # nginx answers 502 where all headers of an answer together have more than 4 KiB
 FOR_EVER = "public, max-age=31536000, immutable"
 ASK_AGAIN = "public, no-cache"  # compaction may take a message; the ETag tells
 
@@ -98,9 +99,15 @@ _SCHEMA = {
         "200": {
             "description": "A page. One that never changes has an `ETag`, and may be kept for ever.",
             "headers": {
-                "Link": {"description": '`rel="next"` and `rel="prev"`.', "schema": {"type": "string"}},
+                "Link": {
+                    "description": f'`rel="next"` and `rel="prev"`; left out where it would have over {LINK_BYTES} bytes.',
+                    "schema": {"type": "string"},
+                },
                 "ETag": {"description": "Only of a page that never changes.", "schema": {"type": "string"}},
-                "Preference-Applied": {"description": "`wait=…`, if it was asked for.", "schema": {"type": "string"}},
+                "Preference-Applied": {
+                    "description": "`wait=…`, if it was asked for: how long it may have waited.",
+                    "schema": {"type": "string"},
+                },
             },
             "content": {"application/json": {"schema": _SCHEMA, "example": _EXAMPLE}},
         },
@@ -122,7 +129,9 @@ async def read_history(chat: str) -> Response:
     scope[HELD] = found.admit("")
     page = await found.history.page(asked, waiting=partial(awaiting_news, scope.get("state", {}).get(CONNECTION)))
     body = _body(page)
-    headers = {"Link": _links(asked, page), "Cache-Control": "no-store"}
+    headers = {"Cache-Control": "no-store"}
+    if len(links := _links(asked, page)) <= LINK_BYTES:
+        headers["Link"] = links
     if asked.wait_seconds:
         headers["Preference-Applied"] = f"wait={asked.wait_seconds:.0f}"
     if page.closed:
