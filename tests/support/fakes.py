@@ -66,6 +66,7 @@ class FakeKafka:
     def __init__(self) -> None:
         self.topics: dict[str, FakeTopic] = {}
         self.requested: set[str] = set()
+        self.opened: set[str] = set()  # of these, those that the listener has been told of: only then records come
         self.listener: TailListener
         self.away = False
         self.page_reads: list[tuple[str, int, int, int]] = []
@@ -83,6 +84,7 @@ class FakeKafka:
 
     def delete(self, topic: str, cause: LossCause | None = None) -> None:
         gone = self.topics.pop(topic)
+        self.opened.discard(topic)
         if topic in self.requested:
             self.listener.topic_lost(topic, gone.topic_id, cause)
 
@@ -95,7 +97,7 @@ class FakeKafka:
             log.records[log.end] = item
             log.times[log.end] = time_ms
             log.end += 1
-        if tail and topic in self.requested:
+        if tail and topic in self.opened:
             self.listener.append(self.key(topic, partition), [self._batch(topic, partition, first, log.end)])
         return log.end - 1
 
@@ -128,6 +130,7 @@ class FakeKafka:
 
     def unfollow(self, topic: str) -> None:
         self.requested.discard(topic)
+        self.opened.discard(topic)
 
     def _look(self, topic: str) -> None:
         if self.away or topic not in self.requested:
@@ -140,6 +143,7 @@ class FakeKafka:
     def _open(self, topic: str, *, created: bool) -> None:
         facts = self.topics[topic]
         starts = {n: 0 if created else log.end for n, log in facts.partitions.items()}
+        self.opened.add(topic)
         self.listener.topic_opened(topic, facts.topic_id, starts, created=created)
 
     # PageSource
