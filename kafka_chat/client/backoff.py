@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import uniform
 
-FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 30.0
+from .come_again import FIRST_PAUSE_SECONDS, SOON, pause_after
 
-# What the service asks for beyond that: docs/protocol.md, "Close codes". The least pause, and the least bound of what chance adds.
-_AFTER = {1011: (1.0, FIRST_PAUSE_SECONDS), 1012: (0.0, 5.0), 1013: (2.0, 5.0)}
+LONGEST_PAUSE_SECONDS = 30.0
 
 
 @dataclass(slots=True)
@@ -24,8 +22,8 @@ class Pauses:
         Args:
             after: the close code; 0 where there was no connection.
         """
-        least, least_bound = _AFTER.get(after, (0.0, 0.0))
-        pause = least + uniform(0, max(self.bound_seconds, least_bound))
+        asked = pause_after(after) or SOON
+        pause = asked.least_seconds + uniform(0, max(self.bound_seconds, asked.bound_seconds))
         self.bound_seconds = min(LONGEST_PAUSE_SECONDS, self.bound_seconds * 2)
         return pause
 

@@ -12,6 +12,7 @@ import trio
 from ..nursery import open_tasks
 from .address import Address, address_of, quoted
 from .backoff import Pauses
+from .come_again import is_passing, pause_after
 from .connection import LOST, Closed, Connection, open_connection
 from .event_queue import Arrivals
 from .events import (
@@ -217,7 +218,7 @@ class Chat:
                 visit.away_until = trio.current_time() + away.retry_seconds
             if closed is LEFT or (closed.code == DONE and visit.speaks_v1 and self._asked.until is not None):
                 return
-            if _is_final(closed.code) or (closed.code == DONE and visit.speaks_v1):
+            if pause_after(closed.code) is None and (closed.code != DONE or visit.speaks_v1):
                 raise Refused(why, code=closed.code, reason=closed.reason)
             if visit.steady:
                 pauses.reset()
@@ -366,17 +367,12 @@ class _Visit:
         return self.live or (self.begun is not None and trio.current_time() - self.begun > STEADY_SECONDS)
 
 
-def _is_final(code: int) -> bool:
-    """Return whether coming again will not help: docs/protocol.md, "Close codes"."""
-    return code in (1002, 1003, 1007, 1008, 1009, 1010) or (4400 <= code < 4500 and code != 4408)
-
-
 def _sentence(closed: Closed) -> str:
     return f"the service closed the connection: {closed.code} {closed.reason}".rstrip()
 
 
 def _error(failed: Failed) -> Refused | Away:
     sentence = f"{failed.message} ({failed.code})"
-    if failed.code >= 500:
+    if is_passing(failed.code):
         return Away(sentence, code=failed.code)
     return Refused(sentence, code=failed.code, reason=failed.message, field=failed.field)

@@ -12,6 +12,7 @@ import trio
 
 from ..errors import KafkaChatError
 from .address import Address, address_of, quoted
+from .come_again import is_passing, wait_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,9 +85,9 @@ def refusal(address: Address, status: int, body: bytes, retry_after: str) -> Ref
         sentence = f"{reason} ({status})"
     except (ValueError, KeyError, TypeError):
         reason = sentence = f"{address.origin} answers with HTTP status {status}, and not as kafka_chat does; is it another service?"
-    if status < 500:
-        return Refused(sentence, code=status, reason=reason, field=field)
-    return Away(sentence, code=status, retry_seconds=min(int(retry_after), 60) if retry_after.isdecimal() else 0)
+    if is_passing(status):
+        return Away(sentence, code=status, retry_seconds=wait_seconds(retry_after))
+    return Refused(sentence, code=status, reason=reason, field=field)
 
 
 def unreached(address: Address, error: BaseException) -> str:

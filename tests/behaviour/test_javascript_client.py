@@ -14,6 +14,7 @@ import trio
 import kafka_chat.web
 from tests.conformance.client import running
 from tests.conformance.service import Chat, FakeService, Frame, Visit, cursor_of, open_fake_service
+from tests.support.calls import running as running_service
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.node import node
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.conformance.client import Client
+    from tests.support.brokers import Broker
+    from tests.support.chats import Chats
 
 CLIENT = Path(kafka_chat.web.__file__).with_name("browser_client") / "kafka-chat.js"
 COMMAND = Path(__file__).parents[1] / "conformance" / "javascript_client.mjs"
@@ -263,6 +266,13 @@ async def test_it_can_be_closed_from_every_callback(service: FakeService):
         said = await run_script(script, service.url)
         nursery.cancel_scope.cancel()
     assert said.splitlines() == ['{"code":1000,"reason":""}'] * 4
+
+
+async def test_a_username_that_is_not_legal_ends_with_its_reason(embedded: Broker, chats: Chats, tmp_path: Path):
+    async with running_service(chats.settings_for(embedded), check_leaks=False) as server:  # the command has a pipe
+        async with running([node(), str(COMMAND)], server.url, "a\nb", folder=tmp_path) as client:
+            await client.tells(("final", 4400))
+        assert client.reason.startswith("username has a control character")
 
 
 HELLO = {"type": "hello", "session": "1", "user": "ann", "chats": ["room1"], "resume": "none", "cursor": BEGINNING, "limits": {}}

@@ -209,6 +209,9 @@ async def test_a_bad_beginning_is_refused_by_the_sentence_of_the_service(embedde
                 with pytest.raises(Refused, match=f"4400 {field} is ") as refused:
                     await anext(chat)
                 assert refused.value.code == 4400
+        async with open_chat(server.url, "a\nb") as chat:
+            with pytest.raises(Refused, match="4400 username has a control character"):
+                await anext(chat)
 
 
 # --- the command

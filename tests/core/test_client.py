@@ -52,9 +52,6 @@ def test_a_refusal_for_now_says_when_to_come_again():
     away = refusal(ADDRESS, 503, b'{"error":"no place","field":null}', "5")
     assert isinstance(away, Away)
     assert (str(away), away.retry_seconds) == ("no place (503)", 5)
-    endless = refusal(ADDRESS, 503, b"", "Wed, 21 Oct 2099 07:28:00 GMT")
-    assert isinstance(endless, Away)
-    assert endless.retry_seconds == 0
 
 
 def test_another_service_is_told_as_such():

@@ -53,6 +53,16 @@ async def test_a_name_that_is_none_is_refused_by_name(method: str, path: str, na
     assert not service.admitted
 
 
+@bad_names
+@pytest.mark.parametrize("path", ["/receive-message/client/", "/receive-messages/user/"])
+async def test_a_name_that_is_none_is_told_to_who_offers_the_subprotocol_by_a_close_frame_which_browsers_show(path: str, name: str):
+    app, service = app_with_service()
+    plain = await ask(app, "GET", path + name, websocket=True)
+    answer = await ask(app, "GET", path + name, websocket=True, subprotocols=["kafka-chat.v1"])
+    assert answer.close == (4400, plain.json()["error"])
+    assert not service.admitted
+
+
 @pytest.mark.parametrize(
     ("name", "username"),
     [

@@ -9,6 +9,8 @@ from contextlib import suppress
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.delivery.ports import Disconnect
@@ -92,9 +94,30 @@ async def test_an_asgi_sink_whose_flush_is_cancelled_sends_nothing_twice():
     assert [message["text"] for message in server.sent] == ["b"]
 
 
-@pytest.mark.parametrize(("reason", "cut"), [("x" * 200, "x" * 123), ("€" * 50, "€" * 41), ("fits", "fits"), ("\ud800", "?"), ("", "")])
-def test_a_reason_is_cut_between_characters(reason: str, cut: str):
+@pytest.mark.parametrize(
+    ("reason", "cut"),
+    [
+        ("fits", "fits"),
+        ("x" * 123, "x" * 123),
+        ("\ud800", "?"),
+        ("", ""),
+        ("six words, " * 12, ("six words, " * 10).rstrip() + " six …"),
+        ("word " * 23 + "abcd uvwxyz", "word " * 23 + "abcd …"),  # 119 bytes and a whole word: no byte is wasted
+        ("x" * 200, "x" * 119 + " …"),  # of a word that is longer than all that there is room for, the beginning
+        ("€" * 50, "€" * 39 + " …"),
+    ],
+)
+def test_a_reason_is_cut_between_words(reason: str, cut: str):
     assert cut_reason(reason) == cut
+
+
+@given(st.text(st.characters(codec=None, categories=None), max_size=200))
+def test_a_reason_fits_in_a_close_frame_and_ends_with_a_whole_word(reason: str):
+    cut = cut_reason(reason)
+    assert len(cut.encode()) <= 123
+    if cut.endswith(" …") and " " in cut.removesuffix(" …").strip(" "):
+        kept = cut.removesuffix(" …")
+        assert reason.encode("utf-8", "replace").decode()[len(kept)] == " "
 
 
 async def test_a_session_that_does_not_listen_is_cancelled_when_its_client_is_gone():

@@ -175,13 +175,20 @@ def app_with_service(settings: Settings | None = None) -> tuple[ChatApp, FakeSer
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back; `accepted` where it was a WebSocket handshake that went well, `frames` what then was sent to the client."""
+    """What came back.
+
+    Attributes:
+        accepted: it was a WebSocket handshake that went well.
+        frames: what then was sent to the client.
+        close: the code and the reason of our close frame.
+    """
 
     status: int | None
     headers: dict[str, str]
     body: bytes
     accepted: bool = False
     frames: tuple[str, ...] = ()
+    close: tuple[int, str] | None = None
 
     def json(self) -> Any:
         return json.loads(self.body, parse_constant=lambda constant: 1 / 0)
@@ -202,6 +209,7 @@ async def ask(
     stalled: bool = False,
     says: Sequence[str | bytes] = (),
     frames: int = 0,
+    subprotocols: Sequence[str] = (),
 ) -> Answer:
     """Send one request, or WebSocket handshake, to the application as hypercorn would.
 
@@ -220,6 +228,7 @@ async def ask(
         stalled: the end of the body never comes.
         says: the messages of a client whose handshake went well.
         frames: how many it waits for.
+        subprotocols: that a handshake offers.
     """
     headers = {"host": "localhost:8001", **(headers or {})}
     if json_body is not None:
@@ -240,7 +249,7 @@ async def ask(
         "headers": [(name.lower().encode("latin1"), value.encode("latin1")) for name, value in headers.items()],
         "client": ("127.0.0.1", 50000),
         "server": ("127.0.0.1", 8001),
-        "subprotocols": [],
+        "subprotocols": list(subprotocols),
         "extensions": {"websocket.http.response": {}},
         "state": {},
     }
@@ -252,6 +261,7 @@ async def ask(
     started: dict[str, Any] = {}
     chunks: list[bytes] = []
     sent: list[str] = []
+    closed: dict[str, Any] = {}
     if websocket:
         events += [{"type": "websocket.receive", "text": m if isinstance(m, str) else None, "bytes": m} for m in says]
 
@@ -268,6 +278,8 @@ async def ask(
             chunks.append(event["body"])
         elif event["type"] == "websocket.send":
             sent.append(event["text"])
+        elif event["type"] == "websocket.close":
+            closed.update(event)
         accepted = started.get("type") == "websocket.accept" and len(sent) >= frames
         streamed = event["type"] == "http.response.body" and (b"content-type", b"text/event-stream") in started["headers"]
         if accepted or streamed or (event["type"] == "websocket.http.response.body" and not event.get("more_body")):
@@ -276,4 +288,5 @@ async def ask(
     with trio.fail_after(120):
         await app(scope, receive, send)
     answered = {name.decode().lower(): value.decode() for name, value in started.get("headers", [])}
-    return Answer(started.get("status"), answered, b"".join(chunks), accepted=started.get("type") == "websocket.accept", frames=tuple(sent))
+    accepted, close = started.get("type") == "websocket.accept", (closed["code"], closed["reason"]) if closed else None
+    return Answer(started.get("status"), answered, b"".join(chunks), accepted=accepted, frames=tuple(sent), close=close)

@@ -35,10 +35,18 @@ const FRAMES = 900; // in FRAMES_MS; the service allows 1,000
 const FRAMES_MS = 10_000;
 const TOPIC_CHARACTERS = 28; // of a message's id: 21 bytes that are the topic's own
 
-/** Close codes after which it comes back; all others are final. 1005, 1014 and 1015 come from proxies. */
-const COMES_BACK = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1014, 1015, 4408]);
-/** The least pause after some of them, and the least bound of what chance adds to it; milliseconds. */
-const PAUSES = { 1011: [1_000, FIRST_PAUSE_MS], 1012: [0, 5_000], 1013: [2_000, 5_000] };
+const SOON = [0, FIRST_PAUSE_MS];
+/**
+ * After which close code it comes back: the least pause, and the least bound of what chance adds to it, in milliseconds; null: it ends
+ * for good. docs/protocol.md, "When to come again", has the same table. 1005, 1014 and 1015 come from proxies.
+ */
+export const CLOSE_CODES = {
+  1000: null, 1001: SOON, 1002: null, 1003: null, 1005: SOON, 1006: SOON, 1007: null, 1008: null, 1009: null, 1010: null,
+  1011: [1_000, FIRST_PAUSE_MS], 1012: [0, 5_000], 1013: [2_000, 5_000], 1014: SOON, 1015: SOON,
+  4400: null, 4401: null, 4403: null, 4408: SOON,
+};
+/** The same of any code: of those that are not in the table, 4400 to 4499 are final. */
+const pauseAfter = (code) => (code in CLOSE_CODES ? CLOSE_CODES[code] : code >= 4400 && code < 4500 ? null : SOON);
 
 /** What an op came to that was refused, or whose answer will not come. */
 export class KafkaChatError extends Error {
@@ -376,7 +384,7 @@ export class KafkaChat {
       this.#boundMs = FIRST_PAUSE_MS;
     }
     this.#leave();
-    if (!COMES_BACK.has(code)) {
+    if (pauseAfter(code) === null) {
       this.#finish(code, reason);
       return;
     }
@@ -390,7 +398,7 @@ export class KafkaChat {
   /** Full jitter: any pause up to a bound that doubles, so that who left together does not come back together. */
   #wait(code, reason) {
     const awayMs = this.#awayUntil - Date.now();
-    const [least, leastBound] = PAUSES[code] ?? [0, 0];
+    const [least, leastBound] = pauseAfter(code);
     let ms = Math.max(awayMs, 0);
     if (awayMs <= 0) {
       ms = least + Math.random() * Math.max(this.#boundMs, leastBound);

@@ -53,8 +53,8 @@ offset, time, key and headers; frames that have `meta` only say `hello`, `live`,
 answered. Come back with `?cursor=` and the last `cursor` that you were told, a dot and the last message's `id`, and you get exactly
 what followed, from any instance. `/kafka-chat.js` is a client for pages that does all that.
 
-With the subprotocol, a bad parameter closes the WebSocket by 4400 and the reason, and too many who catch up by 1013; without it,
-they are refused by 400 and 503.
+With the subprotocol, a bad username or parameter closes the WebSocket by 4400 and the reason, and too many who catch up by 1013;
+without it, they are refused by 400 and 503.
 """
 _ASKED = add_to_operation(parameters=[META, CURSOR, FROM, REWIND_BY, UNTIL, CHATS, TAGS, SENDERS, HEARTBEAT])
 _ACCEPTED = "The handshake is answered; messages follow as text frames."
@@ -81,11 +81,11 @@ async def receive_messages_of_user(username: str) -> None:
 
 
 def _admit(path: str) -> None:
-    name = parse_username(rest_of_path(path))
     scope = cast("dict[str, Any]", websocket.scope)
     offers_v1 = SUBPROTOCOL in websocket.requested_subprotocols
     now_ms = time.time_ns() // 1_000_000
     try:
+        name = parse_username(rest_of_path(path))
         options = parse_options(
             websocket.query_string, format=Format.V1 if offers_v1 else Format.PLAIN, names=service().names, now_ms=now_ms
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ...delivery.ports import Sink
 
 REASON_BYTES = 123  # a control frame's payload has 125, two are the code: RFC 6455 section 5.5
+CUT = " …"  # where the end of a reason is left out
 
 
 class OnConnection:
@@ -200,5 +201,13 @@ def open_sink(scope: WebsocketScope, send: ASGISendCallable, *, abort: Callable[
 
 
 def cut_reason(reason: str) -> str:
-    """Return as much of `reason` as fits in a close frame, in whole characters."""
-    return reason.encode("utf-8", "replace")[:REASON_BYTES].decode("utf-8", "ignore")
+    """Return as much of `reason` as fits in a close frame, in whole words; of a word that is longer than all that, its beginning."""
+    data = reason.encode("utf-8", "replace")
+    if len(data) <= REASON_BYTES:
+        return data.decode()
+    room = REASON_BYTES - len(CUT.encode())
+    kept = data[:room].decode("utf-8", "ignore")
+    if not data[len(kept.encode()) :].startswith(b" "):
+        words, _, _ = kept.rpartition(" ")
+        kept = words or kept
+    return kept.rstrip(" ") + CUT
