@@ -138,11 +138,6 @@ def test_what_an_op_that_failed_has_changed_all_the_same_is_said_after_its_answe
     assert said(queue) == [failed, unsubscribed()]
 
 
-def test_gaps_can_be_told_ahead_of_the_rest() -> None:
-    queue = queue_of(subscribed(), gap(5, 10), unsubscribed("b"), gap(1, 2, chat="b"))
-    assert list(queue.gaps()) == [gap(5, 10), gap(1, 2, chat="b")]
-
-
 def test_nothing_is_left_after_clear() -> None:
     queue = queue_of(subscribed(), gap(5, 10))
     queue.add_hello(hello())

@@ -89,6 +89,8 @@ class LiveSocket(ABC):
                     nursery.start_soon(self._serve_and_leave, nursery)
                     code = await self._receive(nursery, inbox)
                 nursery.cancel_scope.cancel()
+            if self._closing is not None:
+                await self._take_leave(self._closing)
         except* Exception as bugs:  # noqa: BLE001 - the outer wall of a session: told, answered with 1011, and the neighbours go on
             self._telemetry.session_failed(session_id=self.session_id, error=bugs)
             self._closing = Close(code=1011, reason="an error of the server's; come again")
@@ -96,6 +98,10 @@ class LiveSocket(ABC):
             return code
         await sink.close(self._closing.code, self._closing.reason)
         return self._closing.code
+
+    async def _take_leave(self, close: Close) -> None:
+        """Offer what a client is to know before it is closed; nothing else runs for it any more. Waits for nobody: `close` writes it."""
+        await trio.lowlevel.checkpoint()
 
     async def _serve_and_leave(self, nursery: trio.Nursery) -> None:
         """Serve; a connection that is closed then has a moment to tell its inbox of the client's close code."""

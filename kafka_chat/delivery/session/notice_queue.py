@@ -15,7 +15,7 @@ from ...chat.loss_cause import LossCause
 from .notices import Gap, Heartbeat, Live, Notice, Subscribed, Unsubscribed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from .notices import Answer, Hello
 
@@ -125,10 +125,6 @@ class NoticeQueue:
     def add_heartbeat(self) -> None:
         """Say that all is well. One that waits already says the same."""
         self._heartbeat = self.waits = True
-
-    def gaps(self) -> Iterator[Gap]:
-        """Yield the gaps that wait."""
-        return (notice for notice in (self._waiting or {}).values() if isinstance(notice, Gap))
 
     def pop(self, cursor: Callable[[], str | None]) -> Notice:
         """Take out the notice that is to be said next.

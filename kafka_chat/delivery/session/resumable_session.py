@@ -174,14 +174,6 @@ class ResumableSession(Session):
             self._notices.add_subscription(Unsubscribed(chat=chat, exists=exists, positions=positions))
             self.wake()
 
-    def end(self, close: Close) -> None:
-        """See `LiveSocket.end`; a client that is to come back learns when, and of the gaps that its cursor lies behind."""
-        if close.code == 1012 and self._accepted and self._takes_notices and self._closing is None:
-            for gap in self._notices.gaps():
-                self._offer(gap)
-            self._offer(Reconnect(after_ms=round(uniform(0, STAY_AWAY_MS)), cursor=self._cursor()))
-        super().end(close)
-
     async def run(self, sink: Sink, inbox: Inbox) -> int:
         """See `LiveSocket.run`."""
         try:
@@ -283,6 +275,25 @@ class ResumableSession(Session):
         await self._flush()
         if self._answered is not None:
             self._answered.set()
+
+    async def _take_leave(self, close: Close) -> None:
+        """Have a client that is to come back know all that waits, and then up to where it has had everything.
+
+        The audience may still move its cursors and tell of it, until the cursor is made: no gap lies before that untold. A client
+        that has had no `hello` begins the next time as it has begun now, and is told the same then.
+        """
+        if close.code != 1012 or not self._takes_notices:
+            return
+        if self._said_hello:
+            self._notices.add_answers(())  # what the op under way holds back has happened, whatever came of the op itself
+        else:
+            self._notices.clear()
+        turn = Turn()
+        while self._notices.waits:
+            self._offer(self._notices.pop(self._cursor))
+            await turn.share()
+        cursor = self._cursor() if self._said_hello else None
+        self._offer(Reconnect(after_ms=round(uniform(0, STAY_AWAY_MS)), cursor=cursor))
 
     async def _send_heartbeats(self, seconds: float) -> None:
         while True:
