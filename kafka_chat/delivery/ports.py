@@ -49,6 +49,9 @@ class Lookup(Protocol):
     async def first_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
         """Return the first offset that is left; a partition without one is left out."""
 
+    def by_leader(self, keys: Collection[PartitionKey]) -> Mapping[int, Sequence[PartitionKey]]:
+        """Return `keys` by the broker that led them when they were last described; -1: not known. Asks nobody."""
+
     async def offsets_at(self, keys: Collection[PartitionKey], time_ms: int) -> Mapping[PartitionKey, int]:
         """Return the first offset whose timestamp is at or after `time_ms` (Unix, milliseconds).
 

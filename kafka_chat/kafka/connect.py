@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 from confluent_kafka import KafkaError, KafkaException
 
+from ..delivery.timeouts import BrokerTimeouts
 from ..errors import BrokerError, BrokerUnreachable, TopicGone
 
 if TYPE_CHECKING:
@@ -86,11 +87,15 @@ class ClientConfig:
 
     Args:
         settings: with `bootstrap_servers`, also where the broker is the embedded one.
+
+    Attributes:
+        timeouts: how long the brokers that are reached so are given to answer.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
         if not settings.bootstrap_servers:
             raise ValueError("no bootstrap_servers; the embedded broker has some, too, once it is open")
+        self.timeouts = BrokerTimeouts()
         self.embedded = bool(settings.embedded)
         self.bootstrap_servers = settings.bootstrap_servers
         self.logger = SparingLogger(logging.getLogger("kafka_chat.kafka"))
@@ -184,27 +189,32 @@ def broker_errors(doing: str, *, topic: str | None = None, partition: int | None
         raise broker_error(error.args[0], doing, topic=topic, partition=partition) from error
 
 
-async def admin_future(future: Future[T], *, doing: str, timeout_seconds: float) -> T:
+async def admin_future(future: Future[T], *, doing: str, timeout_seconds: float, timeouts: BrokerTimeouts) -> T:
     """Return the result of an AdminClient's future, without a thread that waits.
 
     Args:
         future: as the AdminClient returned it; librdkafka's thread resolves it. It goes on when this is cancelled.
         doing: what was being done, for the error.
         timeout_seconds: how long to wait.
+        timeouts: are told how long it took.
 
     Raises:
         BrokerUnreachable: no answer in time.
         TopicGone: there is no such topic or partition.
         BrokerError: the broker refused for another reason.
     """
-    answer = (await admin_futures({None: future}, doing=doing, timeout_seconds=timeout_seconds))[None]
+    answer = (await admin_futures({None: future}, doing=doing, timeout_seconds=timeout_seconds, timeouts=timeouts))[None]
     if isinstance(answer, KafkaError):
         raise broker_error(answer, doing)
     return answer
 
 
-async def admin_futures(futures: Mapping[K, Future[T]], *, doing: str, timeout_seconds: float) -> dict[K, T | KafkaError]:
+async def admin_futures(
+    futures: Mapping[K, Future[T]], *, doing: str, timeout_seconds: float, timeouts: BrokerTimeouts
+) -> dict[K, T | KafkaError]:
     """Return the results of many of an AdminClient's futures, errors among them.
+
+    How long an answer took is told `timeouts`, also one that comes when nobody waits for it any more.
 
     Raises:
         BrokerUnreachable: not all were answered in time.
@@ -213,6 +223,7 @@ async def admin_futures(futures: Mapping[K, Future[T]], *, doing: str, timeout_s
     answered = trio.Event()
     waiting = len(futures)
     lock = threading.Lock()
+    asked = time.monotonic()
 
     def one_less(future: Future[T]) -> None:
         # librdkafka resolves all futures of an AdminClient in one thread, but a done future calls this at once, in ours.
@@ -222,9 +233,12 @@ async def admin_futures(futures: Mapping[K, Future[T]], *, doing: str, timeout_s
             # confluent_kafka raises an error that is of the whole request once itself, and the traceback names the frame that
             # holds all futures, which hold the error: a circle, also where the answer comes after we gave up.
             error.__traceback__ = None
+        took = time.monotonic() - asked
         with lock:
             waiting -= 1
             last = not waiting
+        if last and error is None:
+            timeouts.took(took)
         if last:
             with suppress(trio.RunFinishedError):  # then nobody waits any more
                 token.run_sync_soon(answered.set)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping
+import time
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -26,24 +27,26 @@ if TYPE_CHECKING:
     from confluent_kafka.admin._cluster import DescribeClusterResult
     from confluent_kafka.admin._config import ConfigEntry
     from confluent_kafka.admin._listoffsets import ListOffsetsResultInfo
+    from confluent_kafka.admin._metadata import ClusterMetadata
     from confluent_kafka.admin._topic import TopicDescription
 
     from ..chat.partition_key import PartitionKey
+    from ..delivery.timeouts import BrokerTimeouts
     from .connect import ClientConfig
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-ANSWER_SECONDS = 3.0  # for a question, then `BrokerUnreachable`
-# How long each try may take. One that is asked while the client connects may never be sent, which happens to one in twenty of
-# the first ones, and nothing but its timeout ends it. Others are for one broker, the "controller", and that may be away: then
-# the next try is for another one.
-TRIES_SECONDS = (0.3, 0.3, 0.4, 0.5, ANSWER_SECONDS)
-LEARN_SECONDS = 0.3  # for a listing in between; a thread waits meanwhile
+# How often what gets no answer is asked, the tries side by side. One that is asked while the client connects may never be sent, which
+# happens to one in twenty of the first ones, and nothing but its timeout ends it. Others are for one broker, the "controller",
+# and that may be away: then the next try is for another one. A try is not ended when the next one begins: it may only be slow, and
+# librdkafka would close the connection, which is then made anew, and never gets to answer where that takes longer than a try.
+TRIES = 5
+LATE_SECONDS = 0.2  # how much later than it is told librdkafka may tell of a timeout; what it has been told by then comes with it
+LEAST_SECONDS = 0.4  # less is no time for an answer
 CONTROLLERS = 10  # listings until one names another controller: each names any of them, one that was just killed included
-LATE_SECONDS = 0.2  # how much later than that librdkafka may tell of a timeout
 LOG_SECONDS = 1.0
-LIST_SECONDS = 1.0  # for a listing, which takes a millisecond; a thread waits meanwhile
+LEADERS_OF = 20_000  # topics of which it is remembered who leads them
 PING_TOPIC = "kafka_chat-ping"  # there is none, and it is not made by being asked for
 
 EMBEDDED_TOPIC_ID = "embedded"  # its topics are never deleted, so one identity does for all
@@ -63,8 +66,10 @@ class KafkaLookup:
     No session ever asks here itself: tasks of the service do, and every answer has its time limit.
     """
 
-    def __init__(self, admin: AdminClient, lister: Consumer) -> None:
+    def __init__(self, admin: AdminClient, lister: Consumer, timeouts: BrokerTimeouts) -> None:
         self._admin = admin
+        self._timeouts = timeouts
+        self._leaders: dict[str, Mapping[int, int]] = {}  # topic -> partition -> who led it when it was described
         self._lister = lister  # never assigned: a Consumer's metadata requests create no topic, an AdminClient's do
         self._thread = trio.CapacityLimiter(1)  # a Consumer takes one call at a time
         self._learning = trio.Lock()
@@ -84,7 +89,7 @@ class KafkaLookup:
         del self._admin  # which ends when nobody holds it any more
 
     async def ping(self) -> None:
-        """Return if any broker answers; raise `BrokerUnreachable` otherwise, after `LIST_SECONDS`.
+        """Return if any broker answers; raise `BrokerUnreachable` otherwise.
 
         What the AdminClient is asked may also fail because one broker of several is away.
         """
@@ -107,7 +112,11 @@ class KafkaLookup:
                     raise broker_error(described, doing, topic=topic)
                 continue
             partitions = frozenset(partition.id for partition in described.partitions)
-            leaderless = frozenset(partition.id for partition in described.partitions if partition.leader is None)
+            leaders = {partition.id: partition.leader.id for partition in described.partitions if partition.leader is not None}
+            leaderless = partitions - leaders.keys()
+            if topic not in self._leaders and len(self._leaders) >= LEADERS_OF:
+                self._leaders.clear()
+            self._leaders[topic] = leaders
             facts[topic] = TopicFacts(topic_id=str(described.topic_id), partitions=partitions, leaderless=leaderless)
         return facts
 
@@ -125,6 +134,13 @@ class KafkaLookup:
         ends = await self.last_stable_offsets(keys)
         found = await self._offsets(ends.keys(), OffsetSpec.for_timestamp(time_ms), doing="asking for the offset of a time")
         return {key: found[key] if found[key] >= 0 else end for key, end in ends.items() if key in found}
+
+    def by_leader(self, keys: Collection[PartitionKey]) -> Mapping[int, Sequence[PartitionKey]]:
+        """Return `keys` by who led them when they were last described; see `Lookup`."""
+        by_leader: dict[int, list[PartitionKey]] = {}
+        for key in keys:
+            by_leader.setdefault(self._leaders.get(key.topic, {}).get(key.partition, -1), []).append(key)
+        return by_leader
 
     async def compacted(self, topic: str) -> bool:
         """Return whether a topic is compacted; see `Lookup`."""
@@ -170,14 +186,22 @@ class KafkaLookup:
 
     def _list_cluster(self) -> str:
         with broker_errors("asking for the cluster's id"):
-            listing = self._lister.list_topics(PING_TOPIC, timeout=LIST_SECONDS)
+            listing = self._listed(PING_TOPIC)
         return str(listing.cluster_id)
 
     def _list(self, topic: str | None) -> dict[str, frozenset[int]]:
         with broker_errors("asking for the topics"):
-            listing = self._lister.list_topics(topic, timeout=LIST_SECONDS) if topic else self._lister.list_topics(timeout=LIST_SECONDS)
+            listing = self._listed(topic)
         self._lister.poll(0)  # its log lines
         return {name: frozenset(facts.partitions) for name, facts in listing.topics.items() if facts.error is None}
+
+    def _listed(self, topic: str | None) -> ClusterMetadata:
+        """Return a listing of one topic, or of all; a thread waits for it."""
+        began, seconds = time.monotonic(), self._timeouts.answer_seconds
+        asked = {"timeout": seconds} if topic is None else {"topic": topic, "timeout": seconds}
+        listing: ClusterMetadata = self._lister.list_topics(**asked)
+        self._timeouts.took(time.monotonic() - began)
+        return listing
 
     async def _offsets(self, keys: Collection[PartitionKey], spec: OffsetSpec, *, doing: str) -> dict[PartitionKey, int]:
         if not keys:
@@ -205,18 +229,40 @@ class KafkaLookup:
             doing: what for, for the error.
             told: whether an answer says something. Where a broker hangs, `list_offsets` has one without an offset, and no error.
         """
-        answers: dict[K, T | KafkaError] | None = None
-        with trio.move_on_after(ANSWER_SECONDS):
-            for seconds in TRIES_SECONDS:
-                with suppress(BrokerUnreachable):
-                    found = await admin_futures(ask(seconds), doing=doing, timeout_seconds=seconds + LATE_SECONDS)
-                    answers = {key: answer if isinstance(answer, KafkaError) or told(answer) else _UNTOLD for key, answer in found.items()}
-                    if not any(isinstance(answer, KafkaError) and unreachable(answer) for answer in answers.values()):
-                        return answers
-                await self._learn()
-        if answers is None:
-            raise BrokerUnreachable(f"{doing} failed: no broker answered within {ANSWER_SECONDS:g} s")
-        return answers
+        seconds = self._timeouts.answer_seconds
+        best: dict[K, T | KafkaError] | None = None
+        over = trio.Event()
+
+        async def try_it(until: float) -> None:
+            nonlocal best
+            left = until - trio.current_time()
+            with suppress(BrokerUnreachable):
+                found = await admin_futures(ask(left - LATE_SECONDS), doing=doing, timeout_seconds=left, timeouts=self._timeouts)
+                answers = {key: answer if isinstance(answer, KafkaError) or told(answer) else _UNTOLD for key, answer in found.items()}
+                if best is None or _untold(answers) <= _untold(best):
+                    best = answers
+                if not _untold(best):
+                    over.set()
+
+        async def learn_and_try(until: float) -> None:
+            await self._learn()
+            if until - trio.current_time() > LEAST_SECONDS:
+                await try_it(until)
+
+        until = trio.current_time() + seconds
+        async with open_tasks() as tries:
+            with trio.move_on_at(until):
+                tries.start_soon(try_it, until)
+                for _ in range(1, TRIES):
+                    with trio.move_on_after(self._timeouts.again_seconds):
+                        await over.wait()
+                    if over.is_set():
+                        break
+                    tries.start_soon(learn_and_try, until)
+                await over.wait()
+        if best is None:
+            raise BrokerUnreachable(f"{doing} failed: no broker answered within {seconds:g} s")
+        return best
 
     async def _learn(self) -> None:
         """Have the AdminClient hear of another controller, once for all who want that at the same time.
@@ -228,13 +274,14 @@ class KafkaLookup:
         async with self._learning:
             if self._learned < wanted:
                 self._learned = trio.current_time()
-                await trio.to_thread.run_sync(self._find_controller, limiter=self._learners)
+                # Who no longer wants to know does not wait for the thread: it changes nothing that anybody else uses.
+                await trio.to_thread.run_sync(self._find_controller, self._admin, limiter=self._learners, abandon_on_cancel=True)
 
-    def _find_controller(self) -> None:
+    def _find_controller(self, admin: AdminClient) -> None:
         with suppress(KafkaException):  # no broker answers: the next try tells
             for _ in range(CONTROLLERS):
                 # Not of all topics: it would go on refreshing what it knows of them, every second (a tenth of a core with 6,000).
-                listing = self._admin.list_topics(PING_TOPIC, timeout=LEARN_SECONDS)
+                listing = admin.list_topics(PING_TOPIC, timeout=self._timeouts.again_seconds)
                 if listing.controller_id != self._controller or len(listing.brokers) == 1:
                     break
             self._controller = listing.controller_id
@@ -262,7 +309,9 @@ async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
         SettingsError: librdkafka does not take `kafka.properties` as they are.
     """
     try:
-        lookup = (EmbeddedLookup if config.embedded else KafkaLookup)(AdminClient(config.admin()), Consumer(config.consumer()))
+        lookup = (EmbeddedLookup if config.embedded else KafkaLookup)(
+            AdminClient(config.admin()), Consumer(config.consumer()), config.timeouts
+        )
     except KafkaException as error:
         raise SettingsError(f"kafka.properties cannot be used: {error.args[0].str()}") from error
     try:
@@ -275,6 +324,10 @@ async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
 
 def _has_offset(answer: ListOffsetsResultInfo | KafkaError) -> bool:
     return isinstance(answer, KafkaError) or answer.offset != OFFSET_INVALID
+
+
+def _untold(answers: Mapping[K, T | KafkaError]) -> int:
+    return sum(isinstance(answer, KafkaError) and unreachable(answer) for answer in answers.values())
 
 
 def _answered(answers: Mapping[K, T | KafkaError], doing: str) -> dict[K, T]:

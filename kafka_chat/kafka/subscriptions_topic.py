@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from ..delivery.ports import Lookup, Publisher, TopicFacts
     from .connect import ClientConfig
 
-ANSWER_SECONDS = 3.0
-APPEARS_SECONDS = 3.0  # how long a new topic may take to be known everywhere
 BROKERS_DEFAULT = -1
 COMPACT = "compact"
 
@@ -80,9 +78,12 @@ class SubscriptionsTopic:
     async def _cleanup_policy(self) -> str:
         resource = ConfigResource(ResourceType.TOPIC, self.name)
         admin = AdminClient(self._config.admin())
-        future = admin.describe_configs([resource], request_timeout=ANSWER_SECONDS)[resource]
+        timeouts = self._config.timeouts
+        future = admin.describe_configs([resource], request_timeout=timeouts.answer_seconds)[resource]
         doing = f"asking how the subscriptions topic {self.name} is configured"
-        entries: dict[str, ConfigEntry] = await admin_future(future, doing=doing, timeout_seconds=ANSWER_SECONDS)
+        entries: dict[str, ConfigEntry] = await admin_future(
+            future, doing=doing, timeout_seconds=timeouts.answer_seconds, timeouts=timeouts
+        )
         return str(entries["cleanup.policy"].value)
 
     async def _make(self) -> None:
@@ -92,16 +93,20 @@ class SubscriptionsTopic:
             return
         wanted = NewTopic(self.name, num_partitions=1, replication_factor=BROKERS_DEFAULT, config={"cleanup.policy": COMPACT})
         admin = AdminClient(self._config.admin())
-        futures = admin.create_topics([wanted], request_timeout=ANSWER_SECONDS)
-        answer = (await admin_futures(futures, doing=doing, timeout_seconds=ANSWER_SECONDS))[self.name]
+        timeouts = self._config.timeouts
+        futures = admin.create_topics([wanted], request_timeout=timeouts.answer_seconds)
+        answers = await admin_futures(futures, doing=doing, timeout_seconds=timeouts.answer_seconds, timeouts=timeouts)
+        answer = answers[self.name]
         if isinstance(answer, KafkaError) and answer.code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another instance was faster
             raise broker_error(answer, doing, topic=self.name)
 
     async def _appeared(self) -> TopicFacts:
-        with trio.move_on_after(APPEARS_SECONDS):
+        """Return its facts once it is known everywhere, which takes as long as an answer at most."""
+        seconds = self._config.timeouts.answer_seconds
+        with trio.move_on_after(seconds):
             while True:
                 facts = await self.look()
                 if facts is not None:
                     return facts
                 await trio.sleep(0.05)
-        raise BrokerUnreachable(f"the subscriptions topic {self.name} was made, but is not there after {APPEARS_SECONDS:g} s")
+        raise BrokerUnreachable(f"the subscriptions topic {self.name} was made, but is not there after {seconds:g} s")

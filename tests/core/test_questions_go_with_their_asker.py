@@ -89,10 +89,10 @@ async def test_a_withdrawn_question_is_not_answered_and_does_not_disturb_others(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(queries.run)
         questions = [
-            queries.ask(kafka.key(GLOBAL, number % 2), LATEST_TIMESTAMP, lambda _, n=number: told.append(n)) for number in range(8)
+            queries.put(kafka.key(GLOBAL, number % 2), LATEST_TIMESTAMP, lambda _, n=number: told.append(n)) for number in range(8)
         ]
         await trio.lowlevel.checkpoint()  # these are under way
-        questions += [queries.ask(kafka.key(GLOBAL), LATEST_TIMESTAMP, lambda _, n=number: told.append(n)) for number in range(8, 10)]
+        questions += [queries.put(kafka.key(GLOBAL), LATEST_TIMESTAMP, lambda _, n=number: told.append(n)) for number in range(8, 10)]
         for number in (0, 1, 9):
             assert questions[number].open
             questions[number].withdraw()

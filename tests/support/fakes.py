@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -38,6 +38,7 @@ from tests.support.fake_kafka import FakePublisher, FakeSubscriptionLog
 PREFIX = "kafka.chat."
 NAMES = ChatNames(PREFIX)
 MAX_BYTES = 1_000_000
+HUNG_SECONDS = 3.0  # as long as a question to a leader that hangs takes until it is given up
 
 
 def value(text: str, *, sender: str = "ann", tag: str | None = None) -> bytes:
@@ -73,6 +74,9 @@ class FakeKafka:
         self.page_gate: trio.Event | None = None
         self.page_bytes = 256 * 1024
         self.compacting: set[str] = set()
+        self.leaders: dict[str, int] = {}  # topic -> who leads it, where that is not 1
+        self.questions: list[frozenset[PartitionKey]] = []
+        self.hung: set[int] = set()  # leaders that take questions of offsets and do not answer
         self._ids = itertools.count(1)
 
     # What a test does
@@ -177,15 +181,21 @@ class FakeKafka:
         return {topic: TopicFacts(topic_id=facts.topic_id, partitions=frozenset(facts.partitions)) for topic, facts in known.items()}
 
     async def last_stable_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
-        await self._asked()
+        await self._asked(keys)
         return {key: log.end for key, log in self._partitions(keys)}
 
     async def first_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
-        await self._asked()
+        await self._asked(keys)
         return {key: log.low for key, log in self._partitions(keys)}
 
+    def by_leader(self, keys: Collection[PartitionKey]) -> Mapping[int, Sequence[PartitionKey]]:
+        by_leader: dict[int, list[PartitionKey]] = {}
+        for key in keys:
+            by_leader.setdefault(self.leaders.get(key.topic, 1), []).append(key)
+        return by_leader
+
     async def offsets_at(self, keys: Collection[PartitionKey], time_ms: int) -> Mapping[PartitionKey, int]:
-        await self._asked()
+        await self._asked(keys)
         return {
             key: min((offset for offset, time in log.times.items() if time >= time_ms), default=log.end)
             for key, log in self._partitions(keys)
@@ -197,10 +207,14 @@ class FakeKafka:
             raise BrokerError(f"there is no {topic}")
         return topic in self.compacting
 
-    async def _asked(self) -> None:
+    async def _asked(self, keys: Collection[PartitionKey] = ()) -> None:
         await trio.lowlevel.checkpoint()
+        self.questions.append(frozenset(keys))
         if self.away:
             raise BrokerUnreachable("asking")
+        if self.hung & self.by_leader(keys).keys():
+            await trio.sleep(HUNG_SECONDS)
+            raise BrokerUnreachable("asking a leader that hangs")
 
     def _partitions(self, keys: Collection[PartitionKey]) -> Iterator[tuple[PartitionKey, FakePartition]]:
         for key in keys:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -10,7 +12,7 @@ from ...errors import BrokerError
 from ...loop_sharing import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
     from ...chat.partition_key import PartitionKey
     from ..ports import Lookup
@@ -41,84 +43,163 @@ class Question:
         self._queries.drop(self)
 
 
-_Waiting = dict["PartitionKey", dict[Question, None]]
+class Answers:
+    """What is told of the partitions that one `OffsetQueries.ask` is about.
+
+    Attributes:
+        told: partition -> offset, as far as it is known.
+    """
+
+    def __init__(self, keys: Collection[PartitionKey]) -> None:
+        self.told: dict[PartitionKey, int] = {}
+        self._left = set(keys)
+        self._all = trio.Event()
+        if not self._left:
+            self._all.set()
+
+    async def all(self) -> Mapping[PartitionKey, int]:
+        """Return what is told of every partition, once it is; brokers may be away as long as they like."""
+        await self._all.wait()
+        return self.told
+
+    def take(self, key: PartitionKey, offset: int) -> None:
+        """Take the answer of one partition."""
+        self.told[key] = offset
+        self._left.discard(key)
+        if not self._left:
+            self._all.set()
+
+
+_Waiting = dict["PartitionKey", dict[int, dict[Question, None]]]  # partition -> time -> who wants to know
 
 
 class OffsetQueries:
-    """Offsets of times, and first offsets, asked of the brokers in a task of the service, as long as it takes them to answer."""
+    """Offsets of times, and first offsets, asked of the brokers in tasks of the service, as long as it takes them to answer.
 
-    AGAIN_SECONDS = 1.0
+    Partitions of one leader are one request, so that a leader that hangs delays nobody who asks another one. A request asks for
+    what is wanted when it begins: what is wanted of the same partitions meanwhile is asked afterwards, for an end that was asked
+    for earlier may lie too low. So five thousand sessions ask as one.
+
+    Args:
+        lookup: is asked.
+    """
+
+    AGAIN_SECONDS = 1.0  # after a request of which something was left without an answer
+    AT_A_TIME = 8  # requests of one leader, and of one time each; an answer takes milliseconds
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
-        self._queries: dict[int, _Waiting] = {}
-        self._in_flight: _Waiting = {}  # what the request under way is for
+        self._fresh: _Waiting = {}  # to be asked at once
+        self._in_flight: _Waiting = {}  # what the requests under way are for
+        self._held: _Waiting = {}  # to be asked once the request under way for the same is over
+        self._limiters: dict[int, trio.CapacityLimiter] = {}  # a leader each
         self._news = trio.Event()
 
     def __len__(self) -> int:
         """How many questions wait."""
-        return sum(len(questions) for waiting in (self._in_flight, *self._queries.values()) for questions in waiting.values())
+        waiting = (self._fresh, self._in_flight, self._held)
+        return sum(len(questions) for by_key in waiting for by_time in by_key.values() for questions in by_time.values())
 
-    def ask(self, key: PartitionKey, time_ms: int, begin: Callable[[int], None]) -> Question:
-        """Have `begin(offset)` called once the offset of that time, `EARLIEST_TIMESTAMP` or `LATEST_TIMESTAMP` is known.
+    @asynccontextmanager
+    async def ask(self, keys: Collection[PartitionKey], time_ms: int) -> AsyncIterator[Answers]:
+        """Have the offsets of a time told for as long as the block lasts; what is not told by then is withdrawn.
 
-        What is wanted while a request is under way is one request afterwards: five thousand sessions ask as one.
+        Args:
+            keys: which partitions.
+            time_ms: Unix, in milliseconds; `EARLIEST_TIMESTAMP` or `LATEST_TIMESTAMP`.
         """
+        answers = Answers(keys)
+        questions = [self.put(key, time_ms, partial(answers.take, key)) for key in keys]
+        try:
+            yield answers
+        finally:
+            for question in questions:
+                question.withdraw()
+
+    def put(self, key: PartitionKey, time_ms: int, begin: Callable[[int], None]) -> Question:
+        """Have `begin(offset)` called once the offset of a time is known: for askers that are no task. They withdraw it themselves."""
         question = Question(self, key, time_ms, begin)
-        self._queries.setdefault(time_ms, {}).setdefault(key, {})[question] = None
-        self._news.set()
+        if time_ms in self._in_flight.get(key, ()):
+            self._held.setdefault(key, {}).setdefault(time_ms, {})[question] = None
+        else:
+            self._fresh.setdefault(key, {}).setdefault(time_ms, {})[question] = None
+            self._news.set()
         return question
 
     def holds(self, question: Question) -> bool:
         """Whether a question waits for its answer."""
-        return any(question in waiting.get(question.key, ()) for waiting in (self._in_flight, self._queries.get(question.time_ms, {})))
+        return any(question in self._of(waiting, question) for waiting in (self._fresh, self._in_flight, self._held))
 
     def drop(self, question: Question) -> None:
         """Forget a question; see `Question.withdraw`."""
-        for waiting in (self._in_flight, self._queries.get(question.time_ms, {})):
-            questions = waiting.get(question.key, {})
-            questions.pop(question, None)
-            if not questions:
-                waiting.pop(question.key, None)
+        for waiting in (self._fresh, self._in_flight, self._held):
+            self._of(waiting, question).pop(question, None)
 
     def forget(self, key: PartitionKey) -> None:
         """No longer ask for a partition that nobody follows."""
-        for waiting in (self._in_flight, *self._queries.values()):
-            waiting.pop(key, None)
+        for waiting in (self._fresh, self._in_flight, self._held):
+            for questions in waiting.get(key, {}).values():
+                questions.clear()
 
     async def run(self) -> None:
         """Ask until cancelled."""
-        while True:
-            await self._news.wait()
-            self._news = trio.Event()
-            for time_ms in list(self._queries):
-                if self._queries[time_ms]:
-                    await self._resolve(time_ms)
-            self._queries = {time_ms: waiting for time_ms, waiting in self._queries.items() if waiting}
-            if self._queries and not self._news.is_set():
-                self._news.set()
-                await trio.sleep(self.AGAIN_SECONDS)
+        async with trio.open_nursery() as requests:
+            while True:
+                await self._news.wait()
+                self._news = trio.Event()
+                for time_ms, leader, keys in self._requests():
+                    requests.start_soon(self._resolve, time_ms, leader, keys)
 
-    async def _resolve(self, time_ms: int) -> None:
-        self._in_flight, self._queries[time_ms] = self._queries[time_ms], {}
-        try:
-            offsets = await self._query(tuple(self._in_flight), time_ms)
-        except BrokerError:
-            offsets = {}  # asked again; that the brokers are away is told by the Tail
-        await self._answer(offsets)
-        unanswered, self._in_flight = self._in_flight, {}
-        for key, questions in unanswered.items():
-            self._queries[time_ms].setdefault(key, {}).update(questions)
+    def _requests(self) -> list[tuple[int, int, Sequence[PartitionKey]]]:
+        """Take what is to be asked at once, as requests: a time, a leader, and its partitions."""
+        by_time: dict[int, list[PartitionKey]] = {}
+        for key, times in self._fresh.items():
+            for time_ms, questions in times.items():
+                if questions:
+                    by_time.setdefault(time_ms, []).append(key)
+                    self._in_flight.setdefault(key, {})[time_ms] = questions
+        self._fresh = {}
+        return [(time_ms, leader, led) for time_ms, keys in by_time.items() for leader, led in self._lookup.by_leader(keys).items()]
 
-    async def _answer(self, offsets: Mapping[PartitionKey, int]) -> None:
+    async def _resolve(self, time_ms: int, leader: int, keys: Sequence[PartitionKey]) -> None:
+        """Ask for partitions of one leader, answer who waits, and leave what got no answer for another request a second later."""
+        async with self._limiters.setdefault(leader, trio.CapacityLimiter(self.AT_A_TIME)):
+            wanted = [key for key in keys if self._in_flight[key][time_ms]]
+            try:
+                offsets = await self._query(wanted, time_ms) if wanted else {}
+            except BrokerError:
+                offsets = {}  # asked again; that the brokers are away is told by the Tail
+            await self._answer(time_ms, offsets)
+        if any(self._in_flight[key][time_ms] for key in keys):
+            await trio.sleep(self.AGAIN_SECONDS)
+        for key in keys:
+            self._end_flight(key, time_ms)
+
+    async def _answer(self, time_ms: int, offsets: Mapping[PartitionKey, int]) -> None:
         """Answer what is in flight. Meanwhile a question may be withdrawn and a partition forgotten: both are then no longer there."""
         turn = Turn()
         for key, offset in offsets.items():
-            for question in tuple(self._in_flight.get(key, ())):
-                if question in self._in_flight.get(key, ()):
-                    self.drop(question)
+            questions = self._in_flight[key][time_ms]
+            for question in tuple(questions):
+                if question in questions:
+                    del questions[question]
                     question.begin(offset)
                 await turn.share()
+
+    def _end_flight(self, key: PartitionKey, time_ms: int) -> None:
+        """Have what a request has left without an answer, and what was put meanwhile, asked anew."""
+        waiting: dict[Question, None] = {}
+        for by_key in (self._in_flight, self._held):
+            by_time = by_key.get(key, {})
+            waiting |= by_time.pop(time_ms, {})
+            if not by_time:
+                by_key.pop(key, None)
+        if waiting:
+            self._fresh.setdefault(key, {}).setdefault(time_ms, {}).update(waiting)
+            self._news.set()
+
+    def _of(self, waiting: _Waiting, question: Question) -> dict[Question, None]:
+        return waiting.get(question.key, {}).get(question.time_ms, {})
 
     async def _query(self, keys: Sequence[PartitionKey], time_ms: int) -> Mapping[PartitionKey, int]:
         if time_ms == EARLIEST_TIMESTAMP:

@@ -93,7 +93,7 @@ class StartResolution:
 
     def _ask(self, session: Member, log: PartitionLog, time_ms: int, begin: Callable[[int], None]) -> None:
         """Have `begin` called with the offset of a time; see `OffsetQueries`."""
-        self._pending.setdefault(session, PendingStarts()).questions[log.key] = self._offsets.ask(log.key, time_ms, begin)
+        self._pending.setdefault(session, PendingStarts()).questions[log.key] = self._offsets.put(log.key, time_ms, begin)
 
     def _begin_at(self, session: Member, log: PartitionLog, head: int, due: int | None, offset: int) -> None:
         """Begin at an offset that a broker told, and not above the head as it was when that was asked.

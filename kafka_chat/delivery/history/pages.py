@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -301,21 +300,8 @@ class History:
 
     async def _offsets_at(self, logs: Sequence[PartitionLog], time_ms: int) -> Mapping[PartitionKey, int]:
         """Return the offsets of a time, `EARLIEST_TIMESTAMP` or `LATEST_TIMESTAMP`, as brokers tell them."""
-        offsets: dict[PartitionKey, int] = {}
-        all_told = trio.Event()
-
-        def receive(key: PartitionKey, offset: int) -> None:
-            offsets[key] = offset
-            if len(offsets) == len(logs):
-                all_told.set()
-
-        questions = [self._context.offsets.ask(log.key, time_ms, partial(receive, log.key)) for log in logs]
-        try:
-            await all_told.wait()
-        finally:
-            for question in questions:
-                question.withdraw()
-        return offsets
+        async with self._context.offsets.ask([log.key for log in logs], time_ms) as answers:
+            return await answers.all()
 
     def _scans(
         self, query: PageQuery, logs: Sequence[PartitionLog], begins: Mapping[PartitionKey, int], bounds: Mapping[PartitionKey, int]

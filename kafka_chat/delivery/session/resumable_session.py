@@ -350,7 +350,7 @@ class ResumableSession(Session):
         """Ask for an offset of a partition that it follows, unless that question still waits; leaving the partition withdraws it."""
         questions = self._questions.setdefault(key, {})
         if time_ms not in questions or not questions[time_ms].open:
-            questions[time_ms] = self._context.offsets.ask(key, time_ms, told)
+            questions[time_ms] = self._context.offsets.put(key, time_ms, told)
 
     def _offer(self, notice: Notice) -> bool:
         """Write a notice; False where the socket does not take all of it at once, or the connection is closed."""

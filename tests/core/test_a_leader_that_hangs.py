@@ -1,0 +1,111 @@
+"""A leader that takes questions and does not answer delays who asks of its partitions, and nobody else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from kafka_chat.delivery.audience.offset_queries import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, OffsetQueries
+from kafka_chat.delivery.audience.starts import Since
+from kafka_chat.delivery.history.pages import PageQuery
+from kafka_chat.delivery.records.formats import Format
+from kafka_chat.delivery.session.options import SessionOptions
+from tests.support.fakes import FakeClient, FakeKafka, open_core, value
+
+HUNG, WELL = "kafka.chat.hung", "kafka.chat.well"
+V1 = SessionOptions(format=Format.V1)
+
+
+async def test_questions_about_its_partitions_delay_no_others_however_many_they_are(autojump_clock):
+    kafka, told = FakeKafka(), []
+    kafka.create(HUNG, partitions=3)
+    kafka.create(WELL)
+    kafka.leaders[HUNG] = 2
+    kafka.hung = {2}
+    queries = OffsetQueries(kafka)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(queries.run)
+        for number in range(100):
+            queries.put(kafka.key(HUNG, number % 3), 1000 * number, lambda _, n=number: told.append(n))
+        await trio.sleep(0.1)
+        began = trio.current_time()
+        for time_ms in (LATEST_TIMESTAMP, EARLIEST_TIMESTAMP, 5, 1000):
+            async with queries.ask([kafka.key(WELL)], time_ms) as answers:
+                assert await answers.all() == {kafka.key(WELL): 0}
+        assert trio.current_time() == began
+        kafka.hung = set()
+        await trio.sleep(60)
+        assert sorted(told) == list(range(100))
+        assert len(queries) == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_question_about_partitions_of_several_leaders_is_answered_a_leader_at_a_time(autojump_clock):
+    kafka = FakeKafka()
+    kafka.create(HUNG)
+    kafka.create(WELL)
+    kafka.leaders[HUNG] = 2
+    kafka.hung = {2}
+    queries = OffsetQueries(kafka)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(queries.run)
+        async with queries.ask([kafka.key(HUNG), kafka.key(WELL)], LATEST_TIMESTAMP) as answers:
+            await wait_all_tasks_blocked()
+            assert answers.told == {kafka.key(WELL): 0}
+        assert len(queries) == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_end_is_never_that_of_a_request_that_was_under_way_when_it_was_asked_for(autojump_clock):
+    kafka, told = FakeKafka(), []
+    kafka.create(WELL)
+    queries = OffsetQueries(kafka)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(queries.run)
+        queries.put(kafka.key(WELL), LATEST_TIMESTAMP, told.append)
+        await wait_all_tasks_blocked()
+        kafka.leaders[WELL] = 2
+        kafka.hung = {2}
+        queries.put(kafka.key(WELL), LATEST_TIMESTAMP, told.append)
+        await trio.sleep(1)
+        for _ in range(1000):  # which all are one request, once that is over
+            queries.put(kafka.key(WELL), LATEST_TIMESTAMP, told.append)
+        assert told == [0]
+        kafka.produce(WELL, value("one"))
+        kafka.hung = set()
+        await trio.sleep(60)
+        assert told == [0, *[1] * 1001]
+        assert len(kafka.questions) == 3
+        nursery.cancel_scope.cancel()
+
+
+async def test_other_chats_begin_at_a_time_and_have_their_pages_at_once(autojump_clock):
+    async with open_core() as core:
+        core.kafka.create(HUNG)
+        core.kafka.create(WELL)
+        core.kafka.produce(WELL, value("hello"), time_ms=20_000)
+        core.kafka.leaders[HUNG] = 2
+        core.kafka.hung = {2}
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                options = replace(V1, chats=("hung",), start=Since(1_000 * number))
+                await nursery.start(_connect, core, options)
+            began = trio.current_time()
+            client = FakeClient()
+            async with core.connected(client, options=replace(V1, chats=("well",), start=Since(10_000))):
+                await wait_all_tasks_blocked()
+                assert [frame["text"] for frame in client.deliveries if "text" in frame] == ["hello"]
+            page = await core.history.page(PageQuery(chat="well", rewind=10))
+            assert len(page.messages) == 1
+            assert trio.current_time() - began < 1
+            nursery.cancel_scope.cancel()
+        assert len(core.context.offsets) == 0
+
+
+async def _connect(core, options, *, task_status):
+    session = core.requested(options)
+    with core.audience.joined(session, known=True):
+        task_status.started()
+        await trio.sleep_forever()
