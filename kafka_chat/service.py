@@ -27,8 +27,8 @@ from .delivery.records.formats import Format
 from .delivery.session.context import SessionContext
 from .delivery.session.dialogue import Dialogue
 from .delivery.session.event_session import EventSession
-from .delivery.session.first_frame import receive_cursor
-from .delivery.session.live_socket import Close, LiveSocket
+from .delivery.session.first_frame import FirstFrame
+from .delivery.session.live_socket import RESTARTS, Close, LiveSocket
 from .delivery.session.options import DEFAULT_OPTIONS, SessionOptions
 from .delivery.session.resumable_session import ResumableSession
 from .delivery.session.session import Session
@@ -62,7 +62,7 @@ CLUSTER_SECONDS = 1.0
 ANSWERS_BYTES = 16 << 20  # that may be owed however small `memory.bytes` is: a page of /history has a mebibyte
 START_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same
 FAREWELLS_A_TURN = 16  # clients that are ended before others run: each then tells its own what waits, and its cursor, for some 100 µs
-RESTART = Close(code=1012, reason="the service restarts; come again")
+RESTART = Close(code=RESTARTS, reason="the service restarts; come again")
 
 
 class Service:
@@ -166,19 +166,23 @@ class Service:
         """
         if admission.options.cursor_in_frame:
             sink = await accept()
-            if not await receive_cursor(admission, sink, inbox):
+            first = FirstFrame(admission, session_id=token_hex(4), telemetry=self.telemetry)
+            with self._drainable(first):
+                await first.run(sink, inbox)
+            if not first.came:
                 return
             accept = partial(_accepted, sink)
         session = self._session(admission)
         started_by = trio.current_time() + START_SECONDS
-        with trio.move_on_at(started_by):
-            await self._subscription_log.wait_ready()
-            if session.subscriptions_known:
-                with suppress(TopicGone):  # made anew: nobody knows more than we
-                    await self._subscription_log.passed(session.subscriptions_known - 1)
-        with self._drainable(session), self._audience.joined(session, known=self._subscription_log.ready):
-            await self._audience.wait_started(session, seconds=max(0.0, started_by - trio.current_time()))
-            await self._serve(session, accept=accept, inbox=inbox, peer=peer)
+        with self._drainable(session):
+            with trio.move_on_at(started_by):
+                await self._subscription_log.wait_ready()
+                if session.subscriptions_known:
+                    with suppress(TopicGone):  # made anew: nobody knows more than we
+                        await self._subscription_log.passed(session.subscriptions_known - 1)
+            with self._audience.joined(session, known=self._subscription_log.ready):
+                await self._audience.wait_started(session, seconds=max(0.0, started_by - trio.current_time()))
+                await self._serve(session, accept=accept, inbox=inbox, peer=peer)
 
     def _session(self, admission: Admission) -> Session:
         options, admission.options = admission.options, DEFAULT_OPTIONS  # a cursor in them is the session's to forget
@@ -210,6 +214,8 @@ class Service:
     def _drainable(self, live: LiveSocket) -> Iterator[None]:
         """Let `drain` end `live`, and wait for it, for as long as the block lasts."""
         self._live.add(live)
+        if self.draining:
+            live.end(RESTART)
         try:
             yield
         finally:
@@ -222,8 +228,6 @@ class Service:
         sink = await accept()
         self.telemetry.session_opened(session_id=live.session_id, username=live.username, peer=peer)
         began, code = time.monotonic(), 1006
-        if self.draining:
-            live.end(RESTART)
         try:
             code = await live.run(sink, inbox)
         finally:

@@ -123,6 +123,17 @@ async def test_a_long_cursor_comes_as_the_first_frame(broker: Broker, chats: Cha
             assert (await wrong.closed()).code == 4400
 
 
+async def test_a_client_whose_first_frame_is_awaited_is_told_to_come_again_at_a_restart(broker: Broker, chats: Chats) -> None:
+    async with running(chats.settings_for(broker, server__drain_seconds=60.0)) as server:
+        async with open_v1(server.url, "ann", ("cursor", "frame")) as client:
+            server.shut_down()
+            reconnect = await client.control("reconnect")
+            assert 0 <= reconnect["after_ms"] <= 3000
+            assert reconnect["cursor"] is None
+            assert await client.closed() == (1012, "the service restarts; come again")
+        await server.ended()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [

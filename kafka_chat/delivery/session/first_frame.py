@@ -11,10 +11,13 @@ from ...chat.resume_cursor import CursorParser
 from ...errors import RequestError
 from ...loop_sharing import Turn
 from ..ports import Disconnect
-from .notices import OpRefused, parse_op
+from ..records.formats import Format
+from .live_socket import RESTARTS, Close, LiveSocket
+from .notices import OpRefused, come_again, control, parse_op
 
 if TYPE_CHECKING:
-    from ..ports import Inbox, Sink
+    from ...telemetry.metrics import Telemetry
+    from ..ports import Inbox
     from .options import SessionOptions
 
 FIRST_FRAME_SECONDS = 10.0
@@ -25,30 +28,57 @@ class HasOptions(Protocol):
 
     options: SessionOptions
 
+    @property
+    def username(self) -> str:
+        """Whose session it will be."""
 
-async def receive_cursor(admission: HasOptions, sink: Sink, inbox: Inbox) -> bool:
-    """Put the cursor that comes as the first frame into the options of `admission`, which alone refers to it then.
 
-    Returns:
-        False: it does not come, and the connection is closed.
+class FirstFrame(LiveSocket):
+    """A client of v1 until its cursor has come, which is put into the options of its admission: they alone refer to it then.
+
+    Attributes:
+        came: whether it has; else the connection is closed once `run` returns.
     """
-    with trio.move_on_after(FIRST_FRAME_SECONDS) as waited:
+
+    __slots__ = ("_admission", "_receiving", "came")
+
+    def __init__(self, admission: HasOptions, *, session_id: str, telemetry: Telemetry) -> None:
+        super().__init__(session_id=session_id, username=admission.username, telemetry=telemetry)
+        self.came = False
+        self._admission = admission
+        self._receiving = True
+
+    async def _serve(self, nursery: trio.Nursery) -> None:
+        await trio.sleep(FIRST_FRAME_SECONDS)
+        if self._receiving:
+            self.end(Close(code=4408, reason=f"cursor=frame: no frame came within {FIRST_FRAME_SECONDS:.0f} s"))
+        await trio.sleep_forever()
+
+    async def _receive(self, nursery: trio.Nursery, inbox: Inbox) -> int:
+        """See `LiveSocket._receive`; what comes after the first frame is not taken from the inbox."""
         said = await inbox.receive()
-    if waited.cancelled_caught:
-        await sink.close(4408, f"cursor=frame: no frame came within {FIRST_FRAME_SECONDS:.0f} s")
-        return False
-    if isinstance(said, Disconnect):
-        return False
-    try:
-        op = parse_op(said)
-        if op.op != "start" or op.cursor is None:
-            raise RequestError('cursor=frame: the first frame has to be {"op":"start","cursor":TEXT}', field="cursor")
-        parser = CursorParser(op.cursor)
-        turn = Turn()
-        for _ in parser:
-            await turn.share()
-    except (RequestError, OpRefused) as error:
-        await sink.close(4400, str(error))
-        return False
-    admission.options = replace(admission.options, cursor=parser.cursor, cursor_in_frame=False)
-    return True
+        if isinstance(said, Disconnect):
+            return said.code
+        await self._hear(nursery, said)
+        return 1006
+
+    async def _hear(self, nursery: trio.Nursery, said: str | bytes) -> None:
+        self._receiving = False
+        try:
+            op = parse_op(said)
+            if op.op != "start" or op.cursor is None:
+                raise RequestError('cursor=frame: the first frame has to be {"op":"start","cursor":TEXT}', field="cursor")
+            parser = CursorParser(op.cursor)
+            turn = Turn()
+            for _ in parser:
+                await turn.share()
+        except (RequestError, OpRefused) as error:
+            self.end(Close(code=4400, reason=str(error)))
+            return
+        self._admission.options = replace(self._admission.options, cursor=parser.cursor, cursor_in_frame=False)
+        self.came = True
+
+    async def _take_leave(self, close: Close) -> None:
+        if close.code == RESTARTS:
+            self.sink.offer(control(come_again(None), Format.V1))
+        await trio.lowlevel.checkpoint()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ...telemetry.metrics import Telemetry
 
 FAREWELL_SECONDS = 1.0
+RESTARTS = 1012  # the close code of a client that is to come again
 TALK_FRAMES = 1000  # messages that a client may send in `RATE_SECONDS`
 
 

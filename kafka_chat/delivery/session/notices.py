@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import uniform
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ...chat.loss_cause import LossCause
 
 SUBPROTOCOL = "kafka-chat.v1"
+STAY_AWAY_MS = 3000  # clients that are told to come back do so within this time, spread over it
 RE_BYTES = 200  # of JSON, of what a client marks an op with
 
 _NO_RE = msgspec.Raw()  # an op that is not marked; its answer is not, either
@@ -113,6 +115,11 @@ class Reconnect(Notice, frozen=True, kw_only=True, tag="reconnect"):
 
     after_ms: int
     cursor: str | None
+
+
+def come_again(cursor: str | None) -> Reconnect:
+    """Return what tells a client when to come back, drawn for each, and where it then begins."""
+    return Reconnect(after_ms=round(uniform(0, STAY_AWAY_MS)), cursor=cursor)
 
 
 class End(Notice, frozen=True, kw_only=True, tag="end"):

@@ -6,7 +6,6 @@ from collections import deque
 from dataclasses import replace
 from functools import partial
 from math import inf
-from random import uniform
 from sys import getsizeof
 from typing import TYPE_CHECKING
 
@@ -18,9 +17,9 @@ from ..audience.offset_queries import LATEST_TIMESTAMP
 from ..audience.rewind import last_messages, messages_before
 from ..audience.starts import BEYOND_SECONDS, LATEST, AtOffsets, Resumed, Rewind
 from ..records.formats import PLAIN, Format, View
-from .live_socket import Close
+from .live_socket import RESTARTS, Close
 from .notice_queue import NoticeQueue
-from .notices import End, Gap, Hello, Limits, Notice, Reconnect, Subscribed, Unsubscribed, control
+from .notices import End, Gap, Hello, Limits, Notice, Subscribed, Unsubscribed, come_again, control
 from .ops import OPS_WAITING, answers_to
 from .session import Session
 
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from .options import SessionOptions
 
 LOOK_SECONDS = 0.1
-STAY_AWAY_MS = 3000  # those who are told to come back do so within so long
 
 UNTIL_REACHED = Close(code=1000, reason="until is reached")
 
@@ -282,7 +280,7 @@ class ResumableSession(Session):
         The audience may still move its cursors and tell of it, until the cursor is made: no gap lies before that untold. A client
         that has had no `hello` begins the next time as it has begun now, and is told the same then.
         """
-        if close.code != 1012 or not self._takes_notices:
+        if close.code != RESTARTS or not self._takes_notices:
             return
         if self._said_hello:
             self._notices.add_answers(())  # what the op under way holds back has happened, whatever came of the op itself
@@ -292,8 +290,7 @@ class ResumableSession(Session):
         while self._notices.waits:
             self._offer(self._notices.pop(self._cursor))
             await turn.share()
-        cursor = self._cursor() if self._said_hello else None
-        self._offer(Reconnect(after_ms=round(uniform(0, STAY_AWAY_MS)), cursor=cursor))
+        self._offer(come_again(self._cursor() if self._said_hello else None))
 
     async def _send_heartbeats(self, seconds: float) -> None:
         while True:
