@@ -34,6 +34,15 @@ class RequestError(KafkaChatError):
         self.headers = headers or {}
 
 
+class SendingOff(RequestError):
+    """403: `sending.enabled` is false; the same sentence on every way to send."""
+
+    status = 403
+
+    def __init__(self) -> None:
+        super().__init__("sending is off here; the setting sending.enabled: true switches it on")
+
+
 class NotFound(RequestError):
     """404: the chat has no topic."""
 

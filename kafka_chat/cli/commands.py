@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 URL = "http://127.0.0.1:8001"
 FAILED = 1
+REWIND = 1000  # as the service has it: docs/protocol.md, "Asking for it"
 
 _TIMES = "a time as 2026-11-25T10:00:00Z, Unix milliseconds, or how long ago as -15m"
 
@@ -53,7 +54,7 @@ def add_listen(commands: Commands) -> None:
         "--chat-only", action="append", default=[], metavar="CHAT", help="only this chat, subscribed or not; stores nothing; repeatable"
     )
     listen.add_argument("--from", dest="from_", metavar="TIME", help=f"begin here: latest, earliest, {_TIMES}")
-    listen.add_argument("--rewind", type=int, default=0, metavar="N", help="begin with the last N messages of each chat, up to 1000")
+    listen.add_argument("--rewind", default="", metavar="N", help="begin with the last N messages of each chat, 1 to 1000")
     listen.add_argument("--until", metavar="TIME", help=f"end with what is older than {_TIMES}")
     listen.add_argument("--tag", action="append", default=[], metavar="T", help="only messages with this tag, or with none; repeatable")
     listen.add_argument("--sender", action="append", default=[], metavar="NAME", help="only messages from this one; repeatable")
@@ -142,7 +143,7 @@ def _listen(parsed: argparse.Namespace) -> int:
         user=parsed.user,
         subscribe_to=parsed.chat,
         from_=parsed.from_,
-        rewind=parsed.rewind,
+        rewind=_rewind(parsed.rewind),
         until=parsed.until,
         chats=parsed.chat_only,
         tags=parsed.tag,
@@ -154,6 +155,15 @@ def _listen(parsed: argparse.Namespace) -> int:
         colours=colours_wanted(sys.stdout),
     )
     return _run(partial(_until_terminated, partial(listen, wanted, show=Printer(sys.stdout).print, tell=_tell)))
+
+
+def _rewind(text: str) -> int:
+    """Return a number of messages, 0 where there is no flag: what is said of 0 and below is said here, for they ask for nothing."""
+    if not text:
+        return 0
+    if not re.fullmatch(r"[0-9]{1,4}", text, re.ASCII) or not 1 <= int(text) <= REWIND:
+        raise SettingsError(f'--rewind is "{text}"; a whole number from 1 to {REWIND} is needed')
+    return int(text)
 
 
 async def _until_terminated(run: Callable[[], Awaitable[None]]) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ..client import Gap, Message, open_chat
+from ..client import Gap, Message, Skipped, open_chat
 from .cursor_file import open_notes
 from .terminal import message_line
 
@@ -120,6 +120,8 @@ async def _listen(
                 await show(_line(event, wanted))
             elif isinstance(event, Gap):
                 tell(gap_sentence(event))
+            elif isinstance(event, Skipped):
+                tell(f"the message of {event.chat}/{event.partition} at offset {event.offset} is too large for the service to show it")
             if note is not None:  # after it is printed: whose reader has gone prints it another time
                 note(chat.cursor)
 

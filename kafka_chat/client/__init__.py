@@ -2,7 +2,7 @@
 
 from .address import quoted
 from .chat import Chat, open_chat
-from .events import Event, Gap, Heartbeat, Hello, Live, Message, Sent, Subscribed, Unsubscribed
+from .events import Event, Gap, Heartbeat, Hello, Live, Message, Sent, Skipped, Subscribed, Unsubscribed
 from .http_api import Away, Refused, ask, subscribe
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Message",
     "Refused",
     "Sent",
+    "Skipped",
     "Subscribed",
     "Unsubscribed",
     "ask",

@@ -24,6 +24,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         time_ms: the record's timestamp, Unix, in milliseconds; None where it has none.
         key: of the record; bytes where it is not UTF-8.
         headers: of the record, in order, values as `key`.
+        left_out: what of `key`, `headers` and `time` the record has and the service does not show, by these names.
         frame: as it came.
     """
 
@@ -37,6 +38,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     time_ms: int | None = None
     key: str | bytes | None = None
     headers: tuple[tuple[str, str | bytes | None], ...] = ()
+    left_out: tuple[str, ...] = ()
     frame: str
 
     @property
@@ -106,6 +108,26 @@ class Gap(Control, frozen=True, kw_only=True, tag="gap"):
     cause: str
 
 
+class Skipped(Control, frozen=True, kw_only=True, tag="skipped"):
+    """A message is not delivered, though it is there.
+
+    Attributes:
+        chat: where.
+        partition: of its topic.
+        offset: there.
+        id: its place, as a message's; None where an earlier service has not told it.
+        time_ms: the record's timestamp, Unix, in milliseconds; None where it has none.
+        cause: `too_large`: with its `meta` it is larger than `limits.message_bytes`.
+    """
+
+    chat: str
+    partition: int
+    offset: int
+    id: str | None = None
+    time_ms: int | None = msgspec.field(default=None, name="time")
+    cause: str = ""
+
+
 class Heartbeat(Control, frozen=True, kw_only=True, tag="heartbeat"):
     """All is well. The cursor may have moved on without a message, through what a filter holds back: a time to keep it."""
 
@@ -163,11 +185,19 @@ class Unsubscribed(Answer, frozen=True, kw_only=True, tag="unsubscribed"):
 
 
 class Sent(Answer, frozen=True, kw_only=True, tag="sent"):
-    """A message is in Kafka."""
+    """A message is in Kafka.
+
+    Attributes:
+        chat: where.
+        partition: of its topic.
+        offset: there.
+        id: that of the `Message` that comes of it; None where an earlier service has not told it.
+    """
 
     chat: str
     partition: int
     offset: int
+    id: str | None = None
 
 
 class Pong(Answer, frozen=True, kw_only=True, tag="pong"):
@@ -192,7 +222,7 @@ class NotUnderstood(Exception):
     """A frame is none of the protocol's: a sentence."""
 
 
-Event = Message | Hello | Live | Gap | Heartbeat | Subscribed | Unsubscribed
+Event = Message | Hello | Live | Gap | Skipped | Heartbeat | Subscribed | Unsubscribed
 """What a caller is told."""
 
 
@@ -252,6 +282,7 @@ class _Meta(msgspec.Struct, frozen=True):
     time: int | None = None
     key: str | _Base64 | None = None
     headers: tuple[tuple[str, str | _Base64 | None], ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def _text(frame: str | bytes) -> str:
@@ -272,6 +303,7 @@ def _with_meta(bare: _Bare, meta: _Meta, frame: str) -> Message:
         time_ms=meta.time,
         key=_value(meta.key),
         headers=tuple((name, _value(value)) for name, value in meta.headers),
+        left_out=meta.left_out,
         frame=frame,
     )
 
@@ -280,7 +312,7 @@ def _value(value: str | _Base64 | None) -> str | bytes | None:
     return value.base64 if isinstance(value, _Base64) else value
 
 
-_KINDS: tuple[type[Control], ...] = (Hello, Live, Gap, Heartbeat, Reconnect, Subscribed, Unsubscribed, Sent, Pong, Failed)
+_KINDS: tuple[type[Control], ...] = (Hello, Live, Gap, Skipped, Heartbeat, Reconnect, Subscribed, Unsubscribed, Sent, Pong, Failed)
 _CONTROLS: Final[Mapping[str, Callable[[msgspec.Raw], Control]]] = {
     str(kind.__struct_config__.tag): msgspec.json.Decoder(kind).decode for kind in _KINDS
 }

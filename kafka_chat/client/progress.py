@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..chat.resume_cursor import joined, parse
 from ..errors import RequestError
-from .events import Control, Gap, Hello, Message
+from .events import Control, Gap, Hello, Message, Skipped
 
 _TOPIC_CHARACTERS = 28  # of a message's id: 21 bytes that are the topic's own, base64
 _ID_KIND = b"\2"
@@ -49,7 +49,7 @@ class Progress:
 
     def note(self, event: Message | Control) -> bool:
         """Move on to behind an event, and return whether it is news: it has not been here before."""
-        if isinstance(event, Message):
+        if isinstance(event, Message | Skipped):
             return self._advance(event)
         if isinstance(event, Gap):
             return self._jump(event)
@@ -61,7 +61,7 @@ class Progress:
             self._ids.clear()
         return True
 
-    def _advance(self, message: Message) -> bool:
+    def _advance(self, message: Message | Skipped) -> bool:
         if message.id is None or message.partition is None or message.offset is None:
             return True  # it has no place
         topic, at = message.id[:_TOPIC_CHARACTERS], (message.chat, message.partition)

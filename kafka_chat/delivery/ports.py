@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from .records.batch import Batch
 
 
+EMBEDDED_TOPIC_ID = "embedded"  # of the embedded broker, whose topics are never deleted, so that one identity does for all
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicFacts:
     """What a broker says of a topic.
 
     Attributes:
-        topic_id: the identity; another one means another topic under the same name. On the embedded broker,
-            which has no ids, something that is fixed for the broker's life.
+        topic_id: the identity; another one means another topic under the same name. `EMBEDDED_TOPIC_ID` on the embedded broker,
+            which has no ids.
         partitions: their numbers.
         leaderless: those of them that have no leader now.
     """

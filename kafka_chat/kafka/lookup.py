@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
-from ..delivery.ports import TopicFacts
+from ..delivery.ports import EMBEDDED_TOPIC_ID, TopicFacts
 from ..errors import BrokerUnreachable, SettingsError
 from ..nursery import open_tasks
 from .connect import admin_futures, broker_error, broker_errors, unreachable
@@ -49,7 +49,6 @@ LOG_SECONDS = 1.0
 LEADERS_OF = 20_000  # topics of which it is remembered who leads them
 PING_TOPIC = "kafka_chat-ping"  # there is none, and it is not made by being asked for
 
-EMBEDDED_TOPIC_ID = "embedded"  # its topics are never deleted, so one identity does for all
 
 # Any other error says nothing of whether there is such a topic: so it is none of the answers that a topic may be given up for.
 _NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION})

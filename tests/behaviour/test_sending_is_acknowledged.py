@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
+from kafka_chat.client import Refused
+from kafka_chat.client import open_chat as open_client
 from kafka_chat.delivery.ports import KeyedRecord
 from kafka_chat.errors import BrokerError, NotFound, TooLarge
+from tests.support.calls import running
+from tests.support.clients import http, refusal
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.instances import opened
+from tests.support.serving import child
+from tests.support.v1_client import open_v1
 
 if TYPE_CHECKING:
     from tests.support.brokers import Broker, EmbeddedBroker, KafkaCluster
@@ -64,6 +71,26 @@ async def test_the_largest_message_arrives(kafka: KafkaCluster, chats: Chats) ->
         await instance.sending.send("room", "ann", "x" * (settings.limits.message_bytes - around), None)
     [record] = kafka.records(chats.topic("room"))
     assert len(record.value or b"") == settings.limits.message_bytes
+
+
+async def test_where_sending_is_off_the_same_is_said_on_every_way(embedded: EmbeddedBroker, chats: Chats) -> None:
+    settings = chats.settings_for(embedded, sending__enabled=False)
+    async with running(settings) as server, open_v1(server.url, "ann") as client:
+        posted = await http(server.url, "POST", "/send-message/chat/global", json_body={"sender": "ann", "text": "hi"})
+        assert posted.status == 403
+        sentence, field = posted.json()["error"], posted.json()["field"]
+        dialogue = await refusal(server.url, "/send-message/chat/global")
+        assert (dialogue.status, dialogue.json()) == (403, posted.json())
+        await client.control("live")
+        op = await client.op(op="send", chat="global", text="hi")
+        assert (op["code"], op["message"], op["field"]) == (403, sentence, field)
+        async with open_client(server.url, "ann") as chat:
+            with pytest.raises(Refused) as refused:
+                await chat.send("global", "hi")
+            assert (refused.value.code, refused.value.reason) == (403, sentence)
+        async with child([sys.executable, "-m", "kafka_chat", "send", "global", "hi", "--as", "ann", "--url", server.url]) as command:
+            assert await command.wait() == 1
+            assert command.stderr == f"kafka-chat: {sentence} (403)\n"
 
 
 async def test_a_topic_made_anew_takes_messages_of_the_same_process(kafka: KafkaCluster, chats: Chats) -> None:

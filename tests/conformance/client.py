@@ -23,7 +23,7 @@ class Client:
 
     Attributes:
         told: all that it has told, but states: `("message", chat, partition, offset, text)`,
-            `("gap", chat, partition, first_lost, first_left, cause)`, `("final", code)`.
+            `("gap", chat, partition, first_lost, first_left, cause)`, `("skipped", chat, partition, offset, cause)`, `("final", code)`.
         messages: the frames, whole.
         reason: the final one's.
         states: all of them.
@@ -63,6 +63,8 @@ class Client:
                 self.told.append((kind, about["chat"], about["meta"]["partition"], about["meta"]["offset"], about["text"]))
             elif kind == "gap":
                 self.told.append((kind, *(about[name] for name in ("chat", "partition", "first_lost", "first_left", "cause"))))
+            elif kind == "skipped":
+                self.told.append((kind, *(about[name] for name in ("chat", "partition", "offset", "cause"))))
             elif kind == "final":
                 self.told.append((kind, about["code"]))
                 self.reason = about["reason"]

@@ -21,6 +21,7 @@ const chat = new KafkaChat(url, username, {
   heartbeat: 10, // the least that there is, so that a test of silence takes no longer than it must
   onMessage: (message) => tell({ message }),
   onGap: (gap) => tell({ gap }),
+  onSkipped: (skipped) => tell({ skipped }),
   onState: (state, about) => tell({ state: { state, ...about } }),
 });
 chat.closed.then((final) => tell({ final }));

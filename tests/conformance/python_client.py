@@ -7,7 +7,7 @@ import json
 
 import trio
 
-from kafka_chat.client import Gap, Message, Refused, open_chat
+from kafka_chat.client import Gap, Message, Refused, Skipped, open_chat
 
 
 async def main() -> None:
@@ -26,6 +26,8 @@ async def main() -> None:
                 elif isinstance(event, Gap):
                     fields = ("chat", "partition", "first_lost", "first_left", "cause")
                     tell(gap={name: getattr(event, name) for name in fields})
+                elif isinstance(event, Skipped):
+                    tell(skipped={name: getattr(event, name) for name in ("chat", "partition", "offset", "cause")})
         tell(final={"code": 1000, "reason": "until is reached"})
     except Refused as refused:
         tell(final={"code": refused.code, "reason": refused.reason})

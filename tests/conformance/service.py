@@ -57,6 +57,11 @@ class Chat:
             (frame if name in frame else frame["meta"])[name] = value
         return frame
 
+    def skipped(self, offset: int, *, partition: int = 0, **fields: object) -> Frame:
+        """Return the control frame in the place of the message at `offset`, which is too large."""
+        about = {"id": self.id_of(offset, partition=partition), "partition": partition, "offset": offset, "time": 1764064800000 + offset}
+        return {"meta": {"type": "skipped", "chat": self.name, **about, "cause": "too_large", **fields}}
+
     def gap(self, first_lost: int, first_left: int, cause: str, *, partition: int = 0) -> Frame:
         """Return the control frame that says what is lost."""
         about = {"chat": self.name, "partition": partition, "first_lost": first_lost, "first_left": first_left, "cause": cause}

@@ -71,6 +71,7 @@ async def test_it_shows_each_message_as_it_came(client: Run, service: FakeServic
         ROOM.message(2, text="", tag="blue", key="k", headers=[["trace", "7f"], ["trace", None], ["", {"base64": "AA=="}]]),
         ROOM.message(3, text="x" * 300_000),
     ]
+    frames += [{**frame, "meta": {**frame["meta"], "left_out": ["headers", "key"]}} for frame in [ROOM.message(4)]]
     async with client() as told:
         visit = await service.visit()
         await visit.greet(BEGINNING)
@@ -338,6 +339,24 @@ async def test_a_gap_is_told_before_the_message_after_it(client: Run, service: F
         await again.hello(cursor_of({ROOM: [1, 0]}), resume="gap")
         await again.send(ROOM.gap(1, 41, "retention"), ROOM.message(41))
         await told.tells(message(0), ("gap", "room1", 0, 1, 41, "retention"), message(41))
+
+
+async def test_a_message_that_is_not_delivered_is_told_in_its_place_once_and_not_asked_for_again(client: Run, service: FakeService):
+    def skipped(offset: int) -> Told:
+        return ("skipped", "room1", 0, offset, "too_large")
+
+    async with client() as told:
+        visit = await service.visit()
+        await visit.greet(BEGINNING)
+        await visit.send(ROOM.message(0), ROOM.skipped(1), ROOM.skipped(1), ROOM.message(2), ROOM.skipped(3))
+        seen = [message(0), skipped(1), message(2), skipped(3)]
+        await told.tells(*seen)
+        await visit.cut()
+        again = await service.visit()
+        assert again.resumed == parse(cursor_of({ROOM: [4, 0]}))
+        await again.greet(cursor_of({ROOM: [4, 0]}), resume="exact")
+        await again.send(ROOM.skipped(3), ROOM.message(4))
+        await told.tells(*seen, message(4))
 
 
 async def test_after_a_topic_was_made_anew_its_first_messages_are_shown(client: Run, service: FakeService):

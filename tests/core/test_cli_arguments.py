@@ -56,6 +56,10 @@ WRONG = {
     ("serve", "--host", "a b"): '--host: server.host is "a b"; the name or the address of this machine, such as 127.0.0.1 or 0.0.0.0, is '
     "needed",
     ("serve", "--bootstrap", "a"): '--bootstrap: kafka.bootstrap_servers is "a"; HOST:PORT, or several with commas between them, is needed',
+    **{
+        ("listen", "ann", f"--rewind={n}"): f'--rewind is "{n}"; a whole number from 1 to 1000 is needed'
+        for n in ("0", "-1", "1001", "1.5", "many", "²")
+    },
     ("serve", "--config", "missing.yaml"): "missing.yaml cannot be read: No such file or directory",
 }
 

@@ -16,7 +16,9 @@ from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import DEFAULT_OPTIONS, SessionOptions
 from kafka_chat.errors import RequestError
+from kafka_chat.settings.model import KafkaSettings, Settings
 from kafka_chat.web.requests.parameters import Query, parse_options
+from tests.support.fake_service import app_with_service, ask
 
 NAMES = ChatNames("kafka.chat.")
 NOW = 1_764_064_800_123  # 2025-11-25T10:00:00.123Z
@@ -312,3 +314,27 @@ def test_a_query_tells_of_every_value_of_a_name():
     assert asked.one("c") == ""
     assert asked.one("d") is None
     assert asked.some("d") == []
+
+
+EMBEDDED = Settings(kafka=KafkaSettings(embedded=True))
+HAS_NO_TIMES = "from is a time, and the embedded broker has no times; latest, earliest or rewind=N is possible"
+
+
+@pytest.mark.parametrize("time", ["-1h", "2026-11-25T10:00:00Z", str(NOW)])
+async def test_a_beginning_by_a_time_is_refused_on_the_embedded_broker_which_has_none(time: str):
+    app, service = app_with_service(EMBEDDED)
+    path, history = f"/receive-message/client/ada?from={time}", f"/history/room1?from={time}"
+    stream = f"/receive-message/client/ada/events?from={time}"
+    told = {"error": HAS_NO_TIMES, "field": "from"}
+    for answer in (await ask(app, "GET", path, websocket=True), await ask(app, "GET", stream), await ask(app, "GET", history)):
+        assert (answer.status, answer.json()) == (400, told)
+    assert (await ask(app, "GET", path, websocket=True, subprotocols=["kafka-chat.v1"])).close == (4400, HAS_NO_TIMES)
+    assert not service.admitted
+    assert not service.history.asked
+
+
+@pytest.mark.parametrize("where", ["latest", "earliest"])
+async def test_a_beginning_without_a_time_is_possible_on_the_embedded_broker(where: str):
+    app, _ = app_with_service(EMBEDDED)
+    assert (await ask(app, "GET", f"/receive-message/client/ada?from={where}", websocket=True)).accepted
+    assert (await ask(app, "GET", f"/history/room1?from={where}")).status == 200

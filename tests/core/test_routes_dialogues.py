@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kafka_chat.errors import BrokerUnreachable
+from kafka_chat.errors import BrokerUnreachable, SendingOff
 from kafka_chat.settings.model import SendingSettings, Settings
 from tests.support.fake_service import app_with_service, ask
 
@@ -110,6 +110,30 @@ async def test_each_message_that_is_sent_is_answered_by_where_it_is_or_why_not_i
     assert service.sending.sent == [("room1", "ada", text, tag) for text, tag in (("one", "greeting"), ("two", None), ("three", None))]
 
 
+EARLIER = [  # as the front end of the earlier system sends them
+    {"sender": "ada", "text": "one", "timestamp": "2026-11-30T10:00:00.000Z", "chat": "room1"},
+    {"sender": "ada", "text": "two", "tag": "greeting", "timestamp": 1796032800000, "chat": "another room"},
+    {"text": "three", "chat": None, "sender": "ada", "timestamp": {}, "id": [1, {"text": "no"}]},
+]
+
+
+async def test_a_client_of_the_earlier_system_sends_further_keys_and_is_heard():
+    app, service = app_with_service(ON)
+    says = [json.dumps(frame) for frame in EARLIER]
+    answer = await ask(app, "GET", "/send-message/chat/room1", websocket=True, says=says, frames=len(says))
+    assert [json.loads(frame) for frame in answer.frames] == [{"topic": "kafka.chat.room1", "partition": 0, "offset": n} for n in range(3)]
+    assert service.sending.sent == [("room1", "ada", text, tag) for text, tag in (("one", None), ("two", "greeting"), ("three", None))]
+
+
+@pytest.mark.parametrize("body", EARLIER, ids=["of a string", "of a number", "of anything"])
+async def test_who_sends_by_post_is_told_of_a_key_that_means_nothing(body: dict[str, object]):
+    app, service = app_with_service(ON)
+    answer = await ask(app, "POST", "/send-message/chat/room1", json_body=body)
+    assert answer.status == 400
+    assert answer.json()["field"] in body.keys() - {"sender", "text", "tag"}
+    assert not service.sending.sent
+
+
 async def test_a_chat_without_a_topic_is_told_message_by_message():
     app, _ = app_with_service(ON)
     answer = await ask(app, "GET", "/send-message/chat/missing", websocket=True, says=['{"sender":"ada","text":"x"}'], frames=1)
@@ -127,7 +151,7 @@ async def test_where_sending_is_off_the_handshake_is_refused():
     app, service = app_with_service()
     answer = await ask(app, "GET", "/send-message/chat/room1", websocket=True)
     assert answer.status == 403
-    assert "sending.enabled" in answer.json()["error"]
+    assert answer.json() == {"error": str(SendingOff()), "field": None}
     assert not service.admitted
 
 

@@ -7,8 +7,8 @@ import json
 import pytest
 import trio
 
-from kafka_chat.delivery.ports import Published
-from kafka_chat.delivery.writes.sending import Sending
+from kafka_chat.delivery.ports import EMBEDDED_TOPIC_ID, Published
+from kafka_chat.delivery.writes.sending import Placed, Sending
 from kafka_chat.errors import BrokerUnreachable, NotFound, RequestError, TooLarge
 from kafka_chat.settings.model import KafkaSettings, Limits, Settings
 from tests.support.fake_kafka import FakePublisher
@@ -33,6 +33,15 @@ async def test_a_message_is_written_with_its_sender_as_key(tag: str | None) -> N
     assert key == "Zoë".encode()
     assert value is not None
     assert json.loads(value) == {"sender": "Zoë", "text": "hi\u2028 \U0001f600", "tag": tag, "topic": TOPIC}
+
+
+async def test_a_message_is_placed_in_the_topic_that_is_there() -> None:
+    sending, _, kafka = made()
+    assert await sending.place("room1", "ann", "hi", None) == Placed(
+        Published(TOPIC, 0, 0), (await kafka.describe([TOPIC]))[TOPIC].topic_id
+    )
+    embedded, _, _ = made(embedded=True, exists=False)
+    assert await embedded.place("room1", "ann", "hi", None) == Placed(Published(TOPIC, 0, 0), EMBEDDED_TOPIC_ID)
 
 
 async def test_a_chat_without_a_topic_is_not_found_and_gets_nothing() -> None:

@@ -123,7 +123,8 @@ async def test_a_message_that_fits_bare_and_not_with_its_meta_is_told_in_its_pla
     ]
     frames, events, texts = await sizes(kafka, settings, topic, records)
     skipped, both, headers, _ = frames
-    assert skipped == {"meta": {"type": "skipped", "chat": "global", "partition": 0, "offset": 0, "time": 7, "cause": "too_large"}}
+    about = {"chat": "global", "id": events[0].last_id.rpartition(".")[2], "partition": 0, "offset": 0, "time": 7, "cause": "too_large"}
+    assert skipped == {"meta": {"type": "skipped", **about}}
     assert events[0].name == "skipped"
     assert events[0].last_id.rpartition(".")[2] != events[1].last_id.rpartition(".")[2]
     assert (both["meta"]["key"], both["meta"]["headers"], both["meta"]["left_out"]) == (None, [], ["headers", "key"])

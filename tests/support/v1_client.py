@@ -49,8 +49,8 @@ class V1Client:
             frame: Frame = json.loads(await self._connection.recv())
         self.frames.append(frame)
         meta = frame["meta"]
-        if "id" in meta:
-            self._ids[frame["chat"], meta["partition"]] = meta["id"]
+        if "type" not in meta or meta["type"] == "skipped":
+            self._ids[frame.get("chat") or meta["chat"], meta["partition"]] = meta["id"]
         elif meta.get("cursor"):
             self._cursor, self._ids = meta["cursor"], {}
         return frame

@@ -230,7 +230,7 @@ class Batch:
             keys.append(fitted.meta.key)
             if fitted.what:
                 shortened.append(Shortened(offset, fitted.what))
-            notice = None if fitted.fits else skipped_payload(chat, key.partition, offset, time_ms)
+            notice = None if fitted.fits else skipped_payload(chat, ids, key.partition, offset, time_ms)
             if notice is not None or fitted.meta != meta:
                 kept.extras[offset] = _Extra(fitted.meta, notice)
         return cls(key, first=first, next=next, kept=kept, rejected=rejected, shortened=shortened)

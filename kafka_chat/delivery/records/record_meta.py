@@ -117,11 +117,11 @@ def v1_payload(payload: bytes, ids: MessageIds, partition: int, offset: int, met
     return b'%b,"meta":{"id":"%b","partition":%d,"offset":%d,"time":%b,"key":%b,"headers":%b}}' % fields
 
 
-def skipped_payload(chat: str, partition: int, offset: int, time_ms: int) -> bytes:
-    """Return the notice that takes the place of a message which does not fit with its `meta`."""
+def skipped_payload(chat: str, ids: MessageIds, partition: int, offset: int, time_ms: int) -> bytes:
+    """Return the notice that takes the place of a message which does not fit with its `meta`; it has that one's id."""
     time = None if time_ms < 0 else time_ms
-    about = {"type": "skipped", "chat": chat, "partition": partition, "offset": offset, "time": time, "cause": "too_large"}
-    return _encode({"meta": about})
+    about = {"chat": chat, "id": ids.of(offset).decode(), "partition": partition, "offset": offset, "time": time, "cause": "too_large"}
+    return _encode({"meta": {"type": "skipped", **about}})
 
 
 def encoded_key(key: bytes | None) -> bytes:

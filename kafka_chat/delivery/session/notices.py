@@ -85,11 +85,12 @@ class Unsubscribed(Answer, frozen=True, kw_only=True, tag="unsubscribed"):
 
 
 class Sent(Answer, frozen=True, kw_only=True, tag="sent"):
-    """A message is in Kafka."""
+    """A message is in Kafka; it comes with this `id` to all who get it."""
 
     chat: str
     partition: int
     offset: int
+    id: str
 
 
 class Pong(Answer, frozen=True, kw_only=True, tag="pong"):

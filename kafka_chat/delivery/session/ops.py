@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...errors import BrokerError, RequestError
+from ...chat.resume_cursor import MessageIds
+from ...errors import BrokerError, RequestError, SendingOff
 from ...loop_sharing import Turn
 from ..writes.subscriptions import CHATS_PER_CALL
 from .notices import Answer, Failed, OpRefused, Pong, Sent, Subscribed, Unsubscribed, parse_op
@@ -73,11 +74,13 @@ async def _unsubscribe(op: Op, session: Member, context: SessionContext, notices
 
 async def _send(op: Op, session: Member, context: SessionContext) -> Answer:
     if context.sending is None:
-        raise RequestError("sending is switched off (sending.enabled)", field="op")
+        raise SendingOff
     if op.chat is None or op.text is None:
         raise RequestError("chat and text are needed to send", field="chat" if op.chat is None else "text")
-    sent = await context.sending.send(context.names.parse(op.chat, field="chat"), session.username, op.text, op.tag)
-    return Sent(re=op.re, chat=context.names.chat(sent.topic), partition=sent.partition, offset=sent.offset)
+    chat = context.names.parse(op.chat, field="chat")
+    placed = await context.sending.place(chat, session.username, op.text, op.tag)
+    at, ids = placed.at, MessageIds(placed.at.topic, placed.topic_id, placed.at.partition)
+    return Sent(re=op.re, chat=chat, partition=at.partition, offset=at.offset, id=ids.of(at.offset).decode())
 
 
 def _chats(op: Op, context: SessionContext) -> list[str]:

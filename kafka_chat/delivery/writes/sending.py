@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import trio
 
 from ...errors import NotFound, RequestError, TooLarge
-from ..ports import KeyedRecord, Lookup, Published, Publisher
+from ..ports import EMBEDDED_TOPIC_ID, KeyedRecord, Lookup, Published, Publisher
 from .deadlines import answer_due
 
 if TYPE_CHECKING:
@@ -31,6 +31,18 @@ class SentMessage(msgspec.Struct, frozen=True):
 _encode = msgspec.json.Encoder().encode
 
 
+class Placed(NamedTuple):
+    """Where a message is.
+
+    Attributes:
+        at: as the brokers acknowledged it.
+        topic_id: the topic's identity, as of some seconds before at most.
+    """
+
+    at: Published
+    topic_id: str
+
+
 class Sending:
     """Sends for clients.
 
@@ -47,10 +59,14 @@ class Sending:
         self._names = names
         self._limits = settings.limits
         self._embedded = bool(settings.kafka.embedded)
-        self._seen: dict[str, float] = {}  # topic -> when it existed
+        self._seen: dict[str, tuple[float, str]] = {}  # topic -> when it existed, and its identity
 
     async def send(self, chat: str, sender: str, text: str, tag: str | None) -> Published:
-        """Put one message into its chat, and return where it is. A sender's messages stay in order.
+        """Put one message into its chat, and return where it is; see `place`."""
+        return (await self.place(chat, sender, text, tag)).at
+
+    async def place(self, chat: str, sender: str, text: str, tag: str | None) -> Placed:
+        """Put one message into its chat, and return where it is, in which topic of that name. A sender's messages stay in order.
 
         Cancelled, it may still come true, within seconds.
 
@@ -69,10 +85,9 @@ class Sending:
         topic = self._names.topic(chat)
         record = self._record(SentMessage(sender, text, tag, topic))
         with answer_due(f"sending to {topic}") as due:
-            if not self._embedded:
-                await self._check_existence(topic)
+            topic_id = EMBEDDED_TOPIC_ID if self._embedded else await self._existing(topic)
             due.check_may_write()
-            return await self._publisher.publish(topic, record)
+            return Placed(await self._publisher.publish(topic, record), topic_id)
 
     def _record(self, message: SentMessage) -> KeyedRecord:
         try:
@@ -84,11 +99,15 @@ class Sending:
             raise TooLarge(sentence, field="text")
         return KeyedRecord(key, value)
 
-    async def _check_existence(self, topic: str) -> None:
-        if trio.current_time() - self._seen.get(topic, float("-inf")) < EXISTENCE_SECONDS:
-            return
-        if topic not in await self._lookup.describe([topic]):
+    async def _existing(self, topic: str) -> str:
+        """Return the identity of a topic; raises `NotFound` where there is none."""
+        seen, topic_id = self._seen.get(topic, (float("-inf"), ""))
+        if trio.current_time() - seen < EXISTENCE_SECONDS:
+            return topic_id
+        facts = (await self._lookup.describe([topic])).get(topic)
+        if facts is None:
             raise NotFound(f"{self._names.chat(topic)} is no chat: the topic {topic} does not exist", field="chat")
         if len(self._seen) >= REMEMBERED_TOPICS:
             self._seen.clear()
-        self._seen[topic] = trio.current_time()
+        self._seen[topic] = trio.current_time(), facts.topic_id
+        return facts.topic_id

@@ -10,6 +10,7 @@
  *     const chat = new KafkaChat("http://127.0.0.1:8001", "ann", {
  *       onMessage: ({ chat, sender, text, tag, meta }) => console.log(chat, sender, text),
  *       onGap: ({ chat, partition, first_lost, first_left, cause }) => console.warn("lost", chat, first_lost, first_left, cause),
+ *       onSkipped: ({ chat, offset }) => console.warn("not shown", chat, offset),
  *       onState: (state, about) => console.log(state, about),
  *     });
  *     await chat.subscribe("room1");
@@ -75,9 +76,12 @@ export class KafkaChatError extends Error {
  * @property {() => string | null | undefined | Promise<string | null | undefined>} [load] gives the cursor that `save` was given last
  * @property {(cursor: string) => void} [save] keeps the cursor; called once a second at most, and before the page goes
  * @property {number} [heartbeat] seconds: a connection that is silent for so long is tested, 10 to 600
- * @property {(message: object) => void} [onMessage] a message; the cursor is past it once this returns
+ * @property {(message: object) => void} [onMessage] a message; the cursor is past it once this returns. `meta.left_out`, where it is
+ *     there, names what of the record is not shown: "key", "headers", "time"
  * @property {(gap: object) => void} [onGap] messages that are lost: `{chat, partition, first_lost, first_left, cause}`. `cause` is
  *     "retention", "recreated", "truncated"; or "cluster", with nothing else: the cursor is of another Kafka, where it began anew
+ * @property {(skipped: object) => void} [onSkipped] a message that is there and not delivered: `{chat, id, partition, offset, time, cause}`.
+ *     `cause` is "too_large": with its `meta` it is larger than the service's `limits.message_bytes`
  * @property {(state: string, about: object) => void} [onState] "connecting"; "open", with `resume`, `session`, `user`; "live": what
  *     had been missed has come; "waiting", with `ms`, `code`, `reason`; "paused": the page is put away; "closed", with `code`, `reason`
  * @property {(meta: object) => void} [onControl] every control frame's `meta`, before all else
@@ -160,7 +164,7 @@ export class KafkaChat {
     return this.#ask({ op: "unsubscribe", chat });
   }
 
-  /** Write to a chat. Resolves to `{chat, partition, offset}` once Kafka has it; rejects where it may not have arrived: code 0. */
+  /** Write to a chat. Resolves to `{chat, partition, offset, id}` once Kafka has it; rejects where it may not have arrived: code 0. */
   send(chat, text, { tag = null } = {}) {
     return this.#ask({ op: "send", chat, text, tag });
   }
@@ -299,6 +303,12 @@ export class KafkaChat {
       case "gap":
         if (this.#place.jump(meta)) {
           this.#tell("onGap", meta);
+        }
+        break;
+      case "skipped":
+        if (this.#place.advance({ chat: meta.chat, meta })) {
+          this.#tell("onSkipped", meta);
+          this.#saveSoon();
         }
         break;
       case "subscribed":
@@ -535,8 +545,11 @@ class Place {
     this.#partitions.clear();
   }
 
-  /** Go past a message; false where it has been here before. */
+  /** Go past a message, or the notice in its place, which an earlier service sends without an id; false where it has been here before. */
   advance({ chat, meta: { id, partition, offset } }) {
+    if (typeof id !== "string") {
+      return true;
+    }
     const key = `${partition}/${chat}`;
     const topic = id.slice(0, TOPIC_CHARACTERS); // one that was made anew counts from 0 again
     const known = this.#partitions.get(key);

@@ -139,6 +139,12 @@ def start_of(asked: Query, now_ms: int) -> Latest | Earliest | Since | None:
     return Since(_time_ms("from", value, now_ms))
 
 
+def check_times(start: object, *, embedded: bool) -> None:
+    """Raise `RequestError` for a time where the embedded broker is used, which knows none: every one would be the end."""
+    if embedded and isinstance(start, Since):
+        raise RequestError("from is a time, and the embedded broker has no times; latest, earliest or rewind=N is possible", field="from")
+
+
 def _format(asked: Query) -> Format:
     value = asked.one("meta")
     if value not in (None, "0", "1"):

@@ -20,7 +20,7 @@ from ...errors import RequestError
 from ..documents.openapi import add_to_operation, refuses
 from ..documents.parameter_docs import CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL, parameter
 from ..ports import HELD, service
-from ..requests.parameters import REWIND, Query, start_of, until_ms
+from ..requests.parameters import REWIND, Query, check_times, start_of, until_ms
 from ..requests.raw_path import name_in_path
 from ..server.connection import awaiting_news
 from ..server.policy import CONNECTION
@@ -125,6 +125,7 @@ async def read_history(chat: str) -> Response:
     query = Query(request.query_string)
     now_ms = time.time_ns() // 1_000_000
     asked = _asked(found.names.parse(name_in_path(_PATH, field="chat"), field="chat"), query, now_ms)
+    check_times(asked.start, embedded=bool(found.settings.kafka.embedded))
     scope = cast("dict[str, Any]", request.scope)
     scope[HELD] = found.admit("")
     page = await found.history.page(asked, waiting=partial(awaiting_news, scope.get("state", {}).get(CONNECTION)))

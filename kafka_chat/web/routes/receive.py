@@ -17,7 +17,7 @@ from ..documents.openapi import add_to_operation, refuses, speaks
 from ..documents.parameter_docs import CHATS, CURSOR, FROM, HEARTBEAT, META, REWIND_BY, SENDERS, TAGS, UNTIL
 from ..ports import ADMISSION, REFUSAL, check_room, service
 from ..requests.errors import upgrade_required
-from ..requests.parameters import parse_options
+from ..requests.parameters import check_times, parse_options
 from ..requests.raw_path import rest_of_path
 
 receive = Blueprint("receive", __name__)
@@ -89,6 +89,7 @@ def _admit(path: str) -> None:
         options = parse_options(
             websocket.query_string, format=Format.V1 if offers_v1 else Format.PLAIN, names=service().names, now_ms=now_ms
         )
+        check_times(options.start, embedded=bool(service().settings.kafka.embedded))
         check_room(scope)
         scope[ADMISSION] = service().admit(name, options)
     except RequestError as error:

@@ -13,7 +13,7 @@ from ...delivery.records.formats import Format
 from ..documents.openapi import add_to_operation, refuses
 from ..documents.parameter_docs import CHATS, CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL
 from ..ports import ADMISSION, service
-from ..requests.parameters import parse_options
+from ..requests.parameters import check_times, parse_options
 from ..requests.raw_path import rest_of_path
 from ..streams.event_stream import EventStream
 
@@ -91,6 +91,7 @@ async def receive_events(username: str) -> EventStream:
         now_ms=time.time_ns() // 1_000_000,
         last_had=request.headers.get("Last-Event-ID") or None,
     )
+    check_times(options.start, embedded=bool(service().settings.kafka.embedded))
     if request.method != "HEAD":
         cast("dict[str, Any]", request.scope)[ADMISSION] = service().admit(name, options)
     return EventStream()

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import msgspec
 from quart import Blueprint, Response
 from quart_schema import document_request, document_response, hide, tag
-from werkzeug.exceptions import Forbidden
 
 from ...chat.names import check_username
 from ...delivery.ports import Published
+from ...errors import SendingOff
 from ..documents.openapi import example, refuses, speaks
 from ..ports import service
 from ..requests.bodies import json_answer, parse_json, read_body
@@ -38,6 +38,10 @@ class Outgoing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tag: Annotated[str | None, msgspec.Meta(examples=["greeting"])] = None
 
 
+class EarlierOutgoing(Outgoing, frozen=True, forbid_unknown_fields=False):
+    """A message as clients of the earlier system send it by a WebSocket: with further keys, which are ignored."""
+
+
 _PATH = "/send-message/chat/<rest:chat>"
 
 _FRAMES = """\
@@ -46,6 +50,8 @@ Connect a WebSocket, and send each message as one text frame of JSON, as `POST /
 ```json
 {"sender": "ada", "text": "hello", "tag": "greeting"}
 ```
+
+Further keys, such as `timestamp` and `chat`, are ignored here: clients of the earlier system send them. The path alone says which chat.
 
 Each is answered by one text frame, in order: once Kafka has it, by where it is,
 
@@ -95,7 +101,7 @@ async def send_messages(chat: str) -> None:
     chat, kafka = _chat(), service().sending
 
     async def send(said: str) -> Published:
-        return await _send(kafka, chat, parse_json(said.encode("utf-8", "surrogatepass"), Outgoing, what="the message"))
+        return await _send(kafka, chat, parse_json(said.encode("utf-8", "surrogatepass"), EarlierOutgoing, what="the message"))
 
     answer_messages("", send)
 
@@ -109,10 +115,10 @@ async def no_websocket(chat: str) -> NoReturn:
 
 
 def _chat() -> str:
-    """Return the chat that the path names, if clients may send."""
+    """Return the chat that the path names, if clients may send; raises `SendingOff` otherwise."""
     found = service()
     if not found.settings.sending_enabled:
-        raise Forbidden("sending is off here; the setting sending.enabled: true switches it on")
+        raise SendingOff
     return found.names.parse(name_in_path("/send-message/chat/", field="chat"), field="chat")
 
 
