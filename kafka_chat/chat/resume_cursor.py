@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import re
-import string
 from array import array
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from itertools import chain
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from ..errors import RequestError
+from .cursor_bytes import PartBytes, checksum, decoded, encoded, malformed, parts_of, varint
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 TEXT_LENGTH = 1 << 20  # characters; what is longer is no cursor: 26,000 partitions
-PARTITIONS = 1 << 15  # that a cursor names, by topics and by ids; 8 bytes each while it is needed. Nobody follows a fifth of that
+PARTITIONS = 1 << 15  # that a cursor names, by topics and by ids; 12 bytes each while it is needed. Nobody follows a fifth of that
 
-_CURSOR, _ID = 1, 2  # the first byte of a part
-_CLUSTER_BYTES, _NAME_BYTES, _IDENTITY_BYTES = 4, 4, 16
-_VARINT_BYTES = 10  # of 64 bits
+# What a cursor may say of subscriptions instead of an offset.
+NOT_KNOWN = -1  # how far they were read was not known
+OF_A_PAGE = -2  # it is of a page of history, which has nothing to do with them
+
+NO_EPOCH = -1  # where a leader epoch is not known
+
+_CURSOR, _ID = 3, 4  # the first byte of a part
+_FIRST_CURSOR, _FIRST_ID = 1, 2  # those of the first version, which are still read
+_COMPLETE = 1  # a flag
+_CLUSTER_BYTES, _NAME_BYTES = 4, 4
+_IDENTITY_BYTES = 4  # of a topic's id in a cursor: one that was made anew is taken for the one before once in 4 billion times
+_ID_BYTES = 16  # of it in the id of a message, whose first 28 characters tell topics apart
 _TOPIC_PARTITIONS = 1 << 20
 _STEP = 1024  # numbers that are read in one step: 10 bytes each at most, so it takes 1 ms at most
-_BASE64 = (string.ascii_letters + string.digits + "-_").encode()
-_ABSENT = bytes(_IDENTITY_BYTES)
+_ABSENT = bytes(_ID_BYTES)
 _UNKNOWN_CLUSTER = bytes(_CLUSTER_BYTES)
 _UUID = re.compile(r"[A-Za-z0-9_/+-]{22}")  # Kafka writes them for addresses, its clients do not always
 
@@ -35,29 +44,31 @@ class TopicOffsets:
     """Where a cursor stands in one topic. It does not change once it is parsed.
 
     Attributes:
-        identity: the topic's, 16 bytes; None where there was no such topic.
+        identity: the topic's, 4 bytes; None where there was no such topic.
         whole: it stands for the whole topic; False where only these partitions are named, by ids of messages.
     """
 
-    __slots__ = ("_by_ids", "_numbers", "identity", "whole")
+    __slots__ = ("_by_ids", "_epochs", "_numbers", "identity", "whole")
 
-    def __init__(self, identity: bytes | None, numbers: array[int] | None = None, *, whole: bool) -> None:
+    def __init__(self, identity: bytes | None, numbers: array[int] | None = None, epochs: array[int] | None = None, *, whole: bool) -> None:
         """Make one that ids of messages may still move.
 
         Args:
             identity: see above.
             numbers: of its partitions from 0 on the next offset plus 1, or 0 where that was not known.
+            epochs: of each the leader epoch of what was had last, plus 1, or 0; none: they are not known.
             whole: see above.
         """
         self.identity = identity
         self.whole = whole
-        self._numbers = numbers or ()  # 8 bytes a partition, where a dict has 90: a stranger may name 32,768
-        self._by_ids: dict[int, int] | None = None  # partition -> the next offset, where an id says so
+        self._numbers = numbers or ()  # 8 and 4 bytes a partition, where a dict has 90: a stranger may name 32,768
+        self._epochs = epochs or ()
+        self._by_ids: dict[int, tuple[int, int]] | None = None  # partition -> the next offset and the epoch, where an id says so
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TopicOffsets):
             return NotImplemented
-        mine, its = ((one.identity, one.whole, one.offsets, one.unknown) for one in (self, other))
+        mine, its = ((one.identity, one.whole, one.offsets, one.unknown, [*map(one.epoch, range(one.partitions))]) for one in (self, other))
         return mine == its
 
     __hash__ = None  # type: ignore[assignment]
@@ -65,9 +76,15 @@ class TopicOffsets:
     def next(self, partition: int) -> int | None:
         """Return the next offset of a partition; None where it was not known, or the partition is not named: it came later."""
         if self._by_ids is not None and partition in self._by_ids:
-            return self._by_ids[partition]
+            return self._by_ids[partition][0]
         number = self._numbers[partition] if partition < len(self._numbers) else 0
         return number - 1 if number else None
+
+    def epoch(self, partition: int) -> int:
+        """Return the leader epoch of what was had last of a partition, or a later one of that log; `NO_EPOCH` where it is not known."""
+        if self._by_ids is not None and partition in self._by_ids:
+            return self._by_ids[partition][1]
+        return self._epochs[partition] - 1 if partition < len(self._epochs) else NO_EPOCH
 
     def is_unknown(self, partition: int) -> bool:
         """Whether a partition existed, and its next offset was not known yet."""
@@ -85,7 +102,8 @@ class TopicOffsets:
     @property
     def offsets(self) -> dict[int, int]:
         """Partition -> the next offset, of all that are named; made for each reader."""
-        return {partition: number - 1 for partition, number in enumerate(self._numbers) if number} | (self._by_ids or {})
+        by_ids = {partition: position for partition, (position, _) in (self._by_ids or {}).items()}
+        return {partition: number - 1 for partition, number in enumerate(self._numbers) if number} | by_ids
 
     @property
     def unknown(self) -> frozenset[int]:
@@ -93,11 +111,11 @@ class TopicOffsets:
         unknown = {partition for partition, number in enumerate(self._numbers) if not number}
         return frozenset(unknown.difference(self._by_ids or ()))
 
-    def move(self, partition: int, position: int) -> None:
+    def move(self, partition: int, position: int, epoch: int) -> None:
         """Have a message's id move its partition; only while the cursor is parsed."""
         if self._by_ids is None:
             self._by_ids = {}
-        self._by_ids[partition] = position
+        self._by_ids[partition] = position, epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,15 +124,22 @@ class ResumeCursor:
 
     Attributes:
         cluster: 4 bytes that tell clusters apart; None where it does not say.
-        subscriptions: the next offset of the subscriptions topic, as it was known; 0 where it was not.
+        subscriptions: the next offset of the subscriptions topic, as it was known; else `NOT_KNOWN` or `OF_A_PAGE`.
         whole: it stands for all that a client followed; False where it is ids of messages alone.
+        complete: what a user has subscribed to by then and it does not name stands where the subscription's record says.
         entries: 4 bytes of the hash of a topic's name -> where it stands in that topic.
     """
 
     cluster: bytes | None = None
-    subscriptions: int = 0
+    subscriptions: int = NOT_KNOWN
     whole: bool = False
+    complete: bool = False
     entries: Mapping[bytes, TopicOffsets] = field(default_factory=dict)
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether all parts of it are of a later version, and so were skipped."""
+        return not self.whole and not self.entries
 
     def is_of(self, cluster: bytes | None) -> bool:
         """Whether it may be of the cluster with this mark: so, too, where either is not known."""
@@ -136,42 +161,67 @@ def cluster_mark(cluster_id: str) -> bytes:
     return sha256(cluster_id.encode()).digest()[:_CLUSTER_BYTES]
 
 
-@lru_cache(maxsize=10_000)
 def identity_of(topic_id: str) -> bytes:
+    """Return what a cursor tells a topic from another one of its name by: the first 4 bytes of its id."""
+    return _id_of(topic_id)[:_IDENTITY_BYTES]
+
+
+@lru_cache(maxsize=10_000)
+def _id_of(topic_id: str) -> bytes:
     """Return a topic id as 16 bytes: Kafka's own, or a hash of what stands for it where there are none."""
     if _UUID.fullmatch(topic_id):
         return urlsafe_b64decode(topic_id.replace("+", "-").replace("/", "_") + "==")
-    return sha256(topic_id.encode()).digest()[:_IDENTITY_BYTES]
+    return sha256(topic_id.encode()).digest()[:_ID_BYTES]
 
 
-def head_of_cursor(cluster: bytes | None, subscriptions: int) -> bytes:
-    """Return how a cursor begins; entries by `topic_entry` and `absent_entry` follow, then `text_of`."""
-    return bytes((_CURSOR,)) + (cluster or _UNKNOWN_CLUSTER) + _varint(subscriptions)
+def head_of_cursor(cluster: bytes | None, subscriptions: int, *, complete: bool = False) -> bytes:
+    """Return how a cursor begins; entries by `topic_entry` and `absent_entry` follow, then `text_of`.
+
+    Args:
+        cluster: see `ResumeCursor`, as the others.
+        subscriptions: an offset, `NOT_KNOWN` or `OF_A_PAGE`.
+        complete: it names all that its user follows, but for what stands where a subscription's own record says.
+    """
+    return bytes((_CURSOR, _COMPLETE if complete else 0)) + (cluster or _UNKNOWN_CLUSTER) + varint(subscriptions - OF_A_PAGE)
 
 
-def topic_entry(topic: str, topic_id: str, positions: Sequence[int | None]) -> bytes:
-    """Return an entry for a topic: the next offsets of its partitions from 0 on, None where one is not known."""
-    return head_of_entry(topic, topic_id, len(positions)) + b"".join(map(position_number, positions))
+def topic_entry(topic: str, topic_id: str, positions: Sequence[int | None], epochs: Sequence[int] = ()) -> bytes:
+    """Return an entry for a topic: the next offsets of its partitions from 0 on, None where one is not known, and their epochs."""
+    places = (place_in(position, epochs[number] if epochs else NO_EPOCH) for number, position in enumerate(positions))
+    return head_of_entry(topic, topic_id, len(positions)) + b"".join(places)
 
 
 def head_of_entry(topic: str, topic_id: str, partitions: int) -> bytes:
-    """Return how an entry for a topic begins; as many by `position_number` follow as it has partitions."""
-    return topic_mark(topic) + identity_of(topic_id) + _varint(partitions)
+    """Return how an entry for a topic begins; as many by `place_in` follow as it has partitions."""
+    return topic_mark(topic) + varint(partitions) + (identity_of(topic_id) if partitions else b"")
 
 
-def position_number(position: int | None) -> bytes:
-    """Return the next offset of a partition, None where it is not known, as an entry has it."""
-    return _varint(0 if position is None else position + 1)
+def place_in(position: int | None, epoch: int) -> bytes:
+    """Return the place in a partition as an entry has it.
+
+    Args:
+        position: the next offset; None where that is not known.
+        epoch: the leader epoch of the record before it, or a later one of that log; `NO_EPOCH` where that is not known.
+    """
+    return b"\0\0" if position is None else varint(position + 1) + varint(epoch + 1)
 
 
 def absent_entry(topic: str) -> bytes:
     """Return an entry for a topic that is followed and does not exist."""
-    return topic_mark(topic) + _ABSENT + _varint(0)
+    return head_of_entry(topic, "", 0)
+
+
+def entry_again(topic: str, entry: TopicOffsets) -> bytes:
+    """Return an entry for a topic that says what another cursor has said of it."""
+    if entry.identity is None or not entry.partitions:
+        return absent_entry(topic)
+    places = (place_in(entry.next(partition), entry.epoch(partition)) for partition in range(entry.partitions))
+    return topic_mark(topic) + varint(entry.partitions) + entry.identity + b"".join(places)
 
 
 def text_of(part: bytes) -> str:
     """Return a part of a cursor as text."""
-    return urlsafe_b64encode(part).rstrip(b"=").decode()
+    return encoded(part + checksum(part)).decode()
 
 
 class MessageIds:
@@ -180,15 +230,18 @@ class MessageIds:
     The first 21 bytes are those of the topic, which base64 makes 28 whole characters of, so only the rest is made for each.
     """
 
-    __slots__ = ("_partition", "_prefix")
+    __slots__ = ("_crc", "_partition", "_prefix")
 
     def __init__(self, topic: str, topic_id: str, partition: int) -> None:
-        self._prefix = urlsafe_b64encode(bytes((_ID,)) + topic_mark(topic) + identity_of(topic_id))
-        self._partition = _varint(partition)
+        prefix = bytes((_ID,)) + topic_mark(topic) + _id_of(topic_id)
+        self._prefix = encoded(prefix)
+        self._crc = crc32(prefix)
+        self._partition = varint(partition)
 
-    def of(self, offset: int) -> bytes:
-        """Return the id of the message at `offset`, ASCII."""
-        return self._prefix + urlsafe_b64encode(self._partition + _varint(offset)).rstrip(b"=")
+    def of(self, offset: int, epoch: int = NO_EPOCH) -> bytes:
+        """Return the id of the message at `offset`, whose record has this leader epoch; ASCII."""
+        rest = self._partition + varint(offset) + varint(epoch + 1)
+        return self._prefix + encoded(rest + checksum(rest, self._crc))
 
 
 def parse(text: str) -> ResumeCursor:
@@ -206,7 +259,7 @@ def parse(text: str) -> ResumeCursor:
 class CursorParser:
     """Parses a cursor in short steps, for a caller that shares its thread: iterate over it to the end, then take `cursor`.
 
-    The time is linear in the length of the text, whatever it says.
+    The time is linear in the length of the text, whatever it says. Parts of a later version are skipped.
 
     Args:
         text: any.
@@ -224,46 +277,88 @@ class CursorParser:
         self.cursor = ResumeCursor()
         self._text = text
         self._left = PARTITIONS
+        self._cluster: bytes | None = None
+        self._subscriptions = OF_A_PAGE
+        self._whole = self._complete = False
+        self._entries: dict[bytes, TopicOffsets] = {}
 
     def __iter__(self) -> Iterator[None]:
-        cluster: bytes | None = None
-        subscriptions = 0
-        whole = False
-        entries: dict[bytes, TopicOffsets] = {}
-        for part in _parts(self._text):
-            data = _Bytes(_decoded(part))
+        for part in parts_of(self._text):
+            data = PartBytes(decoded(part))
             kind = data.take(1)[0]
-            if kind == _CURSOR:
-                said = data.take(_CLUSTER_BYTES)
-                cluster = said if said != _UNKNOWN_CLUSTER else cluster
-                subscriptions = max(subscriptions, data.varint())
+            if kind not in (_FIRST_CURSOR, _FIRST_ID):
+                data.check_sum()
+            if kind in (_CURSOR, _FIRST_CURSOR):
+                self._read_head(data, first_version=kind == _FIRST_CURSOR)
                 while data:
-                    yield from self._read_entry(data, entries)
-                whole = True
-            elif kind == _ID:
-                mark, identity, partition, offset = data.take(_NAME_BYTES), data.take(_IDENTITY_BYTES), data.varint(), data.varint()
-                data.check_end()
-                if identity == _ABSENT or partition >= _TOPIC_PARTITIONS:
-                    raise _malformed()
-                self._count(1)
-                _move(entries, mark, identity, partition, offset + 1)
-                yield
-            else:
-                sentence = f"cursor is of version {kind}, which this service does not know; leave it out to begin anew"
-                raise RequestError(sentence, field="cursor")
-        self.cursor = ResumeCursor(cluster=cluster, subscriptions=subscriptions, whole=whole, entries=entries)
-
-    def _read_entry(self, data: _Bytes, entries: dict[bytes, TopicOffsets]) -> Iterator[None]:
-        mark, identity, count = data.take(_NAME_BYTES), data.take(_IDENTITY_BYTES), data.varint()
-        if count > _TOPIC_PARTITIONS or (identity == _ABSENT and count):
-            raise _malformed()
-        self._count(max(count, 1))  # a topic without partitions is held, too
-        numbers = array("q")
-        while len(numbers) < count:
-            data.read_varints(numbers, min(_STEP, count - len(numbers)))
+                    yield from self._read_entry(data, first_version=kind == _FIRST_CURSOR)
+            elif kind in (_ID, _FIRST_ID):
+                self._read_id(data, first_version=kind == _FIRST_ID)
             yield
-        entries[mark] = TopicOffsets(None if identity == _ABSENT else identity, numbers, whole=True)
+        self.cursor = ResumeCursor(
+            cluster=self._cluster,
+            subscriptions=self._subscriptions if self._whole else NOT_KNOWN,
+            whole=self._whole,
+            complete=self._complete,
+            entries=self._entries,
+        )
+
+    def _read_head(self, data: PartBytes, *, first_version: bool) -> None:
+        complete = not first_version and bool(data.take(1)[0] & _COMPLETE)
+        said = data.take(_CLUSTER_BYTES)
+        if said != _UNKNOWN_CLUSTER:
+            if self._cluster not in (None, said):  # what another cluster's offsets say is nothing in this one
+                self._entries.clear()
+                self._subscriptions, self._complete = OF_A_PAGE, False
+            self._cluster = said
+        number = data.varint()
+        # In the first version 0 was all three: empty, not known, of a page.
+        known = (number or NOT_KNOWN) if first_version else number + OF_A_PAGE
+        self._subscriptions = max(self._subscriptions, known)
+        self._complete = self._complete or complete
+        self._whole = True
+
+    def _read_entry(self, data: PartBytes, *, first_version: bool) -> Iterator[None]:
+        mark, identity = data.take(_NAME_BYTES), None
+        if first_version:
+            named = data.take(_ID_BYTES)
+            identity = None if named == _ABSENT else named[:_IDENTITY_BYTES]
+        count = data.varint()
+        if count > _TOPIC_PARTITIONS or (first_version and identity is None and count):
+            raise malformed()
+        self._count(max(count, 1))  # a topic without partitions is held, too
+        if not first_version and count:
+            identity = data.take(_IDENTITY_BYTES)
+        each = 1 if first_version else 2
+        numbers, epochs = array("q"), array("i")
+        while len(numbers) < count:
+            read = array("q")
+            data.read_varints(read, each * min(_STEP // each, count - len(numbers)))
+            numbers.extend(read[::each])
+            if not first_version:
+                _take_epochs(epochs, read[1::2])
+            yield
+        self._entries[mark] = TopicOffsets(identity, numbers, epochs, whole=True)
         yield
+
+    def _read_id(self, data: PartBytes, *, first_version: bool) -> None:
+        mark, identity, partition, offset = data.take(_NAME_BYTES), data.take(_ID_BYTES), data.varint(), data.varint()
+        epochs = array("i")
+        if not first_version:
+            _take_epochs(epochs, array("q", (data.varint(),)))
+        data.check_end()
+        if identity == _ABSENT or partition >= _TOPIC_PARTITIONS:
+            raise malformed()
+        self._count(1)
+        self._move(mark, identity[:_IDENTITY_BYTES], partition, offset + 1, epochs[0] - 1 if epochs else NO_EPOCH)
+
+    def _move(self, mark: bytes, identity: bytes, partition: int, position: int, epoch: int) -> None:
+        """Have a message's id move its partition; that of another topic of this name begins a new place."""
+        entry = self._entries.get(mark)
+        if entry is None or entry.identity != identity:
+            # A topic that was absent, or was made anew, while its client was here: all of it is told of by ids since.
+            entry = self._entries[mark] = TopicOffsets(identity, whole=entry is not None)
+        entry.move(partition, position, epoch)
 
     def _count(self, partitions: int) -> None:
         self._left -= partitions
@@ -271,96 +366,12 @@ class CursorParser:
             raise RequestError(f"cursor names too many partitions; at most {PARTITIONS} are allowed", field="cursor")
 
 
-def _move(entries: dict[bytes, TopicOffsets], mark: bytes, identity: bytes, partition: int, position: int) -> None:
-    """Have a message's id move its partition; that of another topic of this name begins a new place."""
-    entry = entries.get(mark)
-    if entry is None or entry.identity != identity:
-        # A topic that was absent, or was made anew, while its client was here: all of it is told of by ids since.
-        entry = entries[mark] = TopicOffsets(identity, whole=entry is not None)
-    entry.move(partition, position)
-
-
-class _Bytes:
-    """What is left to be read of a part."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def __bool__(self) -> bool:
-        return self._at < len(self._data)
-
-    def take(self, size: int) -> bytes:
-        """Return the next `size` bytes."""
-        piece = self._data[self._at : self._at + size]
-        if len(piece) < size:
-            raise _malformed()
-        self._at += size
-        return piece
-
-    def varint(self) -> int:
-        """Return the next number, LEB128."""
-        numbers = array("q")
-        self.read_varints(numbers, 1)
-        return numbers[0]
-
-    def read_varints(self, numbers: array[int], count: int) -> None:
-        """Append the next `count` numbers. All in one function, for it takes 60 ns a byte so, and 400 with a call for each."""
-        data, at, append = self._data, self._at, numbers.append
-        try:
-            for _ in range(count):
-                number = data[at]
-                at += 1
-                if number >= 0x80:
-                    number &= 0x7F
-                    for shift in range(7, 7 * _VARINT_BYTES, 7):
-                        byte = data[at]
-                        at += 1
-                        number |= (byte & 0x7F) << shift
-                        if byte < 0x80:
-                            break
-                    else:
-                        raise _malformed()
-                append(number)
-        except (IndexError, OverflowError) as error:  # it ends too early, or a number is above 63 bits
-            raise _malformed() from error
-        self._at = at
-
-    def check_end(self) -> None:
-        """Nothing may be left."""
-        if self:
-            raise _malformed()
-
-
-def _varint(number: int) -> bytes:
-    if number < 0x80:
-        return bytes((number,))
-    pieces = bytearray()
-    while number >= 0x80:
-        pieces.append(number & 0x7F | 0x80)
-        number >>= 7
-    pieces.append(number)
-    return bytes(pieces)
-
-
-def _parts(text: str) -> Iterator[str]:
-    """Yield what stands between dots. Not by `split`: a megabyte of dots would become a million strings first."""
-    begin = 0
-    while (end := text.find(".", begin)) >= 0:
-        yield text[begin:end]
-        begin = end + 1
-    yield text[begin:]
-
-
-def _decoded(part: str) -> bytes:
-    if not part or not part.isascii() or part.encode().translate(None, _BASE64) or len(part) % 4 == 1:
-        raise _malformed()
-    return urlsafe_b64decode(part + "=" * (-len(part) % 4))
-
-
-def _malformed() -> RequestError:
-    sentence = "cursor is malformed; send back one that this service gave, whole, or leave it out to begin anew"
-    return RequestError(sentence, field="cursor")
+def _take_epochs(epochs: array[int], read: array[int]) -> None:
+    """Append epochs, which are numbers of 32 bits."""
+    try:
+        epochs.extend(array("i", read))
+    except OverflowError as error:
+        raise malformed() from error
 
 
 def joined(texts: Iterable[str]) -> str:

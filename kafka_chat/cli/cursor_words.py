@@ -5,12 +5,14 @@ from __future__ import annotations
 from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING
 
-from ..chat.resume_cursor import topic_mark
+from ..chat.resume_cursor import NO_EPOCH, NOT_KNOWN, OF_A_PAGE, topic_mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from ..chat.resume_cursor import ResumeCursor, TopicOffsets
+
+_WHOLE_CHARACTERS = 5  # of base64, of the 4 bytes that are known
 
 
 def words_of(cursor: ResumeCursor, topics: Sequence[str]) -> Iterator[str]:
@@ -24,16 +26,20 @@ def words_of(cursor: ResumeCursor, topics: Sequence[str]) -> Iterator[str]:
     cluster = f"of the cluster {cursor.cluster.hex()}" if cursor.cluster is not None else "of a cluster that it does not name"
     if cursor.whole:
         yield f"a cursor {cluster}: everything before this is delivered"
-        yield f"subscriptions are known as of offset {cursor.subscriptions} of their topic"
+        yield _subscription_words(cursor.subscriptions)
     else:
         yield "a position, from ids of messages: everything before this is delivered; other partitions begin as without it"
     for mark, entry in cursor.entries.items():
         yield f"topic {mark.hex()}{_named(names, mark)}{_identity_words(entry)}"
         for partition in sorted({*entry.offsets, *entry.unknown}):
             offset = entry.next(partition)
-            yield f"  partition {partition}: " + ("next is not known" if offset is None else f"next is offset {offset}")
+            epoch = entry.epoch(partition)
+            after = "" if epoch == NO_EPOCH else f", after epoch {epoch} at most"
+            yield f"  partition {partition}: " + ("next is not known" if offset is None else f"next is offset {offset}{after}")
         if cursor.whole and entry.identity is not None and not entry.whole:
-            yield "  other partitions begin as without a cursor"
+            yield "  other partitions begin where it was subscribed to, else as without a cursor"
+    if cursor.complete:
+        yield "what was subscribed to by then and is not named had no topic, and begins with its first message"
 
 
 def facts_of(cursor: ResumeCursor, topics: Sequence[str]) -> dict[str, object]:
@@ -41,14 +47,16 @@ def facts_of(cursor: ResumeCursor, topics: Sequence[str]) -> dict[str, object]:
     names = _names(topics)
     return {
         "cluster": cursor.cluster.hex() if cursor.cluster is not None else None,
-        "subscriptions": cursor.subscriptions if cursor.whole else None,
+        "subscriptions": cursor.subscriptions if cursor.subscriptions >= 0 else None,
         "whole": cursor.whole,
+        "complete": cursor.complete,
         "topics": [
             {
                 "hash": mark.hex(),
                 "name": names.get(mark),
                 "id": _identity(entry),
                 "whole": entry.whole,
+                "epochs": {str(n): epoch for n in range(entry.partitions) if (epoch := entry.epoch(n)) != NO_EPOCH},
                 "next": {str(partition): entry.next(partition) for partition in sorted({*entry.offsets, *entry.unknown})},
             }
             for mark, entry in cursor.entries.items()
@@ -66,9 +74,17 @@ def _named(names: Mapping[bytes, str], mark: bytes) -> str:
 
 def _identity_words(entry: TopicOffsets) -> str:
     identity = _identity(entry)
-    return ": there was no such topic" if identity is None else f", id {identity}"
+    return ": there was no such topic" if identity is None else f", an id that begins with {identity}"
 
 
 def _identity(entry: TopicOffsets) -> str | None:
-    """Return a topic's id as Kafka's tools show it."""
-    return None if entry.identity is None else urlsafe_b64encode(entry.identity).rstrip(b"=").decode()
+    """Return how a topic's id begins, as Kafka's tools show it: a cursor has 32 bits of it, which are five whole characters."""
+    return None if entry.identity is None else urlsafe_b64encode(entry.identity).decode()[:_WHOLE_CHARACTERS]
+
+
+def _subscription_words(subscriptions: int) -> str:
+    if subscriptions == OF_A_PAGE:
+        return "of a page of history: it says nothing of subscriptions"
+    if subscriptions == NOT_KNOWN:
+        return "up to where subscriptions were known is not said"
+    return f"subscriptions are known as of offset {subscriptions} of their topic"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode
 from dataclasses import dataclass
 
 from ..chat.resume_cursor import joined, parse
 from ..errors import RequestError
 from .events import Control, Gap, Hello, Message, Skipped
 
-_TOPIC_CHARACTERS = 28  # of a message's id: 21 bytes that are the topic's own, base64
-_ID_KIND = b"\2"
+_TOPIC_CHARACTERS = 28  # of a message's id: 21 bytes that are the topic's own, base64; the first one is the version's
+_TOPIC_BYTES = slice(1, 9)  # of those: what cursors have of a topic, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,12 +18,12 @@ class _Due:
     """What is due in a partition.
 
     Attributes:
-        topic: the identity of the topic, as ids of its messages begin; None: whichever comes.
+        topic: the identity of the topic, as cursors have it; None: whichever comes.
         offset: the next one.
         gap: what was told last to be lost there, where no message has come since.
     """
 
-    topic: str | None
+    topic: bytes | None
     offset: int
     gap: Gap | None = None
 
@@ -64,7 +64,7 @@ class Progress:
     def _advance(self, message: Message | Skipped) -> bool:
         if message.id is None or message.partition is None or message.offset is None:
             return True  # it has no place
-        topic, at = message.id[:_TOPIC_CHARACTERS], (message.chat, message.partition)
+        topic, at = _topic_of(message.id), (message.chat, message.partition)
         due = self._due.get(at)
         begun = self._begun.get((topic, message.partition), 0)
         made_anew = due is not None and due.topic not in (topic, None)  # then it counts from 0 again
@@ -96,14 +96,22 @@ class Progress:
         self._begun.clear()
 
 
-def _offsets_of(cursor: str) -> dict[tuple[str, int], int]:
-    """Return the next offsets that a cursor tells: (how the ids of the topic's messages begin, partition) -> offset."""
+def _topic_of(message_id: str) -> bytes:
+    """Return the identity of a message's topic; of an id that is none of ours, whatever is in its place."""
+    try:
+        return urlsafe_b64decode(message_id[:_TOPIC_CHARACTERS])[_TOPIC_BYTES]
+    except ValueError:
+        return message_id[:_TOPIC_CHARACTERS].encode()
+
+
+def _offsets_of(cursor: str) -> dict[tuple[bytes, int], int]:
+    """Return the next offsets that a cursor tells: (the topic's identity, partition) -> offset."""
     try:
         entries = parse(cursor).entries
     except RequestError:
         return {}  # the service tells what is wrong with it; or it is of a later version, which is no business of ours
     return {
-        (urlsafe_b64encode(_ID_KIND + mark + entry.identity).decode(), partition): offset
+        (mark + entry.identity, partition): offset
         for mark, entry in entries.items()
         if entry.identity is not None
         for partition, offset in entry.offsets.items()

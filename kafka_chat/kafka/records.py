@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..chat.message import LeftOut
+from ..chat.resume_cursor import NO_EPOCH
 from ..delivery.records.batch import Record
 from ..delivery.records.record_meta import NAME_NOT_READ
 from .connect import SparingLogger
@@ -70,7 +71,11 @@ def chat_record(message: Message, offset: int) -> Record:
         offset: as its envelope says.
     """
     try:
-        return Record(offset, message.value(), message.timestamp()[1], message.key(), message.headers())  # type: ignore[arg-type]
+        epoch = message.leader_epoch()
+        return Record(
+            offset, message.value(), message.timestamp()[1], message.key(), message.headers(),  # type: ignore[arg-type]
+            (), NO_EPOCH if epoch is None else epoch,
+        )  # fmt: skip
     except Exception:  # noqa: BLE001 - whatever it is: what can be read is delivered, and what cannot is told
         return _what_can_be_read(message, offset)
 
@@ -100,7 +105,17 @@ def _what_can_be_read(message: Message, offset: int) -> Record:
     headers = part(LeftOut.HEADERS, lambda: _headers_again(message), None)
     if headers is not None and any(name == NAME_NOT_READ for name, _ in headers):
         unreadable.append(LeftOut.HEADER_NAME)
-    return Record(offset, value, time_ms, key, headers, tuple(unreadable))
+    return Record(offset, value, time_ms, key, headers, tuple(unreadable), _leader_epoch(message))
+
+
+def _leader_epoch(message: Message) -> int:
+    """Return the leader epoch of a record's batch; `NO_EPOCH` where there is none, or it cannot be read: then nothing is compared."""
+    try:
+        epoch = message.leader_epoch()
+    except Exception as error:  # noqa: BLE001 - whatever it is: it is logged, and the record is delivered
+        _log.log(logging.WARNING, "the leader epoch of a record cannot be read: %r", error)
+        return NO_EPOCH
+    return NO_EPOCH if epoch is None else epoch
 
 
 def _headers_again(message: Message) -> Sequence[tuple[str, bytes | None]] | None:

@@ -9,6 +9,8 @@ import trio
 import trio.testing
 
 from kafka_chat.chat.resume_cursor import (
+    NOT_KNOWN,
+    OF_A_PAGE,
     MessageIds,
     absent_entry,
     cluster_mark,
@@ -28,7 +30,9 @@ from kafka_chat.errors import SettingsError
 
 TOPIC, TOPIC_ID = "kafka.chat.room1", "Tq7hxZ0bQnCkzN8r0gHbDw"
 MARK, CLUSTER = topic_mark(TOPIC).hex(), cluster_mark("abc").hex()
-CURSOR = text_of(head_of_cursor(cluster_mark("abc"), 12) + topic_entry(TOPIC, TOPIC_ID, [41, None, 0]) + absent_entry("kafka.chat.x"))
+CURSOR = text_of(
+    head_of_cursor(cluster_mark("abc"), 12) + topic_entry(TOPIC, TOPIC_ID, [41, None, 0], [3, -1, -1]) + absent_entry("kafka.chat.x")
+)
 ID = MessageIds(TOPIC, TOPIC_ID, 1).of(7).decode()
 
 
@@ -36,8 +40,8 @@ def test_a_cursor_is_said_in_words():
     assert list(words_of(parse(CURSOR), [TOPIC])) == [
         f"a cursor of the cluster {CLUSTER}: everything before this is delivered",
         "subscriptions are known as of offset 12 of their topic",
-        f"topic {MARK} (kafka.chat.room1), id {TOPIC_ID}",
-        "  partition 0: next is offset 41",
+        f"topic {MARK} (kafka.chat.room1), an id that begins with Tq7hx",
+        "  partition 0: next is offset 41, after epoch 3 at most",
         "  partition 1: next is not known",
         "  partition 2: next is offset 0",
         f"topic {topic_mark('kafka.chat.x').hex()}: there was no such topic",
@@ -47,7 +51,7 @@ def test_a_cursor_is_said_in_words():
 def test_a_position_is_said_in_words():
     assert list(words_of(parse(ID), [])) == [
         "a position, from ids of messages: everything before this is delivered; other partitions begin as without it",
-        f"topic {MARK}, id {TOPIC_ID}",
+        f"topic {MARK}, an id that begins with Tq7hx",
         "  partition 1: next is offset 8",
     ]
 
@@ -57,10 +61,25 @@ def test_what_is_not_known_is_said_so():
     assert list(words_of(parse(joined([anonymous, ID])), [])) == [
         "a cursor of a cluster that it does not name: everything before this is delivered",
         "subscriptions are known as of offset 0 of their topic",
-        f"topic {MARK}, id {TOPIC_ID}",
+        f"topic {MARK}, an id that begins with Tq7hx",
         "  partition 1: next is offset 8",
-        "  other partitions begin as without a cursor",
+        "  other partitions begin where it was subscribed to, else as without a cursor",
     ]
+
+
+@pytest.mark.parametrize(
+    ("subscriptions", "words"),
+    [
+        (0, "subscriptions are known as of offset 0 of their topic"),
+        (NOT_KNOWN, "up to where subscriptions were known is not said"),
+        (OF_A_PAGE, "of a page of history: it says nothing of subscriptions"),
+    ],
+)
+def test_what_is_said_of_subscriptions_is_said_apart(subscriptions: int, words: str):
+    cursor = parse(text_of(head_of_cursor(None, subscriptions, complete=True)))
+    unnamed = "what was subscribed to by then and is not named had no topic, and begins with its first message"
+    assert list(words_of(cursor, []))[1:] == [words, unnamed]
+    assert facts_of(cursor, [])["subscriptions"] == (0 if subscriptions == 0 else None)
 
 
 def test_programs_get_the_same():
@@ -68,9 +87,10 @@ def test_programs_get_the_same():
         "cluster": CLUSTER,
         "subscriptions": 12,
         "whole": True,
+        "complete": False,
         "topics": [
-            {"hash": MARK, "name": TOPIC, "id": TOPIC_ID, "whole": True, "next": {"0": 41, "1": None, "2": 0}},
-            {"hash": topic_mark("kafka.chat.x").hex(), "name": None, "id": None, "whole": True, "next": {}},
+            {"hash": MARK, "name": TOPIC, "id": "Tq7hx", "whole": True, "epochs": {"0": 3}, "next": {"0": 41, "1": None, "2": 0}},
+            {"hash": topic_mark("kafka.chat.x").hex(), "name": None, "id": None, "whole": True, "epochs": {}, "next": {}},
         ],
     }
 

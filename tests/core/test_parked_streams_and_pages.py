@@ -57,7 +57,8 @@ async def test_event_streams_that_have_everything_are_not_woken_by_a_message(aut
         steps.check(ignore=OF_THE_TEST)
         assert steps.steps < len(clients), "each of them took a step of its own"
         assert {tuple(texts(client)) for client in clients} == {("m",)}
-        expected = core.audience.cursor(next(iter(core.audience._by_user["ann"])), cluster=parse(_id(clients[0])).cluster, subscriptions=0)
+        told, session = parse(_id(clients[0])), next(iter(core.audience._by_user["ann"]))
+        expected = core.audience.cursor(session, cluster=told.cluster, subscriptions=told.subscriptions)
         assert _id(clients[0]).split(".")[0] == expected
 
 

@@ -199,16 +199,17 @@ class Audience:
         Args:
             session: whose.
             cluster: as `cluster_mark` says it; None where it is not known.
-            subscriptions: up to where the subscriptions topic has been read.
+            subscriptions: up to where the subscriptions topic has been read; `NOT_KNOWN` where that is not known.
             parts: kept by the session from one text to the next; None: it keeps none.
         """
-        head = head_of_cursor(cluster, subscriptions)
+        head = head_of_cursor(cluster, subscriptions, complete=not session.only)
         topics, parts = self._topics_of(session), parts or CursorParts()
         # Each version is another one, so equal ones say that all is as it was when the parts were made: it had started then.
         if not topics or parts.versions != [self._followed[topic].version for topic in topics]:
             if not self.has_started(session):
                 return parts.stale_text()
-            parts.make(head, {topic: self._followed[topic] for topic in topics}, session)
+            unsaid = () if session.only else self._begun_by_record(session.username, subscriptions)
+            parts.make(head, {topic: self._followed[topic] for topic in topics}, session, unsaid)
         return parts.text(head)
 
     async def subscriptions_read(self) -> None:
@@ -383,6 +384,11 @@ class Audience:
                 self._named_absent.add(topic)
         for log in followed.logs.values():
             self._start_resolution.begin(session, log, start, log.head)
+
+    def _begun_by_record(self, username: str, subscriptions: int) -> set[str]:
+        """Return the topics of a user that did not exist when they were subscribed to, by records below an offset."""
+        changes = self._chats_of(username).items()
+        return {self._names.topic(chat) for chat, change in changes if not change.topic_id and 0 <= change.offset < subscriptions}
 
     def _unfollow(self, session: Member, topic: str) -> None:
         followed = self._followed.get(topic)

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...chat.resume_cursor import TopicOffsets, identity_of
+from ...chat.resume_cursor import NO_EPOCH, TopicOffsets, identity_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,6 +86,10 @@ class Resumed:
             return None
         return max(least, offset or 0)
 
+    def epoch(self, key: PartitionKey) -> int:
+        """Return the leader epoch of what its client has had last of this partition; `NO_EPOCH` where that is not known."""
+        return self.entry.epoch(key.partition) if self.entry.identity == identity_of(key.topic_id) else NO_EPOCH
+
     def recreated(self, key: PartitionKey) -> int | None:
         """Return the offset that is due of a partition whose topic is another one now; None where that is not so."""
         if self.not_before is not None or self.entry.identity in (None, identity_of(key.topic_id)):
@@ -99,6 +103,11 @@ Start = Latest | Earliest | Rewind | Since | AtOffsets | Resumed
 def offset_named(start: Start | None, key: PartitionKey) -> int | None:
     """Return the offset that a start itself names for a partition; None where a broker or the log has to tell it."""
     return start.offset(key) if isinstance(start, AtOffsets | Resumed) else None
+
+
+def epoch_named(start: Start | None, key: PartitionKey) -> int:
+    """Return the leader epoch that goes with `offset_named`; `NO_EPOCH` where none does."""
+    return start.epoch(key) if isinstance(start, Resumed) else NO_EPOCH
 
 
 def partitions_named(start: Start | None, topic_id: str) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ...chat.loss_cause import LossCause
-from ...chat.resume_cursor import head_of_cursor, text_of, topic_entry
+from ...chat.resume_cursor import NO_EPOCH, OF_A_PAGE, head_of_cursor, text_of, topic_entry
 from ...errors import BrokerError, BrokerUnreachable, NotFound
 from ..audience.offset_queries import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 from ..audience.starts import BEYOND_SECONDS, EARLIEST, LATEST, Earliest, Latest, Rewind, Since
@@ -346,8 +346,11 @@ class History:
         by_partition = {key.partition: position for key, position in positions.items()}
         key = logs[0].key
         # How far subscriptions were known is as it was: two answers to the same request may not differ in that.
-        head = head_of_cursor(self._context.cluster(), 0 if query.cursor is None else query.cursor.subscriptions)
-        return text_of(head + topic_entry(key.topic, key.topic_id, [by_partition.get(number) for number in range(max(by_partition) + 1)]))
+        head = head_of_cursor(self._context.cluster(), OF_A_PAGE if query.cursor is None else query.cursor.subscriptions)
+        epochs = {log.key.partition: log.epochs.before(positions[log.key]) for log in logs}
+        numbers = range(max(by_partition) + 1)
+        places = [by_partition.get(number) for number in numbers], [epochs.get(number, NO_EPOCH) for number in numbers]
+        return text_of(head + topic_entry(key.topic, key.topic_id, *places))
 
     async def _is_compacted(self, topic: str) -> bool:
         """Return whether records may vanish out of the middle of a topic; where nobody tells, they may."""

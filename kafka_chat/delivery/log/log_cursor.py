@@ -74,3 +74,8 @@ class LogCursor:
         self.position = position
         self.page: PageRead | None = None
         self.end: int | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The leader epoch of the record before its position, or a later one of this log; `NO_EPOCH` where none is known."""
+        return self.log.epochs.before(self.position)

@@ -10,7 +10,9 @@ import enum
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
+from ...chat.leader_epochs import LeaderEpochs
 from ...chat.partition_key import PartitionKey
+from ...chat.resume_cursor import NO_EPOCH
 from ..records.batch import Batch, Chunk
 from ..records.formats import PLAIN, View
 
@@ -36,6 +38,7 @@ class PartitionLog:
         key: which partition of which topic.
         start: the first offset that the Tail will append.
         memory: where its batches are counted.
+        epoch: the leader's when that offset was asked for.
 
     Attributes:
         start: the first offset that the Tail appends.
@@ -44,6 +47,7 @@ class PartitionLog:
         followers: the cursors in it of those whose sinks are offered what comes, by what they are shown; kept by the `Audience`.
         takers: the cursors of those that take what comes by `Follower.take`, likewise.
         closed: nobody follows it any more; it keeps nothing.
+        epochs: the leader epochs of what was read of it.
         first_left: below it nothing is left, as far as is known.
         large_records: its records are so large that a page from the grid's line on falls short of the position in it.
     """
@@ -55,6 +59,7 @@ class PartitionLog:
         "_memory",
         "_pages",
         "closed",
+        "epochs",
         "first_left",
         "followers",
         "head",
@@ -65,7 +70,7 @@ class PartitionLog:
         "takers",
     )  # fmt: skip
 
-    def __init__(self, key: PartitionKey, start: int, memory: Memory) -> None:
+    def __init__(self, key: PartitionKey, start: int, memory: Memory, epoch: int = NO_EPOCH) -> None:
         self.key = key
         self.start = start
         self.head = start
@@ -73,6 +78,7 @@ class PartitionLog:
         self.first_left = 0
         self.large_records = False
         self.closed = False
+        self.epochs = LeaderEpochs(epoch)
         self.followers: dict[View, dict[LogCursor, None]] = {}
         self.takers: dict[View, dict[LogCursor, None]] = {}
         self._memory = memory
@@ -94,6 +100,7 @@ class PartitionLog:
         elif batch.first > self.head:
             self._drop_head()
         self.head = batch.next
+        self.epochs.note(batch.epochs)
         self._batches.append(batch)
         self._firsts.append(batch.first)
         self._memory.hold(batch, self._forget)
@@ -161,6 +168,7 @@ class PartitionLog:
         for inside in [other for other in self._pages if page.first <= other.first and other.next <= page.next]:
             self._memory.release(inside)
             self._pages.remove(inside)
+        self.epochs.note(page.epochs)
         self._pages.append(page)
         self._pages.sort(key=_first)
         self._memory.hold(page, self._forget)

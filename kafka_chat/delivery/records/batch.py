@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from ...chat.leader_epochs import epoch_of
 from ...chat.message import Delivery, LeftOut, Message, Reject, parse, render
-from ...chat.resume_cursor import MessageIds
+from ...chat.resume_cursor import NO_EPOCH, MessageIds
 from .formats import PLAIN, Format, View, event, payload_of, skipped_event, text_frame
 from .record_meta import META_BYTES, SMALL_KEY_BYTES, RecordMeta, fit, is_small, skipped_payload, v1_payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from ...chat.leader_epochs import EpochRun
     from ...chat.partition_key import PartitionKey
 
 BATCH_BYTES = 256 * 1024  # of raw records; a batch has at most this many, or a single record
@@ -30,7 +32,7 @@ class Record(NamedTuple):
     """What the core needs of a Kafka record.
 
     A named tuple, for a burst has a hundred thousand of them. The time is in Unix milliseconds, negative where there is none;
-    `unreadable` names what the Kafka client fails on.
+    `unreadable` names what the Kafka client fails on; `epoch` is that of the partition's leader who took the record.
     """
 
     offset: int
@@ -39,6 +41,7 @@ class Record(NamedTuple):
     key: bytes | None = None
     headers: Sequence[tuple[str, bytes | None]] | None = None
     unreadable: Sequence[LeftOut] = ()
+    epoch: int = NO_EPOCH
 
     @property
     def size(self) -> int:
@@ -131,7 +134,7 @@ class _Extra(NamedTuple):
 class _Kept:
     """The messages of a batch that is being made, a list for each part: the records themselves would be half of the memory."""
 
-    __slots__ = ("extras", "frames", "keys", "offsets", "times")
+    __slots__ = ("epochs", "extras", "frames", "keys", "offsets", "times")
 
     def __init__(self) -> None:
         self.offsets = array("q")
@@ -139,6 +142,7 @@ class _Kept:
         self.keys: list[bytes | None] = []
         self.frames: list[bytes] = []
         self.extras: dict[int, _Extra] = {}
+        self.epochs: Sequence[EpochRun] = ()
 
 
 _NO_EXTRAS: Mapping[int, _Extra] = {}
@@ -155,11 +159,13 @@ class Batch:
         next: where its range ends.
         rejected: records that are no chat message, until `forget_rejected`.
         shortened: messages of which `meta` does not show all, likewise.
+        epochs: the leader epochs of its records, in the order of their offsets, rejected ones included.
         size: the memory that it holds, in bytes.
     """
 
     __slots__ = (
-        "__weakref__", "_extras", "_key", "_keys", "_other", "_plain", "_said", "_times", "first", "next", "rejected", "shortened", "size",
+        "__weakref__", "_extras", "_key", "_keys", "_other", "_plain", "_said", "_times",
+        "epochs", "first", "next", "rejected", "shortened", "size",
     )  # fmt: skip
 
     def __init__(
@@ -176,6 +182,7 @@ class Batch:
         self.next = next
         self.rejected = rejected
         self.shortened = shortened
+        self.epochs = kept.epochs
         self._key = key
         self._plain = _Rendering(kept.offsets, kept.frames)
         self._times = kept.times
@@ -203,7 +210,14 @@ class Batch:
         shortened: list[Shortened] = []
         ids: MessageIds | None = None
         roomy = max_bytes - META_BYTES  # a payload of so many bytes leaves room for any `meta`
-        for offset, value, time_ms, record_key, headers, unreadable in records:
+        ended: list[EpochRun] = []
+        current, last = NO_EPOCH, -1
+        for offset, value, time_ms, record_key, headers, unreadable, epoch in records:
+            if epoch != current:
+                if current != NO_EPOCH:
+                    ended.append((last, current))
+                current = epoch
+            last = offset
             message = parse(value, max_bytes=max_bytes)
             if not isinstance(message, Message):
                 reason = Reject.CANNOT_BE_READ if LeftOut.MESSAGE in unreadable else message
@@ -222,7 +236,7 @@ class Batch:
                 keys.append(record_key)
                 continue
             ids = ids or MessageIds(*key)
-            meta = RecordMeta(time_ms, record_key)
+            meta = RecordMeta(time_ms, record_key, epoch=epoch)
             fitted = fit(
                 payload, meta, headers or (), unreadable,
                 ids=ids, partition=key.partition, offset=offset, max_bytes=max_bytes,
@@ -233,6 +247,7 @@ class Batch:
             notice = None if fitted.fits else skipped_payload(chat, ids, key.partition, offset, time_ms)
             if notice is not None or fitted.meta != meta:
                 kept.extras[offset] = _Extra(fitted.meta, notice)
+        kept.epochs = (*ended, (last, current)) if current != NO_EPOCH else tuple(ended)
         return cls(key, first=first, next=next, kept=kept, rejected=rejected, shortened=shortened)
 
     @classmethod
@@ -257,6 +272,7 @@ class Batch:
         part.offsets, part.times = self._plain.offsets[begin:], self._times[begin:]
         part.keys = [] if self._keys is None else self._keys[begin:]
         part.frames = self._plain.pieces(begin)
+        part.epochs = self.epochs
         part.extras = {offset: extra for offset, extra in self._extras.items() if offset >= position}
         return Batch(self._key, first=position, next=self.next, kept=part)
 
@@ -351,16 +367,21 @@ class Batch:
         for index, offset in enumerate(self._plain.offsets):
             extra = self._extras.get(offset)
             if extra is not None and extra.notice is not None:
-                pieces.append(text_frame(extra.notice) if format is Format.V1 else skipped_event(extra.notice, ids, offset))
+                pieces.append(
+                    text_frame(extra.notice) if format is Format.V1 else skipped_event(extra.notice, ids, offset, extra.meta.epoch)
+                )
                 continue
             key = None if self._keys is None else self._keys[index]
-            meta = RecordMeta(self._times[index], key) if extra is None else extra.meta
+            meta = RecordMeta(self._times[index], key, epoch=self._epoch(offset)) if extra is None else extra.meta
             payload = v1_payload(payload_of(self._plain.piece(index)), ids, self._key.partition, offset, meta)
-            pieces.append(text_frame(payload) if format is Format.V1 else event(payload, ids, offset))
+            pieces.append(text_frame(payload) if format is Format.V1 else event(payload, ids, offset, meta.epoch))
         return _Rendering(self._plain.offsets, pieces)
 
+    def _epoch(self, offset: int) -> int:
+        return self.epochs[0][1] if len(self.epochs) == 1 else epoch_of(offset, self.epochs)
+
     def _first_size(self) -> int:
-        size = OBJECT_BYTES + len(self._plain.data) + NUMBERS_BYTES * self.messages
+        size = OBJECT_BYTES + EPOCH_BYTES * len(self.epochs) + len(self._plain.data) + NUMBERS_BYTES * self.messages
         size += TOLD_BYTES * (len(self.rejected) + len(self.shortened))
         if self._keys is not None:
             size += sum(map(_key_size, self._keys))
@@ -373,6 +394,7 @@ class Batch:
 OBJECT_BYTES = 1_100  # a batch, and its place in a log and in memory
 NUMBERS_BYTES = 24  # a message: its offset, its time, its frame's end
 EXTRA_BYTES = 400  # headers, and what is left out: two tuples, three bytes objects, an entry of a dictionary
+EPOCH_BYTES = 140  # an epoch: its place in a tuple, a tuple of two, a number
 TOLD_BYTES = 200  # a reject, or what is left out
 
 

@@ -54,14 +54,14 @@ def text_frame(payload: bytes) -> bytes:
     return text_header(len(payload)) + payload
 
 
-def event(payload: bytes, ids: MessageIds, offset: int) -> bytes:
+def event(payload: bytes, ids: MessageIds, offset: int, epoch: int) -> bytes:
     """Return a message as an event, `MARK` where a client's cursor comes: HTML, section 9.2.6."""
-    return b"%b%b\ndata: %b\n\n" % (MARK, ids.of(offset), payload)
+    return b"%b%b\ndata: %b\n\n" % (MARK, ids.of(offset, epoch), payload)
 
 
-def skipped_event(payload: bytes, ids: MessageIds, offset: int) -> bytes:
+def skipped_event(payload: bytes, ids: MessageIds, offset: int, epoch: int) -> bytes:
     """Return a notice in a message's place as an event: the cursor moves over the message."""
-    return b"%b%b\nevent: skipped\ndata: %b\n\n" % (MARK, ids.of(offset), payload)
+    return b"%b%b\nevent: skipped\ndata: %b\n\n" % (MARK, ids.of(offset, epoch), payload)
 
 
 def payload_of(frame: bytes) -> bytes:

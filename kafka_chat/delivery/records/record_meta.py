@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from ...chat.message import LeftOut
+from ...chat.resume_cursor import NO_EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,12 +37,14 @@ class RecordMeta(NamedTuple):
         key: as it is.
         headers: JSON.
         left_out: names of what is not shown, JSON; empty: nothing.
+        epoch: the record's leader epoch, which its id has.
     """
 
     time_ms: int
     key: bytes | None
     headers: bytes = _NO_HEADERS
     left_out: bytes = b""
+    epoch: int = NO_EPOCH
 
 
 class Fitted(NamedTuple):
@@ -111,7 +114,7 @@ def fit(
 def v1_payload(payload: bytes, ids: MessageIds, partition: int, offset: int, meta: RecordMeta) -> bytes:
     """Return a bare payload with `meta` after its four fields."""
     time_ms = b"null" if meta.time_ms < 0 else b"%d" % meta.time_ms
-    fields = (payload[:-1], ids.of(offset), partition, offset, time_ms, encoded_key(meta.key), meta.headers)
+    fields = (payload[:-1], ids.of(offset, meta.epoch), partition, offset, time_ms, encoded_key(meta.key), meta.headers)
     if meta.left_out:
         return b'%b,"meta":{"id":"%b","partition":%d,"offset":%d,"time":%b,"key":%b,"headers":%b,"left_out":%b}}' % (*fields, meta.left_out)
     return b'%b,"meta":{"id":"%b","partition":%d,"offset":%d,"time":%b,"key":%b,"headers":%b}}' % fields

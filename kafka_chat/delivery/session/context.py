@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...chat.resume_cursor import NOT_KNOWN
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -40,3 +42,8 @@ class SessionContext:
     offsets: OffsetQueries
     limits: LimitSettings
     cluster: Callable[[], bytes | None]
+
+    @property
+    def subscriptions_read(self) -> int:
+        """Up to where the subscriptions topic has been read, as cursors say it."""
+        return self.subscription_log.position if self.subscription_log.ready else NOT_KNOWN

@@ -91,7 +91,7 @@ class EventSession(ResumableSession):
 
     def _cursor(self) -> str | None:
         context = self._context
-        return context.audience.cursor(self, cluster=context.cluster(), subscriptions=context.subscription_log.position, parts=self._parts)
+        return context.audience.cursor(self, cluster=context.cluster(), subscriptions=context.subscriptions_read, parts=self._parts)
 
     def _group_in(self, log: PartitionLog) -> dict[View, dict[LogCursor, None]]:
         return log.takers

@@ -105,7 +105,7 @@ class ResumableSession(Session):
         self._context = context
         self._caught_up = caught_up
         cursor = options.cursor
-        self.subscriptions_known = cursor.subscriptions if cursor is not None and cursor.cluster in (None, context.cluster()) else 0
+        self.subscriptions_known = max(0, cursor.subscriptions) if cursor is not None and cursor.cluster in (None, context.cluster()) else 0
         self._notices = NoticeQueue()
         self._said_hello = False
         self._live = False
@@ -127,11 +127,15 @@ class ResumableSession(Session):
         if cursor is None:
             return begin
         entry = cursor.entry(topic)
+        if subscribed is None or change is None:
+            return begin if entry is None else Resumed(entry, begin)
         if entry is None:
-            return subscribed if subscribed is not None and begin == LATEST and cursor.whole else begin
-        if subscribed is not None and change is not None and not self.only and 0 < cursor.subscriptions <= change.offset:
-            return Resumed(entry, subscribed, not_before=subscribed)  # anew, since that cursor; one of a page of history never says when
-        return Resumed(entry, begin)
+            said_by_record = cursor.complete and change.offset < cursor.subscriptions
+            return subscribed if said_by_record or (begin == LATEST and cursor.whole) else begin
+        if 0 <= cursor.subscriptions <= change.offset and not self.only:
+            return Resumed(entry, subscribed, not_before=subscribed)  # anew, since that cursor
+        # What only ids of messages name was subscribed to while its client was here, or came to life then.
+        return Resumed(entry, subscribed if cursor.whole and not entry.whole else begin)
 
     def follow(self, log: PartitionLog, position: int, *, afresh: bool = False) -> None:
         """See `Session.follow`."""
@@ -311,7 +315,7 @@ class ResumableSession(Session):
 
     def _cursor_of_this_cluster(self) -> ResumeCursor | None:
         cursor = self._begins_after
-        return cursor if cursor is not None and cursor.is_of(self._context.cluster()) else None
+        return cursor if cursor is not None and not cursor.says_nothing and cursor.is_of(self._context.cluster()) else None
 
     def _forget_cursor(self) -> None:
         """Free the cursor that the client came with, once it is fixed where it begins."""
@@ -321,7 +325,7 @@ class ResumableSession(Session):
 
     def _cursor(self) -> str | None:
         context = self._context
-        return context.audience.cursor(self, cluster=context.cluster(), subscriptions=context.subscription_log.position)
+        return context.audience.cursor(self, cluster=context.cluster(), subscriptions=context.subscriptions_read)
 
     def _say_hello(self) -> None:
         self._said_hello = True

@@ -1,0 +1,127 @@
+"""The bytes of a cursor's parts: numbers, checksums, base64."""
+
+from __future__ import annotations
+
+import string
+from array import array
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from ..errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHECK_BYTES = 2  # of CRC-32, at the end of a part: one in 65,536 of those that were cut or changed on their way passes
+
+_VARINT_BYTES = 10  # of 64 bits
+_BASE64 = (string.ascii_letters + string.digits + "-_").encode()
+
+
+class PartBytes:
+    """What is left to be read of a part."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def __bool__(self) -> bool:
+        return self._at < len(self._data)
+
+    def take(self, size: int) -> bytes:
+        """Return the next `size` bytes."""
+        piece = self._data[self._at : self._at + size]
+        if len(piece) < size:
+            raise malformed()
+        self._at += size
+        return piece
+
+    def varint(self) -> int:
+        """Return the next number, LEB128."""
+        numbers = array("q")
+        self.read_varints(numbers, 1)
+        return numbers[0]
+
+    def read_varints(self, numbers: array[int], count: int) -> None:
+        """Append the next `count` numbers. All in one function, for it takes 60 ns a byte so, and 400 with a call for each."""
+        data, at, append = self._data, self._at, numbers.append
+        try:
+            for _ in range(count):
+                number = data[at]
+                at += 1
+                if number >= 0x80:
+                    number &= 0x7F
+                    for shift in range(7, 7 * _VARINT_BYTES, 7):
+                        byte = data[at]
+                        at += 1
+                        number |= (byte & 0x7F) << shift
+                        if byte < 0x80:
+                            break
+                    else:
+                        raise malformed()
+                append(number)
+        except (IndexError, OverflowError) as error:  # it ends too early, or a number is above 63 bits
+            raise malformed() from error
+        self._at = at
+
+    def check_sum(self) -> None:
+        """Take the checksum off the end, which has to be that of all before it."""
+        said = self._data[-CHECK_BYTES:]
+        self._data = self._data[:-CHECK_BYTES]
+        if not self._data or said != checksum(self._data):
+            raise malformed()
+
+    def check_end(self) -> None:
+        """Nothing may be left."""
+        if self:
+            raise malformed()
+
+
+def checksum(data: bytes, begun: int = 0) -> bytes:
+    """Return the checksum of a part.
+
+    Args:
+        data: of the part.
+        begun: the CRC-32 of what is before it.
+    """
+    return (crc32(data, begun) & 0xFFFF).to_bytes(CHECK_BYTES, "big")
+
+
+def varint(number: int) -> bytes:
+    """Return a number, LEB128, unsigned."""
+    if number < 0x80:
+        return bytes((number,))
+    pieces = bytearray()
+    while number >= 0x80:
+        pieces.append(number & 0x7F | 0x80)
+        number >>= 7
+    pieces.append(number)
+    return bytes(pieces)
+
+
+def encoded(data: bytes) -> bytes:
+    """Return bytes as base64url without padding, ASCII."""
+    return urlsafe_b64encode(data).rstrip(b"=")
+
+
+def decoded(part: str) -> bytes:
+    """Return the bytes of a part; `malformed` where it is no base64url."""
+    if not part or not part.isascii() or part.encode().translate(None, _BASE64) or len(part) % 4 == 1:
+        raise malformed()
+    return urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+
+def parts_of(text: str) -> Iterator[str]:
+    """Yield what stands between dots. Not by `split`: a megabyte of dots would become a million strings first."""
+    begin = 0
+    while (end := text.find(".", begin)) >= 0:
+        yield text[begin:end]
+        begin = end + 1
+    yield text[begin:]
+
+
+def malformed() -> RequestError:
+    """Return what is to be raised for a text that is no cursor."""
+    sentence = "cursor is malformed; send back one that this service gave, whole, or leave it out to begin anew"
+    return RequestError(sentence, field="cursor")
