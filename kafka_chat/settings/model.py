@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -124,6 +124,18 @@ class PageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     readers: Annotated[int, Meta(ge=1, le=64)] = 4
 
 
+class HistorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How pages of the past may be cached.
+
+    Attributes:
+        cache: who may keep a page that stays the same: the client's own cache, every cache on the way, or nobody.
+        cache_seconds: for how long it is not asked for again; so long may it take until what was deleted is gone from caches.
+    """
+
+    cache: Literal["private", "public", "none"] = "private"
+    cache_seconds: Annotated[int, Meta(ge=0, le=31_536_000)] = 3600
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of it, a section an attribute."""
 
@@ -137,6 +149,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     memory: MemorySettings = MemorySettings()
     tail: TailSettings = TailSettings()
     pages: PageSettings = PageSettings()
+    history: HistorySettings = HistorySettings()
 
     @property
     def sending_enabled(self) -> bool:

@@ -203,7 +203,7 @@ async def test_links_lead_through_the_whole_chat_with_the_filter_kept(kafka: Kaf
         assert found == [str(number) for number in range(60) if number % 2 == 0 and number % 3 == 1]
 
 
-async def test_a_page_that_never_changes_may_be_kept_unless_its_topic_is_compacted(kafka: KafkaCluster, chats: Chats) -> None:
+async def test_a_page_that_stays_the_same_may_be_kept_unless_its_topic_is_compacted(kafka: KafkaCluster, chats: Chats) -> None:
     old = {"room1": "delete", "room2": "compact,delete"}
     for chat, policy in old.items():
         kafka.create_topic(chats.topic(chat), cleanup_policy=policy)
@@ -211,7 +211,7 @@ async def test_a_page_that_never_changes_may_be_kept_unless_its_topic_is_compact
             kafka.produce(chats.topic(chat), message(str(number)), key=str(number))
     async with running(chats.settings_for(kafka)) as server:
         await until(lambda: server.service._cluster is not None)
-        for chat, kept in {"room1": "public, max-age=31536000, immutable", "room2": "public, no-cache"}.items():
+        for chat, kept in {"room1": "private, max-age=3600, immutable", "room2": "private, no-cache"}.items():
             first = await page(server.url, chat, limit=2)
             answer = await answered(server.url, chat, cursor=first["next"], limit=3)
             assert texts(answer.json()) == ["2", "3", "4"]  # type: ignore[arg-type]

@@ -91,6 +91,8 @@ def test_every_key_has_a_variable() -> None:
         "memory.bytes": ("65536", 65536),
         "tail.consumers": ("2", 2),
         "pages.readers": ("1", 1),
+        "history.cache": ("public", "public"),
+        "history.cache_seconds": ("60", 60),
     }
     assert set(values) | {"kafka.properties"} == set(keys())
     settings = load(environ={variable(key): text for key, (text, _) in values.items()})

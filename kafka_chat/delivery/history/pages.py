@@ -6,7 +6,6 @@ the logs give it positions, what memory has, pages of the past, and news. It is 
 
 from __future__ import annotations
 
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 PAGE_BYTES = 1 << 20  # of messages; the one that reaches it is the last
 START_SECONDS = 2.0  # for a broker to tell whether there is such a topic, and where a page begins
 LOOK_SECONDS = 0.5
-CLOCK_SKEW_MS = 60_000  # clocks of producers may differ by so much: what is older is not preceded by something that comes later
 COMPACTED_SECONDS = 60.0  # for which it is remembered whether a topic is compacted, …
 COMPACTED_TOPICS = 1000  # … of so many
 
@@ -57,14 +55,12 @@ class PageQuery:
         cursor: where it begins.
         start: where it begins without one; None: not said.
         rewind: begin so many messages before the end, where neither says; 0: no.
-        until_ms: nothing of this time, Unix, in milliseconds, or later.
+        until_ms: nothing of this time or later, Unix, in milliseconds.
         tags: only messages with one of these, or with none.
         senders: only messages from one of these.
         limit: how many messages.
         backward: those before the beginning, not those after it.
         wait_seconds: how long to wait for news where a forward page would be empty.
-        start_lasts: `start` is the same whenever it is asked for.
-        until_lasts: likewise.
     """
 
     chat: str
@@ -77,8 +73,6 @@ class PageQuery:
     limit: int = 100
     backward: bool = False
     wait_seconds: float = 0.0
-    start_lasts: bool = False
-    until_lasts: bool = False
 
     @property
     def begin(self) -> Latest | Earliest | Since | Rewind:
@@ -88,6 +82,11 @@ class PageQuery:
         if self.rewind:
             return Rewind(self.rewind)
         return LATEST if self.backward else EARLIEST
+
+    @property
+    def last_before_it(self) -> PageQuery:
+        """What finds its beginning where that is so many messages before the end."""
+        return replace(self, backward=True, until_ms=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +99,8 @@ class Page:
         next: the cursor after it.
         prev: the cursor before it.
         end: nothing more is there now in its direction.
-        closed: it never changes.
-        compacted: but for what compaction takes.
+        closed: it stays the same for as long as its messages are there.
+        compacted: compaction may take messages out of its middle.
     """
 
     messages: Sequence[bytes]
@@ -184,7 +183,7 @@ class History:
         await self._wait_for_end(reader, logs, begins)
         with answer_due(doing):
             firsts = await self._offsets_at(logs, EARLIEST_TIMESTAMP) if query.backward else {}
-            ends = await self._ends(query, reader, logs)
+            ends = await self._ends(reader, logs)
             if query.backward:
                 begins = {key: min(position, ends[key]) for key, position in begins.items()}
             scans = self._scans(query, logs, begins, firsts if query.backward else ends)
@@ -260,7 +259,7 @@ class History:
             # What was acknowledged before the request is there, whether or not it has come to the head of its log.
             begins |= await self._wait_for_heads(reader, loose, await self._offsets_at(loose, LATEST_TIMESTAMP))
         if loose and isinstance(query.begin, Rewind):
-            scans = self._scans(replace(query, backward=True), loose, begins, await self._offsets_at(loose, EARLIEST_TIMESTAMP))
+            scans = self._scans(query.last_before_it, loose, begins, await self._offsets_at(loose, EARLIEST_TIMESTAMP))
             await merge_by_time(scans, messages=query.begin.messages, size=_WITHOUT_END)
             begins |= {log.key: scan.position for log, scan in zip(loose, scans, strict=True)}
         return begins
@@ -282,13 +281,9 @@ class History:
             with trio.move_on_after(LOOK_SECONDS):
                 await reader.news()
 
-    async def _ends(self, query: PageQuery, reader: HistoryReader, logs: Sequence[PartitionLog]) -> Mapping[PartitionKey, int]:
-        """Return where the page may end in each partition."""
-        ends = await self._offsets_at(logs, LATEST_TIMESTAMP)
-        if query.until_ms is not None:
-            until = await self._offsets_at(logs, query.until_ms)
-            ends = {key: min(end, until[key]) for key, end in ends.items()}
-        return await self._wait_for_heads(reader, logs, ends)
+    async def _ends(self, reader: HistoryReader, logs: Sequence[PartitionLog]) -> Mapping[PartitionKey, int]:
+        """Return where each partition ends now: what has been acknowledged before the request is below."""
+        return await self._wait_for_heads(reader, logs, await self._offsets_at(logs, LATEST_TIMESTAMP))
 
     async def _wait_for_heads(
         self, reader: HistoryReader, logs: Sequence[PartitionLog], ends: Mapping[PartitionKey, int]
@@ -309,7 +304,8 @@ class History:
         view = View(format=Format.V1, tags=query.tags, senders=query.senders)
         scans: list[PartitionScan] = []
         for log in logs:
-            source, begin, bound = LogSource(log, view, self._page_reads, self._memory), begins[log.key], bounds[log.key]
+            source = LogSource(log, view, self._page_reads, self._memory, before_ms=query.until_ms)
+            begin, bound = begins[log.key], bounds[log.key]
             most = max(query.limit, query.rewind)
             if query.backward:
                 scans.append(BackwardScan(log.key.partition, source, begin, min(begin, bound), most=most))
@@ -331,16 +327,16 @@ class History:
         scans: Sequence[PartitionScan],
         found: Sequence[HistoryMessage],
     ) -> bool:
-        """Whether the same request will always have the same page for its answer."""
-        unskewed_ms = time.time_ns() // 1_000_000 - CLOCK_SKEW_MS
-        start_lasts = query.start_lasts and isinstance(query.start, Since) and query.start.time_ms <= unskewed_ms
-        begins_last = all((reader.resumed is not None and reader.resumed.offset(log.key) is not None) or start_lasts for log in logs)
-        until_lasts = query.until_ms is None or (query.until_lasts and query.until_ms <= unskewed_ms)
-        if reader.gaps or self._context.cluster() is None or not begins_last or not until_lasts:
+        """Whether the same request has the same page for its answer for as long as its messages are there.
+
+        A late record may be of any time, so nothing may come between: the page is full, and in each partition it is known what comes
+        after it. Offsets alone are where a page begins that stays the same, and only of the topic that they were made of.
+        """
+        full = len(found) == query.limit or sum(len(message.payload) for message in found) >= PAGE_BYTES
+        if not full or query.backward or query.until_ms is not None or reader.gaps or not all(scan.holds for scan in scans):
             return False
-        if len(found) == query.limit or sum(len(message.payload) for message in found) >= PAGE_BYTES:
-            return query.backward or not any(scan.at_end for scan in scans) or found[-1].time_ms <= unskewed_ms
-        return query.until_ms is not None and not query.backward and all(scan.at_end for scan in scans)
+        cluster = self._context.cluster()
+        return cluster is not None and query.cursor is not None and query.cursor.cluster == cluster and reader.resumes_wholly(logs)
 
     def _cursor(self, query: PageQuery, logs: Sequence[PartitionLog], positions: Mapping[PartitionKey, int]) -> str:
         by_partition = {key.partition: position for key, position in positions.items()}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ...chat.resume_cursor import identity_of
 from ..audience.starts import Resumed
 from ..session.notices import Gap
 from ..session.session import Session
@@ -94,6 +95,13 @@ class HistoryReader(Session):
         self._awake = trio.Event()
         await self._awake.wait()
 
+    def resumes_wholly(self, logs: Sequence[PartitionLog]) -> bool:
+        """Whether its cursor names the offset at which it begins in each of these logs, and is of this very topic."""
+        if self.resumed is None or not self.resumed.entry.whole:
+            return False
+        entry = self.resumed.entry
+        return all(entry.identity == identity_of(log.key.topic_id) and entry.next(log.key.partition) is not None for log in logs)
+
     def follows(self, logs: Sequence[PartitionLog]) -> bool:
         """Whether these are the logs of its chat still: none is lost, begun anew or added."""
         return len(self.cursors) == len(logs) and all((cursor := self.cursors.get(log.key)) and cursor.log is log for log in logs)
@@ -134,34 +142,44 @@ class HistoryReader(Session):
 
 
 class LogSource:
-    """One partition, as scans read it. See `merge.Source`."""
+    """One partition, as scans read it. See `merge.Source`.
 
-    def __init__(self, log: PartitionLog, view: View, page_reads: PageReads, memory: Memory) -> None:
+    Args:
+        log: of the partition.
+        view: what is shown of it.
+        page_reads: reads what memory does not have.
+        memory: where what is read is counted.
+        before_ms: nothing of this time or later is shown, Unix, in milliseconds; None: whatever its time.
+    """
+
+    def __init__(self, log: PartitionLog, view: View, page_reads: PageReads, memory: Memory, *, before_ms: int | None) -> None:
         self._log = log
         self._view = view
+        self._before_ms = before_ms
         self._page_reads = page_reads
         self._memory = memory
 
     async def fetch(self, offset: int) -> LogPiece:
         """See `Source`."""
-        return LogPiece(await self._page_reads.fetch(self._log, offset), self._view, self._memory)
+        return LogPiece(await self._page_reads.fetch(self._log, offset), self._view, self._memory, before_ms=self._before_ms)
 
 
 class LogPiece:
     """A batch, as scans read it. See `merge.Piece`."""
 
-    def __init__(self, batch: Batch, view: View, memory: Memory) -> None:
+    def __init__(self, batch: Batch, view: View, memory: Memory, *, before_ms: int | None) -> None:
         self.first = batch.first
         self.next = batch.next
         self._batch = batch
         self._view = view
         self._memory = memory
+        self._before_ms = before_ms
 
     def marks(self, *, first: int, end: int) -> Sequence[Mark]:
         """See `Piece`."""
         found = self._batch.marks(self._view, first=first, end=end)
         self._memory.recount(self._batch)  # senders and tags may have been decoded now
-        return found
+        return found if self._before_ms is None else [mark for mark in found if mark.time_ms < self._before_ms]
 
     def message(self, offset: int) -> HistoryMessage:
         """See `Piece`."""

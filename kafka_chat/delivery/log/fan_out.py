@@ -13,7 +13,7 @@ import trio
 
 from ...loop_sharing import Turn
 from ..records.batch import Chunk
-from ..records.formats import PLAIN
+from ..records.formats import PLAIN, Bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -92,7 +92,7 @@ class FanOut:
             log.render(batch, view)
             position = batch.next
             await turn.share()
-        piece = log.read(first, WHOLE, view, end=end)
+        piece = log.read(first, WHOLE, view, bound=Bound(end))
         return piece if isinstance(piece, Chunk) and piece.next == end else None
 
     async def _wake_behind(self, log: PartitionLog, cursors: Iterable[LogCursor], turn: Turn) -> None:

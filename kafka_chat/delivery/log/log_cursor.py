@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ...chat.partition_key import PartitionKey
     from ..ports import Sink, SubscriptionChange
     from ..records.batch import Chunk
+    from ..records.formats import Bound
     from .page_reads import PageRead
     from .partition_log import PartitionLog
 
@@ -63,17 +64,17 @@ class LogCursor:
     Attributes:
         position: the next offset that the client gets.
         page: the page read that it waits for.
-        end: it gets nothing at or above this offset; None: no such bound.
+        bound: where its client ends; None: nowhere, or it is not known yet.
     """
 
-    __slots__ = ("end", "log", "page", "position", "session")
+    __slots__ = ("bound", "log", "page", "position", "session")
 
     def __init__(self, session: Follower, log: PartitionLog, position: int) -> None:
         self.session = session
         self.log = log
         self.position = position
         self.page: PageRead | None = None
-        self.end: int | None = None
+        self.bound: Bound | None = None
 
     @property
     def epoch(self) -> int:

@@ -14,7 +14,7 @@ from ...chat.leader_epochs import LeaderEpochs
 from ...chat.partition_key import PartitionKey
 from ...chat.resume_cursor import NO_EPOCH
 from ..records.batch import Batch, Chunk
-from ..records.formats import PLAIN, View
+from ..records.formats import PLAIN, Bound, View
 
 if TYPE_CHECKING:
     from ..records.batch import Mark
@@ -110,26 +110,26 @@ class PartitionLog:
         """Those of all who follow it."""
         return [cursor for group in (self.followers, self.takers) for cursors in group.values() for cursor in cursors]
 
-    def read(self, position: int, max_bytes: int, view: View = PLAIN, *, end: int | None = None) -> Chunk | NotInMemory:
+    def read(self, position: int, max_bytes: int, view: View = PLAIN, *, bound: Bound | None = None) -> Chunk | NotInMemory:
         """Return messages from `position` on: at most `max_bytes` of them, or a single one; or where they are.
 
         Args:
             position: the next offset that is wanted.
             max_bytes: where to stop.
             view: in which form, and which messages.
-            end: nothing at or above this offset, which is above `position`; None: no such bound.
+            bound: where it ends, above `position`; None: nowhere.
         """
         if position >= self.head:
             return NotInMemory.AHEAD
         index = bisect_right(self._firsts, position, self._gone) - 1
         if index < self._gone:
             page = self._page_at(position)
-            return NotInMemory.PAGE if page is None else self.read_in(page, position, max_bytes, view, end=end)
+            return NotInMemory.PAGE if page is None else self.read_in(page, position, max_bytes, view, bound=bound)
         batch = self._batches[index]
-        chunk = self.read_in(batch, position, max_bytes, view, end=end)
+        chunk = self.read_in(batch, position, max_bytes, view, bound=bound)
         if chunk.next < batch.next or index + 1 == len(self._batches):
             return chunk
-        return self._joined(chunk, index + 1, max_bytes, view, end)
+        return self._joined(chunk, index + 1, max_bytes, view, bound)
 
     def batch_at(self, position: int) -> Batch | None:
         """Return what memory has around `position`; None where that is nothing."""
@@ -138,9 +138,9 @@ class PartitionLog:
         index = bisect_right(self._firsts, position, self._gone) - 1
         return self._page_at(position) if index < self._gone else self._batches[index]
 
-    def read_in(self, batch: Batch, position: int, max_bytes: int, view: View, *, end: int | None) -> Chunk:
+    def read_in(self, batch: Batch, position: int, max_bytes: int, view: View, *, bound: Bound | None) -> Chunk:
         """Return what one batch or page of this log has, which memory may not hold any more; as `read` does."""
-        chunk = batch.read(position, max_bytes, view, end=end)
+        chunk = batch.read(position, max_bytes, view, bound=bound)
         if view is not PLAIN:
             self._memory.recount(batch)
         return chunk
@@ -181,11 +181,13 @@ class PartitionLog:
             self._memory.release(page)
         self._pages.clear()
 
-    def _joined(self, chunk: Chunk, index: int, max_bytes: int, view: View, end: int | None) -> Chunk:
+    def _joined(self, chunk: Chunk, index: int, max_bytes: int, view: View, bound: Bound | None) -> Chunk:
         pieces, messages, room, after = [chunk.data], chunk.messages, max_bytes - len(chunk.data), chunk.next
         for batch in self._batches[index:]:
             # Counting one may make memory forget another. What is not rendered yet is left for the next read: it may take long.
-            if batch is _GONE or (end is not None and batch.next > end) or not batch.has_rendered(view):
+            if batch is _GONE or not batch.has_rendered(view):
+                break
+            if bound is not None and (batch.next > bound.end or bound.before_ms is not None):
                 break
             piece = batch.whole(view)
             room -= len(piece.data)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from dataclasses import dataclass
-from itertools import accumulate
 from sys import getsizeof
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,8 +13,9 @@ import msgspec
 from ...chat.leader_epochs import epoch_of
 from ...chat.message import Delivery, LeftOut, Message, Reject, parse, render
 from ...chat.resume_cursor import NO_EPOCH, MessageIds
-from .formats import PLAIN, Format, View, event, payload_of, skipped_event, text_frame
+from .formats import PLAIN, Bound, Format, View, event, payload_of, skipped_event, text_frame
 from .record_meta import META_BYTES, SMALL_KEY_BYTES, RecordMeta, fit, is_small, skipped_payload, v1_payload
+from .rendering import Rendering
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 256 * 1024  # of raw records; a batch has at most this many, or a single record
 VIEWS_KEPT = 8  # filtered renderings that a batch remembers
+TIMES_A_READ = 2048  # messages whose time one read looks at: a millisecond
 HEADER_BYTES = 64  # what a header counts for beside its name and value: so a batch has no more than the loop renders in 2 ms
 
 
@@ -102,23 +103,6 @@ class Mark(NamedTuple):
     offset: int
 
 
-class _Rendering:
-    """Messages in one form: joined, and where each ends."""
-
-    __slots__ = ("data", "ends", "offsets")
-
-    def __init__(self, offsets: array[int], pieces: Sequence[bytes]) -> None:
-        self.offsets = offsets
-        self.data = b"".join(pieces)
-        self.ends = array("q", accumulate(map(len, pieces)))
-
-    def piece(self, index: int) -> bytes:
-        return self.data[self.ends[index - 1] if index else 0 : self.ends[index]]
-
-    def pieces(self, begin: int = 0) -> list[bytes]:
-        return [self.piece(index) for index in range(begin, len(self.offsets))]
-
-
 class _Extra(NamedTuple):
     """What few messages have.
 
@@ -184,11 +168,11 @@ class Batch:
         self.shortened = shortened
         self.epochs = kept.epochs
         self._key = key
-        self._plain = _Rendering(kept.offsets, kept.frames)
+        self._plain = Rendering(kept.offsets, kept.frames)
         self._times = kept.times
         self._keys = kept.keys if kept.keys.count(None) < len(kept.keys) else None
         self._extras = kept.extras or _NO_EXTRAS
-        self._other: dict[View, _Rendering] | None = None
+        self._other: dict[View, Rendering] | None = None
         self._said: list[tuple[str, str | None]] | None = None  # sender and tag
         self.size = self._first_size()
 
@@ -285,21 +269,24 @@ class Batch:
         shown = self._shown(view)
         return Chunk(shown.data, self.next, len(shown.offsets))
 
-    def read(self, position: int, max_bytes: int, view: View = PLAIN, *, end: int | None = None) -> Chunk:
+    def read(self, position: int, max_bytes: int, view: View = PLAIN, *, bound: Bound | None = None) -> Chunk:
         """Return what lies at and after `position`: whole messages, at most `max_bytes` of them or a single one.
 
         Args:
             position: in `[first, next)`.
             max_bytes: where to stop.
             view: in which form, and which messages.
-            end: nothing at or above this offset, which is above `position`; None: no such bound.
+            bound: where it ends, above `position`; None: nowhere.
         """
         shown = self._shown(view)
         offsets, ends = shown.offsets, shown.ends
         begin = bisect_left(offsets, position) if position > self.first else 0
         stop, after = len(offsets), self.next
-        if end is not None and end < after:
-            stop, after = bisect_left(offsets, end), end
+        if bound is not None:
+            if bound.end < after:
+                stop, after = bisect_left(offsets, bound.end), bound.end
+            if bound.before_ms is not None:
+                return self._read_before(bound.before_ms, shown, range(begin, stop), after, max_bytes)
         if begin >= stop:
             return Chunk(b"", after, 0)
         base = ends[begin - 1] if begin else 0
@@ -329,7 +316,23 @@ class Batch:
             indices = [index for index in indices if view.shows(*said[index])]
         return [Mark(self._times[index], offsets[index]) for index in indices]
 
-    def _shown(self, view: View) -> _Rendering:
+    def _read_before(self, before_ms: int, shown: Rendering, indices: range, after: int, max_bytes: int) -> Chunk:
+        """Return those of some messages that are older than a time, as `read` does; `after` is the position after them all."""
+        if len(indices) > TIMES_A_READ:
+            indices, after = indices[:TIMES_A_READ], shown.offsets[indices[TIMES_A_READ]]
+        pieces: list[bytes] = []
+        for index in indices:
+            if self._times[bisect_left(self._plain.offsets, shown.offsets[index])] >= before_ms:
+                continue
+            piece = shown.piece(index)
+            max_bytes -= len(piece)
+            if pieces and max_bytes < 0:
+                after = shown.offsets[index]
+                break
+            pieces.append(piece)
+        return Chunk(b"".join(pieces), after, len(pieces))
+
+    def _shown(self, view: View) -> Rendering:
         if view is PLAIN or view == PLAIN:
             return self._plain
         if self._other is None:
@@ -344,12 +347,12 @@ class Batch:
             self.size += _rendering_size(view, shown)
         return shown
 
-    def _filtered(self, view: View) -> _Rendering:
+    def _filtered(self, view: View) -> Rendering:
         """Cut what a view shows from what all see in its form."""
         said = self._senders_and_tags()
         whole = self._shown(View(format=view.format))
         shown = [index for index, (sender, tag) in enumerate(said) if view.shows(sender, tag)]
-        return _Rendering(array("q", [whole.offsets[index] for index in shown]), [whole.piece(index) for index in shown])
+        return Rendering(array("q", [whole.offsets[index] for index in shown]), [whole.piece(index) for index in shown])
 
     def _senders_and_tags(self) -> list[tuple[str, str | None]]:
         """Return sender and tag of each message; decoded on first need, equal ones once."""
@@ -360,7 +363,7 @@ class Batch:
             self.size += 56 + 8 * len(self._said) + sum(72 + getsizeof(sender) + getsizeof(tag or "") for sender, tag in known)
         return self._said
 
-    def _rendered(self, format: Format) -> _Rendering:
+    def _rendered(self, format: Format) -> Rendering:
         """Render all messages in another form than the bare one."""
         ids = MessageIds(*self._key)
         pieces = []
@@ -375,7 +378,7 @@ class Batch:
             meta = RecordMeta(self._times[index], key, epoch=self._epoch(offset)) if extra is None else extra.meta
             payload = v1_payload(payload_of(self._plain.piece(index)), ids, self._key.partition, offset, meta)
             pieces.append(text_frame(payload) if format is Format.V1 else event(payload, ids, offset, meta.epoch))
-        return _Rendering(self._plain.offsets, pieces)
+        return Rendering(self._plain.offsets, pieces)
 
     def _epoch(self, offset: int) -> int:
         return self.epochs[0][1] if len(self.epochs) == 1 else epoch_of(offset, self.epochs)
@@ -402,7 +405,7 @@ def _key_size(key: bytes | None) -> int:
     return 8 if key is None else 56 + len(key)
 
 
-def _rendering_size(view: View, shown: _Rendering) -> int:
+def _rendering_size(view: View, shown: Rendering) -> int:
     size = 400 + len(shown.data) + 16 * len(shown.ends)
     if view.filtered:
         size += sum(100 + len(one) for some in (view.tags, view.senders) for one in some or ())

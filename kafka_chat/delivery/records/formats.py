@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .frames import text_header
 
@@ -47,6 +47,19 @@ class View:
 
 
 PLAIN = View()
+
+
+class Bound(NamedTuple):
+    """Where a reader ends.
+
+    Attributes:
+        end: it gets nothing at or above this offset.
+        before_ms: of what lies below, nothing of this time or later, Unix, in milliseconds; None: whatever its time. What has no
+            time is older.
+    """
+
+    end: int
+    before_ms: int | None = None
 
 
 def text_frame(payload: bytes) -> bytes:

@@ -16,7 +16,7 @@ from ...loop_sharing import Turn
 from ..audience.offset_queries import LATEST_TIMESTAMP
 from ..audience.rewind import last_messages, messages_before
 from ..audience.starts import BEYOND_SECONDS, LATEST, AtOffsets, Resumed, Rewind
-from ..records.formats import PLAIN, Format, View
+from ..records.formats import PLAIN, Bound, Format, View
 from .live_socket import RESTARTS, Close
 from .notice_queue import NoticeQueue
 from .notices import End, Gap, Hello, Limits, Notice, Subscribed, Unsubscribed, come_again, control
@@ -41,8 +41,12 @@ if TYPE_CHECKING:
     from .options import SessionOptions
 
 LOOK_SECONDS = 0.1
+# How many offsets one connection may look at that have no message for it, where it has an end to come to: with `until` all of a log
+# is read, also where what is older lies at its beginning. Two thousand pages; some ten seconds of one of `pages.readers`.
+UNTIL_OFFSETS = 1_000_000
 
 UNTIL_REACHED = Close(code=1000, reason="until is reached")
+LOOKED_FAR_ENOUGH = Close(code=1013, reason="until is not reached yet; come again with the cursor, and it goes on from there")
 
 
 class ResumableSession(Session):
@@ -66,6 +70,7 @@ class ResumableSession(Session):
         "_resume",
         "_rewinds",
         "_said_hello",
+        "_shown_nothing",
         "only",
         "options",
         "subscriptions_known",
@@ -109,6 +114,7 @@ class ResumableSession(Session):
         self._notices = NoticeQueue()
         self._said_hello = False
         self._live = False
+        self._shown_nothing = 0  # offsets that were looked at and had no message for the client
         self._resume = "none" if self._cursor_of_this_cluster() is None else "exact"
         self._rewinds: dict[PartitionKey, tuple[PartitionLog, int]] = {}
         self._ends_before: dict[PartitionKey, int] = {}  # partition -> the last stable offset, where that lies before our position
@@ -141,7 +147,7 @@ class ResumableSession(Session):
         """See `Session.follow`."""
         super().follow(log, position, afresh=afresh)
         if self.options.until_ms is not None:
-            self._ask(log.key, self.options.until_ms, partial(self._end_at, log))
+            self._ask(log.key, LATEST_TIMESTAMP, partial(self._end_at, log))
 
     def unfollow(self, log: PartitionLog) -> None:
         """See `Session.unfollow`."""
@@ -243,16 +249,22 @@ class ResumableSession(Session):
                 cursor.position = told
 
     def _read(self, cursor: LogCursor) -> Chunk | None:
-        if self._notices.waits or (self.options.until_ms is not None and not _before_end(cursor)):
+        if self._notices.waits or (self.options.until_ms is not None and not self._before_end(cursor)):
             return None
         chunk = super()._read(cursor)
-        return None if self._notices.waits else chunk  # turning to a page may have told of a gap before it
+        if self._notices.waits:
+            return None  # turning to a page has told of a gap before it
+        if chunk is not None and not chunk.messages:
+            self._shown_nothing += chunk.next - cursor.position
+        return chunk
 
     async def _wait(self) -> None:
         if not self._notices.waits and self.options.until_ms is not None and self._all_ended():
             if self.view.format is Format.EVENTS:
                 self._offer(End(cursor=self._cursor()))
             self.end(UNTIL_REACHED)
+        elif not self._notices.waits and self._looked_far_enough:
+            self.end(LOOKED_FAR_ENOUGH)
         elif not self._notices.waits and not self._live and self.options.until_ms is None and self._has_all():
             self._live = True
             self._caught_up()
@@ -284,7 +296,7 @@ class ResumableSession(Session):
         The audience may still move its cursors and tell of it, until the cursor is made: no gap lies before that untold. A client
         that has had no `hello` begins the next time as it has begun now, and is told the same then.
         """
-        if close.code != RESTARTS or not self._takes_notices:
+        if close.code not in (RESTARTS, LOOKED_FAR_ENOUGH.code) or not self._takes_notices:
             return
         if self._said_hello:
             self._notices.add_answers(())  # what the op under way holds back has happened, whatever came of the op itself
@@ -364,16 +376,21 @@ class ResumableSession(Session):
         )
 
     def _end_at(self, log: PartitionLog, offset: int) -> None:
+        """Have a partition end where it ended when that was asked."""
         cursor = self.cursors.get(log.key)
         if cursor is not None and cursor.log is log:
-            cursor.end = offset
+            cursor.bound = Bound(offset, self.options.until_ms)
             self.wake()
+
+    def _before_end(self, cursor: LogCursor) -> bool:
+        return not self._looked_far_enough and cursor.bound is not None and cursor.position < cursor.bound.end
 
     def _all_ended(self) -> bool:
         return self._context.audience.has_started(self) and all(
-            cursor.end is not None and cursor.position >= cursor.end for cursor in self.cursors.values()
+            cursor.bound is not None and cursor.position >= cursor.bound.end for cursor in self.cursors.values()
         )
 
-
-def _before_end(cursor: LogCursor) -> bool:
-    return cursor.end is not None and cursor.position < cursor.end
+    @property
+    def _looked_far_enough(self) -> bool:
+        """Whether it has found nothing for its client in so many offsets that others come first."""
+        return self.options.until_ms is not None and self._shown_nothing >= UNTIL_OFFSETS

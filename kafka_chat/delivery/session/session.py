@@ -185,7 +185,7 @@ class Session(LiveSocket):
             chunk = self._turn_page(cursor)
             if chunk is not None or cursor.page is not None:
                 return chunk
-        found = cursor.log.read(cursor.position, ROUND_BYTES, self.view, end=cursor.end)
+        found = cursor.log.read(cursor.position, ROUND_BYTES, self.view, bound=cursor.bound)
         if isinstance(found, Chunk):
             return found
         if found is NotInMemory.PAGE:
@@ -203,5 +203,5 @@ class Session(LiveSocket):
             self.on_gap(cursor.log.key, cursor.position, read.lost.first_left, LossCause.RETENTION)
             cursor.position = read.lost.first_left
         if read.page is not None and read.page.first <= cursor.position < read.page.next:
-            return cursor.log.read_in(read.page, cursor.position, ROUND_BYTES, self.view, end=cursor.end)
+            return cursor.log.read_in(read.page, cursor.position, ROUND_BYTES, self.view, bound=cursor.bound)
         return None

@@ -35,7 +35,9 @@ CURSOR = repeated(
     ["AQAAAAAA"],
     most=None,
 )
-FROM = parameter("from", f"Where to begin without a cursor: `latest`, `earliest`, {_TIMES}.", "-15m")
+FROM = parameter(
+    "from", f"Where to begin without a cursor: `latest`, `earliest`, {_TIMES}; at the first message that has it or a later one.", "-15m"
+)
 REWIND_BY = parameter(
     "rewind",
     "Begin with the last so many messages that pass the filter, where neither `cursor` nor `from` says where.",
@@ -44,7 +46,9 @@ REWIND_BY = parameter(
     minimum=1,
     maximum=REWIND,
 )
-UNTIL = parameter("until", f"Only what is older, and then the end: {_TIMES}; not in the future.", "2026-11-25T10:00:00Z")
+UNTIL = parameter(
+    "until", f"Only what is older by its own time, and then the end: {_TIMES}; at most a minute ahead.", "2026-11-25T10:00:00Z"
+)
 CHATS = repeated("chat", "Only these chats, subscribed or not. Nothing is stored.", ["room1"])
 TAGS = repeated("tag", "Only messages with one of these tags, or without any. A filter, no access control.", ["blue"])
 SENDERS = repeated("sender", "Only messages from one of these senders. A filter, no access control.", ["bob"])

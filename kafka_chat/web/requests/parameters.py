@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
-from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
@@ -14,6 +12,7 @@ from ...delivery.audience.starts import EARLIEST, LATEST, Earliest, Latest, Sinc
 from ...delivery.records.formats import Format
 from ...delivery.session.options import SessionOptions
 from ...errors import RequestError
+from .times import parse_time, shown
 
 if TYPE_CHECKING:
     from ...chat.names import ChatNames
@@ -21,15 +20,10 @@ if TYPE_CHECKING:
 REPEATED = 100  # chats, tags, senders
 REWIND = 1000
 HEARTBEAT_SECONDS = (10.0, 600.0)
+AHEAD_MS = 60_000  # how far a client's clock may be ahead of ours
 IN_FRAME = "frame"  # the value of `cursor` where it comes as the first frame
 
-_LEAST_MS = 10**11  # a number below was meant as seconds; in milliseconds it would be 1973
-_MOST_MS = 10**14
-_SPAN = re.compile(r"-([0-9]{1,9})([smhd])")
-_UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _WHOLE = re.compile(r"[0-9]{1,15}")
-_RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?)([Zz]|[+ -]\d\d:\d\d)?", re.ASCII)
-_TIMES = "a time as 2026-11-25T10:00:00Z, Unix milliseconds, or a span before now as -15m"
 
 
 class Query:
@@ -74,13 +68,13 @@ class Query:
         if value is None:
             return None
         if not _WHOLE.fullmatch(value) or not 1 <= int(value) <= most:
-            raise RequestError(f"{name} is {_shown(value)}; a whole number from 1 to {most} is needed", field=name)
+            raise RequestError(f"{name} is {shown(value)}; a whole number from 1 to {most} is needed", field=name)
         return int(value)
 
     def time_ms(self, name: str, *, now_ms: int) -> int | None:
         """Return a time, Unix, in milliseconds; None where it is missing."""
         value = self.one(name)
-        return None if value is None else _time_ms(name, value, now_ms)
+        return None if value is None else parse_time(name, value, now_ms=now_ms)
 
 
 def parse_options(query: bytes, *, format: Format, names: ChatNames, now_ms: int, last_had: str | None = None) -> SessionOptions:
@@ -122,13 +116,17 @@ def parse_options(query: bytes, *, format: Format, names: ChatNames, now_ms: int
 def until_ms(asked: Query, now_ms: int) -> int | None:
     """Return `until`, Unix, in milliseconds; None where it is missing."""
     until = asked.time_ms("until", now_ms=now_ms)
-    if until is not None and until > now_ms:
-        raise RequestError(f"until is {_shown(str(asked.one('until')))}, which is in the future; a time up to now is needed", field="until")
+    if until is not None and until > now_ms + AHEAD_MS:
+        raise RequestError(f"until is {shown(str(asked.one('until')))}, which is in the future; a time up to now is needed", field="until")
     return until
 
 
 def start_of(asked: Query, now_ms: int) -> Latest | Earliest | Since | None:
-    """Return `from`; None where it is missing."""
+    """Return `from`; None where it is missing.
+
+    A time that is not yet counts as now: by its index Kafka finds no offset for it but the end as it is when that is asked, and what is
+    written between the request and that would be lost.
+    """
     value = asked.one("from")
     if value is None:
         return None
@@ -136,7 +134,7 @@ def start_of(asked: Query, now_ms: int) -> Latest | Earliest | Since | None:
         return LATEST
     if value == "earliest":
         return EARLIEST
-    return Since(_time_ms("from", value, now_ms))
+    return Since(min(now_ms, parse_time("from", value, now_ms=now_ms, words="latest, earliest, ")))
 
 
 def check_times(start: object, *, embedded: bool) -> None:
@@ -148,7 +146,7 @@ def check_times(start: object, *, embedded: bool) -> None:
 def _format(asked: Query) -> Format:
     value = asked.one("meta")
     if value not in (None, "0", "1"):
-        raise RequestError(f"meta is {_shown(str(value))}; 1 or 0 is needed", field="meta")
+        raise RequestError(f"meta is {shown(str(value))}; 1 or 0 is needed", field="meta")
     return Format.V1 if value == "1" else Format.PLAIN
 
 
@@ -157,29 +155,9 @@ def _heartbeat(asked: Query) -> float | None:
     if value is None:
         return None
     if not _WHOLE.fullmatch(value):
-        raise RequestError(f"heartbeat is {_shown(value)}; whole seconds are needed, 10 to 600", field="heartbeat")
+        raise RequestError(f"heartbeat is {shown(value)}; whole seconds are needed, 10 to 600", field="heartbeat")
     least, most = HEARTBEAT_SECONDS
     return min(max(float(value), least), most)
-
-
-def _time_ms(name: str, value: str, now_ms: int) -> int:
-    span = _SPAN.fullmatch(value)
-    if span:
-        return max(0, now_ms - int(span[1]) * _UNIT_MS[span[2]])
-    if _WHOLE.fullmatch(value):
-        if not _LEAST_MS <= int(value) < _MOST_MS:
-            raise RequestError(f"{name} is {value}; Unix milliseconds are needed, from {_LEAST_MS}", field=name)
-        return int(value)
-    told = _RFC_3339.fullmatch(value)
-    when = None
-    if told is not None and told[2] is not None:
-        with suppress(ValueError):  # there is no such day, or hour
-            when = datetime.fromisoformat(told[1] + told[2].upper().replace(" ", "+"))  # an unencoded plus arrives as a space
-    if when is None:
-        words = " latest, earliest," if name == "from" else ""
-        hint = " (it lacks its zone: Z, or +02:00)" if told is not None and told[2] is None else ""
-        raise RequestError(f"{name} is {_shown(value)}{hint};{words} {_TIMES} is needed", field=name)
-    return max(0, round(when.timestamp() * 1000))
 
 
 def _decoded(text: bytes, name: str) -> str:
@@ -187,8 +165,3 @@ def _decoded(text: bytes, name: str) -> str:
         return unquote_to_bytes(text.replace(b"+", b" ")).decode()
     except UnicodeDecodeError as error:
         raise RequestError(f"{name} is not UTF-8; percent-encode its UTF-8 bytes", field=None if " " in name else name) from error
-
-
-def _shown(value: str) -> str:
-    """Return a value quoted for a message, at most 60 characters of it."""
-    return repr(value if len(value) <= 60 else value[:57] + "...")

@@ -27,6 +27,7 @@ from ..server.policy import CONNECTION
 
 if TYPE_CHECKING:
     from ...delivery.history.pages import Page
+    from ...settings.model import HistorySettings
 
 history = Blueprint("history", __name__)
 
@@ -35,8 +36,6 @@ LIMIT = 100
 MOST = 1000
 WAIT_SECONDS = 55  # nginx, HAProxy and load balancers answer 504 for us after 60, unless they are told otherwise
 LINK_BYTES = 2048  # nginx answers 502 where all headers of an answer together have more than 4 KiB
-FOR_EVER = "public, max-age=31536000, immutable"
-ASK_AGAIN = "public, no-cache"  # compaction may take a message; the ETag tells
 
 _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)  # RFC 7240 section 4.3
 
@@ -63,7 +62,7 @@ _SCHEMA = {
         "gaps": {"type": "array", "items": {"type": "object"}, "description": "What was due and is gone, as in `gap` frames."},
         "next": {"type": "string", "description": "The cursor that goes on after this page, here and on every stream."},
         "prev": {"type": "string", "description": "The cursor for what is before this page, with `direction=backward`."},
-        "end": {"type": "boolean", "description": "Nothing more is there now in this direction."},
+        "end": {"type": "boolean", "description": "All that was there in this direction when it was asked for has been looked at."},
     },
 }
 
@@ -97,13 +96,13 @@ _SCHEMA = {
     ],
     responses={
         "200": {
-            "description": "A page. One that never changes has an `ETag`, and may be kept for ever.",
+            "description": "A page. One that stays the same has an `ETag`, and may be kept for as long as `Cache-Control` says.",
             "headers": {
                 "Link": {
                     "description": f'`rel="next"` and `rel="prev"`; left out where it would have over {LINK_BYTES} bytes.',
                     "schema": {"type": "string"},
                 },
-                "ETag": {"description": "Only of a page that never changes.", "schema": {"type": "string"}},
+                "ETag": {"description": "Only of a page that stays the same.", "schema": {"type": "string"}},
                 "Preference-Applied": {
                     "description": "`wait=…`, if it was asked for: how long it may have waited.",
                     "schema": {"type": "string"},
@@ -136,7 +135,7 @@ async def read_history(chat: str) -> Response:
     if asked.wait_seconds:
         headers["Preference-Applied"] = f"wait={asked.wait_seconds:.0f}"
     if page.closed:
-        headers["Cache-Control"] = ASK_AGAIN if page.compacted else FOR_EVER
+        headers["Cache-Control"] = _kept(found.settings.history, compacted=page.compacted)
         headers["ETag"] = f'"{sha256(body).hexdigest()[:32]}"'
         if request.if_none_match.contains_weak(headers["ETag"].strip('"')):
             return current_app.response_class(b"", 304, headers)
@@ -156,8 +155,6 @@ def _asked(chat: str, query: Query, now_ms: int) -> PageQuery:
         limit=query.whole("limit", most=MOST) or LIMIT,
         backward=_is_backward(query),
         wait_seconds=_wait_seconds(),
-        start_lasts=not _is_span(query.one("from")),
-        until_lasts=not _is_span(query.one("until")),
     )
 
 
@@ -168,15 +165,19 @@ def _is_backward(query: Query) -> bool:
     return direction == "backward"
 
 
-def _is_span(value: str | None) -> bool:
-    """Return whether a time is another one whenever it is said."""
-    return value is not None and value.startswith("-")
-
-
 def _wait_seconds() -> float:
     """Return how long the client prefers to wait; a preference that is not understood is none."""
     wait = _WAIT.search(",".join(request.headers.getlist("Prefer")))
     return min(int(wait[1]), WAIT_SECONDS) if wait else 0
+
+
+def _kept(settings: HistorySettings, *, compacted: bool) -> str:
+    """Return how a page may be kept that stays the same for as long as its messages are there."""
+    if settings.cache == "none":
+        return "no-store"
+    if compacted:
+        return f"{settings.cache}, no-cache"  # compaction may take a message; the ETag tells
+    return f"{settings.cache}, max-age={settings.cache_seconds}, immutable"
 
 
 def _body(page: Page) -> bytes:
@@ -186,9 +187,9 @@ def _body(page: Page) -> bytes:
 
 def _links(asked: PageQuery, page: Page) -> str:
     """Return where this page's neighbours are, in addresses that are right behind any proxy."""
-    kept = [("limit", str(asked.limit))]
+    kept = [] if asked.until_ms is None else [("until", datetime.fromtimestamp(asked.until_ms / 1000, UTC).isoformat())]
+    kept.append(("limit", str(asked.limit)))
     kept += [("tag", one) for one in sorted(asked.tags or ())] + [("sender", one) for one in sorted(asked.senders or ())]
-    until = [] if asked.until_ms is None else [("until", datetime.fromtimestamp(asked.until_ms / 1000, UTC).isoformat())]
-    after = urlencode([("cursor", page.next), *until, *kept])
+    after = urlencode([("cursor", page.next), *kept])
     before = urlencode([("cursor", page.prev), ("direction", "backward"), *kept])
     return f'<?{after}>; rel="next", <?{before}>; rel="prev"'

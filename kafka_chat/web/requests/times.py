@@ -1,0 +1,73 @@
+"""Times as people and programs write them, in Unix milliseconds."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+from ...errors import RequestError
+
+_LEAST_MS = 10**11  # a number below was meant as seconds; in milliseconds it would be 1973
+_MOST_MS = 10**14
+_SPAN = re.compile(r"-([0-9]{1,9})([smhd])")
+_UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_WHOLE = re.compile(r"[0-9]{1,15}")
+# RFC 3339, and what else is written so: nine digits and no seconds (Java), the zone's name after it (Java), a comma (`date -Ins`), a
+# space for the T (`date --rfc-3339`), a zone without a colon (PHP, `date +%z`) or minutes (PostgreSQL). A plus arrives as a space where
+# it was not percent-encoded.
+_WRITTEN = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,30}))?)?(?:([Zz])|([+ -])(\d\d)(?::?(\d\d))?)?(?:\[[\w/+:-]{1,40}\])?",
+    re.ASCII,
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_NEEDED = "a time as 2026-11-25T10:00:00Z, Unix milliseconds, or a span before now as -15m"
+
+
+def parse_time(name: str, value: str, *, now_ms: int, words: str = "") -> int:
+    """Return a time, Unix, in milliseconds; a fraction of one counts as a whole one, so what is at or after it stays so.
+
+    Args:
+        name: of the parameter.
+        value: as it came.
+        now_ms: the time, likewise.
+        words: that are allowed besides, for the error: `latest, earliest, `.
+
+    Raises:
+        RequestError: it is none.
+    """
+    span = _SPAN.fullmatch(value)
+    if span:
+        return max(0, now_ms - int(span[1]) * _UNIT_MS[span[2]])
+    if _WHOLE.fullmatch(value):
+        if not _LEAST_MS <= int(value) < _MOST_MS:
+            raise RequestError(f"{name} is {value}; Unix milliseconds are needed, from {_LEAST_MS}", field=name)
+        return int(value)
+    written = _WRITTEN.fullmatch(value)
+    found = None if written is None else _written_ms(written)
+    if found is None:
+        hint = " (it lacks its zone: Z, or +02:00)" if written is not None and not (written[6] or written[7]) else ""
+        raise RequestError(f"{name} is {shown(value)}{hint}; {words}{_NEEDED} is needed", field=name)
+    return max(0, found)
+
+
+def shown(value: str) -> str:
+    """Return a value quoted for a message, at most 60 characters of it."""
+    return repr(value if len(value) <= 60 else value[:57] + "...")
+
+
+def _written_ms(written: re.Match[str]) -> int | None:
+    """Return the time that was written; None where there is no such day, hour or zone, or it has no zone."""
+    day, hour, minute, second, fraction, zulu, sign, zone_hours, zone_minutes = written.groups()
+    if not (zulu or sign):
+        return None
+    leap = second == "60"  # the second after the 59th: RFC 3339 has it, datetime has not
+    zone = timedelta(hours=int(zone_hours or 0), minutes=int(zone_minutes or 0))
+    if zone >= timedelta(days=1) or int(zone_minutes or 0) >= 60:
+        return None
+    with suppress(ValueError):  # there is no such day, or hour
+        when = datetime.fromisoformat(f"{day}T{hour}:{minute}:{'59' if leap else second or '00'}+00:00") - _EPOCH
+        fraction_ms = -(-int(fraction) * 1000 // 10 ** len(fraction)) if fraction else 0
+        return (when + (zone if sign == "-" else -zone)) // _MILLISECOND + 1000 * leap + fraction_ms
+    return None
