@@ -17,7 +17,8 @@ import msgspec
 
 from kafka_chat.chat.message import Message
 from kafka_chat.chat.partition_key import PartitionKey
-from kafka_chat.delivery.records.batch import Batch, Record
+from kafka_chat.delivery.records.batch import Batch
+from kafka_chat.delivery.records.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable

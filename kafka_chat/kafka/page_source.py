@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from ..delivery.records.batch import BATCH_BYTES, Batch, Record
+from ..delivery.records.batch import BATCH_BYTES, Batch
 from ..errors import BrokerUnreachable, PositionLost, TopicGone
 from ..nursery import open_tasks
 from .connect import broker_error, of_the_group
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..chat.names import ChatNames
     from ..chat.partition_key import PartitionKey
+    from ..delivery.records.record import Record
     from ..settings.model import Limits
     from .connect import ClientConfig
     from .lookup import KafkaLookup

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from ..delivery.records.batch import BATCH_BYTES, Batch, Record
+from ..delivery.records.batch import BATCH_BYTES, Batch
 from .connect import of_the_group
 from .records import chat_record, envelope
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ..chat.partition_key import PartitionKey
+    from ..delivery.records.record import Record
     from .connect import ClientConfig
 
 # How long a poll waits for the first record. It ends at once when one comes, so this is no delay of delivery; but requests

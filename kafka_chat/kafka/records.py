@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..chat.message import LeftOut
 from ..chat.resume_cursor import NO_EPOCH
-from ..delivery.records.batch import Record
+from ..delivery.records.record import Record
 from ..delivery.records.record_meta import NAME_NOT_READ
 from .connect import SparingLogger
 

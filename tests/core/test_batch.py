@@ -13,8 +13,9 @@ from kafka_chat.chat.message import Reject
 from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.log.partition_log import NotInMemory, PartitionLog
-from kafka_chat.delivery.records.batch import Batch, Chunk, Record
+from kafka_chat.delivery.records.batch import Batch, Chunk
 from kafka_chat.delivery.records.frames import text_header, text_payloads
+from kafka_chat.delivery.records.record import Record
 from tests.support.fakes import value
 
 KEY = PartitionKey("kafka.chat.x", "id", 0)

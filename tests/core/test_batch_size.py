@@ -12,8 +12,9 @@ import pytest
 from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.log.partition_log import NotInMemory, PartitionLog
-from kafka_chat.delivery.records.batch import Batch, Record
+from kafka_chat.delivery.records.batch import Batch
 from kafka_chat.delivery.records.formats import Format, View
+from kafka_chat.delivery.records.record import Record
 
 KEY = PartitionKey("kafka.chat.x", "id", 0)
 HELD_BYTES = 1 << 20  # by each way, so that what is there once weighs nothing

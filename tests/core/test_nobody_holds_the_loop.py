@@ -18,8 +18,9 @@ from kafka_chat.delivery.log.log_cursor import LogCursor
 from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.log.partition_log import PartitionLog
 from kafka_chat.delivery.ports import SubscriptionChange
-from kafka_chat.delivery.records.batch import Batch, Record
+from kafka_chat.delivery.records.batch import Batch
 from kafka_chat.delivery.records.formats import PLAIN, Format
+from kafka_chat.delivery.records.record import Record
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.loop_sharing import TURN_SECONDS
 from kafka_chat.telemetry.metrics import Telemetry

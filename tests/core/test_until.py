@@ -13,9 +13,10 @@ from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.chat.resume_cursor import parse
 from kafka_chat.delivery.audience.starts import EARLIEST
 from kafka_chat.delivery.history.pages import PageQuery
-from kafka_chat.delivery.records.batch import TIMES_A_READ, Batch, Record
+from kafka_chat.delivery.records.batch import TIMES_A_READ, Batch
 from kafka_chat.delivery.records.formats import Bound, Format, View
 from kafka_chat.delivery.records.frames import text_payloads
+from kafka_chat.delivery.records.record import Record
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.delivery.session.resumable_session import UNTIL_OFFSETS
 from tests.support.fakes import Core, FakeClient, open_core, value

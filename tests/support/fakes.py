@@ -21,9 +21,10 @@ from kafka_chat.delivery.log.fan_out import FanOut
 from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.log.page_reads import PageReads, open_page_reads
 from kafka_chat.delivery.ports import Disconnect, SubscriptionChange, TailListener, TopicFacts
-from kafka_chat.delivery.records.batch import Batch, Record
+from kafka_chat.delivery.records.batch import Batch
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.records.frames import text_payloads
+from kafka_chat.delivery.records.record import Record
 from kafka_chat.delivery.session.context import SessionContext
 from kafka_chat.delivery.session.event_session import EventSession
 from kafka_chat.delivery.session.options import SessionOptions

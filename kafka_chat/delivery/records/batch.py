@@ -22,35 +22,11 @@ if TYPE_CHECKING:
 
     from ...chat.leader_epochs import EpochRun
     from ...chat.partition_key import PartitionKey
+    from .record import Record
 
 BATCH_BYTES = 256 * 1024  # of raw records; a batch has at most this many, or a single record
 VIEWS_KEPT = 8  # filtered renderings that a batch remembers
 TIMES_A_READ = 2048  # messages whose time one read looks at: a millisecond
-HEADER_BYTES = 64  # what a header counts for beside its name and value: so a batch has no more than the loop renders in 2 ms
-
-
-class Record(NamedTuple):
-    """What the core needs of a Kafka record.
-
-    A named tuple, for a burst has a hundred thousand of them. The time is in Unix milliseconds, negative where there is none;
-    `unreadable` names what the Kafka client fails on; `epoch` is that of the partition's leader who took the record.
-    """
-
-    offset: int
-    value: bytes | None
-    time_ms: int = -1
-    key: bytes | None = None
-    headers: Sequence[tuple[str, bytes | None]] | None = None
-    unreadable: Sequence[LeftOut] = ()
-    epoch: int = NO_EPOCH
-
-    @property
-    def size(self) -> int:
-        """Its bytes, nearly."""
-        size = len(self.value or b"") + len(self.key or b"")
-        if self.headers:
-            size += sum(HEADER_BYTES + len(name) + len(value or b"") for name, value in self.headers)
-        return size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
