@@ -41,7 +41,7 @@ async def test_a_stream_says_hello_is_live_and_brings_messages(broker: Broker, c
     broker.create_topic(topic, partitions=2)
     async with running(chats.settings_for(broker)) as server, open_events(server.url, "ann") as client:
         assert client.status == 200
-        assert client.headers["content-type"] == "text/event-stream"
+        assert client.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert client.headers["transfer-encoding"] == "chunked"
         hello, alive = await client.take(2)
         assert (hello.name, hello.meta["resume"], hello.meta["chats"], hello.meta["user"]) == ("hello", "none", ["global"], "ann")

@@ -414,8 +414,8 @@ async def test_events_carry_the_whole_cursor_and_resume_exactly(autojump_clock):
                 core.kafka.produce(GLOBAL, value(f"m{n}\nid: 9\n\n"), value(f"n{n}"), partition=n % 2)
                 await wait_all_tasks_blocked()
         events = [event.split(b"\n") for event in client.got.split(b"\n\n") if event]
-        assert events[0][1] == b"event: hello"
-        messages = [event for event in events if not event[1].startswith(b"event:")]
+        assert events[0][2] == b"event: hello"
+        messages = [event for event in events if not any(line.startswith(b"event:") for line in event)]
         assert len(messages) == 8
         assert all(len(event) == 2 and event[0].startswith(b"id: ") and event[1].startswith(b"data: {") for event in messages)
         for count, (name, _) in enumerate(messages, start=1):

@@ -22,6 +22,7 @@ ERROR = {"$ref": "#/components/schemas/ErrorBody"}
 OPERATIONS = {
     ("/receive-message/client/{username}", "get"): {"101", "400", "403", "426", "500", "503"},
     ("/receive-message/client/{username}/events", "get"): {"200", "400", "403", "500", "503"},
+    ("/receive-message/client/{username}/events", "post"): {"200", "400", "403", "413", "415", "500", "503"},
     ("/history/{chat}", "get"): {"200", "304", "400", "404", "500", "503"},
     ("/receive-messages/user/{username}", "get"): {"101", "400", "403", "426", "500", "503"},
     ("/subscribing/{username}/{chat}", "post"): {"200", "400", "403", "409", "413", "500", "503"},
@@ -87,7 +88,7 @@ async def test_every_reference_leads_somewhere_and_every_operation_has_a_name_of
 
 async def test_every_field_of_every_answer_is_described():
     schemas = (await the_document())["components"]["schemas"]
-    for model in ("ErrorBody", "Ready", "NotReady", "Following", "FollowedChat", "Outgoing"):
+    for model in ("ErrorBody", "Ready", "NotReady", "Following", "FollowedChat", "Outgoing", "Beginning"):
         assert "Attributes" not in schemas[model]["description"]
         for name, field in schemas[model]["properties"].items():
             assert field["description"], (model, name)

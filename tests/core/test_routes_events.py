@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from typing import Any
 
 import pytest
 import trio
@@ -15,7 +15,8 @@ from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.settings.model import AccessSettings, Settings
 from kafka_chat.web.streams.event_sink import COMMENT, SILENCE_SECONDS, AsgiEventsSink, run_comments
 from tests.core.test_routes_receive import bad_names
-from tests.support.fake_service import FakeService, app_with_service, ask
+from tests.support.events_client import EventsParser
+from tests.support.fake_service import FIRST_EVENT, Answer, FakeService, app_with_service, ask
 
 PATH = "/receive-message/client/ada/events"
 CURSOR, OTHER = (text_of(head_of_cursor(None, number)) for number in (1, 2))
@@ -34,12 +35,12 @@ def options_seen(service: FakeService) -> list[tuple[str, SessionOptions]]:
     return seen
 
 
-async def test_a_stream_begins_with_how_long_to_stay_away_after_a_cut():
+async def test_a_stream_is_neither_kept_nor_collected_on_its_way():
     app, service = app_with_service()
     answer = await ask(app, "GET", PATH)
     assert answer.status == 200
     assert answer.headers == {
-        "content-type": "text/event-stream",
+        "content-type": "text/event-stream; charset=utf-8",
         "cache-control": "no-cache, no-transform",
         "x-accel-buffering": "no",
         "access-control-allow-origin": "*",
@@ -48,14 +49,9 @@ async def test_a_stream_begins_with_how_long_to_stay_away_after_a_cut():
         "x-content-type-options": "nosniff",
         "referrer-policy": "no-referrer",
     }
-    assert re.fullmatch(rb"retry: [1-4][0-9]{3}\n\n", answer.body)
+    assert answer.body == FIRST_EVENT
     assert service.gone == [Disconnect(code=1005)]
     assert not service.admitted  # the place is given back
-
-
-async def test_two_clients_are_not_told_to_come_back_in_the_same_instant():
-    app, _ = app_with_service()
-    assert len({(await ask(app, "GET", PATH)).body for _ in range(20)}) > 1
 
 
 async def test_what_is_asked_for_goes_to_the_session():
@@ -129,16 +125,141 @@ async def test_head_tells_of_the_stream_and_takes_no_place():
     app, service = app_with_service()
     seen = options_seen(service)
     answer = await ask(app, "HEAD", PATH)
-    assert (answer.status, answer.body, answer.headers["content-type"]) == (200, b"", "text/event-stream")
+    assert (answer.status, answer.body, answer.headers["content-type"]) == (200, b"", "text/event-stream; charset=utf-8")
     assert (await ask(app, "HEAD", f"{PATH}?from=x")).status == 400
     assert not seen
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
 async def test_other_methods_are_refused(method: str):
     app, _ = app_with_service()
     answer = await ask(app, method, PATH)
-    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, POST, OPTIONS")
+
+
+# A cursor in the body
+
+
+@pytest.mark.parametrize("nothing", [{}, {"cursor": None}, {"cursor": ""}])
+async def test_a_cursor_in_the_body_wins_over_the_address_and_the_last_event_over_both(nothing: dict[str, object]):
+    app, service = app_with_service()
+    seen = options_seen(service)
+    third = text_of(head_of_cursor(None, 3))
+    answer = await ask(app, "POST", f"{PATH}?chat=a", json_body={"cursor": CURSOR})
+    assert (answer.status, answer.headers["content-type"], answer.body) == (200, "text/event-stream; charset=utf-8", FIRST_EVENT)
+    await ask(app, "POST", f"{PATH}?cursor={OTHER}", json_body={"cursor": CURSOR})
+    await ask(app, "POST", f"{PATH}?cursor={OTHER}", json_body=nothing)
+    await ask(app, "POST", PATH, json_body={"cursor": CURSOR}, headers={"last-event-id": third})
+    await ask(app, "POST", PATH, json_body={"cursor": CURSOR}, headers={"last-event-id": ""})
+    assert [options.cursor for _, options in seen] == [parse(text) for text in (CURSOR, CURSOR, OTHER, third, CURSOR)]
+    assert seen[0] == ("ada", SessionOptions(format=Format.EVENTS, chats=("a",), cursor=parse(CURSOR)))
+    assert not service.admitted
+
+
+async def test_a_cursor_that_no_header_has_room_for_comes_in_the_body():
+    app, service = app_with_service()
+    seen = options_seen(service)
+    long = ".".join([CURSOR] * 5000)
+    assert len(long) > 40_000
+    assert (await ask(app, "POST", PATH, json_body={"cursor": long})).status == 200
+    assert [options.cursor for _, options in seen] == [parse(CURSOR)]
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "field"),
+    [
+        ({"json_body": {"cursor": "x"}}, 400, "cursor"),
+        ({"json_body": {"cursor": 9}}, 400, "cursor"),
+        ({"json_body": {"cursors": CURSOR}}, 400, "cursors"),
+        ({"json_body": []}, 400, None),
+        ({"body": b"{", "headers": {"content-type": "application/json"}}, 400, None),
+        ({"body": b"{}"}, 415, None),
+        ({}, 415, None),
+        ({"json_body": {"cursor": "A" * 70_000}}, 413, None),
+    ],
+)
+async def test_a_body_that_is_none_is_refused_and_takes_no_place(said: dict[str, Any], status: int, field: str | None):
+    app, service = app_with_service()
+    answer = await ask(app, "POST", PATH, **said)
+    assert (answer.status, answer.json()["field"]) == (status, field)
+    assert not service.admitted
+
+
+async def test_a_page_that_may_not_use_the_service_begins_no_stream_by_post():
+    app, service = app_with_service(Settings(access=AccessSettings(origins=("https://chat.example",))))
+    answer = await ask(app, "POST", PATH, json_body={}, headers={"origin": "https://other.example"})
+    assert answer.status == 403
+    assert not service.admitted
+
+
+# Come again
+
+EVENTS_WANTED = {"accept": "text/event-stream"}
+
+
+def unavailable(answer: Answer) -> dict[str, Any]:
+    """The error that a stream consists of."""
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-cache, no-transform"
+    assert "retry-after" not in answer.headers
+    parser = EventsParser()
+    (event,) = parser.feed(answer.body)
+    assert answer.body.count(b"\n\n") == 1, "one block, that the client gets nothing empty"
+    assert parser.retry_ms is not None
+    assert 5_000 <= parser.retry_ms <= 30_000
+    assert (event.name, event.last_id) == ("unavailable", "")
+    return event.said
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_who_names_event_streams_is_told_to_come_again_by_one_that_ends(method: str):
+    app, service = app_with_service()
+    said = {} if method == "GET" else {"json_body": {}}
+    service.places = 0
+    answer = await ask(app, method, PATH, headers=EVENTS_WANTED, **said)
+    assert unavailable(answer) == {"error": "all places are taken; come again", "field": None}
+    assert answer.headers["access-control-allow-origin"] == "*"  # a page of another origin would give up without it
+    assert not service.admitted
+    assert b'kafka_chat_requests_refused_total{status="503"} 1.0' in (await ask(app, "GET", "/metrics")).body
+    app.service = None
+    assert "not running" in unavailable(await ask(app, method, PATH, headers=EVENTS_WANTED, **said))["error"]
+
+
+async def test_those_that_are_refused_together_do_not_come_again_together():
+    app, service = app_with_service()
+    service.places = 0
+    assert len({(await ask(app, "GET", PATH, headers=EVENTS_WANTED)).body for _ in range(20)}) > 15
+
+
+@pytest.mark.parametrize(
+    "accept", ["TEXT/Event-Stream", "text/html, text/event-stream;q=0.5", "text/event-stream; charset=utf-8", "*/*;q=0,text/event-stream"]
+)
+async def test_event_streams_may_be_named_among_others(accept: str):
+    app, service = app_with_service()
+    service.places = 0
+    unavailable(await ask(app, "GET", PATH, headers={"accept": accept}))
+
+
+@pytest.mark.parametrize(
+    "accept", ["*/*", "text/*", "", "text/event-stream-not", "application/json", "text/event-stream;q=0.000", "text/event-stream; Q=0"]
+)
+async def test_everybody_else_is_refused_by_the_status(accept: str):
+    app, service = app_with_service()
+    service.places = 0
+    answer = await ask(app, "GET", PATH, headers={"accept": accept})
+    assert (answer.status, answer.headers["retry-after"], answer.json()["field"]) == (503, "5", None)
+
+
+async def test_what_does_not_pass_by_itself_is_refused_by_its_status_whatever_is_accepted():
+    app, service = app_with_service(Settings(access=AccessSettings(origins=("https://chat.example",))))
+    assert (await ask(app, "GET", f"{PATH}?from=x", headers=EVENTS_WANTED)).status == 400
+    assert (await ask(app, "GET", PATH, headers={**EVENTS_WANTED, "origin": "null"})).status == 403
+    assert (await ask(app, "PUT", PATH, headers=EVENTS_WANTED)).status == 405
+    service.places = 0
+    assert (await ask(app, "GET", "/history/room1", headers=EVENTS_WANTED)).status == 503  # no stream would have come
+    app.service = None
+    assert (await ask(app, "HEAD", PATH, headers=EVENTS_WANTED)).status == 503
 
 
 async def test_a_handshake_on_the_path_of_a_stream_is_refused():

@@ -118,7 +118,7 @@ async def test_over_http_1_0_events_come_until_the_connection_ends():
             while piece := await client.receive_some(65536):
                 data += piece
         assert data.startswith(b"HTTP/1.1 200 ")
-        assert data.endswith(b"\n\ndata: 1\n\n")
+        assert data.endswith(b"\r\n\r\ndata: 1\n\n")
         await served.service.empty()
 
 

@@ -176,7 +176,7 @@ class EventsClient:
                 self.status = event.status_code
                 self.headers = {name.decode().lower(): value.decode("latin-1") for name, value in event.headers}
             elif isinstance(event, h11.Data):
-                if self.headers.get("content-type") == "text/event-stream":
+                if self.headers.get("content-type", "").startswith("text/event-stream"):
                     self.events += self.parser.feed(bytes(event.data))
                 else:
                     self.body += event.data

@@ -15,6 +15,7 @@ from kafka_chat.chat.names import ChatNames
 from kafka_chat.delivery.history.pages import Page, PageQuery
 from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.ports import Disconnect, Inbox, Published, Sink
+from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.dialogue import Answering, Dialogue
 from kafka_chat.delivery.session.options import DEFAULT_OPTIONS, SessionOptions
 from kafka_chat.delivery.writes.subscriptions import FollowedChat
@@ -22,6 +23,9 @@ from kafka_chat.errors import Conflict, NotFound, Overloaded, RequestError
 from kafka_chat.settings.model import Settings
 from kafka_chat.telemetry.metrics import Telemetry
 from kafka_chat.web.app import ChatApp, create_app
+from kafka_chat.web.requests.unavailable import CONTENT_TYPE
+
+FIRST_EVENT = b"event: hello\ndata: {}\n\n"  # on each stream
 
 
 class FakeAdmission:
@@ -152,6 +156,8 @@ class FakeService:
 
     async def run_session(self, admission: FakeAdmission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
         sink = await accept()
+        if admission.options.format is Format.EVENTS:
+            sink.offer(FIRST_EVENT)
         await sink.flush()
         self.gone.append(await inbox.receive())
 
@@ -281,7 +287,7 @@ async def ask(
         elif event["type"] == "websocket.close":
             closed.update(event)
         accepted = started.get("type") == "websocket.accept" and len(sent) >= frames
-        streamed = event["type"] == "http.response.body" and (b"content-type", b"text/event-stream") in started["headers"]
+        streamed = event["type"] == "http.response.body" and (b"content-type", CONTENT_TYPE.encode()) in started["headers"]
         if accepted or streamed or (event["type"] == "websocket.http.response.body" and not event.get("more_body")):
             leave.set()
 

@@ -1,12 +1,16 @@
-"""One client of server-sent events: the `id` of each event is its whole cursor."""
+"""One client of server-sent events: the `id` of each event is its whole cursor, as long as that is short enough to come back."""
 
 from __future__ import annotations
 
 import re
+from random import randint
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from ..audience.cursor_parts import CursorParts
 from ..records.formats import MARK
+from .notices import Hello, control_event
 from .resumable_session import ResumableSession
 
 if TYPE_CHECKING:
@@ -22,7 +26,13 @@ if TYPE_CHECKING:
     from ..records.batch import Chunk
     from ..records.formats import View
     from .context import SessionContext
+    from .notices import Notice
     from .options import SessionOptions
+
+# Of an event's id: it comes back in a header, of which nginx and others take 8 KiB, cookies and all. What has a longer one is
+# refused there with 400, and an `EventSource` gives up for good.
+ID_BYTES = 4096
+RETRY_MS = (1000, 4000)  # when to come back after a cut, drawn for each: not all in the same instant after a restart
 
 _ID_LINE = re.compile(MARK + rb"[^\n]*\n")
 
@@ -32,9 +42,12 @@ class EventSession(ResumableSession):
 
     The fan-out hands it what is rendered once for all; it puts its own cursor in, whose parts it keeps: only what moves is made
     anew. Whatever moves a cursor in another way than by delivering forgets the parts.
+
+    Once an id would have over `ID_BYTES`, events have an empty one from then on, and a `hello` says so: its client begins
+    anew after a cut, or has another way to come back with the cursor.
     """
 
-    __slots__ = ("_parts",)
+    __slots__ = ("_parts", "_resumable")
 
     def __init__(
         self,
@@ -50,6 +63,7 @@ class EventSession(ResumableSession):
     ) -> None:
         """See `ResumableSession`."""
         self._parts = CursorParts()
+        self._resumable = True
         common = {"session_id": session_id, "username": username}
         super().__init__(options, context, **common, page_reads=page_reads, memory=memory, telemetry=telemetry, caught_up=caught_up)
 
@@ -86,8 +100,27 @@ class EventSession(ResumableSession):
         return await super()._send(cursor, chunk)
 
     def _say(self, data: bytes, messages: int) -> bool:
-        cursor = self._cursor()
-        return super()._say(_ID_LINE.sub(b"", data) if cursor is None else data.replace(MARK, b"id: %b." % cursor.encode()), messages)
+        cursor = self._cursor() if self._resumable else None
+        if cursor is not None and self._may_have(len(cursor) + _last_id_bytes(data)):
+            return super()._say(data.replace(MARK, b"id: %b." % cursor.encode()), messages)
+        return super()._say(_ID_LINE.sub(b"" if self._resumable else b"id:\n", data), messages)
+
+    def _offer(self, notice: Notice) -> bool:
+        with_id = self._may_have(len(getattr(notice, "cursor", None) or ""))
+        retry_ms = randint(*RETRY_MS) if isinstance(notice, Hello) else None
+        return self.sink.offer(control_event(notice, with_id=with_id, retry_ms=retry_ms))
+
+    def _hello(self) -> Hello:
+        hello = super()._hello()
+        self._resumable = self._resumable and len(hello.cursor or "") <= ID_BYTES
+        return msgspec.structs.replace(hello, resumable=self._resumable)
+
+    def _may_have(self, id_bytes: int) -> bool:
+        """Return whether an event has an id of so many bytes; the first one that would be too long ends all ids, and `hello` says so."""
+        if self._resumable and id_bytes > ID_BYTES:
+            self._resumable = False
+            self._offer(self._hello())
+        return self._resumable
 
     def _cursor(self) -> str | None:
         context = self._context
@@ -95,3 +128,9 @@ class EventSession(ResumableSession):
 
     def _group_in(self, log: PartitionLog) -> dict[View, dict[LogCursor, None]]:
         return log.takers
+
+
+def _last_id_bytes(data: bytes) -> int:
+    """Return how long the last id in rendered events is, with the dot before it: none is longer, for offsets grow."""
+    begin = data.rfind(MARK)
+    return data.find(b"\n", begin) - begin

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from ...chat.resume_cursor import CursorParser
 from ...errors import RequestError
-from ...loop_sharing import Turn
 from ..ports import Disconnect
-from ..records.formats import Format
 from .live_socket import RESTARTS, Close, LiveSocket
+from .long_cursor import parse_in_turns
 from .notices import OpRefused, come_again, control, parse_op
 
 if TYPE_CHECKING:
@@ -68,17 +66,14 @@ class FirstFrame(LiveSocket):
             op = parse_op(said)
             if op.op != "start" or op.cursor is None:
                 raise RequestError('cursor=frame: the first frame has to be {"op":"start","cursor":TEXT}', field="cursor")
-            parser = CursorParser(op.cursor)
-            turn = Turn()
-            for _ in parser:
-                await turn.share()
+            cursor = await parse_in_turns(op.cursor)
         except (RequestError, OpRefused) as error:
             self.end(Close(code=4400, reason=str(error)))
             return
-        self._admission.options = replace(self._admission.options, cursor=parser.cursor, cursor_in_frame=False)
+        self._admission.options = replace(self._admission.options, cursor=cursor, cursor_in_frame=False)
         self.came = True
 
     async def _take_leave(self, close: Close) -> None:
         if close.code == RESTARTS:
-            self.sink.offer(control(come_again(None), Format.V1))
+            self.sink.offer(control(come_again(None)))
         await trio.lowlevel.checkpoint()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ...errors import RequestError
-from ..records.formats import Format, text_frame
+from ..records.formats import text_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_d
 
 
 class Hello(Notice, frozen=True, kw_only=True, tag="hello"):
-    """First of all."""
+    """First of all. `resumable` is there on event streams: whether their events have ids."""
 
     session: str
     user: str
@@ -44,6 +44,7 @@ class Hello(Notice, frozen=True, kw_only=True, tag="hello"):
     resume: str
     cursor: str | None
     limits: Limits
+    resumable: bool | None = None
 
 
 class Live(Notice, frozen=True, kw_only=True, tag="live"):
@@ -198,14 +199,27 @@ def parse_op(said: str | bytes) -> Op:
     return op
 
 
-def control(notice: Notice, format: Format) -> bytes:
-    """Return a notice as a text frame, or as an event."""
-    payload = b'{"meta":' + _encode(notice) + b"}"
-    if format is not Format.EVENTS:
-        return text_frame(payload)
+def control(notice: Notice) -> bytes:
+    """Return a notice as a text frame."""
+    return text_frame(_payload(notice))
+
+
+def control_event(notice: Notice, *, with_id: bool, retry_ms: int | None = None) -> bytes:
+    """Return a notice as an event: one block with `data`, for some clients take a block without it for an empty message.
+
+    Args:
+        notice: any.
+        with_id: whether its cursor is the event's id, too; else that is empty, which has a browser forget the one before.
+        retry_ms: how long the client is to stay away after a cut, in milliseconds; None: as it was told before.
+    """
     cursor = getattr(notice, "cursor", None)
-    name = str(notice.__struct_config__.tag).encode()
-    return (b"id: %b\n" % cursor.encode() if cursor else b"") + b"event: %b\ndata: %b\n\n" % (name, payload)
+    event_id = b"id:\n" if not with_id else b"id: %b\n" % cursor.encode() if cursor else b""
+    retry = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
+    return b"%b%bevent: %b\ndata: %b\n\n" % (retry, event_id, str(notice.__struct_config__.tag).encode(), _payload(notice))
+
+
+def _payload(notice: Notice) -> bytes:
+    return b'{"meta":' + _encode(notice) + b"}"
 
 
 def _mark_of(said: str) -> msgspec.Raw:

@@ -341,13 +341,14 @@ class ResumableSession(Session):
 
     def _say_hello(self) -> None:
         self._said_hello = True
-        if not self._takes_notices:
-            return
+        if self._takes_notices:
+            self._notices.add_hello(self._hello())
+
+    def _hello(self) -> Hello:
         limits = self._context.limits
         told = Limits(limits.message_bytes, limits.client_message_bytes, limits.chats_per_user, self.options.heartbeat_seconds)
         chats = self._context.audience.chats(self)
-        hello = Hello(session=self.session_id, user=self.username, chats=chats, resume=self._resume, cursor=self._cursor(), limits=told)
-        self._notices.add_hello(hello)
+        return Hello(session=self.session_id, user=self.username, chats=chats, resume=self._resume, cursor=self._cursor(), limits=told)
 
     def _count_ops(self, size: int) -> None:
         """Count so many bytes more, or less, of ops that wait."""
@@ -367,7 +368,7 @@ class ResumableSession(Session):
 
     def _offer(self, notice: Notice) -> bool:
         """Write a notice; False where the socket does not take all of it at once, or the connection is closed."""
-        return self.sink.offer(control(notice, self.view.format))
+        return self.sink.offer(control(notice))
 
     def _has_all(self) -> bool:
         """Whether all that was there has been delivered."""

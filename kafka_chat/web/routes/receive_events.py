@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import time
-from typing import Any, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
+import msgspec
 from quart import Blueprint, request
-from quart_schema import tag
+from quart_schema import document_request, tag
 
 from ...chat.names import parse_username
 from ...delivery.records.formats import Format
+from ...delivery.session.long_cursor import parse_in_turns
 from ..documents.openapi import add_to_operation, refuses
 from ..documents.parameter_docs import CHATS, CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL
 from ..ports import ADMISSION, service
+from ..requests.bodies import read_body
 from ..requests.parameters import check_times, parse_options
 from ..requests.raw_path import rest_of_path
+from ..requests.unavailable import as_event
 from ..streams.event_stream import EventStream
 
+if TYPE_CHECKING:
+    from ...delivery.session.options import SessionOptions
+
 events = Blueprint("events", __name__)
+events.after_request(as_event)
 
 _PATH = "/receive-message/client/"
 
 _EXAMPLE = """\
 retry: 2711
-
 id: AQAAAAAA
 event: hello
-data: {"meta":{"type":"hello","session":"5f1c…","user":"ada","chats":["global"],"resume":"none","cursor":"AQAAAAAA","limits":{…}}}
+data: {"meta":{"type":"hello","session":"5f1c…","user":"ada","chats":["global"],"resume":"none","cursor":"AQAAAAAA",…,"resumable":true}}
 
 id: AQAAAAAA
 event: live
@@ -46,13 +54,12 @@ _LAST_ID = {
 }
 
 
-@events.get(_PATH + "<string:username>/events")
-@tag(["Messages"])
-@add_to_operation(
+_DESCRIBED = add_to_operation(
     parameters=[CURSOR, FROM, REWIND_BY, UNTIL, CHATS, TAGS, SENDERS, _LAST_ID],
     responses={
         "200": {
-            "description": "The stream; it ends when the service restarts, and where `until` is reached.",
+            "description": "The stream; it ends when the service restarts, and where `until` is reached. Where the answer would be "
+            "503 and `Accept` names `text/event-stream`: one event `unavailable` with that error, and the end.",
             "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
         },
         "403": {
@@ -65,6 +72,21 @@ _LAST_ID = {
         },
     },
 )
+
+
+class Beginning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a stream begins.
+
+    Attributes:
+        cursor: begin after what this stands for; null or empty: as the address says. A `Last-Event-ID` wins over it.
+    """
+
+    cursor: Annotated[str | None, msgspec.Meta(examples=["AQAAAAAA"])] = None
+
+
+@events.get(_PATH + "<string:username>/events")
+@tag(["Messages"])
+@_DESCRIBED
 @refuses(400, 403, 503)
 async def receive_events(username: str) -> EventStream:
     """Receive the messages of all chats that a user follows, as server-sent events.
@@ -79,18 +101,48 @@ async def receive_events(username: str) -> EventStream:
     source.addEventListener("end", () => source.close()); // with `until`
     ```
 
+    Where `hello` says `"resumable":false` the cursor is too long for an `id` (over 4096 bytes), which is empty then: come back by
+    `POST`, or by a WebSocket.
+
     Messages are events without a name. What else there is to say (`hello`, `live`, `gap`, `subscribed`, `unsubscribed`,
     `reconnect`, `end`) is an event of that name. After 20 seconds of silence a comment comes.
     """
+    return _stream(*_asked())
+
+
+@events.post(_PATH + "<string:username>/events")
+@tag(["Messages"])
+@_DESCRIBED
+@document_request(Beginning)
+@refuses(400, 403, 413, 415, 503)
+async def receive_events_after(username: str) -> EventStream:
+    """Receive the same stream, from a cursor in the body: however long it is, and out of sight of whoever logs addresses.
+
+    A cursor grows with the chats that are followed. One that is too long for an address or a header goes here, with `fetch`,
+    whose body is read as a stream; it is that of the last event that had one in its `meta`, a dot, and `meta.id` of the last
+    message of each partition since then, with dots between them.
+    """
+    name, options = _asked()
+    cursor = (await read_body(Beginning)).cursor
+    if cursor and not request.headers.get("Last-Event-ID"):
+        options = replace(options, cursor=await parse_in_turns(cursor))
+    return _stream(name, options)
+
+
+def _asked() -> tuple[str, SessionOptions]:
+    """Return whose messages are asked for, and which."""
     user, _, _ = rest_of_path(_PATH).partition(b"/")
     name = parse_username(user)  # where no slash is left, the one that led here was percent-encoded, and is refused
-    options = parse_options(
+    return name, parse_options(
         request.query_string,
         format=Format.EVENTS,
         names=service().names,
         now_ms=time.time_ns() // 1_000_000,
         last_had=request.headers.get("Last-Event-ID") or None,
     )
+
+
+def _stream(name: str, options: SessionOptions) -> EventStream:
     check_times(options.start, embedded=bool(service().settings.kafka.embedded))
     if request.method != "HEAD":
         cast("dict[str, Any]", request.scope)[ADMISSION] = service().admit(name, options)

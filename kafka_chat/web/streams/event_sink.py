@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from random import randint
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 16 * 1024  # each has a time limit; a slow client that goes on reading keeps to it
 SILENCE_SECONDS = 20.0  # proxies end what is silent for longer; 30 and 60 seconds are usual
-COMMENT = b":\n\n"
-RETRY_MS = (1000, 4000)  # when to come back after a cut, drawn for each: not all in the same instant after a restart
+COMMENT = b":\n"  # without the empty line that ends an event: some clients would take it for an empty one
 
 _END: HTTPResponseBodyEvent = {"type": "http.response.body", "body": b"", "more_body": False}
 
@@ -62,7 +60,6 @@ class ConnectionEventsSink(OnConnection):
         super().__init__(connection, send)
         self.spoke_at = trio.current_time()
         connection.start_taking(self)
-        self.offer(_retry())
 
     def offer(self, events: bytes) -> bool:
         """See `Sink`."""
@@ -100,7 +97,6 @@ class AsgiEventsSink:
         self._open = True
         self._handing = trio.Lock()
         self.spoke_at = trio.current_time()
-        self.offer(_retry())
 
     def offer(self, events: bytes) -> bool:
         """See `Sink`: nothing goes without waiting here, so all of it is owed."""
@@ -165,7 +161,3 @@ def open_events_sink(scope: HTTPScope, connection: object, send: ASGISendCallabl
     if isinstance(connection, ChatTCPServer) and scope["http_version"] == "1.1":
         return ConnectionEventsSink(connection, send)
     return AsgiEventsSink(send, abort=abort, write_seconds=policy_in(scope.get("state", {})).limits.write_seconds)
-
-
-def _retry() -> bytes:
-    return b"retry: %d\n\n" % randint(*RETRY_MS)

@@ -15,6 +15,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 
 from ...delivery.ports import Disconnect
 from ..ports import ADMISSION, HELD, Admission
+from ..requests.unavailable import CONTENT_TYPE, HEADERS
 from ..server.connection import ChatTCPServer, awaiting_news
 from ..server.policy import CONNECTION, policy_in
 from .event_sink import open_events_sink, run_comments
@@ -38,12 +39,9 @@ class EventStream(Response):
     """The head of a response whose body is what a session says."""
 
     def __init__(self) -> None:
-        super().__init__(b"", content_type="text/event-stream")
+        super().__init__(b"", headers=HEADERS, content_type=CONTENT_TYPE)
         self.timeout = None
         del self.headers["Content-Length"]
-        # Neither stored nor compressed, nor collected by nginx until there is enough of it.
-        self.headers["Cache-Control"] = "no-cache, no-transform"
-        self.headers["X-Accel-Buffering"] = "no"
 
 
 class ChatHTTPConnection(TrioASGIHTTPConnection):
