@@ -191,7 +191,7 @@ class Sent(Answer, frozen=True, kw_only=True, tag="sent"):
         chat: where.
         partition: of its topic.
         offset: there.
-        id: that of the `Message` that comes of it; None where an earlier service has not told it.
+        id: that of the `Message` that comes of it; None where the service has not told it: nobody follows the chat there.
     """
 
     chat: str

@@ -188,6 +188,12 @@ class Audience:
         """Whether a chat that somebody follows is known to have a topic."""
         return self._is_there(self._names.topic(chat))
 
+    def log(self, key: PartitionKey) -> PartitionLog | None:
+        """Return the log of a partition that somebody follows; None where nobody does."""
+        followed = self._followed.get(key.topic)
+        found = None if followed is None else followed.logs.get(key.partition)
+        return found if found is not None and found.key == key else None
+
     def logs(self, session: Member, chat: str) -> list[PartitionLog]:
         """Return the logs of a chat that `session` follows, in the order of their partitions; none where it has no topic."""
         followed = self._followed.get(self._names.topic(chat))

@@ -86,12 +86,12 @@ class Unsubscribed(Answer, frozen=True, kw_only=True, tag="unsubscribed"):
 
 
 class Sent(Answer, frozen=True, kw_only=True, tag="sent"):
-    """A message is in Kafka; it comes with this `id` to all who get it."""
+    """A message is in Kafka; it comes with this `id` to all who get it. None: nobody here follows the chat."""
 
     chat: str
     partition: int
     offset: int
-    id: str
+    id: str | None = None
 
 
 class Pong(Answer, frozen=True, kw_only=True, tag="pong"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...chat.partition_key import PartitionKey
 from ...chat.resume_cursor import MessageIds
 from ...errors import BrokerError, RequestError, SendingOff
 from ...loop_sharing import Turn
@@ -79,8 +80,11 @@ async def _send(op: Op, session: Member, context: SessionContext) -> Answer:
         raise RequestError("chat and text are needed to send", field="chat" if op.chat is None else "text")
     chat = context.names.parse(op.chat, field="chat")
     placed = await context.sending.place(chat, session.username, op.text, op.tag)
-    at, ids = placed.at, MessageIds(placed.at.topic, placed.topic_id, placed.at.partition)
-    return Sent(re=op.re, chat=chat, partition=at.partition, offset=at.offset, id=ids.of(at.offset).decode())
+    at, key = placed.at, PartitionKey(placed.at.topic, placed.topic_id, placed.at.partition)
+    log = context.audience.log(key)
+    # Its epoch is the latest that was seen there, unless the partition's leader has changed since.
+    shown = None if log is None else MessageIds(*key).of(at.offset, log.epochs.before(at.offset + 1)).decode()
+    return Sent(re=op.re, chat=chat, partition=at.partition, offset=at.offset, id=shown)
 
 
 def _chats(op: Op, context: SessionContext) -> list[str]:
