@@ -11,6 +11,12 @@ from ..errors import RequestError
 
 TOPIC_LENGTH = 249  # Kafka's own limit for a topic name, in characters
 USERNAME_BYTES = 255  # of UTF-8, after normalisation
+# To put marks in their order takes a time that is quadratic in how many follow each other: 30,000 of them stop everything for a second.
+SHRINKS = 3  # NFC makes text so many times shorter at most, in bytes of UTF-8 (a Korean syllable of three letters)
+COMPARED_CHARACTERS = (
+    340  # longer text is compared as it is: no username is that long, however it is written (85 Greek letters with three marks)
+)
+MARKS_IN_A_ROW = 30  # likewise with more marks on one letter: Unicode's own limit, UAX #15 section 13
 
 _CHAT = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -76,8 +82,10 @@ def parse_username(raw: bytes) -> str:
 
 def check_username(name: str, *, field: str = "username") -> str:
     """Return `name` in Unicode NFC, if it may be a username; raise `RequestError`, of `field`, otherwise."""
-    name = unicodedata.normalize("NFC", name)
     size = len(name.encode("utf-8", "surrogatepass"))
+    if size <= SHRINKS * USERNAME_BYTES:
+        name = unicodedata.normalize("NFC", name)
+        size = len(name.encode("utf-8", "surrogatepass"))
     if not 1 <= size <= USERNAME_BYTES:
         raise RequestError(f"{field} has {size} bytes of UTF-8; 1 to {USERNAME_BYTES} are allowed", field=field)
     if "/" in name:
@@ -85,6 +93,21 @@ def check_username(name: str, *, field: str = "username") -> str:
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
         raise RequestError(f"{field} has a control character, which is not allowed", field=field)
     return name
+
+
+def comparable(text: str) -> str:
+    """Return a sender or a tag as those are compared: in Unicode NFC, unless it is too long for a name.
+
+    One word has several spellings in Unicode: a keyboard on macOS may write what looks the same in another way.
+    """
+    if text.isascii() or len(text) > COMPARED_CHARACTERS:
+        return text
+    marks = 0
+    for character in text:
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        if marks > MARKS_IN_A_ROW:
+            return text
+    return unicodedata.normalize("NFC", text)
 
 
 def _shown(text: str) -> str:

@@ -22,6 +22,10 @@ from kafka_chat.chat.message import Message, Reject, parse, render
         (b'{"sender":"ann","text":"\\ud83d\\ude00\\u0000"}', Message("ann", "😀\0", None)),
         ('{"sender":"änn","text":"é 😀"}'.encode(), Message("änn", "é 😀", None)),
         (b' \n{"sender":"ann","text":"hi"}\n ', Message("ann", "hi", None)),
+        (b'{"sender":"ann","text":"hi","sender":"bob"}', Message("bob", "hi", None)),  # of equal keys the last one counts
+        (b'{"text":"a","sender":"ann","text":"b","text":"c"}', Message("ann", "c", None)),
+        (b'{"sender":"ann","text":"hi","tag":"t","tag":null}', Message("ann", "hi", None)),
+        (b'{"sender":"ann","s\\u0065nder":"bob","text":"hi"}', Message("bob", "hi", None)),
     ],
 )
 def test_a_chat_message_is_understood(value, message):
@@ -37,6 +41,7 @@ def test_a_chat_message_is_understood(value, message):
         (b'{"sender":"ann","text":"hi"', Reject.BAD_JSON),
         (b'{"sender":"ann","text":"hi"} {}', Reject.BAD_JSON),
         (b'{"sender":"ann","text":"hi","x":NaN}', Reject.BAD_JSON),
+        (b'{"sender":1,"text":"hi","sender":"ann"}', Reject.WRONG_SHAPE),  # each of equal keys has to be of its type
         (b'{"sender":"ann","text":"\\ud800"}', Reject.BAD_JSON),
         (b'{"sender":"ann","text":"hi","x":"\\udc00"}', Reject.BAD_JSON),
         (b'{"sender":"ann","text":"a\nb"}', Reject.BAD_JSON),

@@ -1,13 +1,18 @@
-"""Which names are legal."""
+"""Which names are legal, and which are the same."""
 
 from __future__ import annotations
 
+import unicodedata
+from urllib.parse import quote
+
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kafka_chat.chat.names import ChatNames, parse_username
+from kafka_chat.chat.names import ChatNames, comparable, parse_username
 from kafka_chat.errors import RequestError
+from tests.support.loop_steps import loop_steps
 
 NAMES = ChatNames("kafka.chat.")
 
@@ -65,3 +70,46 @@ def test_any_segment_is_a_legal_name_or_a_request_error(raw):
     except RequestError:
         return
     assert 1 <= len(name.encode()) <= 255
+
+
+@pytest.mark.parametrize("name", ["José", "Zoë", "각각", "ᾂ" * 85, "Å" * 127, "한" * 85, "q̣̇", "ann"])
+def test_a_name_is_compared_alike_however_it_is_spelled(name: str):
+    spellings = {unicodedata.normalize(form, name) for form in ("NFC", "NFD")}
+    assert len({comparable(spelling) for spelling in spellings}) == 1
+    assert {parse_username(spelling.encode()) for spelling in spellings} == {comparable(name)}
+
+
+def test_an_ångström_is_a_letter():
+    assert comparable("\u212b") == comparable("A\u030a") == "\u00c5"
+
+
+@given(st.text(max_size=60))
+def test_what_is_comparable_stays_as_it_is(text: str):
+    assert comparable(comparable(text)) == comparable(text)
+
+
+STACKED = "a" + "\u0301" * 15_000 + "\u0327" * 15_000  # to put these marks in their order takes a second
+
+
+@pytest.mark.parametrize("name", [STACKED, STACKED[14_900:15_200], "e\u0301" * 171])
+def test_what_is_no_name_is_compared_as_it_is(name: str):
+    assert comparable(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        quote("e\u0301" * 1000).encode(),
+        quote(STACKED[12_500:17_500]).encode(),
+        b"%CC%81" * 500,
+        "\u0301".encode() * 383,
+        "\u0327\u0301".encode() * 5000,
+    ],
+)
+async def test_a_name_that_is_too_long_in_any_spelling_is_refused_unspelled(name: bytes):
+    with loop_steps() as steps:
+        await trio.lowlevel.checkpoint()
+        with pytest.raises(RequestError, match="1 to 255 are allowed"):
+            parse_username(name)
+        await trio.lowlevel.checkpoint()
+    steps.check()

@@ -12,6 +12,7 @@ import msgspec
 
 from ...chat.leader_epochs import epoch_of
 from ...chat.message import Delivery, LeftOut, Message, Reject, parse, render
+from ...chat.names import comparable
 from ...chat.resume_cursor import NO_EPOCH, MessageIds
 from .formats import PLAIN, Bound, Format, View, event, payload_of, skipped_event, text_frame
 from .record_meta import META_BYTES, SMALL_KEY_BYTES, RecordMeta, fit, is_small, skipped_payload, v1_payload
@@ -331,12 +332,17 @@ class Batch:
         return Rendering(array("q", [whole.offsets[index] for index in shown]), [whole.piece(index) for index in shown])
 
     def _senders_and_tags(self) -> list[tuple[str, str | None]]:
-        """Return sender and tag of each message; decoded on first need, equal ones once."""
+        """Return sender and tag of each message, as they are compared; decoded on first need, equal ones once."""
         if self._said is None:
             known: dict[tuple[str, str | None], tuple[str, str | None]] = {}
-            messages = map(_decode, map(payload_of, self._plain.pieces()))
-            self._said = [known.setdefault(said, said) for said in ((message.sender, message.tag) for message in messages)]
-            self.size += 56 + 8 * len(self._said) + sum(72 + getsizeof(sender) + getsizeof(tag or "") for sender, tag in known)
+            self._said = []
+            for message in map(_decode, map(payload_of, self._plain.pieces())):
+                as_is = message.sender, message.tag
+                said = known.get(as_is)
+                if said is None:
+                    said = known[as_is] = comparable(message.sender), None if message.tag is None else comparable(message.tag)
+                self._said.append(said)
+            self.size += 56 + 8 * len(self._said) + sum(72 + getsizeof(sender) + getsizeof(tag or "") for sender, tag in known.values())
         return self._said
 
     def _rendered(self, format: Format) -> Rendering:

@@ -28,7 +28,7 @@ class View:
 
     Attributes:
         format: how.
-        tags: only messages with one of these, or without any; None: all.
+        tags: only messages with one of these, or without any; None: all. As `comparable` makes them, like the next.
         senders: only messages from one of these; None: all.
     """
 
@@ -42,7 +42,7 @@ class View:
         return self.tags is not None or self.senders is not None
 
     def shows(self, sender: str, tag: str | None) -> bool:
-        """Whether it has a message."""
+        """Whether it has a message, of which these are comparable."""
         return (self.senders is None or sender in self.senders) and (self.tags is None or tag is None or tag in self.tags)
 
 

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
+from ...chat.names import comparable
 from ...chat.resume_cursor import joined
 from ...chat.resume_cursor import parse as parse_cursor
 from ...delivery.audience.starts import EARLIEST, LATEST, Earliest, Latest, Since
@@ -62,6 +63,10 @@ class Query:
             raise RequestError(f"{name} is given {len(values)} times; at most {REPEATED} are allowed", field=name)
         return list(dict.fromkeys(values))
 
+    def filter(self, name: str) -> frozenset[str] | None:
+        """Return the names that a filter lets pass, as names are compared; None where it is missing."""
+        return frozenset(map(comparable, self.some(name))) or None
+
     def whole(self, name: str, *, most: int) -> int | None:
         """Return a number from 1 to `most`; None where it is missing."""
         value = self.one(name)
@@ -98,7 +103,6 @@ def parse_options(query: bytes, *, format: Format, names: ChatNames, now_ms: int
     in_frame = chosen is Format.V1 and cursors == [IN_FRAME]
     start = start_of(asked, now_ms)
     rewind = asked.whole("rewind", most=REWIND) or 0
-    tags, senders = asked.some("tag"), asked.some("sender")
     return SessionOptions(
         format=chosen,
         chats=tuple(dict.fromkeys(names.parse(chat, field="chat") for chat in asked.some("chat"))),
@@ -107,8 +111,8 @@ def parse_options(query: bytes, *, format: Format, names: ChatNames, now_ms: int
         start=start or LATEST,
         rewind=rewind if start is None else 0,
         until_ms=until_ms(asked, now_ms),
-        tags=frozenset(tags) if tags else None,
-        senders=frozenset(senders) if senders else None,
+        tags=asked.filter("tag"),
+        senders=asked.filter("sender"),
         heartbeat_seconds=_heartbeat(asked) if chosen is Format.V1 else None,
     )
 

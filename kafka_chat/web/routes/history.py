@@ -143,15 +143,15 @@ async def read_history(chat: str) -> Response:
 
 
 def _asked(chat: str, query: Query, now_ms: int) -> PageQuery:
-    cursors, tags, senders = query.all("cursor"), query.some("tag"), query.some("sender")
+    cursors = query.all("cursor")
     return PageQuery(
         chat=chat,
         cursor=parse(joined(cursors)) if cursors else None,
         start=start_of(query, now_ms),
         rewind=query.whole("rewind", most=REWIND) or 0,
         until_ms=until_ms(query, now_ms),
-        tags=frozenset(tags) if tags else None,
-        senders=frozenset(senders) if senders else None,
+        tags=query.filter("tag"),
+        senders=query.filter("sender"),
         limit=query.whole("limit", most=MOST) or LIMIT,
         backward=_is_backward(query),
         wait_seconds=_wait_seconds(),
