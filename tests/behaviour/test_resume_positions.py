@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from hashlib import sha256
+from zlib import crc32
 
 import pytest
 import trio
@@ -19,11 +20,12 @@ from tests.support.resuming_client import Cut, ResumingClient
 KEYS = 7
 
 
-def id_of(chat: Noted, offset: int, *, partition: int = 0, wire: bytes | None = None) -> str:
+def id_of(chat: Noted, offset: int, *, partition: int = 0, wire: bytes | None = None, epoch: int = 0) -> str:
     """Return the id of a message, put together as the protocol has it."""
     identity = base64.urlsafe_b64decode(chat.room.identity + "==")
-    place = bytes((partition,)) + (varint(offset) if wire is None else wire)
-    return base64.urlsafe_b64encode(b"\x02" + sha256(chat.topic.encode()).digest()[:4] + identity + place).rstrip(b"=").decode()
+    place = bytes((partition,)) + (varint(offset) if wire is None else wire) + varint(epoch + 1)
+    part = b"\x04" + sha256(chat.topic.encode()).digest()[:4] + identity + place
+    return base64.urlsafe_b64encode(part + (crc32(part) & 0xFFFF).to_bytes(2, "big")).rstrip(b"=").decode()
 
 
 def varint(number: int) -> bytes:

@@ -288,7 +288,7 @@ async def test_a_cursor_that_is_too_long_for_an_address_is_the_first_frame(clien
 
 
 async def test_a_cursor_of_4_kib_stands_in_the_address(client: Run, service: FakeService):
-    cursor = cursor_of({Chat(f"room{number}"): [number] * 6 for number in range(100)})
+    cursor = cursor_of({Chat(f"room{number}"): [number] * 6 for number in range(120)})
     assert 3000 < len(cursor) <= 4096
     async with client(f"--cursor={cursor}"):
         assert (await service.visit()).resumed == parse(cursor)

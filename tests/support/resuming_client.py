@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from urllib.parse import quote, urlencode, urlsplit
+from zlib import crc32
 
 import msgspec
 import trio
@@ -77,6 +78,9 @@ class FrameV1(msgspec.Struct):
     tag: str | None = None
     chat: str = ""
 
+
+CHECK_BYTES = 2  # of CRC-32, at the end of each part of a cursor
+MOST_EPOCHS = 1_000  # no test has so many elections
 
 _decode = msgspec.json.Decoder(FrameV1).decode
 
@@ -200,9 +204,9 @@ class ResumingClient:
         for (prefix, partition), text in self._ids.items():
             data = _bytes_of(text)
             if data[1:5] == mark and partition == lane.partition and (not lane.topic or _text_of(data[5:21]) == lane.topic):
-                return list(_varints(data[len(_bytes_of(prefix)) :]))[1] + 1
+                return list(_varints(data[len(_bytes_of(prefix)) : -CHECK_BYTES]))[1] + 1
         told = read_cursor(self.cursor)[1].get(mark) if self.cursor else None
-        if told is None or (lane.topic and told.topic != lane.topic) or lane.partition >= len(told.offsets):
+        if told is None or (lane.topic and not told.is_of(lane.topic)) or lane.partition >= len(told.offsets):
             return None
         return told.offsets[lane.partition]
 
@@ -489,8 +493,8 @@ class ResumingClient:
     def _lane(self, frame: FrameV1) -> Lane:
         """Return where a message belongs, and check that its id says the same as its other fields."""
         data = _bytes_of(frame.meta.id)
-        numbers = list(_varints(data[21:]))
-        if (data[0], *numbers) != (2, frame.meta.partition, frame.meta.offset):
+        partition, offset, epoch = _varints(_checked(data)[21:])
+        if (data[0], partition, offset) != (4, frame.meta.partition, frame.meta.offset) or epoch > MOST_EPOCHS:
             raise BrokenStream(f"the id does not say where the message is: {frame}")
         topic = _text_of(data[5:21]) if self._identities else ""
         return Lane(frame.chat, frame.meta.partition, topic)
@@ -498,27 +502,37 @@ class ResumingClient:
 
 @dataclass(frozen=True)
 class ToldPlace:
-    """What a cursor says of one topic: the next offset of each partition, None where that is not known."""
+    """What a cursor says of one topic: how its id begins, and the next offset of each partition, None where that is not known."""
 
-    topic: str
+    identity: bytes
     offsets: list[int | None]
+
+    def is_of(self, topic_id: str) -> bool:
+        """Return whether it is of the topic with this id."""
+        return _bytes_of(topic_id)[:4] == self.identity
 
 
 def read_cursor(text: str) -> tuple[int, dict[bytes, ToldPlace]]:
-    """Return what a cursor of one part says: the next offset of the subscriptions, and the topics by 4 bytes of the hash of their names."""
-    data = _bytes_of(text)
-    assert data[0] == 1, text
-    subscriptions, at = _varint(data, 5)
+    """Return what a cursor of one part says: the next offset of the subscriptions, and the topics by 4 bytes of the hash of their names.
+
+    The offset is negative where the cursor has none.
+    """
+    data = _checked(_bytes_of(text))
+    assert data[0] == 3, text
+    subscriptions, at = _varint(data, 6)
     places: dict[bytes, ToldPlace] = {}
     while at < len(data):
-        mark, identity = data[at : at + 4], data[at + 4 : at + 20]
-        count, at = _varint(data, at + 20)
+        mark = data[at : at + 4]
+        count, at = _varint(data, at + 4)
+        identity = data[at : at + 4] if count else b""
+        at += len(identity)
         offsets: list[int | None] = []
         for _ in range(count):
             number, at = _varint(data, at)
+            _, at = _varint(data, at)
             offsets.append(number - 1 if number else None)
-        places[mark] = ToldPlace(_text_of(identity) if any(identity) else "", offsets)
-    return subscriptions, places
+        places[mark] = ToldPlace(identity, offsets)
+    return subscriptions - 2, places
 
 
 @contextmanager
@@ -533,6 +547,14 @@ def resuming(clients: Sequence[ResumingClient]) -> Iterator[None]:
 
 def _bytes_of(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _checked(part: bytes) -> bytes:
+    """Return a part without its checksum, which has to be right."""
+    data, said = part[:-CHECK_BYTES], part[-CHECK_BYTES:]
+    if said != (crc32(data) & 0xFFFF).to_bytes(CHECK_BYTES, "big"):
+        raise BrokenStream(f"the checksum of a part of a cursor is wrong: {part.hex()}")
+    return data
 
 
 def _text_of(data: bytes) -> str:

@@ -479,7 +479,7 @@ class World:
         """Return where a client begins that comes without a cursor, as `hello` has it."""
         assert hello.cursor is not None
         entry = read_cursor(hello.cursor)[1].get(sha256(self._names.topic(lane.chat).encode()).digest()[:4])
-        if entry is None or lane.partition >= len(entry.offsets) or (lane.topic and entry.topic != lane.topic):
+        if entry is None or lane.partition >= len(entry.offsets) or (lane.topic and not entry.is_of(lane.topic)):
             return 0
         offset = entry.offsets[lane.partition]
         assert offset is not None, hello
