@@ -119,9 +119,10 @@ class EventsClient:
         """What a client that has had the events that were returned, and no more, comes back with."""
         return self.events[self._returned - 1].last_id if self._returned else ""
 
-    async def begin(self, request: h11.Request) -> None:
+    async def begin(self, request: h11.Request, body: bytes = b"") -> None:
         """Ask, and read the head of the answer."""
-        await self._stream.send_all((self._wire.send(request) or b"") + (self._wire.send(h11.EndOfMessage()) or b""))
+        said: list[h11.Event] = [request, h11.Data(data=body), h11.EndOfMessage()]
+        await self._stream.send_all(b"".join(self._wire.send(event) or b"" for event in said))
         await self._read_until(lambda: self.status != 0)
 
     async def next(self, *, seconds: float = HANG_SECONDS) -> Event:
@@ -186,7 +187,14 @@ class EventsClient:
 
 @asynccontextmanager
 async def open_events(
-    url: str, username: str, query: str = "", *, headers: Mapping[str, str] | None = None, receive_buffer: int | None = None
+    url: str,
+    username: str,
+    query: str = "",
+    *,
+    path: str = "",
+    headers: Mapping[str, str] | None = None,
+    body: object = None,
+    receive_buffer: int | None = None,
 ) -> AsyncIterator[EventsClient]:
     """Ask for a user's stream; yields once the head of the answer is there.
 
@@ -194,7 +202,9 @@ async def open_events(
         url: the server.
         username: whose messages.
         query: parameters, encoded.
+        path: below which the service is.
         headers: further ones.
+        body: where it is not None, it is sent as JSON, by POST.
         receive_buffer: bytes that the kernel takes for a client that does not read.
     """
     parts = urlsplit(url)
@@ -207,8 +217,13 @@ async def open_events(
         await plain.connect((parts.hostname, parts.port))
     async with trio.SocketStream(plain) as stream:
         client = EventsClient(stream)
-        target = f"/receive-message/client/{quote(username, safe='')}/events" + (f"?{query}" if query else "")
+        target = f"{path}/receive-message/client/{quote(username, safe='')}/events" + (f"?{query}" if query else "")
         named = {"host": parts.netloc, "accept": "text/event-stream", **(headers or {})}
+        said = b""
+        if body is not None:
+            said = json.dumps(body).encode()
+            named |= {"content-type": "application/json", "content-length": str(len(said))}
+        method = "GET" if body is None else "POST"
         with trio.fail_after(HANG_SECONDS):
-            await client.begin(h11.Request(method="GET", target=target, headers=list(named.items())))
+            await client.begin(h11.Request(method=method, target=target, headers=list(named.items())), said)
         yield client
