@@ -90,6 +90,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         connections: of any kind; None: what the limit of open files leaves, and what fits in half of the memory.
         catching_up: clients at a time that have not got all that was there when they came.
         write_seconds: how long a write may make no progress.
+        idle_seconds: how long a connection may wait between two requests.
         ping_seconds: how often a WebSocket is pinged.
         pong_seconds: how long it may then say nothing.
     """
@@ -102,6 +103,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     connections: Annotated[int, Meta(ge=1)] | None = None
     catching_up: Annotated[int, Meta(ge=1)] = 5000
     write_seconds: Seconds = 30.0
+    idle_seconds: Seconds = 75.0
     ping_seconds: Seconds = 25.0
     pong_seconds: Seconds = 10.0
 

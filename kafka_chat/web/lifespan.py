@@ -58,7 +58,8 @@ class ServiceLifespan(TrioASGILifespan):
                 policy = ConnectionPolicy(settings.limits, telemetry, connections=connections_limit(settings))
                 telemetry.gauge("connections", lambda: policy.connections.count)
                 self._state[POLICY] = policy
-                nursery.start_soon(policy.keepalive.run)
+                for run in (policy.keepalive.run, policy.idle.run, policy.ready_sockets.run):
+                    nursery.start_soon(run)
                 self.app.nursery = nursery
                 opening.service = service
                 await self.app.startup()

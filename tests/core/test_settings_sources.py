@@ -85,6 +85,7 @@ def test_every_key_has_a_variable() -> None:
         "limits.absent_chats": ("7", 7),
         "limits.catching_up": ("70", 70),
         "limits.connections": ("7", 7),
+        "limits.idle_seconds": ("7", 7.0),
         "limits.write_seconds": ("7", 7.0),
         "limits.ping_seconds": ("7", 7.0),
         "limits.pong_seconds": ("7", 7.0),

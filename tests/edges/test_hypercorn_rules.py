@@ -170,15 +170,6 @@ async def test_a_client_that_dribbles_its_request_is_cut():
         assert served.service.telemetry.aborted == ["request_seconds"]
 
 
-async def test_a_connection_that_asked_once_and_is_idle_is_ended():
-    async with serving_small() as served, open_raw(served.url) as client:
-        await client.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-        await client.read_response()
-        begun = trio.current_time()
-        await client.wait_ended()
-        assert trio.current_time() - begun > 4
-
-
 async def test_a_refused_handshake_has_a_status_and_a_body():
     async with serving_small() as served, open_raw(served.url) as client:
         await client.send(handshake_request("/refused"))

@@ -173,18 +173,20 @@ async def test_after_many_clients_nothing_is_left_of_them():
                 way = dice.randrange(6)
                 async with open_raw(served.url, PATH) as client:
                     if way == 0:
-                        await client.send_frame(Opcode.CLOSE, b"\x03\xe8")
+                        with suppress(trio.BrokenResourceError):  # another one has aborted it, here and below
+                            await client.send_frame(Opcode.CLOSE, b"\x03\xe8")
                         await client.read_to_end()
                     elif way == 1:
                         client.reset()
                     elif way == 2:
-                        with suppress(trio.BrokenResourceError):  # another one has aborted it
+                        with suppress(trio.BrokenResourceError):
                             await client.half_close()
                         await client.wait_ended()
                     elif way == 3:
                         (await served.service.sink()).abort()
                     elif way == 4:
-                        await client.send_frame(Opcode.TEXT, b"\xff")
+                        with suppress(trio.BrokenResourceError):
+                            await client.send_frame(Opcode.TEXT, b"\xff")
                         await client.wait_ended()
                     else:
                         await (await served.service.sink()).close(1000, "")

@@ -116,6 +116,38 @@ def loop_steps() -> Iterator[LoopSteps]:
         trio.lowlevel.remove_instrument(steps)
 
 
+class LoopRounds(trio.abc.Instrument):
+    """Counts the steps of tasks in each round of the loop: every task that can go on has one, and a new round begins after all of them.
+
+    What a task waits for in a round is all the others, so a bound on each step alone does not bound how long it waits.
+
+    Attributes:
+        most_steps: in one round, so far.
+    """
+
+    def __init__(self) -> None:
+        self.most_steps = 0
+        self._steps = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.most_steps = max(self.most_steps, self._steps)
+        self._steps = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._steps += 1
+
+
+@contextmanager
+def loop_rounds() -> Iterator[LoopRounds]:
+    """Count the steps of this trio run's rounds for as long as the block lasts; call it in the run."""
+    rounds = LoopRounds()
+    trio.lowlevel.add_instrument(rounds)
+    try:
+        yield rounds
+    finally:
+        trio.lowlevel.remove_instrument(rounds)
+
+
 def _unit_seconds() -> float:
     """Run the calibrated piece; return how much CPU it took, in seconds."""
     began = thread_time()

@@ -10,13 +10,15 @@ import socket
 import struct
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from random import uniform
-from typing import TYPE_CHECKING, Protocol, Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 import trio
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.trio.tcp_server import TCPServer
 
 from ...delivery.records.frames import PING
+from .heard_bytes import HeardBytes
+from .idle import NO_TASK, REQUEST_SECONDS
 from .owed_bytes import OwedBytes
 from .policy import CONNECTION, policy_in
 from .tls import OwedTransport
@@ -28,18 +30,16 @@ if TYPE_CHECKING:
     from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
     from hypercorn.typing import AppWrapper, LifespanState
 
-    from .sides import DirectWriter, Requests
+    from .sides import DirectWriter
 
 LINGER_SECONDS = 0.5  # for the client to read our last words: closing at once resets a client that is still sending
-FIRST_WORDS_SECONDS = 0.5  # for who has just connected when the shutdown begins, and was taken in, to say what for
 SPARE_SECONDS = 5.0  # for a connection beyond the limit to ask how the service is, or be refused
 GONE_SECONDS = 1.0  # for the app to end by itself once the client is gone
-HELD_BYTES = MAX_RECV  # of requests behind the one that is being answered; no more is read until it is
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s; what the kernel holds for a stuck client is dropped, too
 
 
-class ChatTCPServer(OwedBytes, TCPServer):
+class ChatTCPServer(OwedBytes, HeardBytes, TCPServer):
     """One TCP connection.
 
     Attributes:
@@ -56,8 +56,10 @@ class ChatTCPServer(OwedBytes, TCPServer):
         # hypercorn gives all connections one and the same dict.
         TCPServer.__init__(self, app, config, context, {**state, CONNECTION: self}, stream)
         self.send_lock = cast("trio.Lock", None)  # 0.4 KiB, and most connections never have to wait: see `_drain_lock`
+        self.idle_task = cast("TrioSingleTask", NO_TASK)
         self.policy = policy_in(state)
         tls = isinstance(stream, trio.SSLStream)
+        HeardBytes.__init__(self)
         OwedBytes.__init__(self, stream.transport_stream.socket if tls else cast("trio.SocketStream", stream).socket, tls=tls)
         self.peer = _peer(self._socket)
         self._scope = trio.CancelScope()
@@ -66,11 +68,11 @@ class ChatTCPServer(OwedBytes, TCPServer):
         self._ending = False
         self._ping_at = 0.0
         self._busy_at: float | None = None  # when the request that is being served began
-        self._has_asked = False  # for anything
+        self._idle_since: float | None = None  # it waits for a request, or the rest of one, since then …
+        self._idle_seconds = REQUEST_SECONDS  # … and for so long at most
+        self._has_place = False  # it counts for `limits.connections`
         self.is_spare = False
         self._pinged = False  # it is a WebSocket, and no close frame has been appended
-        self._awaits_news = False  # what is being answered ends with its client
-        self._waiting: trio.CancelScope | None = None  # the read loop, where it waits for something else than bytes, too
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self
@@ -82,7 +84,10 @@ class ChatTCPServer(OwedBytes, TCPServer):
         turn = self.policy.keepalive.watch(self)
         connections = self.policy.connections
         connections.count += 1
-        self.is_spare = connections.are_too_many
+        self._has_place = True
+        self.is_spare = connections.are_too_many and not self.policy.idle.make_room()  # the one that goes gives its place back at once
+        self.policy.idle.watch_shutdown(self.wait_terminated)
+        self._expect_request()
         if connections.are_far_too_many:
             self.abort("connections")
         elif self.is_spare:
@@ -96,7 +101,7 @@ class ChatTCPServer(OwedBytes, TCPServer):
                     self.policy.telemetry.connection_failed(peer=self.peer, error=errors)
         finally:
             self._shut()
-            connections.count -= 1
+            self._give_place_back()
             self.policy.keepalive.unwatch(self, turn)
             self._untie()
 
@@ -107,6 +112,7 @@ class ChatTCPServer(OwedBytes, TCPServer):
         it holds up the loop for half a second.
         """
         self._direct_writer = None
+        self.policy.idle.leave(self)
         self.state.clear()
         for name in ("protocol", "_task_group", "stream"):  # not all are there where it ended before it began
             self.__dict__.pop(name, None)
@@ -126,10 +132,24 @@ class ChatTCPServer(OwedBytes, TCPServer):
         self._shut()
         self._scope.cancel()
 
+    def give_way(self) -> None:
+        """See `Idle`: to a new connection, where there is no place left."""
+        self.policy.telemetry.connection_aborted(peer=self.peer, reason="idle")
+        self._give_place_back()
+        self._shut()
+        self._scope.cancel()
+
+    def _give_place_back(self) -> None:
+        if self._has_place:
+            self._has_place = False
+            self.policy.connections.count -= 1
+
     def end(self) -> None:
         """All is said: half-close, give the client a moment to read it and to close, then be over."""
         if not self._ending:
             self._ending = True
+            self._idle_since = None
+            self.policy.idle.leave(self)
             self.stop_taking()
             self.over_within(LINGER_SECONDS)
             self._half_close()
@@ -159,6 +179,8 @@ class ChatTCPServer(OwedBytes, TCPServer):
                     self._task_group.spawn(self.drain)
         elif self._busy_at is not None and now - self._busy_at >= self.policy.request_seconds and self._requests.waits_for_body:
             self.abort("request_seconds")
+        elif self._idle_since is not None and now - self._idle_since >= self._idle_seconds:
+            self.end()
 
     def stood_still(self, seconds: float) -> None:
         """See `Pingable`."""
@@ -166,6 +188,8 @@ class ChatTCPServer(OwedBytes, TCPServer):
         self._ping_at += seconds
         if self._busy_at is not None:
             self._busy_at += seconds
+        if self._idle_since is not None:
+            self._idle_since += seconds
 
     def became_websocket(self) -> None:
         """A WebSocket is accepted, and the client has been told: from now on it is pinged."""
@@ -175,7 +199,6 @@ class ChatTCPServer(OwedBytes, TCPServer):
         # Clients that came in the same instant, all of them after a restart, are not pinged in the same instant.
         self._ping_at = now + self.policy.limits.ping_seconds * uniform(0.5, 1.0)
         self._requests.forget_http()
-        self.idle_task = cast("TrioSingleTask", None)
         self.state.clear()
 
     @contextmanager
@@ -229,15 +252,28 @@ class ChatTCPServer(OwedBytes, TCPServer):
         elif isinstance(event, Closed):
             self.end()
             await self.protocol.handle(Closed())
-        else:
-            if isinstance(event, Updated):
-                self._busy_at = None if event.idle else trio.current_time()
-                self._has_asked = self._has_asked or not event.idle
-                self._wake_reader()
-            # It starts or stops the task that ends an idle connection. By then the answer is sent, and quart-trio cancels who
-            # sent it: without the shield no connection would ever be ended for being idle. It waits for nobody.
-            with trio.CancelScope(shield=True):
-                await super().protocol_send(event)
+        elif isinstance(event, Updated):
+            if event.idle:
+                self._busy_at = None
+                self._rest()
+            else:
+                self._busy_at = trio.current_time()
+                self._idle_since = None
+                self.policy.idle.leave(self)
+            self._wake_reader()
+
+    def _expect_request(self) -> None:
+        """A request is awaited, the first one or one that has begun."""
+        self._idle_since, self._idle_seconds = trio.current_time(), REQUEST_SECONDS
+        self.policy.idle.expect(self)
+
+    def _rest(self) -> None:
+        """A request has been answered."""
+        if self._requests.held_bytes:  # and the next one has begun
+            self._expect_request()
+            return
+        self._idle_since, self._idle_seconds = trio.current_time(), self.policy.limits.idle_seconds
+        self.policy.idle.rest(self)
 
     def _room_changed(self) -> None:
         if self._direct_writer is not None:
@@ -263,18 +299,20 @@ class ChatTCPServer(OwedBytes, TCPServer):
         self._gone = True
         self._forget()
         self.stop_taking()
+        self.policy.ready_sockets.forget(self._socket.fileno())
         self._socket.close()
 
     # TLS
 
     async def _shake_hands(self) -> bool:
+        transport = OwedTransport(self.stream.transport_stream, self.receive_from_socket, self._take_encrypted)
+        self.stream.transport_stream = cast("trio.SocketStream", transport)
         try:
-            with trio.fail_after(min(self.config.ssl_handshake_timeout, self.policy.request_seconds)):
+            with trio.fail_after(min(self.config.ssl_handshake_timeout, REQUEST_SECONDS)):
                 await self.stream.do_handshake()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             return False
-        transport = OwedTransport(self.stream.transport_stream, self._take_encrypted)
-        self.stream.transport_stream = cast("trio.SocketStream", transport)
+        self._expect_request()
         return True
 
     # What hypercorn calls
@@ -287,6 +325,8 @@ class ChatTCPServer(OwedBytes, TCPServer):
                 self._heard_at = trio.current_time()
                 if not self._ending:
                     await self._requests.handle(RawData(data))
+                    if self.policy.idle.rests(self):  # so what came is the beginning of a request
+                        self._expect_request()
             await self._answer_the_last()
         finally:
             self.stop_taking()
@@ -294,86 +334,13 @@ class ChatTCPServer(OwedBytes, TCPServer):
         self.over_within(GONE_SECONDS if self._requests.is_busy else 0.0)
         await self._requests.handle(Closed())
 
-    async def _receive(self) -> bytes:
-        """Return what the client says next; b"" at its FIN, or where it is gone.
-
-        Meanwhile requests that had to wait for the answer to the one before are read when their turn has come.
-        """
-        while self._requests.is_held:
-            if self._requests.has_turn:
-                await self._requests.go_on()
-                continue
-            full = self._requests.held_bytes >= HELD_BYTES
-            if full and self._awaits_news:
-                self.abort("too_large")  # nobody would notice its end behind all this
-            try:
-                with trio.CancelScope() as self._waiting:
-                    if full:
-                        await trio.sleep_forever()
-                    return await self._receive_some()
-            finally:
-                self._waiting = None
-        return await self._receive_some()
-
-    async def _receive_some(self) -> bytes:
-        try:
-            return bytes(await self.stream.receive_some(MAX_RECV))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return b""
-
-    async def _answer_the_last(self) -> None:
-        """The client has said all: let it have the answers to what it has asked for in whole, if they end by themselves."""
-        while not (self._ending or self._awaits_news):
-            if self._requests.is_held and self._requests.has_turn:
-                await self._requests.go_on()
-            elif self._requests.is_answering:
-                with trio.CancelScope() as self._waiting:
-                    await trio.sleep_forever()
-                self._waiting = None
-            else:
-                return
-
-    def _wake_reader(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-
     async def _close(self) -> None:
         self._shut()
-
-    async def _idle_timeout(self) -> None:
-        """End a connection that asks for nothing, or nothing more."""
-        with trio.move_on_after(self.config.keep_alive_timeout):
-            await self.context.terminated.wait()
-            if not self._has_asked:
-                await trio.sleep(FIRST_WORDS_SECONDS)
-        if self._busy_at is not None:
-            return  # a request came in the same instant, and whoever stops this task has not had a turn yet
-        with trio.CancelScope(shield=True):
-            await self._initiate_server_close()
-
-    async def _initiate_server_close(self) -> None:
-        await self.protocol.handle(Closed())
-        self.end()
-
-    @property
-    def bare_socket(self) -> socket.socket:
-        """The socket under trio's, which writes without a step in between."""
-        return cast("_Wrapping", self._socket)._sock
-
-    @property
-    def _requests(self) -> Requests:
-        return cast("Requests", self.protocol)
 
 
 def awaiting_news(connection: object) -> AbstractContextManager[None]:
     """Return `connection.awaiting_news()`, if it is ours; another server has its own mind of a FIN."""
     return connection.awaiting_news() if isinstance(connection, ChatTCPServer) else nullcontext()
-
-
-class _Wrapping(Protocol):
-    """trio's socket, as it is inside."""
-
-    _sock: socket.socket
 
 
 def _peer(sock: trio.socket.SocketType) -> str:

@@ -66,7 +66,7 @@ class Keepalive:
                 late = trio.current_time() - due
                 if late > STOOD_STILL_SECONDS:
                     await self._stood_still(late)
-                _check_all(turn)
+                await _check_all(turn)
 
     async def _stood_still(self, seconds: float) -> None:
         """Say so to all that are here. One that ends meanwhile does not mind."""
@@ -76,8 +76,9 @@ class Keepalive:
             await walk.share()
 
 
-def _check_all(turn: set[Pingable]) -> None:
+async def _check_all(turn: set[Pingable]) -> None:
     # Not in `run`, which would hold the last connection that it has seen.
-    now = trio.current_time()
-    for connection in tuple(turn):
-        connection.check_alive(now)
+    walk = Turn()
+    for connection in tuple(turn):  # one that ends meanwhile does not mind
+        connection.check_alive(trio.current_time())
+        await walk.share()

@@ -100,7 +100,7 @@ class OwedBytes:
                 while self._owed and self._written < target:
                     scope.deadline = self._moved_at + self.policy.limits.write_seconds
                     try:
-                        await trio.lowlevel.wait_writable(self._socket)
+                        await self.policy.ready_sockets.wait_writable(self._socket)
                     except trio.ClosedResourceError:
                         return
                     # A socket that was full has room, so the client acknowledged something: it is alive.

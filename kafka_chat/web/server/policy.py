@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Self
 from ...process.open_files import SPARE_CONNECTIONS
 from ...settings.model import Limits
 from ...telemetry.metrics import Telemetry
+from .idle import IdleConnections
 from .keepalive import Keepalive
+from .ready_sockets import ReadySockets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,17 +54,21 @@ class ConnectionPolicy:
         limits: of the settings.
         telemetry: is told of connections that fail, or that we cut.
         keepalive: looks at all connections; the lifespan runs it.
+        idle: those that wait for a request; run likewise.
+        ready_sockets: says whose turn it is to read or write; run likewise.
         connections: counts them.
-        request_seconds: for a client to send a whole request, or to shake hands for TLS.
+        request_seconds: for a client to send a whole request, once its head is there.
     """
 
-    __slots__ = ("connections", "keepalive", "limits", "request_seconds", "telemetry")
+    __slots__ = ("connections", "idle", "keepalive", "limits", "ready_sockets", "request_seconds", "telemetry")
 
     def __init__(self, limits: Limits, telemetry: Telemetry, *, connections: int = sys.maxsize) -> None:
         self.connections = OpenConnections(connections)
         self.limits = limits
         self.telemetry = telemetry
         self.keepalive = Keepalive(limits)
+        self.idle = IdleConnections()
+        self.ready_sockets = ReadySockets()
         self.request_seconds = 30.0
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+MOST_BYTES = 64 * 1024  # read at once
 
 
 class OwedTransport(trio.abc.Stream):
@@ -17,8 +19,16 @@ class OwedTransport(trio.abc.Stream):
     unusable, and half a message on the wire. Over this transport the call only encrypts.
     """
 
-    def __init__(self, stream: trio.SocketStream, take: Callable[[bytes], None]) -> None:
+    def __init__(self, stream: trio.SocketStream, receive: Callable[[int], Awaitable[bytes]], take: Callable[[bytes], None]) -> None:
+        """Begin.
+
+        Args:
+            stream: the socket's.
+            receive: reads at most so many bytes from it.
+            take: owes what is to be sent.
+        """
         self._stream = stream
+        self._receive = receive
         self._take = take
         self.socket = stream.socket
 
@@ -32,7 +42,7 @@ class OwedTransport(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Read from the socket."""
-        return await self._stream.receive_some(max_bytes)
+        return await self._receive(MOST_BYTES if max_bytes is None else max_bytes)
 
     async def aclose(self) -> None:
         """Close the socket."""

@@ -1,0 +1,112 @@
+"""What comes from a client: read when its connection has its turn, and as far as the requests before it are answered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, cast
+
+import trio
+from hypercorn.trio.tcp_server import MAX_RECV
+
+if TYPE_CHECKING:
+    import socket
+
+    from hypercorn.protocol import ProtocolWrapper
+
+    from .policy import ConnectionPolicy
+    from .sides import Requests
+
+HELD_BYTES = MAX_RECV  # of requests behind the one that is being answered; no more is read until it is
+
+
+class HeardBytes:
+    """The reading half of a connection."""
+
+    policy: ConnectionPolicy
+    protocol: ProtocolWrapper
+    stream: trio.SSLStream[trio.SocketStream]
+    _socket: trio.socket.SocketType
+    _tls: bool
+    _ending: bool
+    _heard_at: float
+
+    def __init__(self) -> None:
+        self._awaits_news = False  # what is being answered ends with its client
+        self._waiting: trio.CancelScope | None = None  # the read loop, where it waits for something else than bytes, too
+
+    def abort(self, reason: str | None = None) -> None:
+        """End the connection now; see `ChatTCPServer`."""
+        raise NotImplementedError
+
+    @property
+    def bare_socket(self) -> socket.socket:
+        """The socket under trio's, which writes without a step in between."""
+        return cast("_Wrapping", self._socket)._sock
+
+    @property
+    def _requests(self) -> Requests:
+        return cast("Requests", self.protocol)
+
+    async def _receive(self) -> bytes:
+        """Return what the client says next; b"" at its FIN, or where it is gone.
+
+        Meanwhile requests that had to wait for the answer to the one before are read when their turn has come.
+        """
+        while self._requests.is_held:
+            if self._requests.has_turn:
+                await self._requests.go_on()
+                continue
+            full = self._requests.held_bytes >= HELD_BYTES
+            if full and self._awaits_news:
+                self.abort("too_large")  # nobody would notice its end behind all this
+            try:
+                with trio.CancelScope() as self._waiting:
+                    if full:
+                        await trio.sleep_forever()
+                    return await self._receive_some()
+            finally:
+                self._waiting = None
+        return await self._receive_some()
+
+    async def _receive_some(self) -> bytes:
+        try:
+            return bytes(await self.stream.receive_some(MAX_RECV)) if self._tls else await self.receive_from_socket(MAX_RECV)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
+
+    async def receive_from_socket(self, most: int) -> bytes:
+        """Read when it is this connection's turn.
+
+        Raises:
+            trio.BrokenResourceError: it was reset.
+            trio.ClosedResourceError: it was closed by us.
+        """
+        while True:
+            await self.policy.ready_sockets.wait_readable(self._socket, is_new=not self._heard_at)
+            try:
+                return self.bare_socket.recv(most)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError from error
+
+    async def _answer_the_last(self) -> None:
+        """The client has said all: let it have the answers to what it has asked for in whole, if they end by themselves."""
+        while not (self._ending or self._awaits_news):
+            if self._requests.is_held and self._requests.has_turn:
+                await self._requests.go_on()
+            elif self._requests.is_answering:
+                with trio.CancelScope() as self._waiting:
+                    await trio.sleep_forever()
+                self._waiting = None
+            else:
+                return
+
+    def _wake_reader(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+
+class _Wrapping(Protocol):
+    """trio's socket, as it is inside."""
+
+    _sock: socket.socket
