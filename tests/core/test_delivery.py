@@ -64,7 +64,7 @@ async def test_a_client_that_fell_behind_the_memory_reads_pages_and_catches_up(a
             assert core.memory.held_bytes <= 65_536
             slow.make_room(float("inf"))
             await wait_all_tasks_blocked()
-            assert session.parked
+            assert session.follower.parked
         assert slow.texts == fast.texts == [f"m{n}" for n in range(5000)]
         assert session.fell_behind
         assert core.memory.owed_bytes == 0
@@ -89,9 +89,9 @@ async def test_clients_near_the_same_place_share_the_pages(autojump_clock):
 async def _run_from(core, session, client, offset):
     with core.audience.joined(session, known=True):
         await core.audience.wait_started(session, seconds=2)
-        log = next(iter(session.cursors.values())).log
-        session.unfollow(log)
-        session.follow(log, offset, afresh=True)
+        log = next(iter(session.follower.cursors.values())).log
+        session.follower.unfollow(log)
+        session.follower.follow(log, offset, afresh=True)
         await session.run(client, client)
 
 
@@ -137,9 +137,9 @@ async def test_live_chats_go_on_while_a_page_of_another_is_awaited(autojump_cloc
         async with core.connected(client) as session:
             await wait_all_tasks_blocked()
             core.kafka.page_gate = trio.Event()
-            log = session.cursors[core.kafka.key("kafka.chat.old")].log
-            session.unfollow(log)
-            session.follow(log, 0, afresh=True)
+            log = session.follower.cursors[core.kafka.key("kafka.chat.old")].log
+            session.follower.unfollow(log)
+            session.follower.follow(log, 0, afresh=True)
             await wait_all_tasks_blocked()
             core.kafka.produce(GLOBAL, value("live"))
             await wait_all_tasks_blocked()
@@ -345,10 +345,10 @@ async def test_a_bug_in_one_session_closes_that_one_with_1011(autojump_clock):
         session = core.session("bad")
         with core.audience.joined(session, known=True):
             await core.audience.wait_started(session, seconds=2)
-            log = next(iter(session.cursors.values())).log
+            log = next(iter(session.follower.cursors.values())).log
             core.kafka.produce(GLOBAL, value("a"))
-            session.unfollow(log)
-            session.follow(log, 0, afresh=True)
+            session.follower.unfollow(log)
+            session.follower.follow(log, 0, afresh=True)
             async with core.connected(good):
                 with trio.fail_after(5):
                     assert await session.run(bad, bad) == 1011

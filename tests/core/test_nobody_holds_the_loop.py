@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.delivery.log.fan_out import FanOut
-from kafka_chat.delivery.log.log_cursor import LogCursor
+from kafka_chat.delivery.log.follower import LogCursor
 from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.log.partition_log import PartitionLog
 from kafka_chat.delivery.ports import SubscriptionChange

@@ -13,7 +13,7 @@ from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.chat.resume_cursor import parse
 from kafka_chat.delivery.audience.starts import EARLIEST
 from kafka_chat.delivery.history.pages import PageQuery
-from kafka_chat.delivery.records.batch import TIMES_A_READ, Batch
+from kafka_chat.delivery.records.batch import TIMES_A_READ, Batch, Chunk
 from kafka_chat.delivery.records.formats import Bound, Format, View
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.delivery.records.record import Record
@@ -157,4 +157,4 @@ def test_a_batch_is_read_up_to_a_bound_in_pieces_of_any_size(times, before_ms, m
 def test_one_read_looks_at_so_many_times_only():
     records = [Record(offset, value(f"m{offset}"), 9) for offset in range(3 * TIMES_A_READ)]
     batch = Batch.decode(records, PartitionKey(ROOM, "id", 0), first=0, next=len(records), chat="room", max_bytes=1000)
-    assert batch.read(0, 1 << 20, bound=Bound(len(records), 5)) == (b"", TIMES_A_READ, 0)
+    assert batch.read(0, 1 << 20, bound=Bound(len(records), 5)) == Chunk(b"", TIMES_A_READ, 0)

@@ -11,7 +11,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.chat.loss_cause import LossCause
+from kafka_chat.delivery.log.follower import Follower
 from kafka_chat.delivery.ports import SubscriptionChange
+from kafka_chat.delivery.records.formats import PLAIN
 from kafka_chat.delivery.session.session import Session
 from kafka_chat.loop_sharing import TURN_SECONDS
 from tests.support.fakes import Core, FakeClient, open_core, value
@@ -28,7 +30,7 @@ OF_THE_TEST = ("<test",)
 
 def positions(session: Session) -> list[int]:
     """Where it is, in the order of partitions."""
-    return [cursor.position for _, cursor in sorted(session.cursors.items())]
+    return [cursor.position for _, cursor in sorted(session.follower.cursors.items())]
 
 
 def join(core: Core, stack: ExitStack, username: str = "ann", *, known: bool = True) -> Session:
@@ -53,7 +55,7 @@ async def test_a_change_of_a_user_with_many_sockets(autojump_clock, subscribed):
                 nursery.start_soon(core.audience.user_changed, change)
                 await wait_all_tasks_blocked()
             steps.check(ignore=OF_THE_TEST)
-            assert {len(session.cursors) for session in sessions} == {3 if subscribed else 0}
+            assert {len(session.follower.cursors) for session in sessions} == {3 if subscribed else 0}
 
 
 async def test_all_that_happens_to_a_topic_with_many_followers(autojump_clock):
@@ -72,7 +74,7 @@ async def test_all_that_happens_to_a_topic_with_many_followers(autojump_clock):
                 assert {tuple(positions(session)) for session in sessions} == {(0, 7, 0)}  # none had been delivered anything
                 core.kafka.delete(GLOBAL, LossCause.RECREATED)
                 await wait_all_tasks_blocked()
-                assert not any(session.cursors for session in sessions)
+                assert not any(session.follower.cursors for session in sessions)
                 core.kafka.create(GLOBAL)
                 await wait_all_tasks_blocked()
                 assert {tuple(positions(session)) for session in sessions} == {(0,)}
@@ -98,21 +100,27 @@ async def test_the_reading_of_the_subscriptions_with_many_that_came_before(autoj
             assert all(map(core.audience.has_started, sessions))
 
 
-class Slow(Session):
-    """A session at which a walk lets others have their turn."""
-
-    gaps = 0
+class SlowFollower(Follower):
+    """A follower at which a walk lets others have their turn."""
 
     def wake(self) -> None:
         time.sleep(1.5 * TURN_SECONDS)
         super().wake()
+
+
+class Slow(Session):
+    """A session that has one."""
+
+    gaps = 0
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
         self.gaps += 1
 
 
 def slow(core: Core, username: str) -> Slow:
-    return Slow(session_id="s", username=username, page_reads=core.reads, memory=core.memory, telemetry=core.telemetry)
+    session = Slow(session_id="s", username=username, page_reads=core.reads, memory=core.memory, telemetry=core.telemetry)
+    session.follower = SlowFollower(session, PLAIN, core.reads)
+    return session
 
 
 @pytest.mark.parametrize("what", ["opened", "added", "truncated", "retention", "recreated", "user"])
@@ -167,14 +175,14 @@ async def test_who_comes_and_goes_in_the_middle_of_a_walk(autojump_clock, what, 
             core.kafka.produce(ROOM, value("m"), partition=partition)
             stay = [sessions[0], sessions[2], sessions[3], sessions[5]]
             for session in (*stay, again, late):  # one that has not got all its cursors tells no cursor that leaves them out
-                assert what == "user" or not core.audience.has_started(session) or len(session.cursors) == partition + 1
+                assert what == "user" or not core.audience.has_started(session) or len(session.follower.cursors) == partition + 1
             await wait_all_tasks_blocked()
             first = 0 if what == "truncated" else head  # who had had nothing gets what a truncated log has, too
             assert [positions(session)[-1] for session in stay] == [first] * 4
             assert [positions(session)[-1] for session in (again, late)] == [head] * 2
             assert [session.gaps for session in stay] == [1 if what in ("retention", "recreated") else 0] * 4
-            assert not sessions[1].cursors
-            assert not sessions[4].cursors
+            assert not sessions[1].follower.cursors
+            assert not sessions[4].follower.cursors
             assert all(map(core.audience.has_started, [*stay, again, late]))
     assert (core.audience.sessions, core.audience.partitions, core.kafka.requested) == (0, 0, set())
     assert core.memory.held_bytes == 0

@@ -143,6 +143,7 @@ class Audience:
             del sessions[session]
             if not sessions:
                 del self._by_user[user]
+            session.follower.leave()
 
     async def wait_started(self, session: Member, *, seconds: float) -> None:
         """Wait until it is fixed where `session` begins, at most `seconds`.
@@ -257,7 +258,7 @@ class Audience:
 
     def positions(self, session: Member, chat: str) -> dict[int, int]:
         """Return partition -> position of `session` in a chat, where that is fixed."""
-        cursors = {log.key.partition: session.cursors.get(log.key) for log in self.logs(session, chat)}
+        cursors = {log.key.partition: session.follower.cursors.get(log.key) for log in self.logs(session, chat)}
         return {partition: cursor.position for partition, cursor in cursors.items() if cursor is not None}
 
     # The TailListener
@@ -324,7 +325,7 @@ class Audience:
         for session in sessions:
             yield from visit(session)
             walk.left.discard(session)
-            session.wake()
+            session.follower.wake()
             yield
         for log in close:
             followed.closing.remove(log)
@@ -344,23 +345,23 @@ class Audience:
     def _displace(self, lost: Sequence[PartitionLog], session: Member) -> Iterator[None]:
         """Take a session's cursors in logs of a topic that is no more, and tell it."""
         for log in lost:
-            cursor = session.cursors.get(log.key)
+            cursor = session.follower.cursors.get(log.key)
             if cursor is not None and cursor.log is log:
-                session.on_gap(log.key, cursor.position, 0, LossCause.RECREATED)
-                session.unfollow(log)
+                session.follower.on_gap(log.key, cursor.position, 0, LossCause.RECREATED)
+                session.follower.unfollow(log)
             self._start_resolution.resolve(session, log.key)
             yield
 
     def _move(self, followed: FollowedTopic, old: PartitionLog, new: PartitionLog, cause: LossCause, session: Member) -> Iterator[None]:
         """Move a session's cursor from a log to the one that was begun in its place."""
-        start, cursor = followed.followers.get(session), session.cursors.get(new.key)
+        start, cursor = followed.followers.get(session), session.follower.cursors.get(new.key)
         if start is not None and cursor is not None and cursor.log is old:
             position = cursor.position
             begin = min(position, new.start) if cause is LossCause.TRUNCATED else new.start
-            session.unfollow(old)
+            session.follower.unfollow(old)
             if begin != position:
-                session.on_gap(new.key, position, begin, cause)
-            session.follow(new, begin, afresh=True)
+                session.follower.on_gap(new.key, position, begin, cause)
+            session.follower.follow(new, begin, afresh=True)
         elif start is not None and not self._start_resolution.is_placed(session, new.key):  # it was not fixed yet where it begins
             self._start_resolution.begin(session, new, start, new.start)
         yield
@@ -405,7 +406,7 @@ class Audience:
         if not followed.named:
             self._named_absent.discard(topic)
         for log in (*followed.logs.values(), *followed.closing):
-            session.unfollow(log)
+            session.follower.unfollow(log)
             self._start_resolution.resolve(session, log.key)
         if not followed.followers and not followed.pinned:
             self._tail.unfollow(topic)

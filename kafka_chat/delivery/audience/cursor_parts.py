@@ -11,7 +11,7 @@ from .starts import Resumed, epoch_named, offset_named, partitions_named
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
-    from ..log.log_cursor import LogCursor
+    from ..log.follower import LogCursor
     from .followed_topic import FollowedTopic
     from .member import Member
 
@@ -69,7 +69,7 @@ class CursorParts:
                     key = PartitionKey(topic, followed.topic_id, partition)
                     self._parts.append(place_in(offset_named(start, key), epoch_named(start, key)))
                     continue
-                cursor = session.cursors.get(log.key)
+                cursor = session.follower.cursors.get(log.key)
                 if cursor is not None:
                     self._indices[log.key] = len(self._parts)
                 self._parts.append(place_in(None, NO_EPOCH) if cursor is None else place_in(cursor.position, cursor.epoch))

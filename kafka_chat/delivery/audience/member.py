@@ -1,28 +1,34 @@
-"""A session, as the audience lets it in."""
+"""What joins the audience: a session, or the reader of a page."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ..log.log_cursor import Follower
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from ..log.follower import Follower
+    from ..log.partition_log import PartitionLog
     from ..ports import SubscriptionChange
     from .starts import Start
 
 
-class Member(Follower, Protocol):
-    """A session that joins: it follows topics, and says where it begins in each.
+class Member(Protocol):
+    """It follows topics, and says where it begins in each. Plain functions, which may be called at any time.
 
     Attributes:
         only: the chats that it follows, subscribed or not; none: those of its user.
-        username: whose it is.
     """
 
     only: Sequence[str]
-    username: str
+
+    @property
+    def username(self) -> str:
+        """Whose it is."""
+
+    @property
+    def follower(self) -> Follower:
+        """Its places in the logs."""
 
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:
         """Return where it begins in a topic.
@@ -31,3 +37,12 @@ class Member(Follower, Protocol):
             topic: that it follows.
             change: how its user subscribed to it; None where it did not.
         """
+
+    def rewind(self, log: PartitionLog, messages: int) -> None:
+        """Move the new cursor in `log` back by so many messages."""
+
+    def on_subscribed(self, change: SubscriptionChange) -> None:
+        """Its user subscribed to a chat."""
+
+    def on_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
+        """Its user unsubscribed from a chat, which was delivered up to these positions, a partition each."""

@@ -37,14 +37,14 @@ class StartResolution:
         """Give `session` a cursor in `log`, whose head is or was `head` when it came, now or when it is known where."""
         match start:
             case Latest():
-                session.follow(log, head)
+                session.follower.follow(log, head)
             case Rewind(messages):
-                session.follow(log, head)
+                session.follower.follow(log, head)
                 session.rewind(log, messages)
             case AtOffsets(topic_id, offsets):
                 if topic_id not in ("", log.key.topic_id) and log.key.partition in offsets:
-                    session.on_gap(log.key, offsets[log.key.partition], 0, LossCause.RECREATED)
-                session.follow(log, start.offset(log.key))
+                    session.follower.on_gap(log.key, offsets[log.key.partition], 0, LossCause.RECREATED)
+                session.follower.follow(log, start.offset(log.key))
             case Since(time_ms):
                 self._ask(session, log, time_ms, partial(self._begin_at, session, log, head, None))
             case Earliest():
@@ -71,7 +71,7 @@ class StartResolution:
     def is_placed(self, session: Member, key: PartitionKey) -> bool:
         """Whether it is fixed where `session` begins in a partition, or asked for."""
         pending = self._pending.get(session)
-        return key in session.cursors or (pending is not None and key in pending.questions and pending.questions[key].open)
+        return key in session.follower.cursors or (pending is not None and key in pending.questions and pending.questions[key].open)
 
     def forget(self, key: PartitionKey) -> None:
         """Ask nothing more of a partition; who waits for it is told by `resolve`, or begins again."""
@@ -82,12 +82,12 @@ class StartResolution:
     def _resume(self, session: Member, log: PartitionLog, start: Resumed, head: int) -> None:
         recreated = start.recreated(log.key)
         if recreated is not None:
-            session.on_gap(log.key, recreated, 0, LossCause.RECREATED)
+            session.follower.on_gap(log.key, recreated, 0, LossCause.RECREATED)
         offset = start.offset(log.key)
         if offset is None:
             self.begin(session, log, start.otherwise, head)
         elif offset >= log.head or log.batch_at(offset) is not None:
-            session.follow(log, offset)
+            session.follower.follow(log, offset)
         else:  # is it still there?
             self._ask(session, log, EARLIEST_TIMESTAMP, partial(self._begin_at, session, log, head, offset))
 
@@ -106,9 +106,9 @@ class StartResolution:
             offset: what the broker told.
         """
         self.resolve(session, log.key)
-        if log.key in session.cursors or not self._wanted(session, log):
+        if log.key in session.follower.cursors or not self._wanted(session, log):
             return  # it has left meanwhile, and perhaps come again
         begin = min(offset, head) if due is None else max(offset, due)
         if due is not None and begin > due:
-            session.on_gap(log.key, due, begin, LossCause.RETENTION)
-        session.follow(log, begin)
+            session.follower.on_gap(log.key, due, begin, LossCause.RETENTION)
+        session.follower.follow(log, begin)

@@ -163,8 +163,6 @@ class History:
             context.names,
             view=View(format=Format.V1, tags=query.tags, senders=query.senders),
             page_reads=self._page_reads,
-            memory=self._memory,
-            telemetry=self._telemetry,
         )
         self._readers.add(reader)
         try:
@@ -218,13 +216,13 @@ class History:
         """
         while reader.follows(logs) and not (reader.gaps or reader.over or self._draining):
             reader.move({log.key: scan.position for log, scan in zip(logs, scans, strict=True)})
-            if all(reader.cursors[log.key].position >= log.head for log in logs):
+            if all(reader.follower.cursors[log.key].position >= log.head for log in logs):
                 await reader.wait_for_message()
             async with self._merging:
                 if not reader.follows(logs):  # others had their turn
                     break
                 positions, heads = reader.positions, {log.key: log.head for log in logs}
-                alike = logs[0].key.topic_id, reader.view, query.limit, positions, heads
+                alike = logs[0].key.topic_id, reader.follower.view, query.limit, positions, heads
                 if self._merged is None or self._merged[0] != alike:
                     scans = self._scans(query, logs, positions, heads)
                     found = await merge_by_time([scan for scan in scans if not scan.at_end], messages=query.limit, size=PAGE_BYTES)
@@ -245,13 +243,13 @@ class History:
                 await reader.news()
             await audience.wait_started(reader, seconds=START_SECONDS)
         logs = audience.logs(reader, query.chat)
-        if not audience.has_started(reader) or any(log.key not in reader.cursors for log in logs):
+        if not audience.has_started(reader) or any(log.key not in reader.follower.cursors for log in logs):
             raise BrokerUnreachable(f"{doing} failed: no broker answered within {START_SECONDS:g} s")
         return logs
 
     async def _begins(self, query: PageQuery, reader: HistoryReader, logs: Sequence[PartitionLog]) -> dict[PartitionKey, int]:
         """Return where the page begins in each partition."""
-        begins = {log.key: reader.cursors[log.key].position for log in logs}
+        begins = {log.key: reader.follower.cursors[log.key].position for log in logs}
         if not isinstance(query.begin, (Latest, Rewind)):
             return begins
         loose = [log for log in logs if reader.resumed is None or reader.resumed.offset(log.key) is None]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
-
 from ...chat.resume_cursor import identity_of
 from ..audience.starts import Resumed
+from ..log.follower import Follower
 from ..session.notices import Gap
-from ..session.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,9 +16,8 @@ if TYPE_CHECKING:
     from ...chat.names import ChatNames
     from ...chat.partition_key import PartitionKey
     from ...chat.resume_cursor import ResumeCursor
-    from ...telemetry.metrics import Telemetry
     from ..audience.starts import Start
-    from ..log.log_cursor import LogCursor
+    from ..log.follower import LogCursor
     from ..log.memory import Memory
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog
@@ -29,19 +26,24 @@ if TYPE_CHECKING:
     from ..records.formats import View
 
 
-class HistoryReader(Session):
-    """Follows one chat for a request. Nobody runs it: it reads, and is woken by news.
+class HistoryReader:
+    """Follows one chat for a request: a member of the audience that reads, and is woken by news.
 
     A request that waits for news parks it at the heads of the logs. Then the fan-out shows it what comes as its request sees it,
     rendered once for all that see the same, and it is woken only where there is something in it.
 
     Attributes:
+        follower: its places in the logs.
+        only: its chat.
+        username: nobody's.
         gaps: what it was told of.
         resumed: where its cursor stands in the topic; None without one.
         over: the service wants it to come to an end.
     """
 
-    __slots__ = ("_begin", "_cursor", "_names", "gaps", "only", "over", "resumed", "view")
+    __slots__ = ("_begin", "_cursor", "_names", "follower", "gaps", "only", "over", "resumed")
+
+    username = ""
 
     def __init__(
         self,
@@ -52,8 +54,6 @@ class HistoryReader(Session):
         *,
         view: View,
         page_reads: PageReads,
-        memory: Memory,
-        telemetry: Telemetry,
     ) -> None:
         """Make one that the `Audience` is to let in.
 
@@ -64,12 +64,9 @@ class HistoryReader(Session):
             names: chat <-> topic.
             view: what its request sees of a message.
             page_reads: reads what memory does not have.
-            memory: where what is read is counted.
-            telemetry: the service's.
         """
-        super().__init__(session_id="", username="", page_reads=page_reads, memory=memory, telemetry=telemetry)
-        self.only = (chat,)
-        self.view = view
+        self.follower = Follower(self, view, page_reads)
+        self.only: Sequence[str] = (chat,)
         self.gaps: list[Gap] = []
         self.resumed: Resumed | None = None
         self.over = False
@@ -78,7 +75,7 @@ class HistoryReader(Session):
         self._names = names
 
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:
-        """See `Session.start`."""
+        """See `Member.start`."""
         entry = None if self._cursor is None else self._cursor.entry(topic)
         if entry is None:
             return self._begin
@@ -86,14 +83,13 @@ class HistoryReader(Session):
         return self.resumed
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
-        """See `Session.on_gap`."""
+        """See `Owner.on_gap`."""
         chat = self._names.chat(key.topic)
         self.gaps.append(Gap(chat=chat, partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause))
 
     async def news(self) -> None:
         """Wait until something changes in what it follows."""
-        self._awake = trio.Event()
-        await self._awake.wait()
+        await self.follower.wait(parked=False)
 
     def resumes_wholly(self, logs: Sequence[PartitionLog]) -> bool:
         """Whether its cursor names the offset at which it begins in each of these logs, and is of this very topic."""
@@ -104,41 +100,50 @@ class HistoryReader(Session):
 
     def follows(self, logs: Sequence[PartitionLog]) -> bool:
         """Whether these are the logs of its chat still: none is lost, begun anew or added."""
-        return len(self.cursors) == len(logs) and all((cursor := self.cursors.get(log.key)) and cursor.log is log for log in logs)
+        cursors = self.follower.cursors
+        return len(cursors) == len(logs) and all((cursor := cursors.get(log.key)) and cursor.log is log for log in logs)
 
     def move(self, positions: Mapping[PartitionKey, int]) -> None:
         """Have what lies before `positions`, a partition each that it follows."""
         for key, position in positions.items():
-            self.cursors[key].position = position
+            self.follower.cursors[key].position = position
 
     @property
     def positions(self) -> dict[PartitionKey, int]:
         """Where it is, a partition each."""
-        return {key: cursor.position for key, cursor in self.cursors.items()}
+        return {key: cursor.position for key, cursor in self.follower.cursors.items()}
 
     async def wait_for_message(self) -> None:
         """Wait, in logs that it has had all of, until there is a message for it at a cursor, or something else changes."""
-        self._awake = trio.Event()
-        self.parked = True
-        try:
-            await self._awake.wait()
-        finally:
-            self.parked = False
+        await self.follower.wait(parked=True)
 
-    def take(self, cursor: LogCursor, chunk: Chunk) -> None:
-        """See `Follower.take`: what shows it nothing it has had."""
+    def take(self, cursor: LogCursor, chunk: Chunk) -> int:
+        """See `Owner.take`: what shows it nothing it has had."""
         if chunk.messages:
-            self.wake()
+            self.follower.wake()
         else:
             cursor.position = chunk.next
+        return 0
 
-    def _group_in(self, log: PartitionLog) -> dict[View, dict[LogCursor, None]]:
-        return log.takers
+    def on_follow(self, cursor: LogCursor) -> None:
+        """See `Owner.on_follow`."""
+
+    def on_unfollow(self, key: PartitionKey) -> None:
+        """See `Owner.on_unfollow`."""
+
+    def rewind(self, log: PartitionLog, messages: int) -> None:
+        """See `Member.rewind`: a page counts back by itself."""
+
+    def on_subscribed(self, change: SubscriptionChange) -> None:
+        """See `Member.on_subscribed`: it follows its chat whoever subscribes to what."""
+
+    def on_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
+        """See `Member.on_unsubscribed`."""
 
     def finish(self) -> None:
         """Have it wait no longer."""
         self.over = True
-        self.wake()
+        self.follower.wake()
 
 
 class LogSource:

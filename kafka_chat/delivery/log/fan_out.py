@@ -1,4 +1,4 @@
-"""Offers what is new in a log to the sessions that wait at its head, and wakes the others.
+"""Offers what is new in a log to the followers that wait at its head, and wakes the others.
 
 Measured: an offer costs a quarter of waking a task per message. A walk shares the loop. What may change at its checkpoints:
 followers come, leave, or read for themselves; the log gets more, is closed, or its batches are forgotten by memory; a view's
@@ -13,18 +13,18 @@ import trio
 
 from ...loop_sharing import Turn
 from ..records.batch import Chunk
-from ..records.formats import PLAIN, Bound
+from ..records.formats import PLAIN, Bound, Format
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from ...telemetry.metrics import Telemetry
     from ..records.formats import View
-    from .log_cursor import LogCursor
+    from .follower import LogCursor
     from .partition_log import PartitionLog
 
 JOIN_BYTES = 256 * 1024  # of new frames are joined for one offer; more would only wait in the kernel
-OFFERS_A_LOOK = 16  # offers between two looks at the clock: some 100 µs
+OFFERS_A_LOOK = 16  # offers of the same bytes between two looks at the clock: some 100 µs
 WHOLE = 1 << 62  # bytes: all of the range that is offered, whatever it takes in another form
 
 
@@ -67,23 +67,14 @@ class FanOut:
         log.offered = chunk.next
         for view in tuple(log.followers):
             await turn.share()
-            piece = chunk if view is PLAIN else await self._rendered(log, view, first, chunk.next, turn)
-            followers = log.followers.get(view, {})
-            if piece is None:  # forgotten by memory while others were walked
-                await self._wake_behind(log, followers, turn)
-                continue
-            delivered = await self._offer_all(log, followers, first, piece, turn)
-            if delivered and piece.messages:
-                self._telemetry.delivered(messages=delivered * piece.messages, size=delivered * len(piece.data))
-        for view in tuple(log.takers):
-            await turn.share()
-            piece = None
-            if any(cursor.session.parked for cursor in log.takers.get(view, ())):  # else nobody waits for what would be rendered
+            piece = chunk if view is PLAIN else None
+            if piece is None and any(cursor.follower.parked for cursor in log.followers.get(view, ())):  # else nobody waits for it
                 piece = await self._rendered(log, view, first, chunk.next, turn)
-            if piece is None:
-                await self._wake_behind(log, log.takers.get(view, ()), turn)
+            followers = log.followers.get(view, {})
+            if piece is None:  # or forgotten by memory while others were walked
+                await self._wake_behind(log, followers, turn)
             else:
-                await self._hand_all(log, view, first, piece, turn)
+                await self._offer_all(log, followers, first, piece, turn, offers_a_look=_offers_a_look(view))
 
     async def _rendered(self, log: PartitionLog, view: View, first: int, end: int, turn: Turn) -> Chunk | None:
         """Return `[first, end)` as `view` shows it, rendered a batch at a time; None where memory no longer has all of it."""
@@ -99,43 +90,36 @@ class FanOut:
         """Wake those that are not parked, or have not had all of `log`. One that has left meanwhile is woken in vain."""
         for cursor in tuple(cursors):
             await turn.share()
-            if not cursor.session.parked or cursor.position < log.head:
-                cursor.session.wake()
+            if not cursor.follower.parked or cursor.position < log.head:
+                cursor.follower.wake()
 
-    async def _offer_all(self, log: PartitionLog, cursors: Mapping[LogCursor, None], first: int, chunk: Chunk, turn: Turn) -> int:
-        """Give `chunk`, which begins at `first`, to all who are parked right before it; return how many that are.
+    async def _offer_all(
+        self, log: PartitionLog, cursors: Mapping[LogCursor, None], first: int, chunk: Chunk, turn: Turn, *, offers_a_look: int
+    ) -> None:
+        """Offer `chunk`, which begins at `first`, to all who are parked right before it.
 
         Those that are not parked read for themselves: they are woken, for they may wait for a page of another log.
         """
-        data, after, messages = chunk
-        size = len(data)
-        delivered = 0
-        for count, cursor in enumerate(list(cursors)):
-            if not count % OFFERS_A_LOOK and turn.over:
+        deliveries = size = 0
+        walked, shared = list(cursors), False
+        for begin in range(0, len(walked), offers_a_look):
+            if turn.over:
                 await turn.share()
-            if cursor not in cursors:  # it has left while the others had their turn
-                continue
-            session = cursor.session
-            if session.parked and cursor.position == first:
-                cursor.position = after
-                delivered += 1
-                if messages:
-                    session.messages += messages
-                    session.bytes_sent += size
-                    if not session.sink.offer(data):
-                        session.wake()
-            elif not session.parked or cursor.position < log.head:
-                session.wake()
-        return delivered
+                shared = True
+            for cursor in walked[begin : begin + offers_a_look]:
+                if shared and cursor not in cursors:  # it has left while the others had their turn
+                    continue
+                follower = cursor.follower
+                if follower.parked and cursor.position == first:
+                    if taken := follower.offer(cursor, chunk):
+                        size += taken
+                        deliveries += 1
+                elif not follower.parked or cursor.position < log.head:
+                    follower.wake()
+        if deliveries:
+            self._telemetry.delivered(messages=deliveries * chunk.messages, size=size)
 
-    async def _hand_all(self, log: PartitionLog, view: View, first: int, chunk: Chunk, turn: Turn) -> None:
-        """Do as `_offer_all` does for those that take a chunk themselves."""
-        for cursor in tuple(log.takers.get(view, ())):
-            await turn.share()
-            if cursor not in log.takers.get(view, ()):  # it has left while the others had their turn
-                continue
-            session = cursor.session
-            if session.parked and cursor.position == first:
-                session.take(cursor, chunk)
-            elif not session.parked or cursor.position < log.head:
-                session.wake()
+
+def _offers_a_look(view: View) -> int:
+    """Return how many offers are made between two looks at the clock: each event has its own client's cursor, which takes long."""
+    return 1 if view.format is Format.EVENTS else OFFERS_A_LOOK

@@ -18,7 +18,7 @@ from ..records.formats import PLAIN, Bound, View
 
 if TYPE_CHECKING:
     from ..records.batch import Mark
-    from .log_cursor import LogCursor
+    from .follower import LogCursor
     from .memory import Memory
 
 PAGE_OFFSETS = 512  # pages lie on a grid of so many offsets, so that clients near the same place share them
@@ -44,8 +44,7 @@ class PartitionLog:
         start: the first offset that the Tail appends.
         head: the next offset that the Tail will append.
         offered: up to where the fan-out has offered the head to the followers.
-        followers: the cursors in it of those whose sinks are offered what comes, by what they are shown; kept by the `Audience`.
-        takers: the cursors of those that take what comes by `Follower.take`, likewise.
+        followers: the cursors in it, by what their followers are shown; kept by these.
         closed: nobody follows it any more; it keeps nothing.
         epochs: the leader epochs of what was read of it.
         first_left: below it nothing is left, as far as is known.
@@ -67,7 +66,6 @@ class PartitionLog:
         "large_records",
         "offered",
         "start",
-        "takers",
     )  # fmt: skip
 
     def __init__(self, key: PartitionKey, start: int, memory: Memory, epoch: int = NO_EPOCH) -> None:
@@ -80,7 +78,6 @@ class PartitionLog:
         self.closed = False
         self.epochs = LeaderEpochs(epoch)
         self.followers: dict[View, dict[LogCursor, None]] = {}
-        self.takers: dict[View, dict[LogCursor, None]] = {}
         self._memory = memory
         self._batches: list[Batch] = []  # contiguous up to the head; the first `_gone` of them are forgotten
         self._firsts: list[int] = []
@@ -108,7 +105,7 @@ class PartitionLog:
     @property
     def cursors(self) -> list[LogCursor]:
         """Those of all who follow it."""
-        return [cursor for group in (self.followers, self.takers) for cursors in group.values() for cursor in cursors]
+        return [cursor for cursors in self.followers.values() for cursor in cursors]
 
     def read(self, position: int, max_bytes: int, view: View = PLAIN, *, bound: Bound | None = None) -> Chunk | NotInMemory:
         """Return messages from `position` on: at most `max_bytes` of them, or a single one; or where they are.

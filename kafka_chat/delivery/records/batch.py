@@ -45,7 +45,8 @@ class Shortened(NamedTuple):
     what: Sequence[LeftOut]
 
 
-class Chunk(NamedTuple):
+@dataclass(slots=True)  # neither frozen nor a tuple: those are slower, to make and to read, and each offer reads all of it
+class Chunk:
     """A piece of a partition, ready to be written to a client.
 
     Attributes:

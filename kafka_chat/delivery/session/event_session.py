@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from ...chat.loss_cause import LossCause
     from ...chat.partition_key import PartitionKey
     from ...telemetry.metrics import Telemetry
-    from ..log.log_cursor import LogCursor
+    from ..log.follower import LogCursor
     from ..log.memory import Memory
     from ..log.page_reads import PageReads
-    from ..log.partition_log import PartitionLog
     from ..records.batch import Chunk
-    from ..records.formats import View
     from .context import SessionContext
     from .notices import Notice
     from .options import SessionOptions
@@ -67,26 +65,31 @@ class EventSession(ResumableSession):
         common = {"session_id": session_id, "username": username}
         super().__init__(options, context, **common, page_reads=page_reads, memory=memory, telemetry=telemetry, caught_up=caught_up)
 
-    def take(self, cursor: LogCursor, chunk: Chunk) -> None:
-        """See `Follower.take`."""
+    def take(self, cursor: LogCursor, chunk: Chunk) -> int:
+        """See `Owner.take`."""
         cursor.position = chunk.next
-        self._parts.move(cursor)
-        if chunk.messages and not self._say(chunk.data, chunk.messages):
-            self.wake()
+        data = self._bytes_of(cursor, chunk)
+        if not chunk.messages:
+            return 0
+        self.messages += chunk.messages
+        self.bytes_sent += len(data)
+        if not self.sink.offer(data):
+            self.follower.wake()
+        return len(data)
 
-    def follow(self, log: PartitionLog, position: int, *, afresh: bool = False) -> None:
-        """See `Session.follow`."""
+    def on_follow(self, cursor: LogCursor) -> None:
+        """See `Owner.on_follow`."""
         self._parts.forget()
-        super().follow(log, position, afresh=afresh)
-        self._parts.move(self.cursors[log.key])  # what is said until new parts can be made must not lie elsewhere
+        super().on_follow(cursor)
+        self._parts.move(cursor)  # what is said until new parts can be made must not lie elsewhere
 
-    def unfollow(self, log: PartitionLog) -> None:
-        """See `Session.unfollow`."""
+    def on_unfollow(self, key: PartitionKey) -> None:
+        """See `Owner.on_unfollow`."""
         self._parts.forget()
-        super().unfollow(log)
+        super().on_unfollow(key)
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
-        """See `Session.on_gap`; a cursor is about to be moved over what is lost."""
+        """See `Owner.on_gap`; a cursor is about to be moved over what is lost."""
         self._parts.forget()
         super().on_gap(key, first_lost, first_left, cause)
 
@@ -94,16 +97,14 @@ class EventSession(ResumableSession):
         await super()._find_beginnings()
         self._parts.forget()
 
-    async def _send(self, cursor: LogCursor, chunk: Chunk) -> bool:
-        cursor.position = chunk.next
+    def _bytes_of(self, cursor: LogCursor, chunk: Chunk) -> bytes:
         self._parts.move(cursor)
-        return await super()._send(cursor, chunk)
-
-    def _say(self, data: bytes, messages: int) -> bool:
-        cursor = self._cursor() if self._resumable else None
-        if cursor is not None and self._may_have(len(cursor) + _last_id_bytes(data)):
-            return super()._say(data.replace(MARK, b"id: %b." % cursor.encode()), messages)
-        return super()._say(_ID_LINE.sub(b"" if self._resumable else b"id:\n", data), messages)
+        if not chunk.messages:
+            return b""
+        cursor_text = self._cursor() if self._resumable else None
+        if cursor_text is not None and self._may_have(len(cursor_text) + _last_id_bytes(chunk.data)):
+            return chunk.data.replace(MARK, b"id: %b." % cursor_text.encode())
+        return _ID_LINE.sub(b"" if self._resumable else b"id:\n", chunk.data)
 
     def _offer(self, notice: Notice) -> bool:
         with_id = self._may_have(len(getattr(notice, "cursor", None) or ""))
@@ -125,9 +126,6 @@ class EventSession(ResumableSession):
     def _cursor(self) -> str | None:
         context = self._context
         return context.audience.cursor(self, cluster=context.cluster(), subscriptions=context.subscriptions_read, parts=self._parts)
-
-    def _group_in(self, log: PartitionLog) -> dict[View, dict[LogCursor, None]]:
-        return log.takers
 
 
 def _last_id_bytes(data: bytes) -> int:

@@ -36,12 +36,11 @@ class LiveSocket(ABC):
         sink: set once the connection is accepted.
         messages: sent so far.
         bytes_sent: the frames of those.
-        fell_behind: how often it had to read a page of the past.
     """
 
     __slots__ = (
-        "_accepted", "_closing", "_scope", "_talk", "_telemetry", "bytes_sent", "fell_behind",
-        "messages", "session_id", "sink", "username",
+        "_accepted", "_closing", "_scope", "_talk", "_telemetry", "bytes_sent", "messages",
+        "session_id", "sink", "username",
     )  # fmt: skip
 
     sink: Sink
@@ -52,12 +51,16 @@ class LiveSocket(ABC):
         self.username = username
         self.messages = 0
         self.bytes_sent = 0
-        self.fell_behind = 0
         self._telemetry = telemetry
         self._accepted = False
         self._closing: Close | None = None
         self._scope: trio.CancelScope | None = None  # of the nursery, while that is open
         self._talk: MessageRate | None = None
+
+    @property
+    def fell_behind(self) -> int:
+        """How often it had to read a page of the past."""
+        return 0
 
     def end(self, close: Close) -> None:
         """End it with a close frame, which comes after what is owed."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ...telemetry.metrics import Telemetry
     from ..audience.offset_queries import Question
     from ..audience.starts import Start
-    from ..log.log_cursor import LogCursor
+    from ..log.follower import LogCursor
     from ..log.memory import Memory
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog
@@ -66,6 +66,7 @@ class ResumableSession(Session):
         "_notices",
         "_ops",
         "_ops_bytes",
+        "_page_reads",
         "_questions",
         "_resume",
         "_rewinds",
@@ -74,7 +75,6 @@ class ResumableSession(Session):
         "only",
         "options",
         "subscriptions_known",
-        "view",
     )  # fmt: skip
 
     def __init__(
@@ -101,13 +101,15 @@ class ResumableSession(Session):
             telemetry: the service's.
             caught_up: is called once when it has delivered all that was there.
         """
-        super().__init__(session_id=session_id, username=username, page_reads=page_reads, memory=memory, telemetry=telemetry)
+        view = View(format=options.format, tags=options.tags, senders=options.senders)
+        view = PLAIN if view == PLAIN else view  # one object for all, which the fan-out knows without comparing
+        common = {"session_id": session_id, "username": username}
+        super().__init__(**common, page_reads=page_reads, memory=memory, telemetry=telemetry, view=view)
         self.options = replace(options, cursor=None)
         self._begins_after = options.cursor  # until the beginning is fixed: a stranger's cursor may be large
-        view = View(format=options.format, tags=options.tags, senders=options.senders)
-        self.view = PLAIN if view == PLAIN else view  # one object for all, which the fan-out knows without comparing
         self.only = options.chats
         self._context = context
+        self._page_reads = page_reads
         self._caught_up = caught_up
         cursor = options.cursor
         self.subscriptions_known = max(0, cursor.subscriptions) if cursor is not None and cursor.cluster in (None, context.cluster()) else 0
@@ -126,7 +128,7 @@ class ResumableSession(Session):
     # What the Audience asks and tells.
 
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:
-        """See `Session.start`."""
+        """See `Member.start`."""
         cursor = self._cursor_of_this_cluster()
         begin: Start = Rewind(self.options.rewind) if self.options.rewind else self.options.start
         subscribed = None if change is None or change.offset < 0 else AtOffsets(change.topic_id, change.starts)
@@ -143,44 +145,42 @@ class ResumableSession(Session):
         # What only ids of messages name was subscribed to while its client was here, or came to life then.
         return Resumed(entry, subscribed if cursor.whole and not entry.whole else begin)
 
-    def follow(self, log: PartitionLog, position: int, *, afresh: bool = False) -> None:
-        """See `Session.follow`."""
-        super().follow(log, position, afresh=afresh)
+    def on_follow(self, cursor: LogCursor) -> None:
+        """See `Owner.on_follow`."""
         if self.options.until_ms is not None:
-            self._ask(log.key, LATEST_TIMESTAMP, partial(self._end_at, log))
+            self._ask(cursor.log.key, LATEST_TIMESTAMP, partial(self._end_at, cursor.log))
 
-    def unfollow(self, log: PartitionLog) -> None:
-        """See `Session.unfollow`."""
-        super().unfollow(log)
-        for question in self._questions.pop(log.key, {}).values():
+    def on_unfollow(self, key: PartitionKey) -> None:
+        """See `Owner.on_unfollow`."""
+        for question in self._questions.pop(key, {}).values():
             question.withdraw()
 
     def rewind(self, log: PartitionLog, messages: int) -> None:
-        """See `Session.rewind`."""
+        """See `Member.rewind`."""
         self._rewinds[log.key] = log, messages
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
-        """See `Session.on_gap`."""
+        """See `Owner.on_gap`."""
         if not self._said_hello and self._resume != "none":
             self._resume = "future" if cause is LossCause.TRUNCATED else "gap"
         if self._takes_notices:
             chat = self._context.names.chat(key.topic)
             self._notices.add_gap(Gap(chat=chat, partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause))
-            self.wake()
+            self.follower.wake()
 
     def on_subscribed(self, change: SubscriptionChange) -> None:
-        """See `Session.on_subscribed`."""
+        """See `Member.on_subscribed`."""
         if self._takes_notices:
             exists = bool(change.topic_id) or self._context.audience.exists(change.chat)
             self._notices.add_subscription(Subscribed(chat=change.chat, exists=exists, positions=change.starts))
-            self.wake()
+            self.follower.wake()
 
     def on_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
-        """See `Session.on_unsubscribed`."""
+        """See `Member.on_unsubscribed`."""
         if self._takes_notices:
             exists = self._context.audience.exists(chat)
             self._notices.add_subscription(Unsubscribed(chat=chat, exists=exists, positions=positions))
-            self.wake()
+            self.follower.wake()
 
     async def run(self, sink: Sink, inbox: Inbox) -> int:
         """See `LiveSocket.run`."""
@@ -192,7 +192,7 @@ class ResumableSession(Session):
     # What its own nursery runs.
 
     async def _hear(self, nursery: trio.Nursery, said: str | bytes) -> None:
-        if self.view.format is not Format.V1:
+        if self.options.format is not Format.V1:
             await super()._hear(nursery, said)
         elif self._ops is None or len(self._ops) < OPS_WAITING:
             if self._ops is None:
@@ -222,7 +222,7 @@ class ResumableSession(Session):
             await self._rewind_chat([log for log, _ in of_chat], max(messages for _, messages in of_chat))
         self._rewinds.clear()
         deadline = trio.current_time() + BEYOND_SECONDS
-        while beyond := [cursor for cursor in self.cursors.values() if cursor.position > cursor.log.head]:
+        while beyond := [cursor for cursor in self.follower.cursors.values() if cursor.position > cursor.log.head]:
             if trio.current_time() >= deadline:
                 self._go_back(beyond)
             await trio.sleep(LOOK_SECONDS)
@@ -230,11 +230,11 @@ class ResumableSession(Session):
     async def _rewind_chat(self, logs: Sequence[PartitionLog], messages: int) -> None:
         found: dict[PartitionKey, Sequence[Mark]] = {}
         for log in logs:
-            cursor = self.cursors.get(log.key)
+            cursor = self.follower.cursors.get(log.key)
             if cursor is not None and cursor.log is log:
-                found[log.key] = await messages_before(log, cursor.position, messages, view=self.view, page_reads=self._page_reads)
+                found[log.key] = await messages_before(log, cursor.position, messages, view=self.follower.view, page_reads=self._page_reads)
         for key, last in last_messages(found, messages).items():
-            cursor = self.cursors.get(key)
+            cursor = self.follower.cursors.get(key)
             if last and cursor is not None:
                 cursor.position = min(cursor.position, last[0].offset)
 
@@ -260,7 +260,7 @@ class ResumableSession(Session):
 
     async def _wait(self) -> None:
         if not self._notices.waits and self.options.until_ms is not None and self._all_ended():
-            if self.view.format is Format.EVENTS:
+            if self.options.format is Format.EVENTS:
                 self._offer(End(cursor=self._cursor()))
             self.end(UNTIL_REACHED)
         elif not self._notices.waits and self._looked_far_enough:
@@ -274,10 +274,7 @@ class ResumableSession(Session):
         if self._notices.waits:
             await self._say_notices()
             return
-        await super()._wait()
-
-    def _may_park(self) -> bool:
-        return self.options.until_ms is None and super()._may_park()
+        await self.follower.wait(parked=self.options.until_ms is None and not self.follower.awaits_page)
 
     async def _say_notices(self) -> None:
         """Say what waits, no more at a time than the socket takes: what comes meanwhile is merged with what still waits."""
@@ -312,13 +309,13 @@ class ResumableSession(Session):
         while True:
             await trio.sleep(seconds)
             self._notices.add_heartbeat()
-            self.wake()
+            self.follower.wake()
 
     async def _answer_ops(self, ops: deque[str | bytes]) -> None:
         while ops:
             self._notices.add_answers(await answers_to(ops[0], session=self, context=self._context, notices=self._notices))
             self._answered = trio.Event()
-            self.wake()
+            self.follower.wake()
             await self._answered.wait()
             self._count_ops(-getsizeof(ops.popleft()))
         self._ops = self._answered = None
@@ -358,7 +355,7 @@ class ResumableSession(Session):
     @property
     def _takes_notices(self) -> bool:
         """Whether its client understands notices. Bare clients hear nothing: they would not know what it is."""
-        return self.view.format is not Format.PLAIN
+        return self.options.format is not Format.PLAIN
 
     def _ask(self, key: PartitionKey, time_ms: int, told: Callable[[int], None]) -> None:
         """Ask for an offset of a partition that it follows, unless that question still waits; leaving the partition withdraws it."""
@@ -373,22 +370,22 @@ class ResumableSession(Session):
     def _has_all(self) -> bool:
         """Whether all that was there has been delivered."""
         return self._context.audience.has_started(self) and all(
-            cursor.page is None and cursor.position >= cursor.log.head for cursor in self.cursors.values()
+            cursor.page is None and cursor.position >= cursor.log.head for cursor in self.follower.cursors.values()
         )
 
     def _end_at(self, log: PartitionLog, offset: int) -> None:
         """Have a partition end where it ended when that was asked."""
-        cursor = self.cursors.get(log.key)
+        cursor = self.follower.cursors.get(log.key)
         if cursor is not None and cursor.log is log:
             cursor.bound = Bound(offset, self.options.until_ms)
-            self.wake()
+            self.follower.wake()
 
     def _before_end(self, cursor: LogCursor) -> bool:
         return not self._looked_far_enough and cursor.bound is not None and cursor.position < cursor.bound.end
 
     def _all_ended(self) -> bool:
         return self._context.audience.has_started(self) and all(
-            cursor.bound is not None and cursor.position >= cursor.bound.end for cursor in self.cursors.values()
+            cursor.bound is not None and cursor.position >= cursor.bound.end for cursor in self.follower.cursors.values()
         )
 
     @property

@@ -1,0 +1,193 @@
+"""One reader of logs: its cursor in each, where it is offered what comes, or reads for itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from ...chat.loss_cause import LossCause
+from ..records.batch import Chunk
+from .partition_log import NotInMemory
+
+if TYPE_CHECKING:
+    from ...chat.partition_key import PartitionKey
+    from ..records.formats import Bound, View
+    from .page_reads import PageRead, PageReads
+    from .partition_log import PartitionLog
+
+ROUND_BYTES = 64 * 1024  # of each partition in turn, so that one chat's history does not starve another's live end
+LEFT_PARTITIONS = 1000  # left ones whose position is remembered, in case they are followed again
+
+
+class LogCursor:
+    """A follower's place in one log.
+
+    Attributes:
+        follower: whose.
+        log: likewise.
+        position: the next offset that it gets.
+        page: the page read that it waits for.
+        bound: where it ends; None: nowhere, or it is not known yet.
+    """
+
+    __slots__ = ("bound", "follower", "log", "page", "position")
+
+    def __init__(self, follower: Follower, log: PartitionLog, position: int) -> None:
+        self.follower = follower
+        self.log = log
+        self.position = position
+        self.page: PageRead | None = None
+        self.bound: Bound | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The leader epoch of the record before its position, or a later one of this log; `NO_EPOCH` where none is known."""
+        return self.log.epochs.before(self.position)
+
+
+class Owner(Protocol):
+    """What has a follower. Plain functions, which may be called at any time."""
+
+    def take(self, cursor: LogCursor, chunk: Chunk) -> int:
+        """Take `chunk`, which begins at `cursor`, and move that behind it; or leave it there, and wake the follower.
+
+        Asked only while the follower is parked.
+
+        Returns:
+            How many bytes were written of it.
+        """
+
+    def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
+        """Messages that were due are gone. The cursor is moved over them after this."""
+
+    def on_follow(self, cursor: LogCursor) -> None:
+        """A log is followed from this cursor on."""
+
+    def on_unfollow(self, key: PartitionKey) -> None:
+        """A log is followed no more."""
+
+
+class Follower:
+    """Reads logs in the order of offsets, each message once.
+
+    The `Audience` gives it cursors and takes them away. It is *parked* while its owner waits with all that it may be given had:
+    then, and only then, the fan-out offers it what comes. Its owner reads all else.
+
+    Args:
+        owner: what has it, until `leave`.
+        view: see below.
+        page_reads: reads what memory does not have.
+
+    Attributes:
+        view: what it gets of a message.
+        cursors: its place in each partition that it follows.
+        parked: whether it may be offered to.
+        offer: offers what begins at a cursor, while it is parked. The owner's `take`, without a call between: it is called for each
+            message and client.
+        fell_behind: how often it had to read a page of the past.
+    """
+
+    __slots__ = ("_awake", "_left_positions", "_owner", "_page_reads", "cursors", "fell_behind", "offer", "parked", "view")
+
+    def __init__(self, owner: Owner, view: View, page_reads: PageReads) -> None:
+        self.view = view
+        self.cursors: dict[PartitionKey, LogCursor] = {}
+        self.parked = False
+        self.fell_behind = 0
+        self.offer = owner.take
+        self._owner = owner
+        self._page_reads = page_reads
+        self._left_positions: dict[PartitionKey, int] = {}
+        self._awake = trio.Event()
+
+    # What the audience, the fan-out and page reads call: plain functions, at any time.
+
+    def follow(self, log: PartitionLog, position: int, *, afresh: bool = False) -> None:
+        """Read `log` from `position` on, but nothing that was read before, unless the offsets began `afresh`."""
+        left_at = self._left_positions.pop(log.key, 0)
+        cursor = LogCursor(self, log, position if afresh else max(position, left_at))
+        self.cursors[log.key] = cursor
+        log.followers.setdefault(self.view, {})[cursor] = None
+        self._owner.on_follow(cursor)
+        self.wake()
+
+    def unfollow(self, log: PartitionLog) -> None:
+        """Read nothing more of `log`. No error if it is not followed."""
+        self._owner.on_unfollow(log.key)
+        cursor = self.cursors.pop(log.key, None)
+        if cursor is None:
+            return
+        group = cursor.log.followers  # another log of this partition, where the one was begun anew
+        del group[self.view][cursor]
+        if not group[self.view]:
+            del group[self.view]
+        if cursor.page is not None:
+            cursor.page.leave(self.wake)
+        self._left_positions[log.key] = cursor.position
+        if len(self._left_positions) > LEFT_PARTITIONS:
+            del self._left_positions[next(iter(self._left_positions))]
+
+    def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
+        """Tell of messages that were due and are gone."""
+        self._owner.on_gap(key, first_lost, first_left, cause)
+
+    def wake(self) -> None:
+        """Look at the cursors again; until then nothing is offered."""
+        self.parked = False
+        self._awake.set()
+
+    def leave(self) -> None:
+        """Let go of the owner, which has it: nothing is followed any more."""
+        del self._owner, self.offer
+
+    # What its owner calls.
+
+    async def wait(self, *, parked: bool) -> None:
+        """Wait to be woken.
+
+        Args:
+            parked: meanwhile be offered what comes.
+        """
+        self._awake = trio.Event()
+        self.parked = parked
+        try:
+            await self._awake.wait()
+        finally:
+            self.parked = False
+
+    @property
+    def awaits_page(self) -> bool:
+        """Whether some cursor waits for a page of the past."""
+        return any(cursor.page is not None for cursor in self.cursors.values())
+
+    def read(self, cursor: LogCursor) -> Chunk | None:
+        """Return what is at `cursor`; None where it has to wait for its head or for a page, which then wakes it."""
+        if self.cursors.get(cursor.log.key) is not cursor:
+            return None  # unfollowed, or moved to another log, while another cursor's frames were sent
+        if cursor.page is not None:
+            if not cursor.page.done:
+                return None
+            chunk = self._turn_page(cursor)
+            if chunk is not None or cursor.page is not None:
+                return chunk
+        found = cursor.log.read(cursor.position, ROUND_BYTES, self.view, bound=cursor.bound)
+        if isinstance(found, Chunk):
+            return found
+        if found is NotInMemory.PAGE:
+            self.fell_behind += 1
+            cursor.page = self._page_reads.want(cursor.log, cursor.position, self.wake)
+        return None
+
+    def _turn_page(self, cursor: LogCursor) -> Chunk | None:
+        """Take what a page read brought; None where it brought nothing for this position."""
+        read = cursor.page
+        if read is None or read.gone:
+            return None  # a partition that is gone waits for the Audience to hear of it
+        cursor.page = None
+        if read.lost is not None and cursor.position < read.lost.first_left:
+            self.on_gap(cursor.log.key, cursor.position, read.lost.first_left, LossCause.RETENTION)
+            cursor.position = read.lost.first_left
+        if read.page is not None and read.page.first <= cursor.position < read.page.next:
+            return cursor.log.read_in(read.page, cursor.position, ROUND_BYTES, self.view, bound=cursor.bound)
+        return None
