@@ -40,6 +40,20 @@ def test_what_came_no_more_is_lost():
     assert faults(ledger_of(0, 1, 2, 3), journal_of(0, 1)) == [(Kind.LOST, (2, 3))]
 
 
+def test_what_had_not_come_when_its_client_was_stopped_is_late_and_what_was_passed_over_is_not():
+    journal = journal_of(0, 2)
+    journal.stopped_early = True
+    assert faults(ledger_of(0, 1, 2, 3, 4), journal) == [(Kind.SKIPPED, (1,)), (Kind.LATE, (3, 4))]
+    with pytest.raises(AssertionError, match=r"^1 skipped, 1 late:\n"):
+        assert_nothing_wrong(ledger_of(0, 1, 2, 3, 4), [journal])
+
+
+def test_who_has_all_is_not_late_though_it_was_stopped():
+    journal = journal_of(0, 1)
+    journal.stopped_early = True
+    assert faults(ledger_of(0, 1), journal) == []
+
+
 def test_who_got_nothing_lost_all():
     assert faults(ledger_of(0, 1), journal_of()) == [(Kind.LOST, (0, 1))]
 

@@ -40,7 +40,8 @@ class Lane(NamedTuple):
 class Kind(StrEnum):
     """What can be wrong."""
 
-    LOST = "lost"  # it was owed, never came, and neither did anything after it
+    LOST = "lost"  # it was owed, never came, and neither did anything after it, though the client waited
+    LATE = "late"  # likewise, but the client was stopped while messages came: whether this one would have come nobody knows
     SKIPPED = "skipped"  # it was owed and never came, though later ones did
     OUT_OF_ORDER = "out of order"  # it came after one with a higher offset
     DUPLICATE = "duplicate"  # it came again
@@ -170,6 +171,7 @@ class Journal:
         allowed: a lane -> what may come beside.
         recorded: a lane -> what came.
         gaps: chat and partition -> the gaps that it was told of.
+        stopped_early: it was stopped while messages still came.
     """
 
     client: str
@@ -177,6 +179,7 @@ class Journal:
     allowed: dict[Lane, list[Owed]] = field(default_factory=lambda: defaultdict(list))
     recorded: dict[Lane, Recorded] = field(default_factory=lambda: defaultdict(Recorded))
     gaps: dict[tuple[str, int], list[Gap]] = field(default_factory=lambda: defaultdict(list))
+    stopped_early: bool = False
 
     def owe(self, lane: Lane, first: int, end: int | None = None, *, passes: Callable[[Record], bool] = everything) -> None:
         """Note that the messages at `[first, end)` have to come; None: all from `first` on."""
@@ -256,9 +259,10 @@ def _faults(ledger: Ledger, journal: Journal, lane: Lane) -> list[Fault]:
             found[Kind.OUT_OF_ORDER].append(offset)
         seen.add(offset)
         highest = max(highest, offset)
+    after_all = Kind.LATE if journal.stopped_early else Kind.LOST
     for offset in _due(ledger, journal, lane):
         if offset not in seen and offset not in ledger.compacted[lane] and not _excused(ledger, journal, lane, offset):
-            found[Kind.SKIPPED if offset < highest else Kind.LOST].append(offset)
+            found[Kind.SKIPPED if offset < highest else after_all].append(offset)
     return [Fault(kind, journal.client, lane, tuple(offsets)) for kind, offsets in found.items()]
 
 

@@ -132,11 +132,10 @@ class Noted:
 
         return has
 
-    async def get_all(self, *clients: ResumingClient, seconds: float = SECONDS) -> None:
-        """Have clients read until they have all that they are owed; what does not come is named by `check`."""
+    async def get_all(self, *clients: ResumingClient) -> None:
+        """Have clients read until they have all that they are owed, for as long as anything comes; what does not is named by `check`."""
         for client in clients:
-            with trio.move_on_after(seconds):
-                await client.read(self.has_all(client))
+            await client.read_rest(self.has_all(client), quiet_seconds=SECONDS)
 
     def check(self) -> None:
         """Raise `AssertionError` where something is wrong with what any client got."""

@@ -31,6 +31,8 @@ ADDRESS_LENGTH = 4096  # a longer cursor goes in the first frame
 ID_PREFIX = 28  # characters of an id that name its topic: 21 bytes
 AWAY_SECONDS = 0.05  # before trying again where nobody listens
 READ_BYTES = 65536
+PACED_BYTES = 2048  # a client that is slow on purpose reads so much at a time: some seven messages, so its rate is even
+QUIET_SECONDS = 60.0  # after so long without a message none comes any more: pauses and page reads take seconds on a busy machine
 
 
 class Cut(StrEnum):
@@ -146,6 +148,7 @@ class ResumingClient:
         left_open: connections that it went away from without ending them.
         keep: whether to keep every message whole, in `frames`.
         frames: these.
+        pace: messages a second, at most: it is slow on purpose; None: it takes what comes.
     """
 
     def __init__(
@@ -156,6 +159,7 @@ class ResumingClient:
         query: Sequence[tuple[str, str]] = (),
         identities: bool = True,
         receive_buffer: int | None = None,
+        pace: float | None = None,
     ) -> None:
         """Make one that is not connected.
 
@@ -164,7 +168,9 @@ class ResumingClient:
             user: a username.
             query: parameters beside the cursor.
             identities: whether topics have them, which the embedded broker's have not.
-            receive_buffer: SO_RCVBUF, bytes.
+            receive_buffer: SO_RCVBUF, bytes. One that is below loopback's MSS (32,768) makes a client slow by how seldom its process comes
+                to it, 4 KiB each time: to be slow at a known rate there is `pace`.
+            pace: see there.
         """
         self.user = user
         self.journal = journal
@@ -174,6 +180,8 @@ class ResumingClient:
         self.left_open: list[trio.SocketStream] = []
         self.frames: list[FrameV1] = []
         self.keep = False
+        self.pace = pace
+        self._paced_until = 0.0  # not to read before; trio's time
         self._identities = identities
         self._receive_buffer = receive_buffer
         self._ids: dict[tuple[str, int], str] = {}
@@ -261,6 +269,7 @@ class ResumingClient:
         self._stream, self._visit, self._rest = stream, visit, b""
         self.visits.append(visit)
         self._feed(rest)
+        self._paced(visit.messages)
         return visit
 
     async def come_soon(
@@ -297,14 +306,18 @@ class ResumingClient:
         while not until():
             if self._stream is None:
                 return False
+            if self.pace is not None:
+                await trio.sleep_until(self._paced_until)
+            before = self._visit.messages
             try:
-                data = await self._stream.receive_some(READ_BYTES)
+                data = await self._stream.receive_some(self._read_bytes)
             except trio.BrokenResourceError:
                 data = b""
             if not data:
                 self._ended()
                 return until()
             self._feed(data)
+            self._paced(self._visit.messages - before)
             while self._pings and self._stream is not None:
                 await self._say(10, self._pings.pop(0))
         return True
@@ -318,6 +331,32 @@ class ResumingClient:
         raise trio.TooSlowError(
             f"that was not so within {seconds:g} s; {self._visit.messages} messages came, the last controls: {self._visit.controls[-3:]}"
         )
+
+    async def read_rest(self, until: Callable[[], bool], *, quiet_seconds: float = QUIET_SECONDS) -> bool:
+        """Read until something is so, however long that takes: for as long as messages come.
+
+        Where this is cancelled, the journal says that what is missing is late; where it ends by itself, that is lost.
+
+        Args:
+            until: asked after each read.
+            quiet_seconds: after so long without a message, none comes any more.
+
+        Returns:
+            Whether it is so. False: the connection has ended, or nothing comes.
+        """
+        self.journal.stopped_early = True
+        so, came = False, self._visit.messages
+        with trio.move_on_after(quiet_seconds) as quiet:
+
+            def is_so() -> bool:
+                nonlocal came
+                if self._visit.messages > came:
+                    came, quiet.deadline = self._visit.messages, trio.current_time() + quiet_seconds
+                return until()
+
+            so = await self.read(is_so)
+        self.journal.stopped_early = False
+        return so
 
     async def say(self, op: Mapping[str, object]) -> None:
         """Send an op, and do not wait for its answer."""
@@ -386,7 +425,7 @@ class ResumingClient:
         """Read the answer to the handshake, and return what came after it."""
         data = b""
         while (end := data.find(b"\r\n\r\n")) < 0:
-            more = await stream.receive_some(READ_BYTES)
+            more = await stream.receive_some(self._read_bytes)
             if not more:
                 raise ConnectionResetError(f"the connection ended instead of an answer, after {data!r}")
             data += more
@@ -400,6 +439,15 @@ class ResumingClient:
         if headers.get("sec-websocket-accept") != ACCEPT or named != (None if by_query else SUBPROTOCOL):
             raise BrokenStream(f"the handshake was answered with {headers}")
         return data[end + 4 :]
+
+    @property
+    def _read_bytes(self) -> int:
+        return READ_BYTES if self.pace is None else PACED_BYTES
+
+    def _paced(self, messages: int) -> None:
+        """Put off the next read for as long as so many messages take at our pace, over all connections."""
+        if self.pace is not None:
+            self._paced_until = max(self._paced_until, trio.current_time()) + messages / self.pace
 
     async def _say(self, opcode: int, payload: bytes) -> None:
         if self._stream is not None:
