@@ -10,6 +10,7 @@ from quart import Quart, Websocket, current_app, request
 from quart_trio import QuartTrio
 
 from ..errors import Overloaded
+from ..process.gc_tuning import RequestCount
 from ..process.standard_streams import exit_now
 from .documents.openapi import document
 from .lifespan import ServiceLifespan
@@ -81,9 +82,11 @@ class ChatApp(QuartTrio):
         service: what the routes show, while the lifespan lasts.
         open_service: opens it; set by whoever puts the two together.
         origins: which web pages may use it.
+        requests: counts them, for the collector.
     """
 
     origins: Origins
+    requests: RequestCount
 
     service: Service | None = None
     open_service: Callable[[], AbstractAsyncContextManager[Service]]
@@ -120,6 +123,7 @@ class ChatApp(QuartTrio):
             scope = {**scope, "path": _path_of(scope["path"])}
         if not scope.get("query_string", b"").isascii():
             scope = {**scope, "query_string": scope["query_string"].decode(errors="replace").encode()}
+        self.requests.add()
         connection = scope.get("state", {}).get(CONNECTION)
         if isinstance(connection, ChatTCPServer) and connection.is_spare:
             scope[CROWDED] = connection.policy.connections.limit
@@ -134,6 +138,7 @@ def create_app(settings: Settings) -> ChatApp:
     app.asgi_http_class = ChatHTTPConnection
     app.asgi_websocket_class = ChatWebsocketConnection
     app.asgi_lifespan_class = ServiceLifespan
+    app.requests = RequestCount()
     app.origins = Origins(settings.access.origins, reading=READING)
     for check_first in (Hosts(settings.access.hosts).check_current, app.origins.check_request):
         app.before_request(check_first)
