@@ -51,7 +51,7 @@ RUN_EXAMPLE = """async (code) => {
     const socket = new Function(code + "; return socket")();
     await new Promise((opened, failed) => { socket.addEventListener("open", opened); socket.addEventListener("error", failed); });
     for (let tries = 0; tries < 100 && !said.length; tries++) {
-        if (code.includes("/receive-")) {
+        if (code.includes("receive-")) {
             await fetch("send-message/chat/global", {method: "POST", headers: {"Content-Type": "application/json"},
                 body: JSON.stringify({sender: "bob", text: "hello"})});
         }

@@ -195,6 +195,7 @@ class Provider(OpenAPIProvider):
         if self._document is None:
             self._document = super().schema()
             self._document["info"]["license"] = {"name": "MIT"}  # an identifier would become a link to another host
+            self._document["servers"] = [{"url": "./", "description": "where this document is from, behind any proxy and path prefix"}]
         return self._document
 
     def generate_rules(self) -> Iterable[Rule]:
@@ -284,6 +285,17 @@ _HEAD = """\
   <link rel="icon" href="data:,">
 """
 
+_ABSOLUTE = re.compile(r'"/[^"]*openapi\.json"')  # what quart-schema's pages ask for; a proxy may have us below a path
+# ReDoc shows a relative server as `http://host/prefix/./`.
+_SHOW = """\
+<script>
+    fetch("openapi.json").then((answer) => answer.json()).then((spec) => {
+      spec.servers = [{ url: new URL(".", location).href }];
+      Redoc.init(spec, { downloadUrls: [{ title: "Download", url: "openapi.json" }] }, document.getElementById("redoc"));
+    });
+  </script>
+  """
+
 _assets = Blueprint("assets", __name__)
 
 
@@ -298,9 +310,11 @@ async def _asset(name: str) -> Response:
 
 
 async def _finish_page(response: Response) -> Response:
-    """Make quart-schema's pages fit for phones, and forbid browsers to ask any other host, for the scripts know some: a logo."""
+    """Make quart-schema's pages fit for phones and path prefixes, and forbid browsers to ask another host: the scripts know some."""
     if request.endpoint in ("swagger_ui", "redoc_ui") and response.status_code == 200:  # else it is an error, as JSON
         page = _HEAD + (await response.get_data(as_text=True)).lstrip().removeprefix("<head>")
+        page = _ABSOLUTE.sub('"openapi.json"', page)
+        page = page.replace('<redoc spec-url="openapi.json"></redoc>', '<div id="redoc"></div>').replace("<noscript>", f"{_SHOW}<noscript>")
         response.set_data(page)
         scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
         hashes = "".join(f" 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)

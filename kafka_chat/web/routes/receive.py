@@ -40,7 +40,7 @@ each gets everything, the sender's own messages included. Subscriptions made whi
 In a browser:
 
 ```js
-const socket = new WebSocket(location.origin.replace("http", "ws") + "/receive-message/client/ada");
+const socket = new WebSocket(new URL("receive-message/client/ada", location).href.replace("http", "ws"));
 socket.onmessage = (event) => console.log(JSON.parse(event.data));
 socket.onclose = (event) => console.log(event.code, event.reason);
 ```
@@ -73,7 +73,7 @@ async def receive_messages(username: str) -> None:
 @receive.websocket(_OLD_PATH + "<rest:username>")
 @tag(["Compatibility"])
 @_ASKED
-@speaks(f"The same as `{_PATH}{{username}}`, which new clients use.\n\n{_FRAMES.replace(_PATH, _OLD_PATH)}", accepted=_ACCEPTED)
+@speaks(f"The same as `{_PATH}{{username}}`, which new clients use.\n\n{_FRAMES.replace(_PATH[1:], _OLD_PATH[1:])}", accepted=_ACCEPTED)
 @refuses(400, 403, 426, 503)
 async def receive_messages_of_user(username: str) -> None:
     """Receive the messages of all chats that a user follows (WebSocket)."""

@@ -95,7 +95,7 @@ async def receive_events(username: str) -> EventStream:
     is cut off comes back with it by itself, and gets exactly what it missed, in order, each once:
 
     ```js
-    const source = new EventSource("/receive-message/client/ada/events?rewind=50");
+    const source = new EventSource("receive-message/client/ada/events?rewind=50");
     source.onmessage = (event) => console.log(JSON.parse(event.data));
     source.addEventListener("gap", (event) => console.log("lost for good:", JSON.parse(event.data).meta));
     source.addEventListener("end", () => source.close()); // with `until`

@@ -68,7 +68,7 @@ or by why it was not sent, and the WebSocket stays open:
 What is not answered when the WebSocket ends may have been sent or not. In a browser:
 
 ```js
-const socket = new WebSocket(location.origin.replace("http", "ws") + "/send-message/chat/room1");
+const socket = new WebSocket(new URL("send-message/chat/room1", location).href.replace("http", "ws"));
 socket.onopen = () => socket.send(JSON.stringify({sender: "ada", text: "hello"}));
 socket.onmessage = (event) => console.log(JSON.parse(event.data));
 ```

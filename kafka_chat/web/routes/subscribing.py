@@ -73,7 +73,7 @@ or by why it was not done, and the WebSocket stays open:
 was subscribed stays when the WebSocket closes. In a browser:
 
 ```js
-const socket = new WebSocket(location.origin.replace("http", "ws") + "/subscribing/ada?topic=room1");
+const socket = new WebSocket(new URL("subscribing/ada?topic=room1", location).href.replace("http", "ws"));
 socket.onmessage = (event) => console.log(JSON.parse(event.data));
 socket.onopen = () => socket.send("room2");
 ```
