@@ -141,7 +141,7 @@ def use(browser: Browser, url: str, screenshots: Path, problems: list[str]) -> N
         block.locator(".opblock-summary-control").click()
     paths = page.evaluate("fetch('openapi.json').then((answer) => answer.json())")["paths"]
     described = [operation["description"] for path in paths.values() for operation in path.values()]
-    examples = [code for description in described for code in re.findall(r"```js\n(.*?)```", description, re.DOTALL)]
+    examples = [code for text in described for code in re.findall(r"```js\n(.*?)```", text, re.DOTALL) if "new WebSocket" in code]
     if len(examples) != 4:
         problems.append(f"{len(examples)} WebSockets have an example, not 4")
     for code in examples:

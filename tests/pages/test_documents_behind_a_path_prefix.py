@@ -14,8 +14,8 @@ from tests.pages.test_kafka_chat_js import LIVE
 from tests.pages.test_kafka_chat_js import PAGE as CLIENT_PAGE
 from tests.pages.written import Written
 from tests.support.chromium import Browser, Page
-from tests.support.nginx import open_nginx
 from tests.support.page_server import open_site
+from tests.support.proxies import open_nginx
 from tests.support.serving import Server
 
 PREFIX = """

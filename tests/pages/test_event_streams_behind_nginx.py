@@ -18,11 +18,11 @@ from tests.support.chats import Chats
 from tests.support.chromium import Browser
 from tests.support.http_client import http
 from tests.support.kafka_node import free_port
-from tests.support.nginx import open_nginx
 from tests.support.node import node
 from tests.support.npm_packages import npm_packages
 from tests.support.page_server import open_site
 from tests.support.processes import end_process, last_lines, start_process, temporary_folder
+from tests.support.proxies import open_nginx
 from tests.support.serving import serving, until_ready
 
 LIBRARIES = ("eventsource", "eventsource-client", "fetch-event-source")
