@@ -115,7 +115,7 @@ class Service:
             limits=settings.limits,
             cluster=lambda: self._cluster,
         )
-        self.history = History(self._context, lookup=lookup, page_reads=page_reads, memory=memory, telemetry=telemetry)
+        self.history = History(self._context, lookup=lookup, page_reads=page_reads, memory=memory)
         self._tail = tail
         self._audience = audience
         self._memory = memory

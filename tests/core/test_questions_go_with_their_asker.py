@@ -12,7 +12,7 @@ from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.resume_cursor import parse
 from kafka_chat.delivery.audience.offset_queries import LATEST_TIMESTAMP, OffsetQueries
 from kafka_chat.delivery.audience.starts import EARLIEST, Since
-from kafka_chat.delivery.history.pages import PageQuery
+from kafka_chat.delivery.history.query import PageQuery
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from tests.support.fakes import FakeClient, FakeKafka, open_core, value

@@ -12,7 +12,7 @@ from msgspec import convert
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.resume_cursor import head_of_cursor, parse, text_of
 from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
-from kafka_chat.delivery.history.pages import PageQuery
+from kafka_chat.delivery.history.query import PageQuery
 from kafka_chat.delivery.session.notices import Gap
 from kafka_chat.errors import BrokerUnreachable, NotFound
 from kafka_chat.settings.model import Settings

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import trio
 
 from kafka_chat.chat.names import ChatNames
-from kafka_chat.delivery.history.pages import Page, PageQuery
+from kafka_chat.delivery.history.query import Page, PageQuery
 from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.ports import Disconnect, Inbox, Published, Sink
 from kafka_chat.delivery.records.formats import Format

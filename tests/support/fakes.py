@@ -315,7 +315,7 @@ class Core:
 
     @property
     def history(self) -> History:
-        return History(self.context, lookup=self.kafka, page_reads=self.reads, memory=self.memory, telemetry=self.telemetry)
+        return History(self.context, lookup=self.kafka, page_reads=self.reads, memory=self.memory)
 
     def requested(self, options: SessionOptions, username: str = "ann") -> ResumableSession:
         kind = EventSession if options.format is Format.EVENTS else ResumableSession

@@ -15,7 +15,7 @@ from quart import Blueprint, Response, current_app, request
 from quart_schema import tag
 
 from ...chat.resume_cursor import joined, parse
-from ...delivery.history.pages import PageQuery
+from ...delivery.history.query import PageQuery
 from ...errors import RequestError
 from ..documents.openapi import add_to_operation, refuses
 from ..documents.parameter_docs import CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL, parameter
@@ -26,7 +26,7 @@ from ..server.connection import awaiting_news
 from ..server.policy import CONNECTION
 
 if TYPE_CHECKING:
-    from ...delivery.history.pages import Page
+    from ...delivery.history.query import Page
     from ...settings.model import HistorySettings
 
 history = Blueprint("history", __name__)

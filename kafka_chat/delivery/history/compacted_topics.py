@@ -1,0 +1,41 @@
+"""Which topics are compacted, remembered for a while."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ...errors import BrokerError
+
+if TYPE_CHECKING:
+    from ..ports import Lookup
+
+COMPACTED_SECONDS = 60.0  # for which it is remembered whether a topic is compacted, …
+COMPACTED_TOPICS = 1000  # … of so many
+
+
+class CompactedTopics:
+    """Asks whether topics are compacted.
+
+    Args:
+        lookup: tells.
+    """
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+        self._known: dict[str, tuple[float, bool]] = {}  # topic -> until when it is remembered, and what
+
+    async def has(self, topic: str) -> bool:
+        """Return whether records may vanish out of the middle of a topic; where nobody tells, they may."""
+        remembered_until, compacted = self._known.get(topic, (0.0, True))
+        if trio.current_time() < remembered_until:
+            return compacted
+        try:
+            compacted = await self._lookup.compacted(topic)
+        except BrokerError:
+            return True
+        if len(self._known) >= COMPACTED_TOPICS:
+            self._known.clear()
+        self._known[topic] = trio.current_time() + COMPACTED_SECONDS, compacted
+        return compacted

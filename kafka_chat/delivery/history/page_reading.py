@@ -1,0 +1,271 @@
+"""Reads one page, step by step: its logs, its beginning, its end, what lies between, news."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ...chat.loss_cause import LossCause
+from ...chat.resume_cursor import NO_EPOCH, OF_A_PAGE, head_of_cursor, text_of, topic_entry
+from ...errors import BrokerUnreachable, NotFound
+from ..audience.offset_queries import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
+from ..audience.starts import BEYOND_SECONDS, Latest, Rewind
+from ..log.merge import BackwardScan, ForwardScan, merge_by_time
+from ..writes.deadlines import answer_due
+from .query import PAGE_BYTES, Page
+from .reader import LogSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from ...chat.partition_key import PartitionKey
+    from ..log.memory import Memory
+    from ..log.merge import PartitionScan
+    from ..log.page_reads import PageReads
+    from ..log.partition_log import PartitionLog
+    from ..ports import Lookup
+    from ..records.batch import HistoryMessage
+    from ..session.context import SessionContext
+    from .compacted_topics import CompactedTopics
+    from .query import PageQuery
+    from .reader import HistoryReader
+    from .shared_merge import SharedMerge
+
+START_SECONDS = 2.0  # for a broker to tell whether there is such a topic, and where a page begins
+LOOK_SECONDS = 0.5
+
+_WITHOUT_END = 1 << 62
+
+Positions = dict["PartitionKey", int]  # of each partition an offset
+
+
+class PageReading:
+    """One request for a page, whose reader has joined the audience.
+
+    Args:
+        query: what the page is to have.
+        reader: follows the chat.
+        context: the service.
+        lookup: asks whether there is such a chat.
+        page_reads: reads what memory does not have.
+        memory: where what is read is counted.
+        shared: what others that wait have merged.
+        compacted: knows which topics are.
+    """
+
+    def __init__(
+        self,
+        query: PageQuery,
+        reader: HistoryReader,
+        context: SessionContext,
+        *,
+        lookup: Lookup,
+        page_reads: PageReads,
+        memory: Memory,
+        shared: SharedMerge,
+        compacted: CompactedTopics,
+    ) -> None:
+        self._query = query
+        self._reader = reader
+        self._context = context
+        self._lookup = lookup
+        self._page_reads = page_reads
+        self._memory = memory
+        self._shared = shared
+        self._compacted = compacted
+        self._logs: Sequence[PartitionLog] = ()
+        self._begins: Positions = {}
+        self._scans: Sequence[PartitionScan] = ()
+
+    async def run(self, waiting: Callable[[], AbstractContextManager[None]]) -> Page:
+        """Return the page; see `History.page`."""
+        doing = f"reading the history of {self._query.chat}"
+        with answer_due(doing):
+            await self._find_logs(doing)
+            await self._find_beginning()
+        await self._wait_for_end()
+        with answer_due(doing):
+            found = await self._merge()
+        if not found and self._may_wait:
+            found = await self._wait_for_news(waiting)
+        self._note_losses()
+        return await self._page(found)
+
+    # The steps
+
+    async def _find_logs(self, doing: str) -> None:
+        """Find the logs of the chat, once it is fixed where the reader begins in them."""
+        audience, reader, chat = self._context.audience, self._reader, self._query.chat
+        topic = self._context.names.topic(chat)
+        await audience.wait_started(reader, seconds=START_SECONDS)
+        if audience.has_started(reader) and not audience.logs(reader, chat):
+            if topic not in await self._lookup.describe([topic]):
+                raise NotFound(f"{chat} is no chat: the topic {topic} does not exist", field="chat")
+            while not audience.logs(reader, chat):  # made a moment ago
+                await reader.news()
+            await audience.wait_started(reader, seconds=START_SECONDS)
+        self._logs = audience.logs(reader, chat)
+        if not audience.has_started(reader) or any(log.key not in reader.follower.cursors for log in self._logs):
+            raise BrokerUnreachable(f"{doing} failed: no broker answered within {START_SECONDS:g} s")
+
+    async def _find_beginning(self) -> None:
+        """Find where the page begins in each partition."""
+        reader, begin = self._reader, self._query.begin
+        self._begins = {log.key: reader.follower.cursors[log.key].position for log in self._logs}
+        if not isinstance(begin, (Latest, Rewind)):
+            return
+        loose = [log for log in self._logs if reader.resumed is None or reader.resumed.offset(log.key) is None]
+        if loose:
+            # What was acknowledged before the request is there, whether or not it has come to the head of its log.
+            self._begins |= await self._wait_for_heads(loose)
+        if loose and isinstance(begin, Rewind):
+            scans = self._scans_of(self._query.last_before_it, loose, self._begins, await self._offsets_at(loose, EARLIEST_TIMESTAMP))
+            await merge_by_time(scans, messages=begin.messages, size=_WITHOUT_END)
+            self._begins |= _positions(loose, scans)
+
+    async def _wait_for_end(self) -> None:
+        """See to it that no partition ends before the page begins: a broker may be a moment behind, or have lost its end."""
+        give_up_at = trio.current_time() + BEYOND_SECONDS
+        while beyond := [log for log in self._logs if self._begins[log.key] > log.head]:
+            with answer_due("asking where the log ends"):
+                ends = await self._offsets_at(beyond, LATEST_TIMESTAMP)
+            beyond = [log for log in beyond if ends[log.key] < self._begins[log.key]]
+            if not beyond:
+                return
+            if trio.current_time() >= give_up_at:
+                for log in beyond:
+                    self._reader.on_gap(log.key, self._begins[log.key], ends[log.key], LossCause.TRUNCATED)
+                    self._begins[log.key] = ends[log.key]
+                return
+            with trio.move_on_after(LOOK_SECONDS):
+                await self._reader.news()
+
+    async def _merge(self) -> list[HistoryMessage]:
+        """Read from the beginning up to where each partition ends now, or back to where it begins, as far as the page goes."""
+        firsts = await self._offsets_at(self._logs, EARLIEST_TIMESTAMP) if self._query.backward else {}
+        ends = await self._wait_for_heads(self._logs)
+        if self._query.backward:
+            self._begins = {key: min(position, ends[key]) for key, position in self._begins.items()}
+        self._scans = self._scans_of(self._query, self._logs, self._begins, firsts if self._query.backward else ends)
+        return await merge_by_time(self._scans, messages=self._query.limit, size=PAGE_BYTES)
+
+    @property
+    def _may_wait(self) -> bool:
+        """Whether an empty page may wait for news."""
+        query = self._query
+        if query.backward or query.until_ms is not None or not query.wait_seconds:
+            return False
+        return not self._reader.gaps and all(scan.at_end and scan.lost is None for scan in self._scans)
+
+    async def _wait_for_news(self, waiting: Callable[[], AbstractContextManager[None]]) -> list[HistoryMessage]:
+        """Wait for a message after an empty page, and return what the page then has; nothing where something else ends the waiting.
+
+        All that wait at the same place and see the same share what one of them has merged.
+        """
+        reader, logs = self._reader, self._logs
+        with waiting(), trio.move_on_after(self._query.wait_seconds):
+            while reader.follows(logs) and not (reader.gaps or reader.over):
+                reader.move(_positions(logs, self._scans))
+                if all(reader.follower.cursors[log.key].position >= log.head for log in logs):
+                    await reader.wait_for_message()
+                merged = await self._shared.merge(self._alike, self._scans_to_heads, messages=self._query.limit)
+                if merged is None:
+                    break
+                found, self._scans = merged
+                if found or any(scan.lost is not None for scan in self._scans):
+                    return found
+        if reader.follows(logs):
+            self._scans = self._scans_to_heads()
+        return []
+
+    def _note_losses(self) -> None:
+        """Have the page tell of what was due and is gone."""
+        for log, scan in zip(self._logs, self._scans, strict=True):
+            if scan.lost is not None:
+                self._reader.on_gap(log.key, *scan.lost, LossCause.RETENTION)
+
+    async def _page(self, found: Sequence[HistoryMessage]) -> Page:
+        """Return the page that has these messages."""
+        backward, closed = self._query.backward, self._is_closed(found)
+        before, after = self._cursor(self._begins), self._cursor(_positions(self._logs, self._scans))
+        return Page(
+            messages=[message.payload for message in (reversed(found) if backward else found)],
+            gaps=self._reader.gaps,
+            next=before if backward else after,
+            prev=after if backward else before,
+            end=all(scan.at_end for scan in self._scans),
+            closed=closed,
+            compacted=closed and await self._compacted.has(self._logs[0].key.topic),
+        )
+
+    # What they ask
+
+    async def _offsets_at(self, logs: Sequence[PartitionLog], time_ms: int) -> Mapping[PartitionKey, int]:
+        """Return the offsets of a time, `EARLIEST_TIMESTAMP` or `LATEST_TIMESTAMP`, as brokers tell them."""
+        async with self._context.offsets.ask([log.key for log in logs], time_ms) as answers:
+            return await answers.all()
+
+    async def _wait_for_heads(self, logs: Sequence[PartitionLog]) -> Mapping[PartitionKey, int]:
+        """Return where partitions end now, once the Tail has come that far: what was acknowledged before the request is below."""
+        ends = await self._offsets_at(logs, LATEST_TIMESTAMP)
+        while any(log.head < ends[log.key] for log in logs):
+            await self._reader.news()
+        return ends
+
+    def _scans_of(
+        self, query: PageQuery, logs: Sequence[PartitionLog], begins: Mapping[PartitionKey, int], bounds: Mapping[PartitionKey, int]
+    ) -> Sequence[PartitionScan]:
+        scans: list[PartitionScan] = []
+        most = max(query.limit, query.rewind)
+        for log in logs:
+            source = LogSource(log, self._reader.follower.view, self._page_reads, self._memory, before_ms=query.until_ms)
+            begin, bound = begins[log.key], bounds[log.key]
+            if query.backward:
+                scans.append(BackwardScan(log.key.partition, source, begin, min(begin, bound), most=most))
+            else:
+                scans.append(ForwardScan(log.key.partition, source, begin, max(begin, bound), most=most))
+        return scans
+
+    def _scans_to_heads(self) -> Sequence[PartitionScan]:
+        """Return what reads from where the reader is to the heads as they are now."""
+        return self._scans_of(self._query, self._logs, self._reader.positions, _heads(self._logs))
+
+    def _alike(self) -> object | None:
+        """Return what is equal for those that may share a merge; None where the logs are others now."""
+        reader, logs = self._reader, self._logs
+        if not reader.follows(logs):
+            return None
+        return logs[0].key.topic_id, reader.follower.view, self._query.limit, reader.positions, _heads(logs)
+
+    def _is_closed(self, found: Sequence[HistoryMessage]) -> bool:
+        """Whether the same request has the same page for its answer for as long as its messages are there.
+
+        A late record may be of any time, so nothing may come between: the page is full, and in each partition it is known what comes
+        after it. Offsets alone are where a page begins that stays the same, and only of the topic that they were made of.
+        """
+        query, reader, cluster = self._query, self._reader, self._context.cluster()
+        full = len(found) == query.limit or sum(len(message.payload) for message in found) >= PAGE_BYTES
+        if not full or query.backward or query.until_ms is not None or reader.gaps or not all(scan.holds for scan in self._scans):
+            return False
+        return cluster is not None and query.cursor is not None and query.cursor.cluster == cluster and reader.resumes_wholly(self._logs)
+
+    def _cursor(self, positions: Mapping[PartitionKey, int]) -> str:
+        by_partition = {key.partition: position for key, position in positions.items()}
+        key, cursor = self._logs[0].key, self._query.cursor
+        # How far subscriptions were known is as it was: two answers to the same request may not differ in that.
+        head = head_of_cursor(self._context.cluster(), OF_A_PAGE if cursor is None else cursor.subscriptions)
+        epochs = {log.key.partition: log.epochs.before(positions[log.key]) for log in self._logs}
+        numbers = range(max(by_partition) + 1)
+        places = [by_partition.get(number) for number in numbers], [epochs.get(number, NO_EPOCH) for number in numbers]
+        return text_of(head + topic_entry(key.topic, key.topic_id, *places))
+
+
+def _positions(logs: Sequence[PartitionLog], scans: Sequence[PartitionScan]) -> Positions:
+    """Return where scans, one of each log, have come to."""
+    return {log.key: scan.position for log, scan in zip(logs, scans, strict=True)}
+
+
+def _heads(logs: Sequence[PartitionLog]) -> Positions:
+    return {log.key: log.head for log in logs}
