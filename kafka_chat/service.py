@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from .web.ports import Admission
 
 CLUSTER_SECONDS = 1.0
+SMALL_BYTES = 4096  # that is remembered for a client in any case: the cost of a connection has them in it
 ANSWERS_BYTES = 16 << 20  # that may be owed however small `memory.bytes` is: a page of /history has a mebibyte
 START_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same
 FAREWELLS_A_TURN = 16  # clients that are ended before others run: each then tells its own what waits, and its cursor, for some 100 µs
@@ -139,7 +140,13 @@ class Service:
             raise Overloaded("the service restarts; come again", retry_after_seconds=1)
         if options.chats and self._audience.named_absent(options.chats) > (most := self.settings.limits.absent_chats):
             raise Overloaded(f"{most} chats without a topic are named (limits.absent_chats); come again, or subscribe to them")
+        self._check_memory(options)
         return self.slots.take(username, options)
+
+    def _check_memory(self, options: SessionOptions) -> None:
+        """Raise `Overloaded` where clients together hold too much, and one that asks for this would hold much more."""
+        if self.owes_too_much and options.held_bytes > SMALL_BYTES:
+            raise Overloaded("clients hold too much that has to be remembered for them (memory.bytes); come again")
 
     @property
     def slots_taken(self) -> int:
@@ -149,6 +156,10 @@ class Service:
     def owing(self, size: int) -> AbstractContextManager[None]:
         """Count `size` bytes of an answer, for as long as the block lasts that writes it."""
         return self._memory.owing(size)
+
+    def owe(self, size: int) -> None:
+        """Count `size` bytes more of what clients have said that is not whole or not taken yet; fewer where it is negative."""
+        self._memory.owe(size)
 
     @property
     def owes_too_much(self) -> bool:
@@ -170,6 +181,11 @@ class Service:
             with self._drainable(first):
                 await first.run(sink, inbox)
             if not first.came:
+                return
+            try:
+                self._check_memory(admission.options)
+            except Overloaded as error:
+                await sink.close(1013, str(error))
                 return
             accept = partial(_accepted, sink)
         session = self._session(admission)
@@ -220,6 +236,7 @@ class Service:
             yield
         finally:
             self._live.remove(live)
+            live.hold_nothing()
             self._departure.set()
             self._departure = trio.Event()
 

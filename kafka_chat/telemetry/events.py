@@ -199,7 +199,7 @@ GAUGES = {
     "sockets": "WebSockets, event streams and pages that have a place now, opening ones included.",
     "memory_held_bytes": "What is held in memory of Kafka's records, and owed to sockets.",
     "memory_limit_bytes": "memory.bytes: what may be held.",
-    "owed_bytes": "What sockets have not taken yet, and what clients have asked that waits for its answer.",
+    "owed_bytes": "What sockets have not taken yet, and what clients have said that is not whole, waits, or is remembered for them.",
     "catching_up": "Clients that have not got all that was there when they came.",
     "followed_topics": "Topics that the live end is followed of.",
     "followed_partitions": "Partitions that the live end is followed of.",

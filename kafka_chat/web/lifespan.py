@@ -55,7 +55,7 @@ class ServiceLifespan(TrioASGILifespan):
         try:
             async with opening.open_service() as service, open_tasks() as nursery:
                 settings, telemetry = service.settings, service.telemetry
-                policy = ConnectionPolicy(settings.limits, telemetry, connections=connections_limit(settings))
+                policy = ConnectionPolicy(settings.limits, telemetry, connections=connections_limit(settings), held=service)
                 telemetry.gauge("connections", lambda: policy.connections.count)
                 self._state[POLICY] = policy
                 for run in (policy.keepalive.run, policy.idle.run, policy.ready_sockets.run):

@@ -101,6 +101,9 @@ class Service(Protocol):
     def owing(self, size: int) -> AbstractContextManager[None]:
         """Count `size` bytes of an answer, for as long as the block lasts that writes it."""
 
+    def owe(self, size: int) -> None:
+        """Count `size` bytes more of what clients have said that is not whole or not taken yet; fewer where it is negative."""
+
     @property
     def owes_too_much(self) -> bool:
         """Whether clients take so little of what they are owed that no large answer may join it."""

@@ -85,6 +85,7 @@ class SmallService:
     telemetry: HeardTelemetry = field(default_factory=HeardTelemetry)
     names: int = 0
     owed: int = 0
+    owes_too_much: bool = False
     sinks: list[Sink] = field(default_factory=list)
     said: list[str | bytes] = field(default_factory=list)
     disconnects: list[int] = field(default_factory=list)
@@ -108,6 +109,9 @@ class SmallService:
             yield
         finally:
             self.owed -= size
+
+    def owe(self, size: int) -> None:
+        self.owed += size
 
     def has(self, sink: Sink) -> None:
         """Keep the sink of a session for the test."""

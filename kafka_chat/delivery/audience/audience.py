@@ -169,17 +169,26 @@ class Audience:
             return False
         return all(self._followed[topic].has_placed(session) for topic in self._topics_of(session))
 
-    def forget_start(self, session: Member) -> None:
+    def forget_start(self, session: Member) -> int:
         """Free the cursor after which `session` begins, for it has started; partitions added since begin at 0, as with it.
 
         Absent topics need theirs: a gap is told when they come. So do partitions that have no leader yet: they are opened later,
         and begin where the cursor says.
+
+        Returns:
+            How many bytes of the cursor are needed longer.
         """
+        needed = 0
         for topic in self._topics_of(session):
             followed = self._followed[topic]
             start = followed.followers[session]
-            if followed.logs and isinstance(start, Resumed) and not start.entry.names_others(followed.logs):
+            if not isinstance(start, Resumed):
+                continue
+            if followed.logs and not start.entry.names_others(followed.logs):
                 followed.followers[session] = FROM_ZERO
+            else:
+                needed += start.entry.held_bytes
+        return needed
 
     def chats(self, session: Member) -> list[str]:
         """Return the chats that `session` follows, sorted."""

@@ -73,6 +73,9 @@ class LiveSocket(ABC):
         if self._accepted:
             self.sink.abort()
 
+    def hold_nothing(self) -> None:  # noqa: B027 - most hold nothing
+        """It is over: count nothing any more of what is held for it."""
+
     async def run(self, sink: Sink, inbox: Inbox) -> int:
         """Serve until the client is gone or `end` is called; close the connection with 1011 on a bug of ours.
 
@@ -98,6 +101,8 @@ class LiveSocket(ABC):
         except* Exception as bugs:  # noqa: BLE001 - the outer wall of a session: told, answered with 1011, and the neighbours go on
             self._telemetry.session_failed(session_id=self.session_id, error=bugs)
             self._closing = Close(code=1011, reason="an error of the server's; come again")
+        finally:
+            self.hold_nothing()
         if self._closing is None:
             return code
         await sink.close(self._closing.code, self._closing.reason)

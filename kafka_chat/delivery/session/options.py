@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
+from sys import getsizeof
 from typing import TYPE_CHECKING
 
 from ..audience.starts import LATEST, Earliest, Latest, Since
@@ -10,6 +12,8 @@ from ..records.formats import Format
 
 if TYPE_CHECKING:
     from ...chat.resume_cursor import ResumeCursor
+
+CHAT_BYTES, CHAT_COPIES = 1_600, 3  # that a chat costs which only one client names, beside its name and copies of that; measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,13 @@ class SessionOptions:
     def is_default(self) -> bool:
         """Whether nothing is asked for."""
         return self == DEFAULT_OPTIONS
+
+    @property
+    def held_bytes(self) -> int:
+        """What a session holds of it while it lasts, or until it has begun."""
+        names = sum(CHAT_BYTES + CHAT_COPIES * len(chat) for chat in self.chats)
+        filters = sum(map(getsizeof, chain(self.tags or (), self.senders or ())))
+        return names + filters + (0 if self.cursor is None else self.cursor.held_bytes)
 
     @property
     def reads_past(self) -> bool:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..log.memory import Memory
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog
-    from ..ports import Inbox, Sink, SubscriptionChange
+    from ..ports import SubscriptionChange
     from ..records.batch import Chunk, Mark
     from .context import SessionContext
     from .options import SessionOptions
@@ -65,13 +65,13 @@ class ResumableSession(Session):
         "_live",
         "_notices",
         "_ops",
-        "_ops_bytes",
         "_page_reads",
         "_questions",
         "_resume",
         "_rewinds",
         "_said_hello",
         "_shown_nothing",
+        "held_bytes",
         "only",
         "options",
         "subscriptions_known",
@@ -122,7 +122,8 @@ class ResumableSession(Session):
         self._ends_before: dict[PartitionKey, int] = {}  # partition -> the last stable offset, where that lies before our position
         self._questions: dict[PartitionKey, dict[int, Question]] = {}  # of each partition, by their times
         self._ops: deque[str | bytes] | None = None  # while there is one, a task answers them
-        self._ops_bytes = 0
+        self.held_bytes = 0
+        self._hold(options.held_bytes)
         self._answered: trio.Event | None = None  # set once the answers to the first of them are written
 
     # What the Audience asks and tells.
@@ -182,12 +183,9 @@ class ResumableSession(Session):
             self._notices.add_subscription(Unsubscribed(chat=chat, exists=exists, positions=positions))
             self.follower.wake()
 
-    async def run(self, sink: Sink, inbox: Inbox) -> int:
-        """See `LiveSocket.run`."""
-        try:
-            return await super().run(sink, inbox)
-        finally:
-            self._count_ops(-self._ops_bytes)
+    def hold_nothing(self) -> None:
+        """See `LiveSocket.hold_nothing`."""
+        self._hold(-self.held_bytes)
 
     # What its own nursery runs.
 
@@ -199,7 +197,7 @@ class ResumableSession(Session):
                 self._ops = deque()
                 nursery.start_soon(self._answer_ops, self._ops)
             self._ops.append(said)
-            self._count_ops(getsizeof(said))
+            self._hold(getsizeof(said))
         else:
             self.end(Close(code=1008, reason=f"over {OPS_WAITING} ops wait for their answers"))
 
@@ -317,7 +315,7 @@ class ResumableSession(Session):
             self._answered = trio.Event()
             self.follower.wake()
             await self._answered.wait()
-            self._count_ops(-getsizeof(ops.popleft()))
+            self._hold(-getsizeof(ops.popleft()))
         self._ops = self._answered = None
 
     # Inside
@@ -329,8 +327,8 @@ class ResumableSession(Session):
     def _forget_cursor(self) -> None:
         """Free the cursor that the client came with, once it is fixed where it begins."""
         if self._begins_after is not None and self._context.audience.has_started(self):
-            self._begins_after = None
-            self._context.audience.forget_start(self)
+            whole, self._begins_after = self._begins_after.held_bytes, None
+            self._hold(self._context.audience.forget_start(self) - whole)
 
     def _cursor(self) -> str | None:
         context = self._context
@@ -347,9 +345,9 @@ class ResumableSession(Session):
         chats = self._context.audience.chats(self)
         return Hello(session=self.session_id, user=self.username, chats=chats, resume=self._resume, cursor=self._cursor(), limits=told)
 
-    def _count_ops(self, size: int) -> None:
-        """Count so many bytes more, or less, of ops that wait."""
-        self._ops_bytes += size
+    def _hold(self, size: int) -> None:
+        """Count so many bytes more, or less."""
+        self.held_bytes += size
         self._memory.owe(size)
 
     @property

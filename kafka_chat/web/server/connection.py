@@ -101,6 +101,7 @@ class ChatTCPServer(OwedBytes, HeardBytes, TCPServer):
                     self.policy.telemetry.connection_failed(peer=self.peer, error=errors)
         finally:
             self._shut()
+            self.hold_nothing()
             self._give_place_back()
             self.policy.keepalive.unwatch(self, turn)
             self._untie()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 HELD_BYTES = MAX_RECV  # of requests behind the one that is being answered; no more is read until it is
 
+SMALL_BYTES = 4096  # that a client may always say, as most requests are: the cost of a connection has them in it (`CONNECTION_BYTES`)
+
 
 class HeardBytes:
     """The reading half of a connection."""
@@ -30,12 +32,27 @@ class HeardBytes:
     _heard_at: float
 
     def __init__(self) -> None:
+        self._held = 0  # bytes of requests and messages that are counted now
         self._awaits_news = False  # what is being answered ends with its client
         self._waiting: trio.CancelScope | None = None  # the read loop, where it waits for something else than bytes, too
 
     def abort(self, reason: str | None = None) -> None:
         """End the connection now; see `ChatTCPServer`."""
         raise NotImplementedError
+
+    def hold(self, size: int) -> bool:
+        """Count `size` bytes more of what the client has said that is not whole, or not taken by the app yet; fewer where it is negative.
+
+        Returns:
+            False where all clients together have said too much of that, and this one much: then it has to end.
+        """
+        self._held += size
+        self.policy.held.owe(size)
+        return size <= 0 or self._held <= SMALL_BYTES or not self.policy.held.owes_too_much
+
+    def hold_nothing(self) -> None:
+        """Count nothing any more: it is over."""
+        self.hold(-self._held)
 
     @property
     def bare_socket(self) -> socket.socket:

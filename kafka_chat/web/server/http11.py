@@ -15,7 +15,7 @@ from hypercorn.trio.worker_context import EventWrapper
 
 from .handshake import is_handshake, joined
 from .head_buffer import HEAD_BYTES, HeadBuffer
-from .policy import policy_in
+from .policy import CONNECTION, policy_in
 from .refusals import Refusal
 from .websocket_stream import ChatWSStream
 
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from hypercorn.trio.worker_context import WorkerContext
     from hypercorn.typing import AppWrapper, ConnectionState, H11SendableEvent, TaskGroup
 
+    from .connection import ChatTCPServer
+
 VERSIONS = (b"1.0", b"1.1")
+BODY_COPIES = 3  # of a body that comes in, the buffers' room to grow included; measured
+AGAIN_SECONDS = 5
 REASON_CHARACTERS = 200  # of what h11 says of a malformed request, which may quote all of it
 
 _READABLE = EventWrapper()  # for all connections: nobody waits for it, see `is_held`
@@ -62,6 +66,9 @@ class ChatH11Protocol(H11Protocol):
         self.connection._receive_buffer = HeadBuffer()
         self.can_read = _READABLE
         self.is_held = False
+        self._body_bytes = 0  # that have come of the request that is read or answered; the app has them until then
+        self._counted = 0
+        self._tcp: ChatTCPServer | None = connection_state.get(CONNECTION)
 
     @property
     def held_bytes(self) -> int:
@@ -102,6 +109,29 @@ class ChatH11Protocol(H11Protocol):
         if isinstance(event, RawData) and self.connection.their_state in (h11.MUST_CLOSE, h11.CLOSED):
             return  # it is behind a request that was to be the last: RFC 9112 section 9.6
         await super().handle(event)
+        if not self._count():
+            await self._hold_no_more()
+
+    async def _close_stream(self) -> None:
+        await super()._close_stream()
+        self._body_bytes = 0
+        self._count()
+
+    def _count(self) -> bool:
+        """Count what is held of requests that are not whole, or not answered; False where all clients together have too much of that."""
+        if self._tcp is None:
+            return True
+        unread = len(self.connection._receive_buffer) if isinstance(self.connection, h11.Connection) else 0
+        held, before = unread + BODY_COPIES * self._body_bytes, self._counted
+        self._counted = held
+        return self._tcp.hold(held - before)
+
+    async def _hold_no_more(self) -> None:
+        if self.stream is None or self.waits_for_body:
+            too_much = "clients have sent too much that is not whole yet (memory.bytes); come again"
+            await self._end_with(Refusal(status=503, sentence=too_much, headers=((b"retry-after", b"%d" % AGAIN_SECONDS),)))
+        elif self._tcp is not None:
+            self._tcp.abort("memory")  # what is behind the request that is being answered
 
     async def go_on(self) -> None:
         """Read what is held back, as far as it has its turn."""
@@ -132,6 +162,7 @@ class ChatH11Protocol(H11Protocol):
             elif self.stream is None:
                 return
             elif isinstance(event, h11.Data):
+                self._body_bytes += len(event.data)
                 await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
             elif isinstance(event, h11.EndOfMessage):
                 await self.stream.handle(EndBody(stream_id=STREAM_ID))

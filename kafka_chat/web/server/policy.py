@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import cache
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from ...process.open_files import SPARE_CONNECTIONS
 from ...settings.model import Limits
@@ -45,6 +45,17 @@ class OpenConnections:
         return self.count > self.limit + SPARE_CONNECTIONS
 
 
+class Held(Protocol):
+    """Counts what clients make us hold."""
+
+    def owe(self, size: int) -> None:
+        """Count so many bytes more; fewer where it is negative."""
+
+    @property
+    def owes_too_much(self) -> bool:
+        """Whether that is so much that nobody may add to it."""
+
+
 class ConnectionPolicy:
     """The limits of every connection, who is told of their end, and who looks after their life.
 
@@ -55,24 +66,35 @@ class ConnectionPolicy:
         telemetry: is told of connections that fail, or that we cut.
         keepalive: looks at all connections; the lifespan runs it.
         idle: those that wait for a request; run likewise.
+        held: counts what has come of requests and messages and is not whole, or not taken yet.
         ready_sockets: says whose turn it is to read or write; run likewise.
         connections: counts them.
         request_seconds: for a client to send a whole request, once its head is there.
     """
 
-    __slots__ = ("connections", "idle", "keepalive", "limits", "ready_sockets", "request_seconds", "telemetry")
+    __slots__ = ("connections", "held", "idle", "keepalive", "limits", "ready_sockets", "request_seconds", "telemetry")
 
-    def __init__(self, limits: Limits, telemetry: Telemetry, *, connections: int = sys.maxsize) -> None:
+    def __init__(self, limits: Limits, telemetry: Telemetry, *, connections: int = sys.maxsize, held: Held | None = None) -> None:
         self.connections = OpenConnections(connections)
         self.limits = limits
         self.telemetry = telemetry
         self.keepalive = Keepalive(limits)
+        self.held = held or Uncounted()
         self.idle = IdleConnections()
         self.ready_sockets = ReadySockets()
         self.request_seconds = 30.0
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self
+
+
+class Uncounted:
+    """Where nobody counts: the app is not ours."""
+
+    owes_too_much = False
+
+    def owe(self, size: int) -> None:
+        """Count nothing."""
 
 
 def policy_in(state: Mapping[str, object]) -> ConnectionPolicy:

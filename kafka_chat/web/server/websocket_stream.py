@@ -28,15 +28,21 @@ FAILED_SECONDS = 0.5  # for a client that broke the rules to read why
 IDLE_FRAMES = 1_000  # pings, pongs and pieces of messages, which the app does not see, …
 IDLE_SECONDS = 10.0  # … within so many seconds; messages the session counts
 
-_BROKEN_RULES: dict[int, str] = {CloseReason.MESSAGE_TOO_BIG: "too_large", CloseReason.POLICY_VIOLATION: "too_many_frames"}
+_REASONS: dict[int, str] = {
+    CloseReason.MESSAGE_TOO_BIG: "too_large",
+    CloseReason.POLICY_VIOLATION: "too_many_frames",
+    CloseReason.TRY_AGAIN_LATER: "memory",
+}
 
 
 class ChatWSStream(WSStream):
     """A WebSocket, which has its connection to itself."""
 
+    buffer: MessageBuffer  # type: ignore[mutable-override]  # from the first event on
     tcp: ChatTCPServer | None = None  # what carries it, if that is ours
     _counted_since = 0.0
     _idle_frames = 0
+    _held = 0  # bytes of the message that comes in; those of whole ones are the inbox's to release
     close_code = CloseReason.ABNORMAL_CLOSURE.value  # what the app is told; hypercorn forgets what the client said
 
     async def handle(self, event: Event) -> None:
@@ -106,9 +112,13 @@ class ChatWSStream(WSStream):
                     reason = f"a message may have {self.buffer.max_length} bytes"
                     await self._fail(CloseReason.MESSAGE_TOO_BIG, reason)
                     return
+                if not self._hold(event):
+                    await self._fail(CloseReason.TRY_AGAIN_LATER, "clients have sent too much that waits (memory.bytes)")
+                    return
                 if event.message_finished and self.app_put is not None:
-                    await self.app_put(self.buffer.to_message())
+                    message = self.buffer.to_message()
                     self.buffer.clear()
+                    await self.app_put(message)
             elif isinstance(event, Ping):
                 await self._send_wsproto_event(event.response())
             elif isinstance(event, CloseConnection):
@@ -126,6 +136,17 @@ class ChatWSStream(WSStream):
             if count % EVENTS_A_TURN == 0:
                 await trio.lowlevel.checkpoint()
 
+    def _hold(self, event: Message[str]) -> bool:
+        """Count a message as it comes in; once it is whole, as the app's inbox takes it out again.
+
+        Returns:
+            Whether there is room for it.
+        """
+        if self.tcp is None:
+            return True
+        held, self._held = self._held, 0 if event.message_finished else self.buffer.size
+        return self.tcp.hold((self.buffer.size if event.message_finished else self._held) - held)
+
     def _has_too_many_idle_frames(self) -> bool:
         """Count a frame that says nothing; returns whether there are too many."""
         now = trio.current_time()
@@ -139,7 +160,7 @@ class ChatWSStream(WSStream):
         self.close_code = int(code)
         if self.tcp is not None:
             self.tcp.over_within(FAILED_SECONDS)
-            self.tcp.policy.telemetry.connection_aborted(peer=self.tcp.peer, reason=_BROKEN_RULES.get(code, "protocol_error"))
+            self.tcp.policy.telemetry.connection_aborted(peer=self.tcp.peer, reason=_REASONS.get(code, "protocol_error"))
         await self._send_wsproto_event(CloseConnection(code=code, reason=reason))
         await self.send(StreamClosed(stream_id=self.stream_id))
 
@@ -150,11 +171,15 @@ class ChatWSStream(WSStream):
 
 
 class MessageBuffer(WebsocketBuffer):
-    """A message as it comes in; counts bytes where hypercorn counts characters, and stores nothing beyond the limit."""
+    """A message as it comes in; counts bytes where hypercorn counts characters, and stores nothing beyond the limit.
+
+    Attributes:
+        size: bytes that have come of it.
+    """
 
     def __init__(self, max_length: int) -> None:
         super().__init__(max_length)
-        self._size = 0
+        self.size = 0
 
     def extend(self, event: Message[str]) -> None:
         """Take a piece of a message, text or binary.
@@ -163,8 +188,8 @@ class MessageBuffer(WebsocketBuffer):
             FrameTooLargeError: the message has more bytes than allowed.
         """
         data: str | bytes = event.data
-        self._size += len(data.encode()) if isinstance(data, str) and not data.isascii() else len(data)
-        if self._size > self.max_length:
+        self.size += size_of(data)
+        if self.size > self.max_length:
             self.value = None
             raise FrameTooLargeError
         super().extend(event)
@@ -172,4 +197,9 @@ class MessageBuffer(WebsocketBuffer):
     def clear(self) -> None:
         """Make ready for the next message."""
         super().clear()
-        self._size = 0
+        self.size = 0
+
+
+def size_of(data: str | bytes) -> int:
+    """Return how many bytes a message, or a part of one, has on the wire."""
+    return len(data.encode()) if isinstance(data, str) and not data.isascii() else len(data)

@@ -14,6 +14,7 @@ from ...delivery.session.notices import SUBPROTOCOL
 from ..ports import ADMISSION, ANSWERING, REFUSAL, Admission, Service, Serving
 from ..server.connection import ChatTCPServer
 from ..server.policy import CONNECTION
+from ..server.websocket_stream import size_of
 from .websocket_sink import open_sink
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
             abort: ends this WebSocket at once.
         """
         answering = cast("Answering | None", self._scope_dict().pop(ANSWERING, None))
+        inbox = AsgiInbox(receive, self.scope.get("state", {}).get(CONNECTION))
 
         async def accept() -> Sink:
             subprotocol = self._subprotocol if answering is None else None
@@ -88,7 +90,7 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
             return sink
 
         run = self._service.run_session if answering is None else partial(self._service.run_dialogue, answering=answering)
-        await run(admission, accept=accept, inbox=AsgiInbox(receive), peer=peer_of(self.scope))
+        await run(admission, accept=accept, inbox=inbox, peer=peer_of(self.scope))
 
     async def _refuse(self, refusal: Close, send: ASGISendCallable) -> None:
         """Tell a client that can read no HTTP status by a close frame."""
@@ -143,19 +145,28 @@ class _Deaf:
 
 
 class AsgiInbox:
-    """What one client says. See `ports.Inbox`."""
+    """What one client says. See `ports.Inbox`.
 
-    __slots__ = ("_receive",)
+    Args:
+        receive: the ASGI callable.
+        connection: counts what waits here, if it is ours.
+    """
 
-    def __init__(self, receive: ASGIReceiveCallable) -> None:
+    __slots__ = ("_connection", "_receive")
+
+    def __init__(self, receive: ASGIReceiveCallable, connection: object = None) -> None:
         self._receive = receive
+        self._connection = connection
 
     async def receive(self) -> str | bytes | Disconnect:
         """See `Inbox`."""
         event = await self._receive()
         if event["type"] == "websocket.receive":
             text = event.get("text")
-            return text if text is not None else event.get("bytes") or b""
+            said = text if text is not None else event.get("bytes") or b""
+            if isinstance(self._connection, ChatTCPServer):
+                self._connection.hold(-size_of(said))
+            return said
         if event["type"] == "websocket.disconnect":
             return Disconnect(code=event.get("code", 1005))
         raise AssertionError(f"a WebSocket got {event['type']}")
