@@ -19,6 +19,7 @@ from .requests.errors import answer_error, answer_errors
 from .requests.hosts import Hosts
 from .requests.origins import Origins
 from .requests.page_headers import complete_refusal
+from .requests.parameters import check_count
 from .requests.raw_path import RestConverter, raw_path
 from .routes.browser_client import browser_client
 from .routes.health import health
@@ -149,6 +150,7 @@ def create_app(settings: Settings) -> ChatApp:
     app.config["MAX_CONTENT_LENGTH"] = settings.limits.client_message_bytes
     app.url_map.converters["rest"] = RestConverter
     app.url_map.merge_slashes = False  # an empty name is answered as one, by no redirect
+    app.before_request(_check_parameters)
     app.before_request(_check_room)
     app.before_request(_read_whole_body)
     app.after_request(_bound_answers)
@@ -157,6 +159,10 @@ def create_app(settings: Settings) -> ChatApp:
     answer_errors(app)
     document(app)
     return app
+
+
+async def _check_parameters() -> None:
+    check_count(request.query_string)
 
 
 async def _check_room() -> None:

@@ -150,6 +150,20 @@ async def test_what_has_no_route_is_not_served_under_another_host_either() -> No
         assert (await ask(app, method, path, headers={"host": "evil.example"})).status == 403
 
 
+@pytest.mark.parametrize("websocket", [False, True])
+@pytest.mark.parametrize(
+    "named", ["http://evil.example", "http://evil.example:8001", "http://chat.example@evil.example", "ws://[", "http://"]
+)
+async def test_a_host_in_the_target_counts_as_the_header_does(named: str, *, websocket: bool) -> None:
+    app, _ = app_with_service(NAMED)
+    path = "/receive-message/client/ada" if websocket else "/health"
+    answer = await ask(app, "GET", f"{named}{path}", headers={"host": "chat.example"}, websocket=websocket)
+    assert answer.status == 403
+    answer = await ask(app, "GET", f"http://Chat.Example:80{path}", headers={"host": "chat.example"}, websocket=websocket)
+    assert answer.accepted or answer.status == 200
+    assert (await ask(app, "OPTIONS", "*", headers={"host": "chat.example"})).status == 404
+
+
 async def test_any_host_is_served_where_none_is_named() -> None:
     app, _ = app_with_service(ANY)
     for host in [*RIGHT_HOSTS, *WRONG_HOSTS, "\xff", "[", ":"]:

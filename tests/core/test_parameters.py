@@ -17,6 +17,7 @@ from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import DEFAULT_OPTIONS, SessionOptions
 from kafka_chat.errors import RequestError
 from kafka_chat.settings.model import KafkaSettings, Settings
+from kafka_chat.web.requests.parameters import PARAMETERS as MOST
 from kafka_chat.web.requests.parameters import Query, parse_options
 from tests.support.fake_service import app_with_service, ask
 
@@ -244,6 +245,15 @@ def test_a_hundred_of_each_may_be_asked_for(name: str):
     error = refused(f"{query}&{name}=y")
     assert error.field == name
     assert "at most 100" in str(error)
+
+
+def test_an_address_has_at_most_so_many_parameters_whatever_their_names():
+    assert options("&".join(["x=y"] * MOST)) == options("")
+    for query in ("&".join(["x=y"] * (MOST + 1)), "&" * MOST, "tag=a&" * MOST):
+        error = refused(query)
+        assert str(error) == f"the address has {MOST + 1} parameters; at most {MOST} are allowed"
+    everything = "&".join(f"{name}=x{number}" for name in ("chat", "tag", "sender") for number in range(100))
+    assert options(everything + "&meta=1&heartbeat=20&rewind=5&" + "&".join([f"cursor={ID}"] * 190)).rewind == 5
 
 
 # What is refused

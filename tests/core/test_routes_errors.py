@@ -339,3 +339,27 @@ async def test_a_target_that_names_the_host_is_the_path_behind_it():
     app, _ = app_with_service(ON)
     assert (await ask(app, "GET", "http://chat.example:8001/health")).status == 200
     assert (await ask(app, "GET", "http://[::1/health")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "websocket"),
+    [
+        ("GET", "/receive-message/client/ada", True),
+        ("GET", "/subscribing/ada", True),
+        ("GET", "/receive-message/client/ada/events", False),
+        ("GET", "/history/room1", False),
+        ("GET", "/subscribing/ada", False),
+        ("POST", "/subscribing/ada", False),
+        ("DELETE", "/subscribing/ada", False),
+        ("POST", "/send-message/chat/room1", False),
+        ("GET", "/health", False),
+        ("GET", "/docs", False),
+    ],
+)
+async def test_an_address_of_thousands_of_parameters_is_refused_on_every_route(method: str, path: str, *, websocket: bool):
+    app, service = app_with_service(ON)
+    answer = await ask(app, method, f"{path}?topic=room1&{'x=y&' * 7000}", websocket=websocket)
+    assert answer.status == 400
+    assert is_error(answer)
+    assert "at most 500 are allowed" in answer.json()["error"]
+    assert not service.subscriptions.followed

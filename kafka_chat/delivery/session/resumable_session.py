@@ -54,6 +54,9 @@ class ResumableSession(Session):
 
     A notice is said before the next message, so a gap is told before the first message after it. What a client does not read
     stays small: notices that wait are merged (`NoticeQueue`), and an op is done once the answers to the one before are written.
+
+    Attributes:
+        held_bytes: of what its client has asked for, and of ops that wait; counted until `hold_nothing`.
     """
 
     __slots__ = (

@@ -36,7 +36,6 @@ class Session(LiveSocket):
     Attributes:
         follower: its places in the logs.
         only: the chats that it follows, subscribed or not; none: those of its user.
-        held_bytes: of what its client has asked for, and ops that wait; counted until `hold_nothing`.
         subscriptions_known: the offset in the subscriptions topic up to which its client has learned of changes; 0: of none.
     """
 
@@ -44,7 +43,6 @@ class Session(LiveSocket):
 
     only: Sequence[str] = ()
     subscriptions_known: int = 0
-    held_bytes: int = 0
     too_much: ClassVar[str] = f"{LiveSocket.too_much}; this service only sends"
 
     def __init__(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from quart import has_websocket_context, request, websocket
 
 from ...errors import RequestError
+from .raw_path import hosts_in_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,13 +37,14 @@ class Hosts:
     async def check_current(self) -> None:
         """Refuse the current request or handshake where it names another host; raise `HostRefused`."""
         if not self._any:
-            self.check((websocket if has_websocket_context() else request).headers.getlist("Host"))
+            current = websocket if has_websocket_context() else request
+            self.check([*current.headers.getlist("Host"), *hosts_in_target(current.scope)])
 
     def check(self, hosts: Iterable[str]) -> None:
         """Refuse what names another host; raise `HostRefused`.
 
         Args:
-            hosts: the values of `Host`.
+            hosts: the values of `Host`, and what the target names, which takes their place (RFC 9112 section 3.2.2).
         """
         for host in hosts:
             if not self._any and not self._is_allowed(_without_port(host)):

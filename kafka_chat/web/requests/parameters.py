@@ -18,6 +18,7 @@ from .times import parse_time, shown
 if TYPE_CHECKING:
     from ...chat.names import ChatNames
 
+PARAMETERS = 500  # of an address, whatever their names: a hundred chats, tags and senders, and ids; more take the loop's time
 REPEATED = 100  # chats, tags, senders
 REWIND = 1000
 HEARTBEAT_SECONDS = (10.0, 600.0)
@@ -34,10 +35,11 @@ class Query:
         query: as it came, percent-encoded.
 
     Raises:
-        RequestError: percent-encoding that is no UTF-8.
+        RequestError: percent-encoding that is no UTF-8, or too many.
     """
 
     def __init__(self, query: bytes) -> None:
+        check_count(query)
         self._values: dict[str, list[str]] = {}
         for pair in query.split(b"&"):
             name, _, value = pair.partition(b"=")
@@ -80,6 +82,13 @@ class Query:
         """Return a time, Unix, in milliseconds; None where it is missing."""
         value = self.one(name)
         return None if value is None else parse_time(name, value, now_ms=now_ms)
+
+
+def check_count(query: bytes) -> None:
+    """Raise `RequestError` where an address has too many parameters; counted, not read."""
+    count = query.count(b"&") + 1
+    if count > PARAMETERS:
+        raise RequestError(f"the address has {count} parameters; at most {PARAMETERS} are allowed")
 
 
 def parse_options(query: bytes, *, format: Format, names: ChatNames, now_ms: int, last_had: str | None = None) -> SessionOptions:

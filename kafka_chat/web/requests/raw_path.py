@@ -51,6 +51,14 @@ def raw_path(scope: HTTPScope | WebsocketScope) -> bytes:
     return raw if raw.startswith(b"/") else b"/" + raw.partition(b"://")[2].partition(b"/")[2]
 
 
+def hosts_in_target(scope: HTTPScope | WebsocketScope) -> list[str]:
+    """Return the host, and a port, that the target of a request names in front of its path; none where it begins with the path."""
+    raw = scope["raw_path"]
+    if raw.startswith(b"/") or b"://" not in raw:
+        return []
+    return [raw.partition(b"://")[2].partition(b"/")[0].rpartition(b"@")[2].decode("latin-1")]
+
+
 def name_in_path(before: str, *, field: str) -> str:
     """Return what stands behind `before` in the path of the current request, decoded.
 

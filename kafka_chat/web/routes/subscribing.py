@@ -15,6 +15,7 @@ from ...errors import RequestError
 from ..documents.openapi import add_to_operation, example, refuses, speaks
 from ..ports import service
 from ..requests.bodies import json_answer
+from ..requests.parameters import check_count
 from ..requests.raw_path import decoded_name, rest_of_path
 from .dialogue import answer_messages
 
@@ -134,6 +135,7 @@ async def subscribe(username: str) -> Response:
 @hide  # described beside the list, for a path has one GET
 async def subscribe_in_dialogue(username: str) -> None:
     """Subscribe a user to one chat after the other."""
+    check_count(websocket.query_string)
     name, asked, subscriptions = _username(), websocket.args, service().subscriptions
 
     async def subscribe(said: str) -> Following:
