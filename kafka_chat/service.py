@@ -18,6 +18,7 @@ import trio
 from .chat.names import ChatNames
 from .chat.resume_cursor import cluster_mark
 from .delivery.audience.audience import Audience
+from .delivery.audience.named_chats import NamedChats
 from .delivery.audience.offset_queries import OffsetQueries
 from .delivery.history.pages import History
 from .delivery.log.fan_out import FanOut
@@ -50,7 +51,7 @@ from .readiness import Readiness, leaderless_notices
 from .telemetry.metrics import Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
     from contextlib import AbstractContextManager
 
     from .delivery.ports import Inbox, Sink, SubscriptionLog
@@ -102,6 +103,7 @@ class Service:
         self.subscriptions = subscriptions
         self.sending = sending
         self.slots = Slots(connections_limit(settings), catching_up_limit=settings.limits.catching_up)
+        self.named_chats = NamedChats(audience, lookup, names, settings.limits.absent_chats)
         self.draining = False
         self._subscription_log = subscription_log
         self._lookup = lookup
@@ -126,20 +128,20 @@ class Service:
         self._shutdown: Callable[[], Awaitable[None]] | None = None
         self._shutdown_known = trio.Event()
 
-    def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS) -> ConnectionSlot:
+    def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS, *, existing: Collection[str] = ()) -> ConnectionSlot:
         """Take a place for one client.
 
         Args:
             username: whose it is.
             options: what it asks for.
+            existing: of the chats that it names, what `named_chats.existing` has found.
 
         Raises:
             Overloaded: all are taken, too many catch up, too many absent chats are named, or the service drains.
         """
         if self.draining:
             raise Overloaded("the service restarts; come again", retry_after_seconds=1)
-        if options.chats and self._audience.named_absent(options.chats) > (most := self.settings.limits.absent_chats):
-            raise Overloaded(f"{most} chats without a topic are named (limits.absent_chats); come again, or subscribe to them")
+        self.named_chats.check(options.chats, existing)
         self._check_memory(options)
         return self.slots.take(username, options)
 

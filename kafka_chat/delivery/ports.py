@@ -96,6 +96,9 @@ class TailListener(Protocol):
                 apart, or added to a known topic): then their starts are 0.
         """
 
+    def is_subscribed(self, topic: str) -> bool:
+        """Whether a topic is one that somebody subscribed to, or all follow: it is looked at before those that are only named."""
+
     def topic_missing(self, topic: str) -> None:
         """A listing that was asked for after the request lacks this topic. Told once, until it is opened."""
 

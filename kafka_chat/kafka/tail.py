@@ -11,7 +11,7 @@ import heapq
 import logging
 from contextlib import asynccontextmanager
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import trio
@@ -212,10 +212,13 @@ class KafkaTail:
         return None
 
     async def _look_around(self) -> None:
-        watched = [followed for followed in self._followed.values() if followed.watched]
+        groups: dict[tuple[bool, bool], list[FollowedRequest]] = {}
+        for followed in self._followed.values():
+            if followed.watched:
+                key = followed.opened, followed.opened or self._listener.is_subscribed(followed.topic)
+                groups.setdefault(key, []).append(followed)
         turn = {
-            *_due([followed for followed in watched if followed.opened]),
-            *_due([followed for followed in watched if not followed.opened]),
+            *chain.from_iterable(map(_due, groups.values())),  # thousands of names that strangers made up keep no chat waiting
             *(self._followed[assignment.key.topic] for assignment in self._repair.broken),
         }
         if not turn:

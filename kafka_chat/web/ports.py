@@ -10,7 +10,7 @@ from ..delivery.session.options import DEFAULT_OPTIONS
 from ..errors import Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from ..chat.names import ChatNames
@@ -50,6 +50,13 @@ class Admission(Protocol):
     def __enter__(self) -> object: ...
 
     def __exit__(self, *exc_info: object) -> bool | None: ...
+
+
+class NamedChats(Protocol):
+    """Which chats clients may name."""
+
+    async def existing(self, chats: Collection[str]) -> Collection[str]:
+        """Return which of these chats have a topic, where `admit` has to know; else none of them."""
 
 
 class Readiness(Protocol):
@@ -95,8 +102,12 @@ class Service(Protocol):
     def history(self) -> History:
         """How a page of the past is read."""
 
-    def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS) -> Admission:
-        """Give a place to one more client, or raise `Overloaded`."""
+    @property
+    def named_chats(self) -> NamedChats:
+        """Which chats clients may name."""
+
+    def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS, *, existing: Collection[str] = ()) -> Admission:
+        """Give a place to one more client, or raise `Overloaded`; `existing` is what `named_chats` has found of what it names."""
 
     def owing(self, size: int) -> AbstractContextManager[None]:
         """Count `size` bytes of an answer, for as long as the block lasts that writes it."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from kafka_chat.delivery.audience.named_chats import WAITING, NamedChats
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.delivery.writes.record_rate import BURST_SECONDS, RecordRate
 from kafka_chat.errors import Overloaded
@@ -61,3 +63,45 @@ async def test_topics_that_are_not_there_are_counted_for_as_long_as_somebody_nam
             core.kafka.delete(NAMES.topic("deleted"))
             assert core.audience.named_absent([]) == 2
         assert core.audience.named_absent([]) == 0
+
+
+async def test_what_nobody_follows_is_asked_for_where_that_decides_and_only_then(autojump_clock) -> None:
+    async with open_core() as core:
+        for chat in ("there", "yonder"):
+            core.kafka.create(NAMES.topic(chat))
+        named = NamedChats(core.audience, core.kafka, NAMES, 2)
+        assert await named.existing(["there", "yonder"]) == (), "two may be absent"
+        named.check(["there", "yonder"], ())
+        async with core.connected(FakeClient(), options=SessionOptions(chats=("absent", "other"))):
+            await wait_all_tasks_blocked()
+            with pytest.raises(Overloaded, match=r"limits\.absent_chats"):
+                named.check(["there"], ())
+            existing = await named.existing(["there", "yonder", "absent", "new"])
+            assert existing == {"there", "yonder"}
+            named.check(["there", "yonder", "absent"], existing)
+            with pytest.raises(Overloaded, match=r"limits\.absent_chats"):
+                named.check(["there", "new"], existing)
+            named.check([], ())
+
+
+async def test_few_wait_to_be_told_and_without_brokers_what_nobody_follows_is_absent(autojump_clock) -> None:
+    async with open_core() as core:
+        core.kafka.create(NAMES.topic("there"))
+        named = NamedChats(core.audience, core.kafka, NAMES, 1)
+        async with core.connected(FakeClient(), options=SessionOptions(chats=("absent",))):
+            await wait_all_tasks_blocked()
+            core.kafka.away = True
+            found: list[Collection[str]] = []
+
+            async def ask() -> None:
+                found.append(await named.existing(["there"]))
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(10 * WAITING):
+                    nursery.start_soon(ask)
+            assert found == [()] * 10 * WAITING
+            core.kafka.away = False
+            async with trio.open_nursery() as nursery:
+                for _ in range(10 * WAITING):
+                    nursery.start_soon(ask)
+            assert 1 <= found[10 * WAITING :].count({"there"}) <= WAITING + 1

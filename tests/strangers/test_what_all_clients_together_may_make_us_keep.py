@@ -8,6 +8,7 @@ from tests.support.brokers import KafkaCluster
 from tests.support.calls import running
 from tests.support.chats import Chats, message
 from tests.support.clients import http, open_chat, receive_path, refusal
+from tests.support.events_client import open_events
 from tests.support.v1_client import open_v1
 
 NAMED = 40
@@ -38,17 +39,19 @@ async def test_a_new_user_with_each_subscription_is_told_to_come_again(kafka: Ka
 async def test_names_of_chats_that_do_not_exist_are_bounded_and_a_new_chat_is_found(kafka: KafkaCluster, chats: Chats) -> None:
     kafka.create_topic(chats.topic("global"))
     kafka.create_topic(chats.topic("there"))
+    kafka.create_topic(chats.topic("yonder"))
     settings = chats.settings_for(kafka, limits__absent_chats=MOST)
     async with running(settings) as server, open_chat(server.url, "canary") as canary, trio.open_nursery() as nursery:
 
-        async def name(first: int, *, task_status: trio.TaskStatus[None]) -> None:
-            query = "&".join(f"chat=absent{number}" for number in range(first, first + NAMED))
+        async def name(first: int, count: int, *, task_status: trio.TaskStatus[None]) -> None:
+            query = "&".join(f"chat=absent{number}" for number in range(first, first + count))
             async with open_chat(server.url, "mallory", path=f"{receive_path('mallory')}?{query}") as client:
                 task_status.started()
                 await client.closed(seconds=600)
 
         for first in range(0, MOST - NAMED + 1, NAMED):
-            await nursery.start(name, first)
+            await nursery.start(name, first, NAMED)
+        await nursery.start(name, MOST - MOST % NAMED, MOST % NAMED)
         query = "&".join(f"chat=more{number}" for number in range(NAMED))
         refused = await refusal(server.url, f"{receive_path('mallory')}?{query}")
         assert refused.status == 503
@@ -57,6 +60,13 @@ async def test_names_of_chats_that_do_not_exist_are_bounded_and_a_new_chat_is_fo
         async with open_chat(server.url, "ann", path=f"{receive_path('ann')}?chat=there") as ann:
             await trio.to_thread.run_sync(kafka.produce, chats.topic("there"), message("there"))
             assert (await ann.next()).text == "there"
+        query = "chat=there&chat=yonder"  # no client follows them now, and no absent chat may be named any more
+        async with open_events(server.url, "ann", query) as events:
+            assert (await events.next()).name == "hello"
+        async with open_chat(server.url, "ann", path=f"{receive_path('ann')}?{query}") as ann:
+            await trio.to_thread.run_sync(kafka.produce, chats.topic("yonder"), message("yonder"))
+            assert (await ann.next()).text == "yonder"
+        assert (await refusal(server.url, f"{receive_path('ann')}?{query}&chat=absent")).status == 503
         await trio.to_thread.run_sync(kafka.produce, chats.topic("global"), message("hello"))
         assert (await canary.next()).text == "hello"
         nursery.cancel_scope.cancel()

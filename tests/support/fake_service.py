@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,7 +135,14 @@ class FakeService:
         self.caught_up = 0
         self.gone: list[str | bytes | Disconnect] = []  # what each client said last
 
-    def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS) -> FakeAdmission:
+    @property
+    def named_chats(self) -> FakeService:
+        return self
+
+    async def existing(self, chats: Collection[str]) -> Collection[str]:
+        return ()
+
+    def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS, *, existing: Collection[str] = ()) -> FakeAdmission:
         if len(self.admitted) >= self.places:
             raise Overloaded("all places are taken; come again")
         self.admitted.append(username)

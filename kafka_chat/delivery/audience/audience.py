@@ -282,6 +282,11 @@ class Audience:
         followed.logs.update({log.key.partition: log for log in opened})
         self._visit_all(followed, partial(self._place, followed, opened, created=created))
 
+    def is_subscribed(self, topic: str) -> bool:
+        """See `TailListener`."""
+        followed = self._followed.get(topic)
+        return followed is not None and (followed.pinned or len(followed.followers) > followed.named)
+
     def topic_missing(self, topic: str) -> None:
         """There is no such topic; it is followed all the same."""
         self._followed[topic].existence_known.set()

@@ -67,7 +67,7 @@ _ACCEPTED = "The handshake is answered; messages follow as text frames."
 @refuses(400, 403, 426, 503)
 async def receive_messages(username: str) -> None:
     """Receive the messages of all chats that a user follows (WebSocket)."""
-    _admit(_PATH)
+    await _admit(_PATH)
 
 
 @receive.websocket(_OLD_PATH + "<rest:username>")
@@ -77,10 +77,10 @@ async def receive_messages(username: str) -> None:
 @refuses(400, 403, 426, 503)
 async def receive_messages_of_user(username: str) -> None:
     """Receive the messages of all chats that a user follows (WebSocket)."""
-    _admit(_OLD_PATH)
+    await _admit(_OLD_PATH)
 
 
-def _admit(path: str) -> None:
+async def _admit(path: str) -> None:
     scope = cast("dict[str, Any]", websocket.scope)
     offers_v1 = SUBPROTOCOL in websocket.requested_subprotocols
     now_ms = time.time_ns() // 1_000_000
@@ -91,7 +91,8 @@ def _admit(path: str) -> None:
         )
         check_times(options.start, embedded=bool(service().settings.kafka.embedded))
         check_room(scope)
-        scope[ADMISSION] = service().admit(name, options)
+        existing = await service().named_chats.existing(options.chats)
+        scope[ADMISSION] = service().admit(name, options, existing=existing)
     except RequestError as error:
         if not offers_v1:
             raise

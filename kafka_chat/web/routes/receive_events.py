@@ -107,7 +107,7 @@ async def receive_events(username: str) -> EventStream:
     Messages are events without a name. What else there is to say (`hello`, `live`, `gap`, `subscribed`, `unsubscribed`,
     `reconnect`, `end`) is an event of that name. After 20 seconds of silence a comment comes.
     """
-    return _stream(*_asked())
+    return await _stream(*_asked())
 
 
 @events.post(_PATH + "<string:username>/events")
@@ -126,7 +126,7 @@ async def receive_events_after(username: str) -> EventStream:
     cursor = (await read_body(Beginning)).cursor
     if cursor and not request.headers.get("Last-Event-ID"):
         options = replace(options, cursor=await parse_in_turns(cursor))
-    return _stream(name, options)
+    return await _stream(name, options)
 
 
 def _asked() -> tuple[str, SessionOptions]:
@@ -142,8 +142,9 @@ def _asked() -> tuple[str, SessionOptions]:
     )
 
 
-def _stream(name: str, options: SessionOptions) -> EventStream:
+async def _stream(name: str, options: SessionOptions) -> EventStream:
     check_times(options.start, embedded=bool(service().settings.kafka.embedded))
     if request.method != "HEAD":
-        cast("dict[str, Any]", request.scope)[ADMISSION] = service().admit(name, options)
+        existing = await service().named_chats.existing(options.chats)
+        cast("dict[str, Any]", request.scope)[ADMISSION] = service().admit(name, options, existing=existing)
     return EventStream()
