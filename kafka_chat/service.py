@@ -193,10 +193,10 @@ class Service:
         session = self._session(admission)
         started_by = trio.current_time() + START_SECONDS
         with self._drainable(session):
-            with trio.move_on_at(started_by):
-                await self._subscription_log.wait_ready()
-                if session.subscriptions_known:
-                    with suppress(TopicGone):  # made anew: nobody knows more than we
+            if session.subscriptions_known or not self._subscription_log.ready:  # the others do not pay for a deadline
+                with trio.move_on_at(started_by), suppress(TopicGone):  # made anew: nobody knows more than we
+                    await self._subscription_log.wait_ready()
+                    if session.subscriptions_known:
                         await self._subscription_log.passed(session.subscriptions_known - 1)
             with self._audience.joined(session, known=self._subscription_log.ready):
                 await self._audience.wait_started(session, seconds=max(0.0, started_by - trio.current_time()))

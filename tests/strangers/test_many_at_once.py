@@ -14,6 +14,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.delivery.records.frames import text_header
+from kafka_chat.settings.model import Limits
 from kafka_chat.web.server.ready_sockets import MOST_IN_A_ROUND
 from tests.edges.small_app import PATH, Served, serving_small
 from tests.support.deadlines import HANG_SECONDS
@@ -105,6 +106,26 @@ async def test_requests_of_many_are_answered_a_few_at_a_time_and_a_newcomer_in_b
                     client.send(REQUEST)
             assert rounds.most_steps <= MOST_STEPS
             await answered(clients, first=b"HTTP/1.1 200", last=b'running"}\n')
+
+
+async def test_many_that_have_stopped_reading_in_the_same_instant_are_cut_a_few_at_a_time():
+    async with serving_small(limits=Limits(write_seconds=2.0)) as served:
+        with ExitStack() as stack:
+            clients = await connect(served.port, stack)
+            for client in clients:
+                client.send(handshake_request(PATH))
+            await answered(clients, first=b"HTTP/1.1 101", last=b"\r\n\r\n")
+            await served.service.until(lambda: len(served.service.sinks) == MANY)
+            sinks = list(served.service.sinks)
+            message = text_header(8_000_000) + b"x" * 8_000_000  # more than the kernel takes for a client
+            async with canary(served) as rounds, trio.open_nursery() as nursery:
+                for sink in sinks:
+                    assert not sink.offer(message)
+                    nursery.start_soon(sink.flush)
+                await trio.testing.wait_all_tasks_blocked()
+                rounds.most_steps = 0
+            assert served.service.telemetry.aborted == ["write_seconds"] * MANY
+            assert rounds.most_steps <= MOST_STEPS
 
 
 async def test_tls_handshakes_of_many_are_made_a_few_at_a_time():

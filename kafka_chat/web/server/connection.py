@@ -170,7 +170,9 @@ class ChatTCPServer(OwedBytes, HeardBytes, TCPServer):
         limits = self.policy.limits
         if self._gone or self._ending:
             return
-        if self._pinged:
+        if self.takes_nothing(now):
+            self.abort("write_seconds")
+        elif self._pinged:
             if now - self._heard_at >= limits.ping_seconds + limits.pong_seconds:
                 self.abort("pong_seconds")
             elif now >= self._ping_at:
@@ -187,6 +189,7 @@ class ChatTCPServer(OwedBytes, HeardBytes, TCPServer):
         """See `Pingable`."""
         self._heard_at = min(self._heard_at + seconds, trio.current_time())
         self._ping_at += seconds
+        self._moved_at = min(self._moved_at + seconds, trio.current_time())
         if self._busy_at is not None:
             self._busy_at += seconds
         if self._idle_since is not None:

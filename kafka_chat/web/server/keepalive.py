@@ -42,7 +42,7 @@ class Keepalive:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._seconds = min(limits.ping_seconds, limits.pong_seconds) / LOOKS / TURNS
+        self._seconds = min(limits.ping_seconds, limits.pong_seconds, limits.write_seconds) / LOOKS / TURNS
         self._turns: list[set[Pingable]] = [set() for _ in range(TURNS)]
         self._dealt = 0
 

@@ -90,24 +90,25 @@ class OwedBytes:
     async def drain(self) -> None:
         """Write what is owed at this moment, or see the connection closed.
 
-        A client that takes nothing for `limits.write_seconds` is aborted.
+        A client that takes nothing for `limits.write_seconds` is aborted, see `takes_nothing`; not by a deadline here: those of all
+        clients behind a cable that was cut would be over in one and the same round of the loop.
         """
         async with self._drain_lock:
             if self._plain:
                 await self._encrypt()
             target = self._written + self._owed_bytes  # what others add meanwhile is theirs to wait for
-            with trio.CancelScope() as scope:
-                while self._owed and self._written < target:
-                    scope.deadline = self._moved_at + self.policy.limits.write_seconds
-                    try:
-                        await self.policy.ready_sockets.wait_writable(self._socket)
-                    except trio.ClosedResourceError:
-                        return
-                    # A socket that was full has room, so the client acknowledged something: it is alive.
-                    self._heard_at = trio.current_time()
-                    self._push()
-            if scope.cancelled_caught:
-                self.abort("write_seconds")
+            while self._owed and self._written < target:
+                try:
+                    await self.policy.ready_sockets.wait_writable(self._socket)
+                except trio.ClosedResourceError:
+                    return
+                # A socket that was full has room, so the client acknowledged something: it is alive.
+                self._heard_at = trio.current_time()
+                self._push()
+
+    def takes_nothing(self, now: float) -> bool:
+        """Whether the socket has taken nothing of what is owed for as long as is allowed."""
+        return bool(self._owed) and now - self._moved_at >= self.policy.limits.write_seconds
 
     @property
     def _drain_lock(self) -> trio.Lock:
