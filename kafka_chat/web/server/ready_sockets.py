@@ -18,9 +18,18 @@ from ...loop_sharing import TURN_SECONDS
 MOST_IN_A_ROUND = 16  # connections: the end of one costs 0.2 ms, a request up to 1 ms
 EVENTS = 512  # taken from the kernel at once, in 0.2 ms
 
-_READ = select.EPOLLIN | select.EPOLLRDHUP
-_BROKEN = select.EPOLLHUP | select.EPOLLERR  # the kernel tells these to everybody who waits
-_ENDED = select.EPOLLRDHUP | _BROKEN
+
+def _flag(name: str) -> int:
+    return int(getattr(select, name, 0))  # where there is no epoll, none of them is used
+
+
+_READ = _flag("EPOLLIN") | _flag("EPOLLRDHUP")
+_WRITE = _flag("EPOLLOUT")
+_BROKEN = _flag("EPOLLHUP") | _flag("EPOLLERR")  # the kernel tells these to everybody who waits
+_ENDED = _flag("EPOLLRDHUP") | _BROKEN
+_ONCE = _flag("EPOLLONESHOT")
+
+_EPOLL: type[select.epoll] | None = getattr(select, "epoll", None)  # Linux
 
 _Waiting = dict[int, trio.lowlevel.Task]  # by descriptor
 _Queue = deque[tuple[_Waiting, int, trio.lowlevel.Task]]
@@ -33,10 +42,14 @@ class ReadySockets:
     whose client is gone. Each queue has its share of a round, so a client that connects does not wait until the 12,000 that have
     left are tidied away.
 
-    While `run` does not run, connections wait with trio.
+    While `run` does not run, and where the system has no epoll, connections wait with trio.
+
+    Args:
+        kind: of what tells which sockets are ready.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[select.epoll] | None = _EPOLL) -> None:
+        self._kind = kind
         self._epoll: select.epoll | None = None
         self._known: set[int] = set()  # descriptors that the kernel has been asked about
         self._newcomers: _Waiting = {}
@@ -83,7 +96,10 @@ class ReadySockets:
 
     async def run(self) -> None:
         """Give turns for as long as this is not cancelled."""
-        self._epoll = select.epoll()
+        if self._kind is None:
+            await trio.sleep_forever()
+            return
+        self._epoll = self._kind()
         try:
             while True:
                 began = perf_counter()
@@ -126,13 +142,13 @@ class ReadySockets:
         for waiting in (self._newcomers, self._readers, self._writers):
             task = waiting.get(descriptor)
             if task is not None and task not in self._in_queue:
-                wanted |= select.EPOLLOUT if waiting is self._writers else _READ
+                wanted |= _WRITE if waiting is self._writers else _READ
         if not wanted:
             return
         if descriptor in self._known:
-            epoll.modify(descriptor, wanted | select.EPOLLONESHOT)
+            epoll.modify(descriptor, wanted | _ONCE)
         else:
-            epoll.register(descriptor, wanted | select.EPOLLONESHOT)
+            epoll.register(descriptor, wanted | _ONCE)
             self._known.add(descriptor)
 
     def _take_events(self, epoll: select.epoll) -> None:
@@ -142,7 +158,7 @@ class ReadySockets:
                 gone = events & _ENDED
                 self._enqueue(self._gone if gone else self._new, self._newcomers, descriptor)
                 self._enqueue(self._gone if gone else self._speaking, self._readers, descriptor)
-            if events & (select.EPOLLOUT | _BROKEN):
+            if events & (_WRITE | _BROKEN):
                 self._enqueue(self._gone if events & _BROKEN else self._speaking, self._writers, descriptor)
             self._ask(epoll, descriptor)
 
