@@ -202,7 +202,7 @@ async def test_an_error_of_ours_that_no_route_expects_is_a_bug():
 async def test_a_bug_in_a_handshake_is_500_as_well():
     app, service = app_with_service()
 
-    def admit(username: str, options: SessionOptions):
+    def admit(username: str, options: SessionOptions, **_: object):
         raise RuntimeError("a bug")
 
     service.admit = admit

@@ -27,7 +27,7 @@ def options_seen(service: FakeService) -> list[tuple[str, SessionOptions]]:
     seen: list[tuple[str, SessionOptions]] = []
     admit = service.admit
 
-    def watched(name: str, options: SessionOptions):
+    def watched(name: str, options: SessionOptions, **_: object):
         seen.append((name, options))
         return admit(name, options)
 

@@ -82,7 +82,7 @@ async def test_a_handshake_gets_a_place_under_the_name_that_it_gave(name: str, u
     seen: list[str] = []
     admit = service.admit
 
-    def watched(name: str, options: SessionOptions):
+    def watched(name: str, options: SessionOptions, **_: object):
         seen.append(name)
         return admit(name, options)
 
