@@ -159,10 +159,10 @@ async def test_plain_http_is_told_how_to_connect():
     app, _ = app_with_service(ON)
     answer = await ask(app, "GET", "/send-message/chat/room1")
     assert answer.status == 426
-    assert "ws://localhost:8001/send-message/chat/room1" in answer.json()["error"]
+    assert "new WebSocket(" in answer.json()["error"]
     answer = await ask(app, "GET", "/receive-messages/user/ada")
     assert answer.status == 426
-    assert "ws://localhost:8001/receive-messages/user/ada" in answer.json()["error"]
+    assert "new WebSocket(" in answer.json()["error"]
 
 
 async def test_the_earlier_path_subscribes_to_the_chat_that_it_names_whatever_its_body():

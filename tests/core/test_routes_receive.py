@@ -108,7 +108,8 @@ async def test_plain_http_is_told_how_to_connect():
     answer = await ask(app, "GET", "/receive-message/client/a%20b")
     assert answer.status == 426
     assert answer.headers["upgrade"] == "websocket"
-    assert "ws://localhost:8001/receive-message/client/a%20b" in answer.json()["error"]
+    assert "new WebSocket(" in answer.json()["error"]
+    assert "localhost" not in answer.json()["error"]  # a proxy may have it elsewhere, and below a path
     assert answer.json()["field"] is None
 
 

@@ -92,7 +92,7 @@ _REFUSALS: dict[int, tuple[str, ErrorBody]] = {
     ),
     413: ("The body, or the message, is too large.", ErrorBody("the body has more than 65536 bytes (limits.client_message_bytes)", None)),
     415: ("The body is not declared to be JSON.", ErrorBody("the header Content-Type: application/json is missing", None)),
-    426: ("Not a WebSocket handshake.", ErrorBody("this address speaks WebSocket", None)),
+    426: ("Not a WebSocket handshake.", ErrorBody("this address speaks WebSocket; in a browser: new WebSocket(address), …", None)),
     500: ("A bug here, which was logged.", ErrorBody("something is broken here, and was logged; it is no fault of the request", None)),
     503: ("Kafka does not answer, or there is no place now. Come again.", ErrorBody("no broker answered within 5 s", None)),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
-from urllib.parse import quote
 
 import msgspec
 from quart import current_app, has_websocket_context, request, websocket
@@ -50,11 +49,12 @@ class UpgradeRequired(RequestError):
 
 
 def upgrade_required() -> UpgradeRequired:
-    """Return what the current request, which is no handshake, is told of how to make one."""
-    scheme = "wss" if request.scheme == "https" else "ws"
-    address = f"{scheme}://{request.host or 'HOST'}{quote(request.root_path + request.path)}"
+    """Return what the current request, which is no handshake, is told of how to make one.
+
+    Not by an address: behind a proxy its scheme, its port and the path prefix are others than we know.
+    """
     return UpgradeRequired(
-        f"this address speaks WebSocket; in a browser: new WebSocket({address!r})",
+        "this address speaks WebSocket; in a browser: new WebSocket(address), which begins with ws in place of http, or wss of https",
         headers={"Upgrade": "websocket", "Connection": "Upgrade"} if request.http_version == "1.1" else None,
     )
 
