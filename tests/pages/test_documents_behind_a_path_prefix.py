@@ -53,7 +53,7 @@ async def clicked(page: Page, block: str, button: str) -> None:
     await page.evaluate(f"{found}.click()")
 
 
-async def test_what_is_tried_out_in_the_documents_reaches_the_service(browser: Browser, address: str):
+async def test_what_is_tried_out_in_the_documents_or_pasted_from_them_reaches_the_service(browser: Browser, address: str, written: Written):
     async with browser.open_page() as page:
         await page.go_to(f"{address}/docs")
         await page.until("document.querySelector('.opblock') !== null")
@@ -68,6 +68,15 @@ async def test_what_is_tried_out_in_the_documents_reaches_the_service(browser: B
             assert asked in await page.evaluate(f"{block}.querySelector('.request-url').innerText")
             await page.evaluate(f"{block}.scrollIntoView()")
             await keep_screenshot(page, f"docs-{method}.png")
+        await page.evaluate("globalThis.said = []; console.log = (...what) => said.push(what[0])")
+        paths = json.loads(await page.evaluate("fetch('openapi.json').then((answer) => answer.text())"))["paths"]
+        for path in ("/receive-message/client/{username}", "/receive-message/client/{username}/events"):
+            code = paths[path]["get"]["description"].partition("```js\n")[2].partition("```")[0]
+            variable = code.split()[1]
+            await page.evaluate(f"said.length = 0; {code.replace('const ', 'var ')}")
+            await page.until(f"{variable}.readyState === 1")
+            written.write(1)
+            await page.until(f"said.at(-1)?.text === '{len(written.records) - 1}'")
 
 
 async def test_redoc_shows_the_document_and_where_the_service_is(browser: Browser, address: str):
@@ -80,20 +89,6 @@ async def test_redoc_shows_the_document_and_where_the_service_is(browser: Browse
         assert "/./" not in shown
         (download,) = await page.evaluate("[...document.querySelectorAll('a[download]')].map((link) => link.href)")
         assert download == f"{address}/openapi.json"
-
-
-async def test_the_examples_of_websockets_and_streams_work_as_pasted(browser: Browser, address: str, written: Written):
-    async with browser.open_page() as page:
-        await page.go_to(f"{address}/docs")
-        await page.evaluate("globalThis.said = []; console.log = (...what) => said.push(what[0])")
-        paths = json.loads(await page.evaluate("fetch('openapi.json').then((answer) => answer.text())"))["paths"]
-        for path in ("/receive-message/client/{username}", "/receive-message/client/{username}/events"):
-            code = paths[path]["get"]["description"].partition("```js\n")[2].partition("```")[0]
-            variable = code.split()[1]
-            await page.evaluate(f"said.length = 0; {code.replace('const ', 'var ')}")
-            await page.until(f"{variable}.readyState === 1")
-            written.write(1)
-            await page.until(f"said.at(-1)?.text === '{len(written.records) - 1}'")
 
 
 async def test_the_client_for_browsers_finds_the_service_where_it_was_loaded_from(browser: Browser, address: str, written: Written):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import pytest
 
@@ -53,6 +53,28 @@ async def test_the_longest_id_that_an_event_may_have_comes_back_through(embedded
         async with open_events(proxy, "ann", headers=browser) as client:
             assert client.status == 200
             assert await client.texts(1) == ["after"]
+
+
+@BOTH
+async def test_an_address_as_long_as_the_service_takes_comes_through(embedded: EmbeddedBroker, chats: Chats, open_proxy: OpenProxy):
+    topic = chats.topic("global")
+    embedded.create_topic(topic)
+    named = [("chat", f"{number}-{'x' * 145}") for number in range(99)] + [("sender", f"{number}-{'y' * 145}") for number in range(99)]
+    query = urlencode([("chat", "global"), ("sender", "alice"), *named])
+    assert 30_000 < len(query) < 32_000
+    settings = chats.settings_for(embedded, limits__absent_chats=1000)
+    async with (
+        running(settings, check_leaks=False) as server,
+        open_proxy(server.port) as proxy,
+        open_events(proxy, "ann", query) as client,
+        open_v1(proxy, "ann", *parse_qsl(query)) as v1,
+    ):
+        assert client.status == 200
+        await live(client)
+        await v1.control("live")
+        embedded.produce(topic, message("hello"), partition=0)
+        assert await client.texts(1) == ["hello"]
+        assert await v1.texts(1) == ["hello"]
 
 
 @BOTH
