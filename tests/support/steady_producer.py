@@ -65,6 +65,7 @@ class SteadyProducer:
         ends: a lane -> the offset after the last that was acknowledged.
         acknowledged: how many.
         rooms: what it produces to, one after the other; may be set at any time.
+        held: whether it waits, so that clients whose machine is busy are not given ever more; may be set at any time.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class SteadyProducer:
         self.ends: dict[Lane, int] = defaultdict(int)
         self.acknowledged = 0
         self.rooms = list(rooms)
+        self.held = False
         self._per_second = per_second
         self._number = first_number
         config = {"acks": "all", "linger.ms": 0, "enable.idempotence": True, "message.timeout.ms": 30000}
@@ -86,12 +88,14 @@ class SteadyProducer:
         """Produce until `stop`, and return once all is acknowledged; in a thread of its own."""
         for room in self.rooms:
             self._producer.list_topics(room.topic, timeout=HANG_SECONDS)
-        begun, made = time.monotonic(), 0
+        looked, due = time.monotonic(), 0.0
         while not self._stop.is_set():
-            due = int((time.monotonic() - begun) * self._per_second)
-            for _ in range(due - made):
+            now = time.monotonic()
+            due = 0.0 if self.held else due + (now - looked) * self._per_second
+            looked = now
+            for _ in range(int(due)):
                 self._one()
-            made = due
+            due -= int(due)
             self._producer.poll(STEP_SECONDS)
             if self._failed is not None:
                 raise KafkaException(self._failed)
