@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 STEADY_SECONDS = 30.0  # a connection that lasted so long is no failed try
 LATE_SECONDS = 5.0  # how late a heartbeat may be
 DONE = 1000
+OWN_CODES = 4000  # those from here on are a service's own: RFC 6455 section 7.4.2
 LEFT = Closed(DONE, "")
 
 _AnswerT = TypeVar("_AnswerT", bound=Answer)
@@ -368,6 +369,8 @@ class _Visit:
 
 
 def _sentence(closed: Closed) -> str:
+    if closed.reason and closed.code >= OWN_CODES:  # what the handshake would have been refused with
+        return f"{closed.reason} ({closed.code})"
     return f"the service closed the connection: {closed.code} {closed.reason}".rstrip()
 
 

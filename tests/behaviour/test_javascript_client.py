@@ -16,6 +16,7 @@ from tests.conformance.client import running
 from tests.conformance.service import Chat, FakeService, Frame, Visit, cursor_of, open_fake_service
 from tests.support.calls import running as running_service
 from tests.support.deadlines import HANG_SECONDS
+from tests.support.first_cursors import first_id
 from tests.support.node import node
 
 if TYPE_CHECKING:
@@ -159,6 +160,20 @@ async def test_a_proxy_that_drops_the_subprotocol_is_got_around(service: FakeSer
         await client.tells(("message", "room1", 0, 0, "room1 0 0"))
         await second.cut()
         assert (await service.visit()).query["meta"] == ["1"]
+
+
+async def test_what_comes_again_from_a_later_version_of_the_service_is_not_shown_again(service: FakeService, tmp_path: Path):
+    def first(offset: int) -> Frame:
+        return ROOM.message(offset, id=first_id(ROOM.topic, ROOM.identity, 0, offset))
+
+    async with calling(service, tmp_path) as client:
+        visit = await greeted(service)
+        await visit.send(first(0), first(1))
+        await visit.cut()
+        again = await service.visit()
+        await again.greet(BEGINNING, resume="exact")
+        await again.send(ROOM.message(0), ROOM.message(1), ROOM.message(2))
+        await client.tells(*(("message", "room1", 0, offset, f"room1 0 {offset}") for offset in range(3)))
 
 
 async def run_script(script: str, *arguments: str) -> str:

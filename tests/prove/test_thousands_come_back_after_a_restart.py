@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.prove.scale import SEED, percentile, scaled, tell
+from tests.prove.scale import FULL, SEED, percentile, scaled, tell
 from tests.support.brokers import KafkaCluster
 from tests.support.chats import Chats
 from tests.support.checker import Journal, assert_nothing_wrong
@@ -22,28 +22,27 @@ ROOMS = scaled(50)
 MISSED = scaled(10_000)  # messages that are produced while nobody is there, over all rooms
 PER_SECOND = 200
 MEMORY_BYTES = 32 << 20
-LIVE_SECONDS = 20.0
-REST_SECONDS = 90.0
+COME_SECONDS = 600.0  # ends a hang: so long a machine that is busy with other things may take for all of them
+DRAIN_SECONDS = 60.0  # likewise, for whoever is told to go; the service is gone as soon as they are
 
 
 async def first_visits(client: ResumingClient, url: str, *, rng: random.Random, task_status: trio.TaskStatus[None]) -> None:
     """Be here until the service goes away."""
-    await client.come_soon(lambda: url, rng=rng)
-    await client.read_until(lambda: client.visit.live is not None, seconds=60)
+    await client.come_soon(lambda: url, rng=rng, seconds=COME_SECONDS)
+    await client.read_until(lambda: client.visit.live is not None, seconds=COME_SECONDS)
     task_status.started()
     await client.read()
 
 
 async def come_back(client: ResumingClient, url: str, producer: SteadyProducer, *, rng: random.Random) -> None:
-    """Come within a second, come again where we are told to, and read until the last message of all."""
+    """Come within a second, come again where we are told to, and read until the last message of all, for as long as any come."""
     await trio.sleep(rng.uniform(0, 1))
-    with trio.move_on_after(REST_SECONDS):
-        while True:
-            await client.come_soon(lambda: url, rng=rng)
-            if await client.read(lambda: producer.is_last(client.journal)):
-                return
-            assert client.visit.close_code == 1013, f"closed with {client.visit.close_code} {client.visit.close_reason}"
-            await trio.sleep(rng.uniform(0.5, 3))
+    while True:
+        await client.come_soon(lambda: url, rng=rng, seconds=COME_SECONDS)
+        if await client.read_rest(lambda: producer.is_last(client.journal)) or client.connected:
+            return
+        assert client.visit.close_code == 1013, f"closed with {client.visit.close_code} {client.visit.close_reason}"
+        await trio.sleep(rng.uniform(0.5, 3))
 
 
 def resident_bytes(server: ChildServer) -> int:
@@ -52,10 +51,11 @@ def resident_bytes(server: ChildServer) -> int:
     return pages * 4096
 
 
-@pytest.mark.deadline(240)
+@pytest.mark.deadline(1800 if FULL else 240)
 async def test_thousands_come_back_within_a_second_and_none_loses_anything(kafka: KafkaCluster, chats: Chats):
     rooms = [made(kafka, chats, f"room{number}") for number in range(ROOMS)]
-    settings = chats.settings_for(kafka, memory__bytes=MEMORY_BYTES, limits__connections=SOCKETS + 100, server__drain_seconds=5.0)
+    limits = {"limits__connections": SOCKETS + 100, "limits__write_seconds": COME_SECONDS}
+    settings = chats.settings_for(kafka, memory__bytes=MEMORY_BYTES, server__drain_seconds=DRAIN_SECONDS, **limits)
     producer = SteadyProducer(kafka, rooms, per_second=PER_SECOND)
     clients = [client_of(number, rooms[number % ROOMS]) for number in range(SOCKETS)]
     dice = [random.Random(f"{SEED} {client.user}") for client in clients]
@@ -77,10 +77,11 @@ async def test_thousands_come_back_within_a_second_and_none_loses_anything(kafka
                 for client, rng in zip(clients, dice, strict=True):
                     nursery.start_soon(lambda c=client, r=rng: come_back(c, server.url, producer, rng=r))
                 async with producing(producer):
-                    with trio.move_on_after(REST_SECONDS):
-                        while not all(client.visit.live is not None and len(client.visits) > 1 for client in clients):
-                            most = max(most, resident_bytes(server))
-                            await trio.sleep(0.2)
+                    while len(nursery.child_tasks) == SOCKETS and not all(
+                        map(is_back, clients)
+                    ):  # one that is done before has lost something
+                        most = max(most, resident_bytes(server))
+                        await trio.sleep(0.2)
                 live_seconds = trio.current_time() - began
                 await trio.to_thread.run_sync(producer.say_last)
             settled = resident_bytes(server)
@@ -106,6 +107,11 @@ async def test_thousands_come_back_within_a_second_and_none_loses_anything(kafka
     assert {client.visit.resume for client in clients} == {"exact"}
     assert len(lives) == SOCKETS
     assert most <= bound
+
+
+def is_back(client: ResumingClient) -> bool:
+    """Whether a client has come a second time, and has all that was there then."""
+    return client.visit.live is not None and len(client.visits) > 1
 
 
 def client_of(number: int, room: Room) -> ResumingClient:

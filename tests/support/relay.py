@@ -73,6 +73,8 @@ class Relay:
             await target.send_eof()
         except trio.BrokenResourceError:
             await target.aclose()  # what came to one side by an RST goes to the other as one
+        except trio.ClosedResourceError:
+            return  # by the other direction, which has met one
 
 
 @asynccontextmanager

@@ -34,7 +34,7 @@ const LONGEST_IN_ADDRESS = 4_096; // of a cursor, in bytes; a longer one is the 
 const UNANSWERED = 24; // ops at a time; the service allows 32
 const FRAMES = 900; // in FRAMES_MS; the service allows 1,000
 const FRAMES_MS = 10_000;
-const TOPIC_CHARACTERS = 28; // of a message's id: 21 bytes that are the topic's own
+const TOPIC_CHARACTERS = [2, 28]; // of a message's id, what is the topic's own; before it stands the version, which may change on the way
 
 const SOON = [0, FIRST_PAUSE_MS];
 /**
@@ -551,7 +551,7 @@ class Place {
       return true;
     }
     const key = `${partition}/${chat}`;
-    const topic = id.slice(0, TOPIC_CHARACTERS); // one that was made anew counts from 0 again
+    const topic = id.slice(...TOPIC_CHARACTERS); // one that was made anew counts from 0 again
     const known = this.#partitions.get(key);
     if (known && offset < known.next && (known.topic === topic || known.topic === null)) {
       return false;
