@@ -233,7 +233,8 @@ async def test_it_comes_back_after_a_code_that_says_so(client: Run, service: Fak
         await told.tells(*messages(0, 1))
 
 
-async def test_it_stays_away_for_as_long_as_a_service_that_restarts_says(client: Run, service: FakeService):
+@pytest.mark.parametrize("code", [1012, 1013])
+async def test_it_stays_away_for_as_long_as_a_service_that_restarts_says(client: Run, service: FakeService, code: int):
     async with client() as told:
         visit = await service.visit()
         await visit.greet(BEGINNING)
@@ -241,7 +242,7 @@ async def test_it_stays_away_for_as_long_as_a_service_that_restarts_says(client:
         await told.tells(message(0))
         await visit.control("reconnect", after_ms=3000, cursor=cursor_of({ROOM: [1, 4]}))
         told_at = trio.current_time()
-        await visit.close(1012, "the service restarts; come again")
+        await visit.close(code, "come again")
         again = await service.visit()
         assert trio.current_time() - told_at >= 2.9  # its clock is not ours
         assert again.resumed == parse(cursor_of({ROOM: [1, 4]}))

@@ -251,6 +251,18 @@ async def test_a_refusal_before_the_accept_is_the_sentence_of_the_service(servic
             await anext(chat)
 
 
+@pytest.mark.parametrize("status", [408, 429, 503])
+async def test_who_is_told_to_come_later_does_not_come_sooner(service: FakeService, status: int):
+    async with open_chat(service.url, "ann") as chat:
+        visit = await service.visit()
+        told_at = trio.current_time()
+        await visit.refuse(status, "not now", retry_after="1")
+        again = await service.visit()
+        assert trio.current_time() - told_at >= 1
+        await again.greet(BEGINNING)
+        assert isinstance(await anext(chat), Hello)
+
+
 async def test_what_the_block_raises_comes_out_as_it_is(service: FakeService):
     with pytest.raises(LookupError):  # noqa: PT012 - it is about blocks
         async with open_chat(service.url, "ann"):
