@@ -53,6 +53,9 @@ def chats() -> Chats:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "promise(*names): the anchors of the promises in docs/ that this test holds; tests/support/promises.py"
+    )
     config.addinivalue_line("markers", f"deadline(seconds): how long this async test may take, instead of {DEADLINE_SECONDS:g} s")
 
 

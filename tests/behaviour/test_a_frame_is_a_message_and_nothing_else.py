@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import trio
 from confluent_kafka import Producer
 
@@ -55,6 +56,7 @@ EXOTIC = [
 ]
 
 
+@pytest.mark.promise("p-record-rejected")
 async def test_records_that_are_no_message_are_counted_by_reason_and_delay_nobody(broker: Broker, chats: Chats) -> None:
     topic = chats.topic("global")
     broker.create_topic(topic)
@@ -68,6 +70,7 @@ async def test_records_that_are_no_message_are_counted_by_reason_and_delay_nobod
         }
 
 
+@pytest.mark.promise("p-frames")
 async def test_any_text_comes_as_it_was_written(broker: Broker, chats: Chats) -> None:
     topic = chats.topic("global")
     broker.create_topic(topic)
@@ -93,6 +96,7 @@ async def test_any_text_comes_as_it_was_written(broker: Broker, chats: Chats) ->
         assert frames[0].payload == b'{"sender":"","text":"","tag":null,"chat":"global"}'
 
 
+@pytest.mark.promise("p-record")
 async def test_keys_that_are_not_ours_are_ignored_and_the_topic_alone_decides_the_chat(broker: Broker, chats: Chats) -> None:
     broker.create_topic(chats.topic("room1"))
     async with running(chats.settings_for(broker)) as server:
@@ -132,6 +136,7 @@ async def test_a_record_of_a_million_bytes_comes_and_a_larger_one_does_not(broke
         assert (await metrics(server.url))['kafka_chat_records_rejected_total{reason="too_large"}'] == 2
 
 
+@pytest.mark.promise("p-any-sockets")
 async def test_each_socket_of_a_user_gets_everything_the_senders_own_too(broker: Broker, chats: Chats) -> None:
     for chat in ("global", "room1"):
         broker.create_topic(chats.topic(chat))

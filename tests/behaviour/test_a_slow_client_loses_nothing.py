@@ -35,6 +35,7 @@ async def numbers(client: RawClient, count: int, *, seconds: float = HANG_SECOND
     return found
 
 
+@pytest.mark.promise("p-less-memory")
 async def test_who_falls_behind_the_memory_catches_up_and_goes_on_live(broker: Broker, chats: Chats) -> None:
     topic = chats.topic("global")
     broker.create_topic(topic)
@@ -136,6 +137,7 @@ async def test_the_past_is_read_over_the_holes_of_compaction(kafka: KafkaCluster
         assert len(got) < last, "nothing was compacted away before it was read"
 
 
+@pytest.mark.promise("p-pings")
 async def test_a_slow_client_that_pings_never_sees_a_broken_frame(broker: Broker, chats: Chats) -> None:
     topic, count = chats.topic("global"), 1500
     broker.create_topic(topic)

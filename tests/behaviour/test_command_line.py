@@ -22,6 +22,7 @@ HYPERCORN = [sys.executable, "-m", "hypercorn", "-k", "trio", "--bind", "127.0.0
 EMBEDDED = {"KAFKA_CHAT_KAFKA__EMBEDDED": "true"}
 
 
+@pytest.mark.promise("p-listening")
 async def test_it_serves_on_the_embedded_broker_where_no_other_is_named_and_says_so() -> None:
     async with spawned() as server:
         assert re.fullmatch(r"listening on http://127\.0\.0\.1:\d+ with the embedded broker\n", server.stdout)
@@ -42,6 +43,7 @@ async def test_it_serves_while_no_broker_answers_and_says_which_it_uses() -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.promise("p-exit-0")
 async def test_a_signal_ends_it_with_exit_code_0(number: signal.Signals) -> None:
     async with spawned() as server:
         os.kill(server.pid, number)
@@ -61,11 +63,13 @@ async def test_sigterm_is_not_missed_while_it_starts(tmp_path: Path) -> None:
         assert (server.stdout, server.stderr) == ("", "")
 
 
+@pytest.mark.promise("p-log-lines")
 async def test_log_lines_have_the_time_in_utc() -> None:
     async with spawned() as server:
         await server.wait_for(r"(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO kafka_chat: ")
 
 
+@pytest.mark.promise("p-exit-130")
 async def test_a_second_ctrl_c_ends_it_at_once() -> None:
     async with spawned(env={"KAFKA_CHAT_SERVER__DRAIN_SECONDS": "600"}) as server:
         host, port = server.url.removeprefix("http://").split(":")
@@ -82,6 +86,7 @@ async def test_a_second_ctrl_c_ends_it_at_once() -> None:
             assert "Traceback" not in server.stderr
 
 
+@pytest.mark.promise("p-exit-1")
 async def test_a_busy_port_is_one_sentence_and_exit_code_1() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -124,6 +129,7 @@ async def test_it_serves_on_where_nobody_reads_its_stdout(tmp_path: Path) -> Non
         end_process(process, kill=True)
 
 
+@pytest.mark.promise("p-hypercorn")
 async def test_the_same_application_runs_under_hypercorns_command() -> None:
     async with spawned_hypercorn(env=EMBEDDED) as server:
         assert (await http(server.url, "GET", "/health")).status == 200

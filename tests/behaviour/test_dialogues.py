@@ -35,6 +35,7 @@ def spoken(text: str, sender: str = "bob") -> str:
     return json.dumps({"sender": sender, "text": text, "tag": None})
 
 
+@pytest.mark.promise("p-dialogue-stays")
 async def test_what_is_subscribed_in_a_dialogue_is_delivered_at_once_and_stays(broker: Broker, chats: Chats) -> None:
     for name in ("room1", "room2", "room3"):
         broker.create_topic(chats.topic(name))
@@ -86,6 +87,7 @@ async def test_a_chat_without_a_topic_is_an_answer_until_there_is_one(kafka: Kaf
                 await trio.sleep(0.1)
 
 
+@pytest.mark.promise("p-earlier-receiving")
 async def test_the_earlier_system_s_clients_work_unchanged(broker: Broker, chats: Chats) -> None:
     broker.create_topic(chats.topic("room1"))
     settings = chats.settings_for(broker, sending__enabled=True)
@@ -99,6 +101,7 @@ async def test_the_earlier_system_s_clients_work_unchanged(broker: Broker, chats
 
 
 @BOTH
+@pytest.mark.promise("p-dialogue-limits")
 async def test_too_many_messages_or_too_large_a_one_end_it(embedded: EmbeddedBroker, chats: Chats, path: str) -> None:
     async with running(chats.settings_for(embedded)) as server:
         async with open_raw(server.url, path) as client:
@@ -136,6 +139,7 @@ async def test_nothing_is_left_of_a_dialogue_however_its_client_goes(embedded: E
         assert await metric(server.url, "sessions") == 0
 
 
+@pytest.mark.promise("p-dialogue-last-words")
 async def test_a_message_right_before_the_close_frame_is_sent_all_the_same(embedded: EmbeddedBroker, chats: Chats) -> None:
     async with (
         running(chats.settings_for(embedded)) as server,
@@ -148,6 +152,7 @@ async def test_a_message_right_before_the_close_frame_is_sent_all_the_same(embed
 
 
 @BOTH
+@pytest.mark.promise("p-dialogue-limits")
 async def test_at_the_drain_a_dialogue_is_told(embedded: EmbeddedBroker, chats: Chats, path: str) -> None:
     async with running(chats.settings_for(embedded)) as server, open_raw(server.url, path) as client:
         server.shut_down()
@@ -180,6 +185,7 @@ async def test_a_client_that_reads_no_answers_is_cut_and_disturbs_nobody(embedde
         await until(lambda: server.service.slots_taken == 1)
 
 
+@pytest.mark.promise("p-dialogue-limits")
 async def test_pages_of_other_origins_are_refused_on_the_wire(embedded: EmbeddedBroker, chats: Chats) -> None:
     settings = chats.settings_for(embedded, access__origins=["https://chat.example"])
     async with running(settings) as server:

@@ -19,6 +19,7 @@ def texts(client: ChatClient) -> list[str]:
     return [delivery.text for delivery in client.received]
 
 
+@pytest.mark.promise("p-in-order-once")
 async def test_four_partitions_under_load_come_in_order_to_those_who_come_meanwhile(broker: Broker, chats: Chats) -> None:
     topic, listeners_wanted = chats.topic("global"), 8
     broker.create_topic(topic, 4)

@@ -36,6 +36,7 @@ async def live(client: EventsClient) -> None:
         pass
 
 
+@pytest.mark.promise("p-event-controls")
 async def test_a_stream_says_hello_is_live_and_brings_messages(broker: Broker, chats: Chats) -> None:
     topic = chats.topic("global")
     broker.create_topic(topic, partitions=2)
@@ -93,6 +94,7 @@ async def test_a_key_with_line_ends_forges_nothing(kafka: KafkaCluster, chats: C
         assert event.last_id.endswith("." + event.meta["id"])
 
 
+@pytest.mark.promise("p-last-event-id")
 async def test_who_comes_back_with_its_last_id_gets_exactly_what_it_missed(broker: Broker, chats: Chats) -> None:
     topics = {chat: chats.topic(chat) for chat in ("global", "room1")}
     for topic in topics.values():
@@ -132,6 +134,7 @@ async def test_who_comes_back_with_its_last_id_gets_exactly_what_it_missed(broke
         assert of_one == sorted(of_one)
 
 
+@pytest.mark.promise("p-events-end")
 async def test_a_stream_with_an_end_says_so_and_ends(kafka: KafkaCluster, chats: Chats) -> None:
     topic = chats.topic("global")
     kafka.create_topic(topic, partitions=2)
@@ -152,6 +155,7 @@ async def test_a_stream_with_an_end_says_so_and_ends(kafka: KafkaCluster, chats:
             assert await client.texts(1) == ["next"]
 
 
+@pytest.mark.promise("p-events-end")
 async def test_when_the_service_restarts_a_stream_says_when_to_come_back_and_ends(broker: Broker, chats: Chats) -> None:
     topic = chats.topic("global")
     broker.create_topic(topic)
@@ -172,6 +176,7 @@ async def test_when_the_service_restarts_a_stream_says_when_to_come_back_and_end
         assert await back.texts(1) == ["meanwhile"]
 
 
+@pytest.mark.promise("p-events")
 async def test_streams_and_websockets_of_one_user_get_the_same(broker: Broker, chats: Chats) -> None:
     topic = chats.topic("global")
     broker.create_topic(topic, partitions=1)
@@ -259,6 +264,7 @@ async def test_each_event_s_id_is_a_place_from_which_all_that_follows_comes(brok
             assert not had & set(rest)
 
 
+@pytest.mark.promise("p-events-refused")
 async def test_refusals_are_those_of_a_websocket(broker: Broker, chats: Chats) -> None:
     broker.create_topic(chats.topic("global"))
     async with running(chats.settings_for(broker, limits__catching_up=1)) as server:

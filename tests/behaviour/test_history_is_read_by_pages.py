@@ -70,6 +70,7 @@ async def test_pages_have_every_message_once_in_both_directions(broker: Broker, 
             assert all(len(body["messages"]) == query["limit"] for body in pages[:-1])
 
 
+@pytest.mark.promise("p-page-acknowledged")
 async def test_what_was_acknowledged_before_the_request_is_on_the_page(broker: Broker, chats: Chats) -> None:
     topic = chats.topic("global")
     broker.create_topic(topic, partitions=2)
@@ -109,6 +110,7 @@ async def test_a_page_leads_on_to_a_stream_without_a_hole(broker: Broker, chats:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.promise("p-page-waits")
 async def test_a_page_waits_for_news_and_ends_when_they_come(broker: Broker, chats: Chats) -> None:
     topic = chats.topic("room1")
     broker.create_topic(topic, partitions=1)
@@ -159,6 +161,7 @@ async def test_who_waits_and_leaves_leaves_nothing(broker: Broker, chats: Chats)
         assert await metric(server.url, "followed_topics") == 1
 
 
+@pytest.mark.promise("p-page-404")
 async def test_a_chat_without_a_topic_is_not_found_until_it_has_one(kafka: KafkaCluster, chats: Chats) -> None:
     kafka.create_topic(chats.topic("global"))
     async with running(chats.settings_for(kafka)) as server:
@@ -171,6 +174,7 @@ async def test_a_chat_without_a_topic_is_not_found_until_it_has_one(kafka: Kafka
         assert texts(await page(server.url, "room1")) == ["first"]
 
 
+@pytest.mark.promise("p-page-end")
 async def test_times_bound_a_page(kafka: KafkaCluster, chats: Chats) -> None:
     topic = chats.topic("room1")
     kafka.create_topic(topic, partitions=2)
@@ -186,6 +190,7 @@ async def test_times_bound_a_page(kafka: KafkaCluster, chats: Chats) -> None:
         assert texts(await page(server.url, "room1", rewind=4, limit=2)) == ["16", "17"]
 
 
+@pytest.mark.promise("p-page-links")
 async def test_links_lead_through_the_whole_chat_with_the_filter_kept(kafka: KafkaCluster, chats: Chats) -> None:
     topic = chats.topic("room1")
     kafka.create_topic(topic, partitions=3)
@@ -272,6 +277,7 @@ async def test_many_who_read_at_once_share_the_readers(kafka: KafkaCluster, chat
 
 
 @pytest.mark.parametrize("limit", [1, 3])
+@pytest.mark.promise("p-page-503")
 async def test_places_are_given_to_so_many_and_the_others_come_again(kafka: KafkaCluster, chats: Chats, limit: int) -> None:
     kafka.create_topic(chats.topic("room1"))
     async with running(chats.settings_for(kafka, limits__connections=limit)) as server, trio.open_nursery() as nursery:

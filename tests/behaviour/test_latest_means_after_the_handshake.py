@@ -31,6 +31,7 @@ async def produce(broker: Broker, topic: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("chat", ["global", "room1"])
+@pytest.mark.promise("p-latest")
 async def test_what_is_acknowledged_after_the_handshake_is_delivered_on_both_instances(broker: Broker, chats: Chats, chat: str) -> None:
     topic = chats.topic(chat)
     broker.create_topic(topic)
@@ -60,6 +61,7 @@ async def test_what_is_acknowledged_at_once_in_the_same_thread_is_delivered(brok
                 assert (await client.next()).text == f"trial {trial}"
 
 
+@pytest.mark.promise("p-not-before")
 async def test_what_was_acknowledged_before_the_connect_is_not_delivered(broker: Broker, chats: Chats) -> None:
     topic = chats.topic("room1")
     broker.create_topic(topic)
@@ -90,6 +92,7 @@ async def test_what_is_acknowledged_after_a_subscription_is_answered_is_delivere
 
 
 @pytest.mark.deadline(90)
+@pytest.mark.promise("p-latest")
 async def test_a_storm_of_connects_misses_nothing(broker: Broker, chats: Chats) -> None:
     topics = [chats.topic("global"), chats.topic("room1")]
     for topic in topics:

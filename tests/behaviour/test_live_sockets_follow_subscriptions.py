@@ -11,6 +11,7 @@ from tests.support.chats import Chats, message
 from tests.support.clients import http, open_chat
 
 
+@pytest.mark.promise("p-follows")
 async def test_every_socket_of_the_user_follows_and_nobody_elses(broker: Broker, chats: Chats) -> None:
     for chat in ("global", "room1"):
         broker.create_topic(chats.topic(chat))
@@ -60,6 +61,7 @@ async def test_subscriptions_hold_after_a_restart(broker: Broker, chats: Chats) 
             assert await client.texts(1) == ["after the restart"]
 
 
+@pytest.mark.promise("p-follows")
 async def test_the_default_chats_are_everybodys_and_nobody_leaves_them(kafka: KafkaCluster, chats: Chats) -> None:
     topics = [chats.topic(chat) for chat in ("news", "global")]
     for topic in topics:

@@ -102,6 +102,7 @@ async def test_a_connection_that_is_cut_again_and_again_costs_nothing(broker: Br
 
 
 @pytest.mark.deadline(120)
+@pytest.mark.promise("p-restart-one-by-one")
 async def test_a_service_that_is_replaced_or_killed_costs_nothing(kafka: KafkaCluster, chats: Chats):
     settings = chats.settings_for(kafka)
     writing, taken, told = Writing(kafka, chats), Taken(), list[str]()

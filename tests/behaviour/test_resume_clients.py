@@ -20,6 +20,7 @@ RESTARTS = scaled(100)
 
 
 @pytest.mark.deadline(200)
+@pytest.mark.promise("p-cursor-everywhere", "p-restart-one-by-one")
 async def test_a_client_that_reconnects_round_a_restart_again_and_again_loses_nothing(kafka: KafkaCluster, chats: Chats):
     settings = chats.settings_for(kafka, server__drain_seconds=0.5)
     rng = dice("restarts")
@@ -149,6 +150,7 @@ async def wait_for(producer: SteadyProducer, count: int) -> None:
             await trio.sleep(0.01)
 
 
+@pytest.mark.promise("p-exact")
 async def test_a_client_that_leaves_and_comes_between_any_two_messages_gets_each_once(kafka: KafkaCluster, chats: Chats):
     rng = random.Random(7)
     async with running(chats.settings_for(kafka)) as server, noted(kafka, chats) as chat:

@@ -43,6 +43,7 @@ async def came_back(chat: Noted, url: str, cursor: str) -> ResumingClient:
     return client
 
 
+@pytest.mark.promise("p-message-id")
 async def test_an_id_of_a_message_is_where_the_protocol_says(kafka: KafkaCluster, chats: Chats):
     async with running(chats.settings_for(kafka)) as server, noted(kafka, chats) as chat:
         client = chat.client()
@@ -53,6 +54,7 @@ async def test_an_id_of_a_message_is_where_the_protocol_says(kafka: KafkaCluster
         assert [frame.meta.id for frame in client.frames] == [id_of(chat, offset) for offset in range(300)]
 
 
+@pytest.mark.promise("p-gap", "p-resume-gap")
 async def test_an_offset_that_is_gone_is_told_with_what_is_left(kafka: KafkaCluster, chats: Chats):
     async with running(chats.settings_for(kafka)) as server, noted(kafka, chats) as chat:
         await chat.produce(20)
@@ -74,6 +76,7 @@ async def test_all_that_was_left_is_gone_too(kafka: KafkaCluster, chats: Chats):
 
 
 @pytest.mark.parametrize("last", [14, 15, 18, 19], ids=["before_the_first_left", "first_left", "before_the_last", "last"])
+@pytest.mark.promise("p-resume-gap")
 async def test_an_offset_at_the_edge_is_no_gap(kafka: KafkaCluster, chats: Chats, last: int):
     async with running(chats.settings_for(kafka)) as server, noted(kafka, chats) as chat:
         await chat.produce(20)
@@ -85,6 +88,7 @@ async def test_an_offset_at_the_edge_is_no_gap(kafka: KafkaCluster, chats: Chats
         await chat.get_all(client)
 
 
+@pytest.mark.promise("p-future")
 async def test_an_offset_beyond_the_end_is_told_after_some_seconds(kafka: KafkaCluster, chats: Chats):
     async with running(chats.settings_for(kafka)) as server, noted(kafka, chats) as chat:
         await chat.produce(20)
@@ -120,6 +124,7 @@ async def test_a_negative_or_broken_offset_is_refused(kafka: KafkaCluster, chats
 
 
 @pytest.mark.parametrize("cursor", ["", "text", "12", "-1", "0:12", "AA", "AAAA", "....", "Aw", "%00", "€", "AQ==", "A" * 5000])
+@pytest.mark.promise("p-malformed-cursor")
 async def test_text_that_is_no_cursor_is_refused(kafka: KafkaCluster, chats: Chats, cursor: str):
     async with running(chats.settings_for(kafka)) as server, noted(kafka, chats) as chat:
         await refused_with_4400(chat, server.url, cursor)
@@ -151,6 +156,7 @@ async def test_an_offset_of_a_partition_that_is_not_there_leaves_the_others_as_w
         await chat.get_all(client)
 
 
+@pytest.mark.promise("p-position")
 async def test_an_id_of_one_partition_leaves_the_others_at_the_latest(kafka: KafkaCluster, chats: Chats):
     async with running(chats.settings_for(kafka)) as server, noted(kafka, chats, partitions=2) as chat:
         for partition in range(2):
@@ -163,6 +169,7 @@ async def test_an_id_of_one_partition_leaves_the_others_at_the_latest(kafka: Kaf
         await chat.get_all(client)
 
 
+@pytest.mark.promise("p-exact")
 async def test_a_client_resumes_exactly_at_each_offset_of_a_log_with_markers(kafka: KafkaCluster, chats: Chats):
     async with running(chats.settings_for(kafka, memory__bytes=65_536)) as server, noted(kafka, chats) as chat:
         for turn in range(4):

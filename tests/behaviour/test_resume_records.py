@@ -128,6 +128,7 @@ async def test_a_record_of_5_mb_between_small_ones_stops_nobody(kafka: KafkaClus
 
 
 @pytest.mark.parametrize("topic_has", ["CreateTime", "LogAppendTime"])
+@pytest.mark.promise("p-message-time")
 async def test_times_come_as_the_log_has_them(kafka: KafkaCluster, chats: Chats, topic_has: str):
     async with (
         running(chats.settings_for(kafka), check_leaks=False) as server,
@@ -150,6 +151,7 @@ async def test_times_come_as_the_log_has_them(kafka: KafkaCluster, chats: Chats,
             assert all(told is not None and abs(told - now) < 60_000 for told in times)
 
 
+@pytest.mark.promise("p-message-time")
 async def test_records_without_a_time_are_resumed_and_paged_like_others(kafka: KafkaCluster, chats: Chats):
     async with (
         running(chats.settings_for(kafka, memory__bytes=SMALL_MEMORY), check_leaks=False) as server,
@@ -172,6 +174,7 @@ async def test_records_without_a_time_are_resumed_and_paged_like_others(kafka: K
         await chat.get_all(*chat.clients)
 
 
+@pytest.mark.promise("p-message-key")
 async def test_keys_and_headers_that_are_null_or_no_text_come_as_they_are(kafka: KafkaCluster, chats: Chats):
     async with running(chats.settings_for(kafka), check_leaks=False) as server, noted(kafka, chats) as chat, batches(kafka) as producer:
         client = chat.client()

@@ -17,6 +17,7 @@ lengths = pytest.mark.parametrize("new", [5, 20, 60], ids=["shorter", "as_long",
 
 
 @lengths
+@pytest.mark.promise("p-made-anew")
 async def test_a_topic_made_anew_while_away_is_told_and_comes_from_its_start(kafka: KafkaCluster, chats: Chats, new: int):
     async with running(chats.settings_for(kafka)) as server, noted(kafka, chats) as chat:
         client = chat.client()
@@ -77,6 +78,7 @@ async def test_a_topic_that_is_created_after_the_subscription_comes_from_its_sta
         await chat.get_all(here, away)
 
 
+@pytest.mark.promise("p-chat-without-a-topic")
 async def test_a_topic_that_is_created_while_its_only_follower_is_away_comes_from_its_start(kafka: KafkaCluster, chats: Chats):
     async with running(chats.settings_for(kafka)) as server, noted(kafka, chats, partitions=0) as chat:
         client = chat.client(by_name=False)
@@ -91,6 +93,7 @@ async def test_a_topic_that_is_created_while_its_only_follower_is_away_comes_fro
 
 
 @pytest.mark.deadline(90)
+@pytest.mark.promise("p-partition-added")
 async def test_partitions_grow_from_one_to_four_under_load_and_an_old_cursor_gets_them_all(kafka: KafkaCluster, chats: Chats):
     async with running(chats.settings_for(kafka), check_leaks=False) as server, noted(kafka, chats) as chat:
         here, away = (chat.client(user) for user in ("here", "away"))

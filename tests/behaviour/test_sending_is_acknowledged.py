@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tests.support.chats import Chats
 
 
+@pytest.mark.promise("p-send")
 async def test_messages_are_where_the_answers_say(broker: Broker, chats: Chats) -> None:
     broker.create_topic(chats.topic("room"), 3)
     async with opened(chats.settings_for(broker)) as instance:
@@ -73,6 +74,7 @@ async def test_the_largest_message_arrives(kafka: KafkaCluster, chats: Chats) ->
     assert len(record.value or b"") == settings.limits.message_bytes
 
 
+@pytest.mark.promise("p-op-send")
 async def test_where_sending_is_off_the_same_is_said_on_every_way(embedded: EmbeddedBroker, chats: Chats) -> None:
     settings = chats.settings_for(embedded, sending__enabled=False)
     async with running(settings) as server, open_v1(server.url, "ann") as client:

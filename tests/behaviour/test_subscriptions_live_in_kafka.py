@@ -128,6 +128,7 @@ async def test_a_hundred_chats_in_one_call(broker: Broker, chats: Chats) -> None
         assert instance.chats("ann") == []
 
 
+@pytest.mark.promise("p-subscription-record", "p-makes-one-topic")
 async def test_the_topic_is_made_compacted_with_one_partition(kafka: KafkaCluster, chats: Chats) -> None:
     assert chats.subscriptions_topic not in kafka.topics()
     async with opened(chats.settings_for(kafka)) as instance:
@@ -163,6 +164,7 @@ async def test_records_look_as_they_are_documented(kafka: KafkaCluster, chats: C
 
 
 @pytest.mark.parametrize("policy", ["delete", "compact,delete"])
+@pytest.mark.promise("p-not-ready", "p-subscriptions-topic-shape")
 async def test_a_topic_that_would_lose_subscriptions_is_not_used_until_it_is_mended(kafka: KafkaCluster, chats: Chats, policy: str) -> None:
     kafka.create_topic(chats.subscriptions_topic, cleanup_policy=policy)
     async with opened(chats.settings_for(kafka), ready=False) as instance:
@@ -177,6 +179,7 @@ async def test_a_topic_that_would_lose_subscriptions_is_not_used_until_it_is_men
         await instance.subscriptions.subscribe("ann", ["room1"])
 
 
+@pytest.mark.promise("p-subscriptions-topic-shape")
 async def test_a_topic_with_two_partitions_is_not_used(kafka: KafkaCluster, chats: Chats) -> None:
     kafka.create_topic(chats.subscriptions_topic, 2, cleanup_policy="compact")
     async with opened(chats.settings_for(kafka), ready=False) as instance:

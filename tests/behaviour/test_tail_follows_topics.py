@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
 from kafka_chat.chat.message import Reject
@@ -177,6 +178,7 @@ async def test_no_batch_is_larger_than_a_batch_may_be_unless_it_is_one_record(br
             assert batch.messages == 1 or batch.size < BATCH_BYTES + 100 * batch.messages + 1000
 
 
+@pytest.mark.promise("p-makes-one-topic")
 async def test_following_creates_no_topic(broker, chats):
     async with following(broker, chats, *(chats.topic(f"no{number}") for number in range(5))) as following_:
         told = following_.told

@@ -43,6 +43,7 @@ async def everywhere(url: str, user: str, **asked: Any) -> list[str]:
     return found
 
 
+@pytest.mark.promise("p-until-own-time")
 async def test_a_record_ahead_of_its_time_hides_none_that_come_after_it(broker: Broker, chats: Chats) -> None:
     topic, now = chats.topic("room1"), now_ms()
     broker.create_topic(topic)
@@ -57,6 +58,7 @@ async def test_a_record_ahead_of_its_time_hides_none_that_come_after_it(broker: 
         assert texts(await page(server.url, "room1", until=ahead)) == ["0", "1", "3", "4"]
 
 
+@pytest.mark.promise("p-from-is-an-offset")
 async def test_from_begins_at_the_first_record_of_that_time_and_goes_on_with_all_that_follow(kafka: KafkaCluster, chats: Chats) -> None:
     topic, now = chats.topic("room1"), now_ms()
     kafka.create_topic(topic)
@@ -82,6 +84,7 @@ async def test_where_the_broker_sets_the_time_that_one_counts(kafka: KafkaCluste
         assert await everywhere(server.url, "ann", begin="earliest", until="2020-09-13T12:26:40Z") == []
 
 
+@pytest.mark.promise("p-until-own-time")
 async def test_a_record_without_a_time_is_older_than_any(kafka: KafkaCluster, chats: Chats) -> None:
     topic, now = chats.topic("room1"), now_ms()
     kafka.create_topic(topic)
@@ -94,6 +97,7 @@ async def test_a_record_without_a_time_is_older_than_any(kafka: KafkaCluster, ch
 
 
 @pytest.mark.parametrize("ahead_ms", [1000, HOUR_MS])
+@pytest.mark.promise("p-from-is-now-at-most")
 async def test_a_client_whose_clock_is_ahead_loses_nothing_that_is_written_from_its_request_on(
     kafka: KafkaCluster, chats: Chats, ahead_ms: int
 ) -> None:

@@ -16,6 +16,7 @@ from tests.support.clients import Delivery, open_chat, open_raw, receive_path, r
 from tests.support.v1_client import open_v1
 
 
+@pytest.mark.promise("p-cursor", "p-hello", "p-cursor-everywhere")
 async def test_a_client_that_comes_back_gets_exactly_what_it_missed_from_any_instance(broker: Broker, chats: Chats) -> None:
     broker.create_topic(chats.topic("global"))
     settings = chats.settings_for(broker)
@@ -51,6 +52,7 @@ async def test_a_message_has_its_key_headers_and_time(kafka: KafkaCluster, chats
     assert abs(meta["time"] / 1000 - time.time()) < 60
 
 
+@pytest.mark.promise("p-subscribed", "p-pong", "p-re", "p-ops-in-order", "p-op-subscribe", "p-op-unsubscribe", "p-op-send")
 async def test_ops_are_answered_in_order_and_count_for_all_sockets(broker: Broker, chats: Chats) -> None:
     for chat in ("global", "room1"):
         broker.create_topic(chats.topic(chat))
@@ -72,6 +74,7 @@ async def test_ops_are_answered_in_order_and_count_for_all_sockets(broker: Broke
         assert await following(server.url, "ann") == ["global"]
 
 
+@pytest.mark.promise("p-sent")
 async def test_what_was_sent_comes_with_the_id_that_the_answer_has(broker: Broker, chats: Chats) -> None:
     broker.create_topic(chats.topic("global"))
     async with running(chats.settings_for(broker, sending__enabled=True)) as server, open_v1(server.url, "ann") as client:
@@ -84,6 +87,7 @@ async def test_what_was_sent_comes_with_the_id_that_the_answer_has(broker: Broke
         assert told["id"] == shown["id"]
 
 
+@pytest.mark.promise("p-sent")
 async def test_what_was_sent_to_a_chat_that_nobody_here_follows_has_no_id(kafka: KafkaCluster, chats: Chats) -> None:
     kafka.create_topic(chats.topic("elsewhere"))
     async with running(chats.settings_for(kafka, sending__enabled=True)) as server, open_v1(server.url, "ann") as client:
@@ -110,6 +114,7 @@ async def test_what_was_sent_to_a_chat_that_nobody_here_follows_has_no_id(kafka:
         ('{"op":"ping","re":"' + "x" * 200 + '"}', 400, "re", None),
     ],
 )
+@pytest.mark.promise("p-error-frame", "p-re")
 async def test_what_cannot_be_done_is_answered_and_the_socket_stays(
     broker: Broker, chats: Chats, said: str | bytes, code: int, field: str | None, marked: int | None
 ) -> None:
@@ -122,6 +127,7 @@ async def test_what_cannot_be_done_is_answered_and_the_socket_stays(
         assert await client.op(op="ping") == {"type": "pong"}
 
 
+@pytest.mark.promise("p-ops-wait")
 async def test_too_many_ops_that_wait_end_the_connection(kafka: KafkaCluster, chats: Chats) -> None:
     async with running(chats.settings_for(kafka)) as server, open_v1(server.url, "ann") as client:
         await client.control("live")
@@ -131,6 +137,7 @@ async def test_too_many_ops_that_wait_end_the_connection(kafka: KafkaCluster, ch
         assert await client.closed() == (1008, "over 32 ops wait for their answers")
 
 
+@pytest.mark.promise("p-cursor-frame", "p-op-start")
 async def test_a_long_cursor_comes_as_the_first_frame(broker: Broker, chats: Chats) -> None:
     broker.create_topic(chats.topic("global"))
     async with running(chats.settings_for(broker)) as server:
@@ -147,6 +154,7 @@ async def test_a_long_cursor_comes_as_the_first_frame(broker: Broker, chats: Cha
             assert (await wrong.closed()).code == 4400
 
 
+@pytest.mark.promise("p-op-start")
 async def test_a_client_whose_first_frame_is_awaited_is_told_to_come_again_at_a_restart(broker: Broker, chats: Chats) -> None:
     async with running(chats.settings_for(broker, server__drain_seconds=60.0)) as server:
         async with open_v1(server.url, "ann", ("cursor", "frame")) as client:
@@ -171,6 +179,7 @@ async def test_a_client_whose_first_frame_is_awaited_is_told_to_come_again_at_a_
         ("chat", "no-name!", "letters"),
     ],
 )
+@pytest.mark.promise("p-bad-parameters")
 async def test_a_bad_parameter_is_named_by_a_status_or_a_close_frame(
     kafka: KafkaCluster, chats: Chats, name: str, value: str, says: str
 ) -> None:
@@ -184,6 +193,7 @@ async def test_a_bad_parameter_is_named_by_a_status_or_a_close_frame(
         assert name in closed.reason
 
 
+@pytest.mark.promise("p-reconnect")
 async def test_who_has_to_go_is_told_when_to_come_back_and_with_what(kafka: KafkaCluster, chats: Chats) -> None:
     kafka.create_topic(chats.topic("global"))
     settings = chats.settings_for(kafka)
@@ -240,6 +250,7 @@ async def test_a_client_resumes_exactly_on_the_markers_of_transactions(kafka: Ka
             assert await back.texts(1) == ["m2"]
 
 
+@pytest.mark.promise("p-v1-asked-for")
 async def test_only_the_route_that_speaks_it_names_the_subprotocol(kafka: KafkaCluster, chats: Chats) -> None:
     offered = {"Sec-WebSocket-Protocol": "chat, kafka-chat.v1"}
     async with running(chats.settings_for(kafka)) as server:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
 from tests.support.brokers import EmbeddedBroker
@@ -11,6 +12,7 @@ from tests.support.clients import Opcode, client_frame, close_code, open_chat, o
 from tests.support.deadlines import HANG_SECONDS
 
 
+@pytest.mark.promise("p-discarded")
 async def test_text_is_discarded_and_counted_and_not_answered(embedded: EmbeddedBroker, chats: Chats) -> None:
     embedded.create_topic(chats.topic("global"))
     async with running(chats.settings_for(embedded)) as server, open_raw(server.url, receive_path("alice")) as client:
@@ -24,6 +26,7 @@ async def test_text_is_discarded_and_counted_and_not_answered(embedded: Embedded
         assert await metric(server.url, "client_messages_discarded_total") == 5
 
 
+@pytest.mark.promise("p-talk")
 async def test_over_a_thousand_messages_in_ten_seconds_are_too_many(embedded: EmbeddedBroker, chats: Chats) -> None:
     embedded.create_topic(chats.topic("global"))
     async with (

@@ -78,6 +78,7 @@ async def test_what_is_sent_through_any_worker_comes_to_all_on_the_embedded_brok
             assert texts == sorted(f"hello {n}" for n in range(REQUESTS))
 
 
+@pytest.mark.promise("p-metrics", "p-metrics-of-workers")
 async def test_probes_and_metrics_are_the_same_through_any_worker(kafka: KafkaCluster, chats: Chats) -> None:
     kafka.create_topic(chats.topic("global"))
     async with two_workers(kafka, chats) as server, sockets_on_each(server) as clients:

@@ -180,6 +180,7 @@ async def test_it_tries_again_when_it_cannot_be_let_in_now(client: Run, service:
         await told.tells(message(0))
 
 
+@pytest.mark.promise("p-cursor-of-ids")
 async def test_the_cursor_of_a_control_frame_counts_and_the_ids_since(client: Run, service: FakeService):
     async with client() as told:
         visit = await service.visit()
@@ -220,6 +221,7 @@ async def test_it_keeps_its_place_through_many_cuts(client: Run, service: FakeSe
 
 
 @pytest.mark.parametrize("code", AGAIN)
+@pytest.mark.promise("p-come-again")
 async def test_it_comes_back_after_a_code_that_says_so(client: Run, service: FakeService, code: int):
     async with client() as told:
         visit = await service.visit()
@@ -342,6 +344,7 @@ async def test_a_gap_is_told_before_the_message_after_it(client: Run, service: F
         await told.tells(message(0), ("gap", "room1", 0, 1, 41, "retention"), message(41))
 
 
+@pytest.mark.promise("p-skipped")
 async def test_a_message_that_is_not_delivered_is_told_in_its_place_once_and_not_asked_for_again(client: Run, service: FakeService):
     def skipped(offset: int) -> Told:
         return ("skipped", "room1", 0, offset, "too_large")
@@ -409,6 +412,7 @@ async def test_after_a_log_has_lost_its_end_what_is_written_anew_is_shown(client
 # --- what it does not know
 
 
+@pytest.mark.promise("p-unknown-types")
 async def test_types_and_fields_that_it_does_not_know_are_passed_over(client: Run, service: FakeService):
     async with client() as told:
         visit = await service.visit()
@@ -427,6 +431,7 @@ async def test_types_and_fields_that_it_does_not_know_are_passed_over(client: Ru
 
 
 @pytest.mark.parametrize("code", FINAL)
+@pytest.mark.promise("p-come-again")
 async def test_it_ends_after_a_code_that_is_final_and_says_why(client: Run, service: FakeService, code: int):
     async with client() as told:
         visit = await service.visit()

@@ -85,6 +85,7 @@ async def test_a_gap_that_waits_behind_what_a_slow_client_is_owed(autojump_clock
     assert metas(again)[0]["resume"] == "exact"
 
 
+@pytest.mark.promise("p-reconnect")
 async def test_all_that_waits_is_told_in_its_order(autojump_clock: MockClock) -> None:
     async with open_core() as core:
         core.kafka.create(GLOBAL)
@@ -135,6 +136,7 @@ async def test_hello_that_is_not_written_yet_is_told(autojump_clock: MockClock) 
 
 
 @pytest.mark.parametrize("asked", [{"rewind": 2}, {"cursor": "beyond"}, {}])
+@pytest.mark.promise("p-hello")
 async def test_a_client_without_hello_gets_no_cursor(autojump_clock: MockClock, asked: dict[str, Any]) -> None:
     async with open_core() as core:
         core.kafka.create(GLOBAL)
@@ -185,6 +187,7 @@ async def test_a_bare_client_is_closed_without_a_word(autojump_clock: MockClock)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.promise("p-reconnect")
 async def test_whenever_the_restart_comes_each_offset_is_delivered_once_or_told_lost(autojump_clock: MockClock, seed: int) -> None:
     dice = Random(seed)
     seen: list[FakeClient] = []

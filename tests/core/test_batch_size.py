@@ -45,6 +45,7 @@ WAYS: dict[str, tuple[int, Callable[[int], Record], Sequence[View]]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.promise("p-memory")
 def test_memory_counts_what_is_held_in_this_way(way: str):
     messages, record, views = WAYS[way]
     memory = Memory(1 << 40)

@@ -65,6 +65,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), WRONG.items(), ids=" ".join)
+@pytest.mark.promise("p-exit-2")
 def test_a_wrong_flag_is_one_sentence_and_exit_code_2(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
     ended = run(*arguments, folder=tmp_path)
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"kafka-chat: {sentence}\n")
@@ -82,6 +83,7 @@ def test_an_unknown_flag_is_exit_code_2(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.promise("p-exit-2")
 def test_a_wrong_file_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("server:\n  prot: 1\n")
     ended = run("serve", folder=tmp_path)
@@ -111,6 +113,7 @@ def test_more_connections_than_open_files_is_exit_code_2(tmp_path: Path) -> None
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.promise("p-image-broker")
 def test_where_the_embedded_broker_is_ruled_out_a_broker_has_to_be_named(tmp_path: Path) -> None:
     ended = run("serve", folder=tmp_path, env={"KAFKA_CHAT_KAFKA__EMBEDDED": "false"})
     assert (ended.returncode, ended.stdout) == (2, "")

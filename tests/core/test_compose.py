@@ -54,6 +54,7 @@ def no_config_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.promise("p-image-settings")
 def test_every_setting_of_the_compose_file_exists_and_names_its_broker():
     settings = settings_of({**image_environment(), **SERVICE["environment"]})
     host, port = settings.kafka.bootstrap_servers.split(":")
@@ -96,6 +97,7 @@ def test_a_health_check_asks_a_route_that_is_there(check, path):
     assert path in {rule.rule for rule in create_app(settings).url_map.iter_rules()}
 
 
+@pytest.mark.promise("p-compose")
 def test_it_starts_once_kafka_is_there_and_has_time_to_drain():
     assert SERVICE["depends_on"]["kafka"]["condition"] == "service_healthy"
     assert KAFKA["healthcheck"]["test"][0] == "CMD"
@@ -103,6 +105,7 @@ def test_it_starts_once_kafka_is_there_and_has_time_to_drain():
     assert int(SERVICE["stop_grace_period"].removesuffix("s")) > settings.server.drain_seconds + 1
 
 
+@pytest.mark.promise("p-compose")
 def test_the_topics_that_are_made_are_chats_and_the_default_ones_are_among_them():
     maker = COMPOSE["services"]["topics"]
     assert maker["image"] == KAFKA["image"]
@@ -124,6 +127,7 @@ def test_kafka_keeps_what_it_has_in_a_volume():
     assert environment["KAFKA_LOG_DIRS"] == folder
 
 
+@pytest.mark.promise("p-image-broker")
 def test_the_image_has_no_broker_of_its_own_unless_it_is_asked_for():
     settings = settings_of(image_environment())
     assert settings.kafka.bootstrap_servers is None
@@ -131,6 +135,7 @@ def test_the_image_has_no_broker_of_its_own_unless_it_is_asked_for():
     assert settings_of({**image_environment(), "KAFKA_CHAT_KAFKA__EMBEDDED": "true"}).kafka.embedded
 
 
+@pytest.mark.promise("p-image")
 def test_the_image_runs_as_a_user_that_is_made_for_it():
     (user,) = instructions("USER")
     assert user != "0"

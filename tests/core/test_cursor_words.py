@@ -36,6 +36,7 @@ CURSOR = text_of(
 ID = MessageIds(TOPIC, TOPIC_ID, 1).of(7).decode()
 
 
+@pytest.mark.promise("p-cursor-in-words")
 def test_a_cursor_is_said_in_words():
     assert list(words_of(parse(CURSOR), [TOPIC])) == [
         f"a cursor of the cluster {CLUSTER}: everything before this is delivered",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -15,6 +16,7 @@ from tests.support.fakes import FakeClient, open_core, value
 GLOBAL = "kafka.chat.global"
 
 
+@pytest.mark.promise("p-frames")
 async def test_a_message_is_delivered_with_exactly_four_fields_in_their_order(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
@@ -371,6 +373,7 @@ async def test_a_client_that_talks_too_much_is_closed_with_1008(autojump_clock):
         assert "1000 messages" in client.closed[1]
 
 
+@pytest.mark.promise("p-talk")
 async def test_a_client_that_talks_within_the_limit_is_left_alone(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)

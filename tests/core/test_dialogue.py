@@ -58,6 +58,7 @@ async def running(live: Dialogue, client: FakeClient) -> AsyncIterator[list[int]
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.promise("p-dialogue-answers")
 async def test_each_message_is_answered_by_one_frame_in_order():
     client, live = FakeClient(), dialogue()
     said = [f"m{n}" for n in range(200)]
@@ -72,6 +73,7 @@ async def test_each_message_is_answered_by_one_frame_in_order():
     assert (live.messages, live.bytes_sent) == (201, len(client.got))
 
 
+@pytest.mark.promise("p-dialogue-address")
 async def test_what_stands_in_the_address_is_answered_first_and_nothing_is_sent_unasked():
     client, live = FakeClient(), dialogue()
     async with running(live, client):
@@ -89,6 +91,7 @@ async def test_what_stands_in_the_address_is_answered_first_and_nothing_is_sent_
         assert text_payloads(client.got) == [b"opening", b"first"]
 
 
+@pytest.mark.promise("p-dialogue-in-turn")
 async def test_one_message_is_answered_at_a_time():
     gate, client = Gate(), FakeClient()
     async with running(dialogue(gate), client):
@@ -125,6 +128,7 @@ async def test_who_takes_its_time_may_say_more(autojump_clock):
     assert len(text_payloads(client.got)) == 2700
 
 
+@pytest.mark.promise("p-dialogue-waiting")
 async def test_who_has_much_waiting_is_not_read_from_until_there_is_room():
     gate, client = Gate(), FakeClient()
     heard = 0
@@ -164,6 +168,7 @@ async def test_what_was_asked_before_the_client_left_is_done_and_not_written(aut
     assert live.messages == 0
 
 
+@pytest.mark.promise("p-dialogue-last-words")
 async def test_a_client_that_left_is_not_waited_for_longer_than_a_second(autojump_clock):
     gate, client = Gate(), FakeClient()
     client.say("a")

@@ -23,6 +23,7 @@ def rows(document: str, heading: str) -> list[str]:
     return [line for line in section.splitlines() if line.startswith("| `")]
 
 
+@pytest.mark.promise("p-metrics-list")
 def test_operators_can_look_up_every_event_and_no_other():
     def row(event: Event) -> str:
         metric = f"`{event.metric}`" if event.metric else ""
@@ -40,6 +41,7 @@ def every_metric() -> dict[str, tuple[str, str]]:
     return found
 
 
+@pytest.mark.promise("p-metrics-list")
 def test_operators_can_look_up_every_metric_and_no_other():
     assert rows(OPERATIONS, "Metrics") == [f"| `{name}` | {kind} | {meaning} |" for name, (kind, meaning) in sorted(every_metric().items())]
 

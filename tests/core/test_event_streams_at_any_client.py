@@ -77,6 +77,7 @@ async def all_kinds(core: Core) -> FakeClient:
     return client
 
 
+@pytest.mark.promise("p-events-begin")
 async def test_every_block_has_data_and_no_client_gets_an_empty_message(autojump_clock):
     """By httpx-sse's own decoder, which hands on what has no data once there was an id; a keep-alive stands anywhere between blocks."""
     async with open_core() as core:
@@ -98,6 +99,7 @@ async def test_every_block_has_data_and_no_client_gets_an_empty_message(autojump
             ]
 
 
+@pytest.mark.promise("p-events-begin")
 async def test_how_long_to_stay_away_stands_in_the_block_of_hello_and_differs(autojump_clock):
     told = set()
     async with open_core() as core:
@@ -113,6 +115,7 @@ async def test_how_long_to_stay_away_stands_in_the_block_of_hello_and_differs(au
 
 
 @pytest.mark.parametrize("absent", [True, False])
+@pytest.mark.promise("p-long-ids")
 async def test_an_id_that_would_not_fit_in_a_header_is_empty_and_hello_says_so(autojump_clock, absent):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
@@ -142,6 +145,7 @@ async def test_an_id_that_would_not_fit_in_a_header_is_empty_and_hello_says_so(a
 
 
 @pytest.mark.parametrize("partitions", [1, 40])
+@pytest.mark.promise("p-long-ids")
 async def test_a_stream_whose_cursor_grows_too_long_says_hello_again_before_its_ids_end(autojump_clock, partitions):
     """No id is ever longer than promised, whichever event is the first whose id would be; and nothing is lost or doubled there."""
     async with open_core() as core:
@@ -182,6 +186,7 @@ async def test_a_stream_whose_cursor_grows_too_long_says_hello_again_before_its_
         assert sorted(texts(said(back))) == sorted(texts(told[last + 1 :]))
 
 
+@pytest.mark.promise("p-how-many-chats")
 async def test_from_how_many_chats_on_a_stream_cannot_be_resumed_is_as_the_protocol_says(autojump_clock):
     said_so = re.findall(r"(\d+) chats with (\d+) partitions?", (ROOT / "docs" / "protocol.md").read_text())
     assert len(said_so) == 3

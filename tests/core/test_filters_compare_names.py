@@ -29,6 +29,7 @@ NFC, NFD = (unicodedata.normalize(form, "José") for form in ("NFC", "NFD"))
 @pytest.mark.parametrize("asked", [NFC, NFD])
 @pytest.mark.parametrize("name", ["sender", "tag"])
 @pytest.mark.parametrize("format", list(Format))
+@pytest.mark.promise("p-filters-nfc")
 async def test_every_spelling_of_a_name_passes_the_filter_and_stays_as_it_was_produced(autojump_clock, asked, name, format):
     query = urlencode({name: asked, "chat": "room", "from": "earliest"}).encode()
     options = parse_options(query, format=format, names=ChatNames("kafka.chat."), now_ms=1_764_064_800_000)

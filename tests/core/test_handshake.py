@@ -51,6 +51,7 @@ def test_another_version_gets_426_and_the_one_that_is_spoken(version: bytes) -> 
 
 
 @pytest.mark.parametrize("key", [b"abc", b"", b"\xff" * 24, b64encode(bytes(15)), b64encode(bytes(17)), KEY + b"=", KEY[:-1], b" " + KEY])
+@pytest.mark.promise("p-refused-400")
 def test_a_key_that_is_not_16_bytes_in_base64_gets_400(key: bytes) -> None:
     refusal = refusal_of([*without(b"sec-websocket-key"), (b"sec-websocket-key", key)])
     assert refusal is not None

@@ -43,6 +43,7 @@ async def walk(core: Core, cursor: str | None = None, **asked: Any) -> list[Page
     return pages
 
 
+@pytest.mark.promise("p-page")
 async def test_a_page_has_the_messages_of_all_partitions_by_time(autojump_clock):
     async with open_core() as core:
         core.kafka.create(ROOM, partitions=3)
@@ -57,6 +58,7 @@ async def test_a_page_has_the_messages_of_all_partitions_by_time(autojump_clock)
         assert message["meta"]["time"] == LONG_AGO
 
 
+@pytest.mark.promise("p-page-end", "p-page-limit")
 async def test_pages_go_on_where_the_one_before_ended(autojump_clock):
     async with open_core() as core:
         core.kafka.create(ROOM, partitions=2)
@@ -70,6 +72,7 @@ async def test_pages_go_on_where_the_one_before_ended(autojump_clock):
         assert texts(await page_of(core, pages[1].next, backward=True, limit=10)) == [f"m{n}" for n in range(10, 20)]
 
 
+@pytest.mark.promise("p-page-direction")
 async def test_backward_pages_have_the_last_messages_oldest_first(autojump_clock):
     async with open_core() as core:
         core.kafka.create(ROOM, partitions=2)
@@ -137,6 +140,7 @@ async def test_the_cursor_of_a_page_goes_on_there_for_who_subscribed_later(autoj
         ({"backward": True, "tags": frozenset({"odd"}), "senders": frozenset({"s1"}), "limit": 2}, (13, 19)),
     ],
 )
+@pytest.mark.promise("p-page-beginning")
 async def test_a_page_begins_and_ends_where_it_is_asked_to(asked: dict[str, Any], expected: range, autojump_clock):
     async with open_core() as core:
         core.kafka.create(ROOM, partitions=3)
@@ -156,6 +160,7 @@ async def test_a_chat_without_a_topic_is_not_found(autojump_clock):
         assert texts(await page_of(core)) == []
 
 
+@pytest.mark.promise("p-page-503")
 async def test_while_no_broker_answers_the_answer_is_to_come_again(autojump_clock):
     async with open_core() as core:
         core.kafka.create(ROOM)
@@ -233,6 +238,7 @@ async def test_an_added_partition_is_on_the_next_page(autojump_clock):
         assert texts(await page_of(core, cursor)) == ["added"]
 
 
+@pytest.mark.promise("p-page-ends")
 async def test_a_filter_that_hardly_anything_passes_makes_short_pages_that_go_on(autojump_clock):
     async with open_core() as core:
         core.kafka.create(ROOM)
@@ -247,6 +253,7 @@ async def test_a_filter_that_hardly_anything_passes_makes_short_pages_that_go_on
         assert [text for page in backward for text in texts(page)] == ["rare"]
 
 
+@pytest.mark.promise("p-page-ends")
 async def test_a_page_ends_at_a_mebibyte_and_the_next_one_goes_on(autojump_clock):
     async with open_core() as core:
         core.kafka.create(ROOM)
@@ -362,6 +369,7 @@ async def closed(core: Core, cursor: str | None = None, **asked: Any) -> bool:
     return (await page_of(core, cursor, **asked)).closed
 
 
+@pytest.mark.promise("p-page-stays")
 async def test_a_full_page_after_a_whole_cursor_is_closed_and_no_other(autojump_clock):
     async with open_core() as core:
         core.kafka.create(ROOM, partitions=2)
@@ -417,6 +425,7 @@ async def test_a_page_of_a_cursor_of_another_topic_or_with_a_new_partition_or_wi
     limit=st.integers(1, 10),
     tags=st.sampled_from([None, frozenset({"a"})]),
 )
+@pytest.mark.promise("p-page-stays")
 async def test_a_closed_page_is_the_same_whatever_comes_later(before, after, first, limit, tags):
     async with open_core() as core:
         core.kafka.create(ROOM, partitions=3)
@@ -446,6 +455,7 @@ RECORDS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30), st.integers(
     tags=st.sampled_from([None, frozenset({"a"})]),
     in_memory=st.booleans(),
 )
+@pytest.mark.promise("p-page")
 async def test_every_message_is_on_one_page_and_each_partition_in_order(
     *, records: list[tuple[int, int, int, str | None]], limit: int, backward: bool, tags: frozenset[str] | None, in_memory: bool
 ):
@@ -470,6 +480,7 @@ async def test_every_message_is_on_one_page_and_each_partition_in_order(
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=40), st.integers(1, 10), st.integers(1, 10))
+@pytest.mark.promise("p-page-links")
 async def test_whoever_goes_there_and_back_sees_the_same(partitions: list[int], there: int, back: int):
     async with open_core() as core:
         core.kafka.create(ROOM, partitions=3)

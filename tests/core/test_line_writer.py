@@ -62,6 +62,7 @@ def test_lines_keep_their_order_and_the_thread_ends_with_its_owner():
     assert threading.active_count() == threads
 
 
+@pytest.mark.promise("p-log-unread")
 def test_what_nobody_takes_is_held_up_to_a_bound_and_then_dropped_and_counted_and_said_once():
     line = b"x" * 999 + b"\n"
     with pipe() as (read, write):
@@ -111,6 +112,7 @@ def test_a_line_that_is_larger_than_all_that_is_held_is_dropped_alone():
         assert reader.lines() == ["one", "dropped 1", "two"]
 
 
+@pytest.mark.promise("p-log-fails")
 def test_an_error_costs_the_lines_of_that_write_and_is_said_once_it_is_over(tmp_path):
     path = tmp_path / "log"
     with path.open("wb") as file, open("/dev/full", "wb") as full:

@@ -51,6 +51,7 @@ sys.stdout.write(b"".join(seen).decode())
     assert ended.stdout == ended.stderr
 
 
+@pytest.mark.promise("p-log-rates")
 def test_a_library_that_logs_on_and_on_writes_ten_lines_and_then_one_a_second(tmp_path: Path) -> None:
     body = """
 with unblocked("stderr"):

@@ -28,6 +28,7 @@ from kafka_chat.chat.message import Message, Reject, parse, render
         (b'{"sender":"ann","s\\u0065nder":"bob","text":"hi"}', Message("bob", "hi", None)),
     ],
 )
+@pytest.mark.promise("p-record")
 def test_a_chat_message_is_understood(value, message):
     assert parse(value, max_bytes=1000) == message
 
@@ -60,6 +61,7 @@ def test_a_chat_message_is_understood(value, message):
         (b'{"sender":"ann","text":"' + b"x" * 300_000 + b'"}', Reject.TOO_LARGE),
     ],
 )
+@pytest.mark.promise("p-record-rejected")
 def test_what_is_no_chat_message_is_a_reject_with_its_reason(value, reason):
     assert parse(value, max_bytes=250_000) is reason
 

@@ -52,11 +52,13 @@ def test_what_no_topic_can_be_called_is_refused_by_the_name_of_the_field(text):
         (b"100%", "100%"),
     ],
 )
+@pytest.mark.promise("p-username")
 def test_a_username_is_percent_decoded_and_brought_to_nfc(raw, name):
     assert parse_username(raw) == name
 
 
 @pytest.mark.parametrize("raw", [b"", b"%FF", b"%ED%A0%80", b"a%2Fb", b"%00", b"a%0A", b"%C2%85", b"x" * 256, b"%C3%A4" * 128])
+@pytest.mark.promise("p-username")
 def test_an_illegal_username_is_refused(raw):
     with pytest.raises(RequestError, match="username") as caught:
         parse_username(raw)

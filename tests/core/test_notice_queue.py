@@ -48,6 +48,7 @@ def queue_of(*notices: Notice) -> NoticeQueue:
     return queue
 
 
+@pytest.mark.promise("p-merged")
 def test_gaps_of_a_partition_are_one_from_what_was_due_first_to_where_it_goes_on() -> None:
     assert said(queue_of(gap(5, 10), gap(10, 30))) == [gap(5, 30)]
     assert said(queue_of(gap(5, 10), gap(7, 9, partition=1))) == [gap(5, 10), gap(7, 9, partition=1)]
@@ -59,6 +60,7 @@ def test_a_gap_of_several_causes_has_the_one_that_says_most(first: LossCause, se
     assert said(queue_of(gap(5, 10, first), gap(10, 2, second))) == [gap(5, 2, max(first, second, key=CAUSES.index))]
 
 
+@pytest.mark.promise("p-merged")
 def test_of_the_changes_of_a_chat_the_last_one_is_said() -> None:
     assert said(queue_of(unsubscribed(), subscribed(at=7))) == [subscribed(at=7)]
     assert said(queue_of(unsubscribed(), subscribed(at=7), unsubscribed(at=9))) == [unsubscribed(at=9)]
@@ -87,6 +89,7 @@ def test_what_is_merged_takes_the_place_of_the_later() -> None:
     assert said(queue_of(gap(5, 10), subscribed("b"), gap(10, 20))) == [subscribed("b"), gap(5, 20)]
 
 
+@pytest.mark.promise("p-live-last")
 def test_hello_comes_first_and_live_and_heartbeats_last_with_the_cursor_of_that_moment() -> None:
     queue = NoticeQueue()
     queue.add_heartbeat()
@@ -203,6 +206,7 @@ STEPS = st.lists(
 
 
 @given(st.sets(st.sampled_from(CHATS)), STEPS)
+@pytest.mark.promise("p-merged")
 def test_whatever_happens_the_queue_is_short_and_nothing_that_a_client_must_know_is_lost(
     begun: set[str], steps: list[tuple[Any, ...]]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -45,6 +46,7 @@ async def caught_up(core: Core, client: FakeClient) -> None:
     client.make_room(0)
 
 
+@pytest.mark.promise("p-ops-wait")
 async def test_the_thirty_third_op_that_waits_for_its_answer_is_one_too_many(autojump_clock: MockClock) -> None:
     async with open_core() as core:
         core.kafka.create(GLOBAL)
@@ -60,6 +62,7 @@ async def test_the_thirty_third_op_that_waits_for_its_answer_is_one_too_many(aut
             assert client.owed < 1000
 
 
+@pytest.mark.promise("p-ops-wait")
 async def test_ops_that_waited_for_a_client_to_read_are_answered_in_their_order(autojump_clock: MockClock) -> None:
     async with open_core() as core:
         core.kafka.create(GLOBAL)
@@ -218,6 +221,7 @@ async def test_ops_that_wait_are_counted_and_no_longer_once_they_are_answered_or
         assert core.memory.owed_bytes == 0
 
 
+@pytest.mark.promise("p-op-subscribe")
 async def test_an_op_names_a_hundred_chats_at_most_and_more_are_not_even_looked_at(autojump_clock: MockClock) -> None:
     async with open_core() as core:
         core.kafka.create(GLOBAL)

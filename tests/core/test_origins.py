@@ -39,6 +39,7 @@ def cors(answer: Answer) -> dict[str, str]:
 
 
 @asked
+@pytest.mark.promise("p-cors")
 async def test_every_answer_may_be_read_by_pages_of_any_origin(method: str, target: str):
     app, _ = app_with_service(ANY)
     for headers in ({"origin": "https://any.example"}, {"origin": "null"}, {}):
@@ -49,6 +50,7 @@ async def test_every_answer_may_be_read_by_pages_of_any_origin(method: str, targ
 
 
 @asked
+@pytest.mark.promise("p-cors")
 async def test_once_origins_are_listed_only_their_pages_may_read(method: str, target: str):
     app, _ = app_with_service(LISTED)
     for origin in (OURS, "http://localhost:3000"):
@@ -87,6 +89,7 @@ async def test_what_is_too_large_broken_or_not_to_be_had_may_be_read_too():
     ],
 )
 @pytest.mark.parametrize("settings", [ANY, LISTED], ids=["any", "listed"])
+@pytest.mark.promise("p-preflights")
 async def test_a_preflight_is_told_what_is_possible(settings: Settings, target: str, methods: set[str]):
     app, service = app_with_service(settings)
     headers = {"origin": OURS, "access-control-request-method": "POST", "access-control-request-headers": "content-type"}
@@ -112,6 +115,7 @@ HANDSHAKES = ["/receive-message/client/ada", "/receive-messages/user/ada", "/sub
 
 
 @pytest.mark.parametrize("target", HANDSHAKES)
+@pytest.mark.promise("p-refused-403")
 async def test_a_handshake_from_a_page_that_may_not_is_refused_before_the_accept(target: str):
     app, service = app_with_service(LISTED)
     for origin in ("https://other.example", "http://chat.example", "null", "", "\xff", f"{OURS}, https://other.example"):

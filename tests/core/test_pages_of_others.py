@@ -79,6 +79,7 @@ class Watched(list[str]):
         super().append(one)
 
 
+@pytest.mark.promise("p-origins", "p-origins-are-for-pages")
 async def test_once_origins_are_listed_a_page_of_another_only_reads() -> None:
     app, service = app_with_service(LISTED)
     for asked, headers in product(every_request(), FOREIGN):
@@ -93,6 +94,7 @@ async def test_once_origins_are_listed_a_page_of_another_only_reads() -> None:
             assert method == "HEAD" or "access.origins" in answer.json()["error"]
 
 
+@pytest.mark.promise("p-no-browser")
 async def test_a_listed_page_our_own_and_what_is_no_browser_are_let_in() -> None:
     app, service = app_with_service(LISTED)
     for asked, headers in product(every_request(), OWN):
@@ -132,6 +134,7 @@ RIGHT_HOSTS = [
 WRONG_HOSTS = ["evil.example:8001", "xchat.example", "chat.example.evil.example", "localhost.evil.example", "127.0.0.1.nip.example", ""]
 
 
+@pytest.mark.promise("p-refused-403", "p-hosts", "p-rebinding")
 async def test_once_hosts_are_named_no_other_is_served() -> None:
     app, service = app_with_service(NAMED)
     for asked, host in product(every_request(), WRONG_HOSTS):
@@ -171,6 +174,7 @@ async def test_any_host_is_served_where_none_is_named() -> None:
 
 
 @pytest.mark.parametrize("settings", [ANY, LISTED, NAMED], ids=["any", "origins", "hosts"])
+@pytest.mark.promise("p-page-headers")
 async def test_no_answer_is_framed_sniffed_or_names_its_address_to_others(settings: Settings) -> None:
     app, service = app_with_service(settings)
     strict = {"default-src": "'none'", "base-uri": "'none'", "form-action": "'none'", "frame-ancestors": "'none'"}

@@ -39,6 +39,7 @@ def refused(query: bytes | str, format: Format = Format.PLAIN) -> RequestError:
 
 
 @pytest.mark.parametrize("query", ["", "&", "&&", "any=thing", "topic=room1&x", "=x", "Chat=room1", "meta=0", "heartbeat=none"])
+@pytest.mark.promise("p-v1-nothing-changes", "p-unknown-parameters")
 def test_who_asks_for_nothing_that_is_known_gets_what_it_always_got(query: str):
     assert options(query) == DEFAULT_OPTIONS
     assert options(query).is_default
@@ -71,15 +72,18 @@ def test_everything_may_be_asked_for_together():
         ("meta=what", Format.EVENTS, Format.EVENTS),
     ],
 )
+@pytest.mark.promise("p-v1-asked-for")
 def test_meta_asks_for_v1_where_the_subprotocol_cannot(query: str, format: Format, got: Format):
     assert options(query, format).format is got
 
 
 @pytest.mark.parametrize(("asked", "seconds"), [("30", 30.0), ("10", 10.0), ("0", 10.0), ("9", 10.0), ("601", 600.0), ("999999", 600.0)])
+@pytest.mark.promise("p-heartbeat")
 def test_heartbeats_come_every_ten_to_six_hundred_seconds(asked: str, seconds: float):
     assert options(f"heartbeat={asked}", Format.V1).heartbeat_seconds == seconds
 
 
+@pytest.mark.promise("p-bare-parameters")
 def test_only_v1_has_heartbeats():
     assert options("heartbeat=30").heartbeat_seconds is None
     assert options("heartbeat=30", Format.EVENTS).heartbeat_seconds is None
@@ -115,10 +119,12 @@ def test_only_v1_has_heartbeats():
         ("-999999999d", Since(0)),
     ],
 )
+@pytest.mark.promise("p-from")
 def test_from_takes_a_word_a_time_or_a_span(value: str, start: object):
     assert options(f"from={value}").start == start
 
 
+@pytest.mark.promise("p-from")
 def test_seconds_are_refused_where_milliseconds_are_needed():
     error = refused("from=1764064800")
     assert error.field == "from"
@@ -134,6 +140,7 @@ def test_until_is_a_time(value: str):
     assert refused(f"until={value}").field == "until"
 
 
+@pytest.mark.promise("p-until")
 def test_until_is_not_in_the_future():
     assert options(f"until={NOW}").until_ms == NOW
     error = refused(f"until={NOW + 60_001}")
@@ -141,6 +148,7 @@ def test_until_is_not_in_the_future():
     assert "future" in str(error)
 
 
+@pytest.mark.promise("p-until")
 def test_until_may_be_as_far_ahead_as_clocks_are():
     assert options(f"until={NOW + 60_000}").until_ms == NOW + 60_000
 
@@ -171,6 +179,7 @@ TEN_AT_UTC = 1_763_978_400_000  # 2025-11-24T10:00:00Z
     ],
 )
 @pytest.mark.parametrize("plus", ["%2B", "+"])  # the second one arrives as a space
+@pytest.mark.promise("p-from")
 def test_times_are_understood_as_programs_write_them(written: str, by: str, later_ms: int, plus: str):
     address = written.replace(" ", "%20").replace("+", plus).replace("[", "%5B").replace("]", "%5D")
     assert options(f"from={address}").start == Since(TEN_AT_UTC + later_ms), by
@@ -187,6 +196,7 @@ def test_any_time_that_python_writes_is_that_time(when: datetime, how: str):
     assert options(urlencode({"from": written})).start == Since(expected)
 
 
+@pytest.mark.promise("p-which-beginning")
 def test_from_counts_before_rewind_and_a_cursor_before_both():
     asked = options(f"cursor={CURSOR}&from=latest&rewind=5")
     assert (asked.cursor, asked.start, asked.rewind) == (parse(CURSOR), LATEST, 0)
@@ -207,6 +217,7 @@ def test_whose_beginning_is_now_does_not_catch_up(query: str):
 # Cursors
 
 
+@pytest.mark.promise("p-cursor")
 def test_cursors_are_joined_by_dots_or_repeated():
     both = parse(f"{CURSOR}.{ID}")
     assert options(f"cursor={CURSOR}.{ID}").cursor == both
@@ -238,6 +249,7 @@ def test_chats_are_named_by_their_own_names_or_by_their_topics_and_count_once():
 
 
 @pytest.mark.parametrize("name", ["chat", "tag", "sender"])
+@pytest.mark.promise("p-chat")
 def test_a_hundred_of_each_may_be_asked_for(name: str):
     query = "&".join(f"{name}=x{number}" for number in range(100))
     asked = options(query)
@@ -276,6 +288,7 @@ BAD: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("name", "value"), BAD)
 @pytest.mark.parametrize("format", [Format.PLAIN, Format.V1, Format.EVENTS])
+@pytest.mark.promise("p-bad-parameters")
 def test_a_bad_value_is_refused_by_the_name_of_its_parameter(name: str, value: str, format: Format):
     if (name, value, format) == ("cursor", "frame", Format.V1):
         assert options("cursor=frame", format).cursor_in_frame
@@ -382,6 +395,7 @@ HAS_NO_TIMES = "from is a time, and the embedded broker has no times; latest, ea
 
 
 @pytest.mark.parametrize("time", ["-1h", "2026-11-25T10:00:00Z", str(NOW)])
+@pytest.mark.promise("p-from-embedded")
 async def test_a_beginning_by_a_time_is_refused_on_the_embedded_broker_which_has_none(time: str):
     app, service = app_with_service(EMBEDDED)
     path, history = f"/receive-message/client/ada?from={time}", f"/history/room1?from={time}"

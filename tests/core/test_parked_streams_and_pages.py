@@ -68,6 +68,7 @@ def _id(client: FakeClient) -> str:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("tags", [None, BLUE])
+@pytest.mark.promise("p-event-id")
 async def test_whatever_happens_each_id_resumes_right_after_its_event(autojump_clock, seed, tags):
     """Partitions, stalls, a chat that comes and goes, a partition that is added: after each event a client comes back with its id."""
     dice = Random(seed)
@@ -122,6 +123,7 @@ async def test_whatever_happens_each_id_resumes_right_after_its_event(autojump_c
             assert sorted(resumed) == sorted(text for _, text in visible if text not in had), (name, data)
 
 
+@pytest.mark.promise("p-event-id")
 async def test_an_id_is_a_whole_cursor_with_the_message_after_a_dot(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL, partitions=2)

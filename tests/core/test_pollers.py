@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -55,6 +56,7 @@ def assignment(topic: str, partition: int = 0, start: int = 0) -> Assignment:
     return Assignment(PartitionKey(topic, "id", partition), topic, start)
 
 
+@pytest.mark.promise("p-consumers")
 def test_one_consumer_is_enough_for_so_many_partitions_and_then_another_is_begun():
     made = Made(most=3)
     for number in range(PARTITIONS_EACH):

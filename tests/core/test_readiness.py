@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kafka_chat.readiness import LEADERLESS_TOLD, leaderless_notices
 
 
@@ -14,6 +16,7 @@ def test_few_are_named_in_order():
     assert leaderless_notices({}) == []
 
 
+@pytest.mark.promise("p-leaderless")
 def test_of_many_some_are_named_and_the_rest_is_a_number():
     notices = leaderless_notices({f"topic{number:04}": frozenset(range(50)) for number in range(1000)})
     assert notices[0] == "topic0000/0 has no leader; its messages wait"

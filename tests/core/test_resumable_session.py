@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -61,6 +62,7 @@ async def visiting(core: Core, options: SessionOptions, *, room: float = float("
         await wait_all_tasks_blocked()
 
 
+@pytest.mark.promise("p-live")
 async def test_a_message_of_v1_has_the_four_fields_first_and_then_where_it_is(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
@@ -104,6 +106,7 @@ async def test_what_was_never_delivered_is_delivered_after_a_cut_in_the_middle(a
     assert [text for text in kinds(second) if text.startswith("m")] == [f"m{n}" for n in range(had, 2000)]
 
 
+@pytest.mark.promise("p-gap")
 async def test_records_that_are_gone_are_told_before_what_follows_them(autojump_clock):
     async with open_core(memory_bytes=65_536) as core:
         core.kafka.create(GLOBAL)
@@ -149,6 +152,7 @@ async def test_a_topic_made_anew_while_away_is_told_and_begins_at_its_start(auto
         assert kinds(second) == ["[hello]", "[gap]", *[f"new{n}" for n in range(new)], "[live]"]
 
 
+@pytest.mark.promise("p-gap")
 async def test_a_topic_made_anew_while_connected_is_told_once(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
@@ -164,6 +168,7 @@ async def test_a_topic_made_anew_while_connected_is_told_once(autojump_clock):
     assert kinds(second) == ["[hello]", "[live]"]
 
 
+@pytest.mark.promise("p-gap")
 async def test_a_log_that_lost_its_end_is_told_after_some_seconds(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
@@ -203,6 +208,7 @@ async def test_a_cursor_ahead_of_this_instance_waits_and_loses_nothing(autojump_
     assert [text for text in kinds(client) if text.startswith("m")][-1] == "m5"
 
 
+@pytest.mark.promise("p-none")
 async def test_a_cursor_of_another_cluster_begins_as_without_one_and_says_so(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
@@ -217,6 +223,7 @@ async def test_a_cursor_of_another_cluster_begins_as_without_one_and_says_so(aut
     assert kinds(second) == ["[hello]", "[live]", "m2"]
 
 
+@pytest.mark.promise("p-chat-without-a-topic")
 async def test_a_chat_that_had_no_topic_begins_at_its_start(autojump_clock):
     async with open_core() as core:
         async with visiting(core, v1()) as first:
@@ -244,6 +251,7 @@ async def test_a_partition_added_while_away_begins_at_its_start(autojump_clock):
     assert kinds(second) == ["[hello]", "added", "[live]"]
 
 
+@pytest.mark.promise("p-subscribed-since")
 async def test_a_subscription_newer_than_the_cursor_begins_where_it_was_made(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
@@ -305,6 +313,7 @@ async def test_what_came_after_subscribing_does_not_come_again_with_the_cursor_o
         assert kinds(second) == ["[hello]", "m2", "[live]"]
 
 
+@pytest.mark.promise("p-rewind")
 async def test_rewind_gives_the_last_messages_of_a_chat_over_its_partitions(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL, partitions=3)
@@ -318,6 +327,7 @@ async def test_rewind_gives_the_last_messages_of_a_chat_over_its_partitions(auto
     assert kinds(client)[-2:] == ["[live]", "new"]
 
 
+@pytest.mark.promise("p-rewind")
 async def test_rewind_counts_what_passes_the_filter(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
@@ -327,6 +337,7 @@ async def test_rewind_counts_what_passes_the_filter(autojump_clock):
     assert [text for text in kinds(client) if text.startswith("m")] == [f"m{n}" for n in range(4500, 5000, 100)]
 
 
+@pytest.mark.promise("p-filters")
 async def test_filters_let_through_what_has_no_tag_and_the_cursor_goes_on(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
@@ -343,6 +354,7 @@ async def test_filters_let_through_what_has_no_tag_and_the_cursor_goes_on(autoju
     assert kinds(other) == ["[hello]", "[live]"]
 
 
+@pytest.mark.promise("p-until")
 async def test_until_ends_the_connection_when_all_before_it_is_delivered(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL, partitions=2)
@@ -367,6 +379,7 @@ async def test_a_time_begins_at_the_first_message_of_that_time(autojump_clock):
     assert kinds(client) == ["[hello]", *[f"m{n}" for n in range(90, 100)], "[live]"]
 
 
+@pytest.mark.promise("p-chat", "p-op-subscribe")
 async def test_who_names_chats_gets_these_whatever_its_user_follows(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
@@ -379,6 +392,7 @@ async def test_who_names_chats_gets_these_whatever_its_user_follows(autojump_clo
     assert kinds(client) == ["[hello]", "[live]", "yes", "still"]
 
 
+@pytest.mark.promise("p-subscribed")
 async def test_what_its_user_subscribes_to_elsewhere_is_told(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
@@ -395,6 +409,7 @@ async def test_what_its_user_subscribes_to_elsewhere_is_told(autojump_clock):
     assert told(client, "unsubscribed")[0]["positions"] == {"0": 1}
 
 
+@pytest.mark.promise("p-bare-parameters")
 async def test_bare_clients_that_ask_get_bare_frames_only(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
@@ -424,6 +439,7 @@ async def test_events_carry_the_whole_cursor_and_resume_exactly(autojump_clock):
             assert len([text for text in kinds(again) if not text.startswith("[")]) == 8 - count
 
 
+@pytest.mark.promise("p-heartbeat", "p-heartbeat-frame")
 async def test_a_heartbeat_has_the_cursor(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)

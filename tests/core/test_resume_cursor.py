@@ -72,6 +72,7 @@ def test_a_cursor_is_read_back_as_it_was_written(subscriptions: int, complete: b
 
 
 @given(st.integers(0, 5000), st.integers(0, 1 << 60), st.integers(-1, (1 << 31) - 2))
+@pytest.mark.promise("p-cursor-of-ids")
 def test_the_id_of_a_message_moves_its_partition_behind_it(partition: int, offset: int, epoch: int) -> None:
     name = MessageIds(TOPIC, TOPIC_ID, partition).of(offset, epoch).decode()
     alone = parse(name).entry(TOPIC)
@@ -102,6 +103,7 @@ def test_an_identity_is_the_same_however_its_base64_is_written() -> None:
     assert identity_of("AAAAAQAAAAAAAAAAAAAAAA") == b"\0\0\0\1"
 
 
+@pytest.mark.promise("p-cursor-size")
 def test_a_partition_costs_at_most_forty_bytes() -> None:
     one = text_of(head_of_cursor(cluster_mark("abc"), 10**6) + topic_entry(TOPIC, TOPIC_ID, [10**6], [100]))
     ten = text_of(head_of_cursor(cluster_mark("abc"), 10**6) + topic_entry(TOPIC, TOPIC_ID, [10**12] * 10, [100] * 10))
@@ -252,6 +254,7 @@ PARTS = st.one_of(
 
 
 @given(st.lists(PARTS, min_size=1, max_size=6), st.one_of(st.none(), st.integers(0, 400)))
+@pytest.mark.promise("p-cursor-bytes")
 def test_a_cursor_says_what_the_protocol_says_that_it_says(parts: list[str], cut: int | None) -> None:
     text = ".".join(parts)
     text = text if cut is None else text[:cut]
@@ -284,6 +287,7 @@ WHOLE = joined(
 )
 
 
+@pytest.mark.promise("p-cursor-checked")
 def test_a_cursor_that_was_cut_anywhere_but_at_a_dot_is_refused() -> None:
     for end in range(len(WHOLE)):
         if WHOLE[end] != ".":
@@ -291,6 +295,7 @@ def test_a_cursor_that_was_cut_anywhere_but_at_a_dot_is_refused() -> None:
                 parse(WHOLE[:end])
 
 
+@pytest.mark.promise("p-cursor-checked")
 def test_a_cursor_of_which_one_character_is_another_is_refused() -> None:
     for place, was in enumerate(WHOLE):
         for other in "AaZ05_-x":
@@ -309,6 +314,7 @@ def parse_or_none(text: str) -> ResumeCursor | None:
 
 
 @given(st.integers(5, 255), st.binary(max_size=50), st.integers(0, 4))
+@pytest.mark.promise("p-later-parts")
 def test_parts_of_a_later_version_are_skipped(kind: int, rest: bytes, place: int) -> None:
     parts = WHOLE.split(".")
     parts.insert(place, text_of(bytes((kind,)) + rest))
@@ -319,6 +325,7 @@ def test_parts_of_a_later_version_are_skipped(kind: int, rest: bytes, place: int
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1 << 50), st.integers(-1, 9)), max_size=12))
+@pytest.mark.promise("p-cursor-of-ids", "p-later-part-wins")
 def test_of_ids_after_a_cursor_the_later_one_wins_a_partition_at_a_time(moves: list[tuple[int, int, int]]) -> None:
     base = text_of(head_of_cursor(None, 3) + topic_entry(TOPIC, TOPIC_ID, [5, 6], [1, 2]))
     places = {0: (5, 1), 1: (6, 2)}
@@ -331,6 +338,7 @@ def test_of_ids_after_a_cursor_the_later_one_wins_a_partition_at_a_time(moves: l
     assert {partition: (entry.next(partition), entry.epoch(partition)) for partition in entry.offsets} == places
 
 
+@pytest.mark.promise("p-first-version")
 def test_cursors_and_ids_of_the_first_version_are_read_and_go_with_those_of_this_one() -> None:
     old = first_cursor(cluster_mark("abc"), 12, [(TOPIC, TOPIC_ID, [7, None, 9])], absent=["x"])
     text = joined([old, first_id(TOPIC, TOPIC_ID, 0, 20), MessageIds(TOPIC, TOPIC_ID, 2).of(30, 4).decode()])
@@ -346,6 +354,7 @@ def test_cursors_and_ids_of_the_first_version_are_read_and_go_with_those_of_this
     assert parse(first_cursor(None, 0, [])).subscriptions == NOT_KNOWN  # it was written for three things
 
 
+@pytest.mark.promise("p-later-part-wins")
 def test_a_cursor_of_another_cluster_takes_the_place_of_all_before_it() -> None:
     here, there = (text_of(head_of_cursor(cluster_mark(name), number)) for name, number in (("here", 9), ("there", 4)))
     text = joined([here, MessageIds(TOPIC, TOPIC_ID, 0).of(30).decode(), there])
@@ -357,6 +366,7 @@ def test_empty_not_known_and_of_a_page_are_three_different_things(subscriptions:
     assert parse(text_of(head_of_cursor(None, subscriptions))).subscriptions == subscriptions
 
 
+@pytest.mark.promise("p-cursor-size")
 def test_three_hundred_chats_that_are_absent_cost_a_few_bytes_each() -> None:
     named = head_of_cursor(cluster_mark("abc"), 10**6) + b"".join(absent_entry(f"kafka.chat.{n}") for n in range(310))
     assert len(text_of(named)) <= 310 * 7

@@ -7,6 +7,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 import kafka_chat.web
 from kafka_chat.settings.model import AccessSettings, Settings
 from tests.support.fake_service import app_with_service, ask
@@ -14,6 +16,7 @@ from tests.support.fake_service import app_with_service, ask
 CLIENT = Path(kafka_chat.web.__file__).with_name("browser_client") / "kafka-chat.js"
 
 
+@pytest.mark.promise("p-browser-client")
 async def test_the_client_is_served_as_a_module_that_any_page_may_load():
     app, _ = app_with_service()
     answer = await ask(app, "GET", "/kafka-chat.js", headers={"origin": "https://a.example"})

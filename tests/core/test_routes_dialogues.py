@@ -24,6 +24,7 @@ def following(*chats: dict[str, object]) -> dict[str, object]:
     return {"username": "ada", "chats": list(chats)}
 
 
+@pytest.mark.promise("p-dialogue-answers", "p-dialogue-address")
 async def test_topics_in_the_address_are_subscribed_to_and_answered_as_over_http():
     app, _ = app_with_service()
     answer = await ask(app, "GET", "/subscribing/ada?topic=room1&topic=kafka.chat.blue", websocket=True, frames=1)
@@ -33,6 +34,7 @@ async def test_topics_in_the_address_are_subscribed_to_and_answered_as_over_http
     assert answer.frames == (over_http.body.decode(),)
 
 
+@pytest.mark.promise("p-dialogue-subscribing")
 async def test_each_further_frame_is_a_topic_or_a_chat():
     app, _ = app_with_service()
     says = ["room1", "kafka.chat.blue", "room1\n"]
@@ -46,6 +48,7 @@ async def test_each_further_frame_is_a_topic_or_a_chat():
     assert (await ask(app, "GET", "/subscribing/ada")).json() == following(blue, GLOBAL, room1)  # the socket is closed by now
 
 
+@pytest.mark.promise("p-dialogue-errors", "p-dialogue-binary")
 async def test_an_error_is_the_object_of_all_errors_and_the_socket_stays_open():
     app, service = app_with_service()
     says = ["", "no room", "a/b", b"room2", "\ud800", '{"topic":"room1"}', "x" * 300, "room1"]
@@ -90,6 +93,7 @@ async def test_a_dialogue_takes_a_place_and_gives_it_back():
         assert not service.admitted
 
 
+@pytest.mark.promise("p-earlier-sending")
 async def test_each_message_that_is_sent_is_answered_by_where_it_is_or_why_not_in_order():
     app, service = app_with_service(ON)
     says = [
@@ -117,6 +121,7 @@ EARLIER = [  # as the front end of the earlier system sends them
 ]
 
 
+@pytest.mark.promise("p-earlier-sending")
 async def test_a_client_of_the_earlier_system_sends_further_keys_and_is_heard():
     app, service = app_with_service(ON)
     says = [json.dumps(frame) for frame in EARLIER]
@@ -147,6 +152,7 @@ async def test_a_name_that_is_no_chat_is_refused_before_the_accept(name: str):
     assert (answer.status, answer.json()["field"]) == (400, "chat")
 
 
+@pytest.mark.promise("p-earlier-sending")
 async def test_where_sending_is_off_the_handshake_is_refused():
     app, service = app_with_service()
     answer = await ask(app, "GET", "/send-message/chat/room1", websocket=True)
@@ -165,6 +171,7 @@ async def test_plain_http_is_told_how_to_connect():
     assert "new WebSocket(" in answer.json()["error"]
 
 
+@pytest.mark.promise("p-earlier-subscribing")
 async def test_the_earlier_path_subscribes_to_the_chat_that_it_names_whatever_its_body():
     app, _ = app_with_service()
     answer = await ask(app, "POST", "/subscribing/ada/room1", json_body={"anything": ["at", "all"]})

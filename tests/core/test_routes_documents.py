@@ -52,6 +52,7 @@ async def test_the_document_is_openapi_3_1():
     OpenAPIV31SpecValidator(document).validate()
 
 
+@pytest.mark.promise("p-pages-of-documents")
 async def test_the_document_has_every_route_with_every_status():
     document = await the_document()
     found = {(path, method): set(operation["responses"]) for path, item in document["paths"].items() for method, operation in item.items()}
@@ -143,6 +144,7 @@ class _Addresses(HTMLParser):
 
 
 @pytest.mark.parametrize(("page", "prefix"), [("/docs", ""), ("/redoc", ""), ("/docs", "/chats"), ("/redoc", "/chats")])
+@pytest.mark.promise("p-pages-of-documents")
 async def test_a_page_asks_nobody_but_us(page: str, prefix: str):
     app, _ = app_with_service()
     answer = await ask(app, "GET", prefix + page, root_path=prefix)

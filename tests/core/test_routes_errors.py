@@ -70,6 +70,7 @@ def is_error(answer: Answer) -> bool:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.promise("p-errors")
 async def test_a_method_that_a_route_lacks_is_405_with_those_that_it_has(target: str, method: str):
     app, _ = app_with_service(ON)
     answer = await ask(app, method, target)
@@ -85,6 +86,7 @@ async def test_a_method_that_a_route_lacks_is_405_with_those_that_it_has(target:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("target", NOWHERE)
+@pytest.mark.promise("p-errors")
 async def test_what_is_not_there_is_404(target: str, method: str):
     app, _ = app_with_service(ON)
     answer = await ask(app, method, target)
@@ -172,6 +174,7 @@ async def test_a_bug_is_500_with_a_sentence_that_tells_nothing_and_a_traceback_i
 
 @pytest.mark.parametrize("group", [lambda error: error, lambda error: ExceptionGroup("nursery", [error])], ids=["alone", "in a group"])
 @pytest.mark.parametrize("error", [BrokerError("it would not"), TopicGone("the topic is another one by now", topic="kafka.chat.x")])
+@pytest.mark.promise("p-503")
 async def test_what_kafka_did_not_do_is_503(error: Exception, group):
     app, _ = app_with_service()
     raising(app, group(error))
@@ -287,6 +290,7 @@ def _is_json(value: object) -> bool:
     ),
     websocket=st.booleans(),
 )
+@pytest.mark.promise("p-errors")
 async def test_whatever_is_asked_nothing_breaks(
     method: str, before: str, path: str, query: bytes, body: bytes, content_type: str, *, websocket: bool
 ):
@@ -315,6 +319,7 @@ async def test_whatever_is_asked_nothing_breaks(
         "///",
     ],
 )
+@pytest.mark.promise("p-empty-segment")
 async def test_an_empty_segment_is_404_everywhere(path: str, *, websocket: bool):
     app, service = app_with_service(ON)
     for method in ("GET",) if websocket else ("GET", "POST", "DELETE"):

@@ -54,6 +54,7 @@ async def test_a_stream_is_neither_kept_nor_collected_on_its_way():
     assert not service.admitted  # the place is given back
 
 
+@pytest.mark.promise("p-events")
 async def test_what_is_asked_for_goes_to_the_session():
     app, service = app_with_service()
     seen = options_seen(service)
@@ -61,6 +62,7 @@ async def test_what_is_asked_for_goes_to_the_session():
     assert seen == [("Jürgen", SessionOptions(format=Format.EVENTS, chats=("a", "b"), start=EARLIEST, tags=frozenset({"t"})))]
 
 
+@pytest.mark.promise("p-last-event-id")
 async def test_the_id_of_the_last_event_wins_over_the_cursor_in_the_address():
     app, service = app_with_service()
     seen = options_seen(service)
@@ -141,6 +143,7 @@ async def test_other_methods_are_refused(method: str):
 
 
 @pytest.mark.parametrize("nothing", [{}, {"cursor": None}, {"cursor": ""}])
+@pytest.mark.promise("p-last-event-id")
 async def test_a_cursor_in_the_body_wins_over_the_address_and_the_last_event_over_both(nothing: dict[str, object]):
     app, service = app_with_service()
     seen = options_seen(service)
@@ -156,6 +159,7 @@ async def test_a_cursor_in_the_body_wins_over_the_address_and_the_last_event_ove
     assert not service.admitted
 
 
+@pytest.mark.promise("p-events-by-post")
 async def test_a_cursor_that_no_header_has_room_for_comes_in_the_body():
     app, service = app_with_service()
     seen = options_seen(service)
@@ -213,6 +217,7 @@ def unavailable(answer: Answer) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.promise("p-unavailable")
 async def test_who_names_event_streams_is_told_to_come_again_by_one_that_ends(method: str):
     app, service = app_with_service()
     said = {} if method == "GET" else {"json_body": {}}
@@ -226,6 +231,7 @@ async def test_who_names_event_streams_is_told_to_come_again_by_one_that_ends(me
     assert "not running" in unavailable(await ask(app, method, PATH, headers=EVENTS_WANTED, **said))["error"]
 
 
+@pytest.mark.promise("p-unavailable-retry")
 async def test_those_that_are_refused_together_do_not_come_again_together():
     app, service = app_with_service()
     service.places = 0
@@ -244,6 +250,7 @@ async def test_event_streams_may_be_named_among_others(accept: str):
 @pytest.mark.parametrize(
     "accept", ["*/*", "text/*", "", "text/event-stream-not", "application/json", "text/event-stream;q=0.000", "text/event-stream; Q=0"]
 )
+@pytest.mark.promise("p-events-refused")
 async def test_everybody_else_is_refused_by_the_status(accept: str):
     app, service = app_with_service()
     service.places = 0
@@ -329,6 +336,7 @@ async def test_all_that_is_offered_is_written_in_order_and_nothing_behind_the_en
     assert server.aborted == []
 
 
+@pytest.mark.promise("p-comments")
 async def test_a_comment_breaks_a_silence_and_only_a_silence(autojump_clock):
     server = Server()
     sink = server.sink()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kafka_chat.chat.message import Reject
 from tests.support.fake_service import app_with_service, ask
 
 
+@pytest.mark.promise("p-health", "p-alive")
 async def test_health_says_that_the_consumer_is_running_whatever_else_is_wrong():
     app, service = app_with_service()
     service.state.problems.append("no broker answers")
@@ -18,6 +20,7 @@ async def test_health_says_that_the_consumer_is_running_whatever_else_is_wrong()
     assert (await ask(app, "GET", "/health")).status == 200
 
 
+@pytest.mark.promise("p-ready")
 async def test_ready_names_what_it_notices():
     app, service = app_with_service()
     service.state.notices.append("kafka.chat.room1/3 has no leader; its messages wait")
@@ -26,6 +29,7 @@ async def test_ready_names_what_it_notices():
     assert answer.json() == {"ready": True, "problems": [], "notices": ["kafka.chat.room1/3 has no leader; its messages wait"]}
 
 
+@pytest.mark.promise("p-ready")
 async def test_not_ready_says_what_is_wrong_as_every_error_does():
     app, service = app_with_service()
     service.state.problems += ["no broker answers", "the subscriptions are not read yet"]
@@ -51,6 +55,7 @@ async def test_before_the_service_is_open_it_is_not_ready():
         assert answer.json()["field"] is None
 
 
+@pytest.mark.promise("p-metrics")
 async def test_metrics_are_what_prometheus_reads():
     app, service = app_with_service()
     service.telemetry.session_opened(session_id="s1", username="ada", peer="127.0.0.1:50000")

@@ -28,6 +28,7 @@ def links(answer: Answer) -> dict[str, dict[str, list[str]]]:
     return {relation: parse_qs(query, keep_blank_values=True) for query, relation in found}
 
 
+@pytest.mark.promise("p-page-answer")
 async def test_a_page_is_what_the_chat_s_history_says():
     app, service = app_with_service()
     gap = Gap(chat="room1", partition=2, first_lost=3, first_left=9, cause=LossCause.RETENTION)
@@ -87,6 +88,7 @@ async def test_what_is_asked_for_goes_to_the_history(query: str, asked: PageQuer
         *["cursor=x", "cursor=frame", "from=yesterday", "until=latest", "until=9999-12-31T00:00:00Z", "rewind=0", "tag=%ff"],
     ],
 )
+@pytest.mark.promise("p-page-limit")
 async def test_a_bad_value_is_refused_by_the_name_of_its_parameter(query: str):
     app, service = app_with_service()
     answer = await ask(app, "GET", f"{PATH}?{query}")
@@ -131,6 +133,7 @@ async def test_links_lead_to_the_neighbours_with_what_was_asked_for():
 
 
 @pytest.mark.parametrize("name", ["tag", "sender"])
+@pytest.mark.promise("p-page-links")
 async def test_links_that_a_proxy_would_take_for_too_long_a_head_are_left_out(name: str):
     app, service = app_with_service()
     service.history.answer = replace(service.history.answer, next=CURSOR, prev=OTHER)
@@ -146,6 +149,7 @@ async def test_links_that_a_proxy_would_take_for_too_long_a_head_are_left_out(na
     assert "link" not in (await ask(app, "GET", PATH)).headers
 
 
+@pytest.mark.promise("p-page-no-store")
 async def test_a_page_that_may_change_is_not_kept():
     app, _ = app_with_service()
     answer = await ask(app, "GET", PATH)
@@ -153,6 +157,7 @@ async def test_a_page_that_may_change_is_not_kept():
     assert "etag" not in answer.headers
 
 
+@pytest.mark.promise("p-page-stays")
 async def test_a_page_that_stays_the_same_is_kept_for_an_hour_by_its_client_alone_and_not_sent_twice():
     app, service = app_with_service()
     service.history.answer = replace(service.history.answer, closed=True)
@@ -172,6 +177,7 @@ async def test_a_page_that_stays_the_same_is_kept_for_an_hour_by_its_client_alon
     assert other.headers["etag"] != tag
 
 
+@pytest.mark.promise("p-page-stays")
 async def test_a_page_of_a_compacted_topic_is_asked_for_again():
     app, service = app_with_service()
     service.history.answer = replace(service.history.answer, closed=True, compacted=True)
@@ -188,6 +194,7 @@ async def test_a_page_of_a_compacted_topic_is_asked_for_again():
         ("none", "no-store", "no-store"),
     ],
 )
+@pytest.mark.promise("p-page-cache")
 async def test_an_operator_says_who_keeps_a_page_and_for_how_long(cache: str, kept: str, kept_of_a_compacted_topic: str):
     app, service = app_with_service()
     service.settings = convert({"history": {"cache": cache, "cache_seconds": 60}}, Settings)
@@ -214,6 +221,7 @@ async def test_an_operator_says_who_keeps_a_page_and_for_how_long(cache: str, ke
         ("", 0),
     ],
 )
+@pytest.mark.promise("p-page-waits")
 async def test_how_long_to_wait_is_a_preference(prefer: str, seconds: int):
     app, service = app_with_service()
     answer = await ask(app, "GET", PATH, headers={"prefer": prefer})

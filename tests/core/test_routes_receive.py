@@ -41,6 +41,7 @@ bad_names = pytest.mark.parametrize("name", BAD_NAMES.values(), ids=BAD_NAMES.ke
     ],
     ids=["handshake", "plain GET", "old handshake", "plain GET of the old", "dialogue", "list", "subscribe", "unsubscribe"],
 )
+@pytest.mark.promise("p-username")
 async def test_a_name_that_is_none_is_refused_by_name(method: str, path: str, name: str, *, websocket: bool):
     app, service = app_with_service()
     answer = await ask(app, method, path + name + ("?topic=x" if method == "POST" else ""), websocket=websocket)
@@ -55,6 +56,7 @@ async def test_a_name_that_is_none_is_refused_by_name(method: str, path: str, na
 
 @bad_names
 @pytest.mark.parametrize("path", ["/receive-message/client/", "/receive-messages/user/"])
+@pytest.mark.promise("p-username-4400")
 async def test_a_name_that_is_none_is_told_to_who_offers_the_subprotocol_by_a_close_frame_which_browsers_show(path: str, name: str):
     app, service = app_with_service()
     plain = await ask(app, "GET", path + name, websocket=True)
@@ -93,6 +95,7 @@ async def test_a_handshake_gets_a_place_under_the_name_that_it_gave(name: str, u
     assert not service.admitted  # the place is given back
 
 
+@pytest.mark.promise("p-refused-503")
 async def test_where_no_place_is_left_the_handshake_is_refused_with_a_status():
     app, service = app_with_service()
     service.places = 0
@@ -103,6 +106,7 @@ async def test_where_no_place_is_left_the_handshake_is_refused_with_a_status():
     assert answer.json() == {"error": "all places are taken; come again", "field": None}
 
 
+@pytest.mark.promise("p-refused-426")
 async def test_plain_http_is_told_how_to_connect():
     app, _ = app_with_service()
     answer = await ask(app, "GET", "/receive-message/client/a%20b")

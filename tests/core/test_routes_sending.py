@@ -28,6 +28,7 @@ async def test_a_message_is_handed_on_as_it_is(settings: Settings):
     [Settings(), Settings(sending=SendingSettings(enabled=False), kafka=KafkaSettings(embedded=True))],
     ids=["not embedded", "switched off"],
 )
+@pytest.mark.promise("p-send")
 async def test_where_sending_is_off_the_setting_is_named(settings: Settings):
     app, service = app_with_service(settings)
     answer = await ask(app, "POST", "/send-message/chat/room1", json_body={"sender": "ada", "text": "hello"})

@@ -15,6 +15,7 @@ def chat(name: str, *, exists: bool = False, default: bool = False) -> dict[str,
 GLOBAL = chat("global", exists=True, default=True)
 
 
+@pytest.mark.promise("p-list")
 async def test_an_unknown_user_follows_the_defaults():
     app, _ = app_with_service()
     answer = await ask(app, "GET", "/subscribing/ada")
@@ -23,6 +24,7 @@ async def test_an_unknown_user_follows_the_defaults():
     assert answer.body == b'{"username":"ada","chats":[{"chat":"global","topic":"kafka.chat.global","exists":true,"default":true}]}'
 
 
+@pytest.mark.promise("p-subscribe")
 async def test_post_subscribes_to_topics_and_chats_together_and_lists_all_that_is_followed():
     app, _ = app_with_service()
     answer = await ask(app, "POST", "/subscribing/ada?topic=room1&topic=kafka.chat.blue&topic=room1")
@@ -31,6 +33,7 @@ async def test_post_subscribes_to_topics_and_chats_together_and_lists_all_that_i
     assert (await ask(app, "GET", "/subscribing/ada")).json() == answer.json()
 
 
+@pytest.mark.promise("p-unsubscribe")
 async def test_delete_unsubscribes_from_the_topics_that_are_named():
     app, service = app_with_service()
     service.subscriptions.followed["ada"] = {"blue", "room1"}
@@ -39,6 +42,7 @@ async def test_delete_unsubscribes_from_the_topics_that_are_named():
     assert answer.json()["chats"] == [GLOBAL, chat("room1")]
 
 
+@pytest.mark.promise("p-unsubscribe")
 async def test_delete_without_a_topic_leaves_the_defaults_alone():
     app, service = app_with_service()
     service.subscriptions.followed["ada"] = {"blue", "room1"}
@@ -47,6 +51,7 @@ async def test_delete_without_a_topic_leaves_the_defaults_alone():
     assert answer.json()["chats"] == [GLOBAL]
 
 
+@pytest.mark.promise("p-unsubscribe")
 async def test_delete_of_a_default_chat_is_a_conflict():
     app, _ = app_with_service()
     answer = await ask(app, "DELETE", "/subscribing/ada?topic=global")
@@ -93,6 +98,7 @@ async def test_what_is_no_chat_is_refused_whole(method: str, topic: str):
     assert service.subscriptions.followed["ada"] == {"fine"}
 
 
+@pytest.mark.promise("p-subscribe")
 async def test_a_hundred_topics_a_call_are_enough():
     app, _ = app_with_service()
     assert (await ask(app, "POST", "/subscribing/ada?" + "&".join(f"topic=r{n}" for n in range(100)))).status == 200

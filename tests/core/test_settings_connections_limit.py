@@ -28,10 +28,12 @@ def run_with_files(soft: int, hard: int, code: str) -> str:
     ).stdout.strip()
 
 
+@pytest.mark.promise("p-places")
 def test_it_is_what_the_hard_limit_leaves_when_nothing_is_set() -> None:
     assert run_with_files(256, 1000, "print(connections_limit(Settings()))") == str(1000 - OWN_FILES)
 
 
+@pytest.mark.promise("p-files")
 def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
     code = "connections_limit(Settings()); print(resource.getrlimit(resource.RLIMIT_NOFILE))"
     assert run_with_files(256, 1000, code) == "(1000, 1000)"
@@ -48,6 +50,7 @@ def test_more_than_there_may_be_files_is_an_error() -> None:
         connections_limit(Settings(limits=Limits(connections=possible + 1)))
 
 
+@pytest.mark.promise("p-places")
 def test_a_million_files_promise_no_more_than_fit_in_half_of_the_memory() -> None:
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - OWN_FILES
     expected = min(files, memory_bytes() // 2 // CONNECTION_BYTES)

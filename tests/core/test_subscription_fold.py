@@ -35,6 +35,7 @@ def everything(following: Following) -> dict[str, dict[str, Subscription]]:
     return {user: found for user in ["ann", "bob", "Zoë", 'a b"c\\'] if (found := following.chats_of(user))}
 
 
+@pytest.mark.promise("p-subscription-record")
 def test_records_look_as_they_are_documented() -> None:
     assert record_key("ann", "room1") == b'{"user":"ann","chat":"room1"}'
     assert record_value(SINCE) == b'{"v":1,"topic_id":"id1","from":{"0":12,"1":0}}'
@@ -127,6 +128,7 @@ def test_a_value_that_makes_no_sense_is_skipped_and_leaves_what_was(value: bytes
 
 
 @pytest.mark.parametrize("value", [b'{"v":2}', b'{"v":2,"topic_id":"id1","from":{"0":1}}', b'{"from":[],"v":0}'])
+@pytest.mark.promise("p-versions-share")
 def test_a_version_that_is_not_ours_is_left_to_those_who_know_it(value: bytes) -> None:
     following = folded([as_record(("ann", "room1"), SINCE)])
     assert following.apply(record_key("ann", "room1"), value) is Skip.UNKNOWN_VERSION

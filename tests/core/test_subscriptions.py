@@ -67,6 +67,7 @@ async def test_an_unknown_user_follows_the_defaults(autojump_clock) -> None:
         assert await here.subscriptions.following("nobody") == [GLOBAL]
 
 
+@pytest.mark.promise("p-list")
 async def test_subscribing_answers_with_all_that_is_followed_sorted_by_chat(autojump_clock) -> None:
     async with opened() as here:
         here.kafka.create(PREFIX + "room1")
@@ -150,6 +151,7 @@ async def test_nobody_is_unsubscribed_from_a_default_nor_in_the_same_call_from_o
         ([f"room{n}" for n in range(101)], "topic is given 101 times; 100 at most"),
     ],
 )
+@pytest.mark.promise("p-subscribe")
 async def test_one_bad_chat_spoils_the_call(operation: str, chats: list[str], sentence: str, autojump_clock) -> None:
     async with opened() as here:
         await here.subscriptions.subscribe("ann", ["room1"])
@@ -160,6 +162,7 @@ async def test_one_bad_chat_spoils_the_call(operation: str, chats: list[str], se
         assert await here.chats() == ["global", "room1"]
 
 
+@pytest.mark.promise("p-subscribe")
 async def test_the_limit_counts_the_users_own_chats_and_refuses_the_whole_call(autojump_clock) -> None:
     async with opened(chats_per_user=3) as here:
         await here.subscriptions.subscribe("ann", ["a", "b", "global"])

@@ -65,6 +65,7 @@ def test_a_session_is_one_line_when_it_comes_and_one_when_it_goes(telemetry: Tel
 
 
 @pytest.mark.parametrize("username", ["a\nb=c", 'a"b', "a\u2028b", "a\u202eb", "ü", "", "a b"])
+@pytest.mark.promise("p-log-lines")
 def test_a_line_is_one_line_whatever_is_in_it(telemetry: Telemetry, caplog: pytest.LogCaptureFixture, username: str):
     telemetry.session_opened(session_id="s1", username=username, peer="x")
     (line,) = caplog.messages
@@ -80,6 +81,7 @@ def test_close_codes_that_a_client_invents_share_one_label(telemetry: Telemetry)
     assert samples(telemetry)[("kafka_chat_sessions_closed_total", "other")] == 100
 
 
+@pytest.mark.promise("p-log-rates", "p-log-left-out")
 def test_an_event_writes_so_many_lines_and_then_one_a_minute_that_says_how_many_were_left_out(
     telemetry: Telemetry, clock: Clock, caplog: pytest.LogCaptureFixture
 ):
@@ -156,6 +158,7 @@ def test_kinds_beyond_what_is_kept_of_them_share_one_rate(clock: Clock):
     assert rates.due() == [("others", "", 9 * KINDS - 1)]
 
 
+@pytest.mark.promise("p-log-left-out")
 def test_one_reason_does_not_use_up_the_lines_of_another(telemetry: Telemetry, caplog: pytest.LogCaptureFixture):
     for offset in range(100):
         reject(telemetry, offset)

@@ -70,6 +70,7 @@ def test_only_a_terminal_is_coloured_and_not_where_nobody_wants_it():
     assert not colours_wanted(Terminal(), {"TERM": "dumb"}.get)
 
 
+@pytest.mark.promise("p-pauses")
 def test_pauses_grow_up_to_a_bound_and_begin_anew_after_a_success():
     pauses = Pauses()
     for bound in (1, 2, 4, 8, 16, 30, 30):
@@ -81,5 +82,6 @@ def test_pauses_grow_up_to_a_bound_and_begin_anew_after_a_success():
 
 
 @pytest.mark.parametrize(("code", "least", "bound"), [(1006, 0, 1), (1011, 1, 2), (1012, 0, 5), (1013, 2, 7)])
+@pytest.mark.promise("p-pauses")
 def test_some_codes_have_a_pause_of_their_own(code, least, bound):
     assert all(least <= Pauses().next(after=code) <= bound for _ in range(200))

@@ -77,6 +77,7 @@ TIMES = st.lists(st.tuples(st.integers(0, 2), st.integers(-1, 20), st.integers(0
 
 @settings(max_examples=40, deadline=None)
 @given(records=TIMES, until=st.integers(0, 20), limit=st.integers(1, 20), in_memory=st.booleans(), format=st.sampled_from(list(Format)))
+@pytest.mark.promise("p-until-own-time")
 async def test_whatever_the_times_are_all_that_is_older_comes_once_and_nothing_else(
     *, records: list[tuple[int, int, int]], until: int, limit: int, in_memory: bool, format: Format
 ):
@@ -94,6 +95,7 @@ async def test_whatever_the_times_are_all_that_is_older_comes_once_and_nothing_e
             assert sorted(text for page in found for text in page) == expected
 
 
+@pytest.mark.promise("p-until-end")
 async def test_what_is_written_after_the_request_is_not_waited_for(autojump_clock):
     async with open_core() as core:
         core.kafka.create(ROOM)
@@ -111,6 +113,7 @@ async def test_what_is_written_after_the_request_is_not_waited_for(autojump_cloc
 
 
 @pytest.mark.parametrize("format", [Format.V1, Format.EVENTS])
+@pytest.mark.promise("p-until-budget")
 async def test_a_client_that_has_looked_far_enough_is_told_where_to_go_on(autojump_clock, format):
     async with open_core() as core:
         core.kafka.create(ROOM)

@@ -86,6 +86,7 @@ BEGINNINGS = {"nothing": {}, "rewind": {"rewind": 1}, "a time": {"start": Since(
 
 
 @pytest.mark.parametrize("otherwise", BEGINNINGS)
+@pytest.mark.promise("p-cursor-complete")
 async def test_an_absent_chat_is_not_named_and_begins_with_its_first_message_whatever_else_is_asked_for(autojump_clock, otherwise):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
@@ -104,6 +105,7 @@ async def test_an_absent_chat_is_not_named_and_begins_with_its_first_message_wha
     assert told(second, "hello")[0]["resume"] == "exact"
 
 
+@pytest.mark.promise("p-subscribed-since")
 async def test_a_chat_that_came_to_life_while_its_client_was_here_loses_no_other_partition(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)

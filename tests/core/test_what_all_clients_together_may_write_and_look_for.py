@@ -18,6 +18,7 @@ from tests.support.fakes import NAMES, FakeClient, open_core
 RATE = 100
 
 
+@pytest.mark.promise("p-subscriptions-bounded")
 async def test_records_are_written_at_the_rate_whatever_the_calls(autojump_clock) -> None:
     dice, rate, taken, refused = random.Random(3), RecordRate(RATE), 0, 0
     began = trio.current_time()

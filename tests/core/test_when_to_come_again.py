@@ -32,6 +32,7 @@ def documented() -> list[tuple[str, str]]:
     return [(row[0], row[-1].strip("| ")) for row in rows[1:]]
 
 
+@pytest.mark.promise("p-come-again")
 def test_the_document_says_of_each_close_code_what_the_python_client_does():
     said = {int(code): answer for code, answer in documented() if re.fullmatch(r"[14]\d{3}", code)}
     assert {code: answer == "no" for code, answer in said.items()} == {code: pause is None for code, pause in CLOSE_CODES.items()}
@@ -52,6 +53,7 @@ def test_the_document_says_of_all_other_codes_and_of_statuses_what_the_python_cl
     assert {status for status in range(100, 600) if is_passing(status)} == passing
 
 
+@pytest.mark.promise("p-come-again")
 def test_the_javascript_client_has_the_table_of_the_python_client():
     script = f"import {{ CLOSE_CODES }} from {json.dumps(str(CLIENT))}; console.log(JSON.stringify(CLOSE_CODES))"
     said = subprocess.run([node(), "--input-type=module", "--eval", script], capture_output=True, check=True, timeout=HANG_SECONDS)
@@ -77,6 +79,7 @@ def test_a_status_that_would_be_the_same_again_is_final(status: int):
     ("asked", "waited"),
     [("", 0), ("0", 0), ("7", 7), ("300", 300), ("301", 300), ("9" * 5000, 300), ("-1", 0), ("1.5", 0), ("²", 0), ("soon", 0), ("1e3", 0)],
 )
+@pytest.mark.promise("p-retry-after")
 def test_a_pause_is_as_long_as_asked_for_and_never_without_end(asked: str, waited: int):
     assert wait_seconds(asked) == waited
 

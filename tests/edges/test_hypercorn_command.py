@@ -12,6 +12,7 @@ from tests.support.deadlines import HANG_SECONDS
 
 
 @pytest.mark.parametrize(("workers", "code"), [("0", 2), ("1", 0)])
+@pytest.mark.promise("p-hypercorn-exit-code")
 def test_the_exit_code_of_an_only_worker_that_failed_is_forgotten(workers: str, code: int, tmp_path: Path) -> None:
     """`run` asks `_join_exited` a second time, with nobody left to ask (hypercorn 0.18, run.py; its issue 269).
 

@@ -74,6 +74,7 @@ NO_HANDSHAKES = (
 
 
 @pytest.mark.parametrize("killer", NO_HANDSHAKES)
+@pytest.mark.promise("p-refused-400")
 async def test_a_handshake_that_is_none_is_answered_400(killer: str):
     async with serving_small() as served, open_raw(served.url) as client:
         await client.send(KILLERS[killer])

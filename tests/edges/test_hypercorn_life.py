@@ -45,6 +45,7 @@ async def test_serve_tells_its_address_and_ends_when_told():
             await client.wait_ended()
 
 
+@pytest.mark.promise("p-drain")
 async def test_sessions_learn_of_the_shutdown_while_the_listener_is_closed_already():
     async with serving_small() as served, open_raw(served.url, PATH) as client:
         sink = await served.service.sink()
@@ -126,6 +127,7 @@ async def plain_command(*arguments: str, **environment: str):
             pytest.fail("the command did not end")
 
 
+@pytest.mark.promise("p-hypercorn")
 async def test_the_plain_command_drains_like_ours_and_survives_strangers():
     async with plain_command() as (process, url), open_raw(url, PATH) as client:
         async with open_raw(url) as stranger:
@@ -227,6 +229,7 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
+@pytest.mark.promise("p-memory-of-sockets")
 async def test_an_idle_socket_costs_little_memory(capsys: pytest.CaptureFixture[str]):
     count = 500
     async with serving_small() as served:

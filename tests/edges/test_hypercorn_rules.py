@@ -44,6 +44,7 @@ async def send_until_cut(client: RawClient, piece: bytes, *, pause_seconds: floa
     ],
     ids=lambda value: str(value)[:60],
 )
+@pytest.mark.promise("p-talk", "p-client-message-bytes")
 async def test_who_breaks_the_rules_is_told_by_a_close_code(sent: bytes, code: int):
     async with serving_small(limits=Limits(client_message_bytes=LIMIT)) as served, open_raw(served.url, PATH) as client:
         await served.service.sink()
@@ -68,6 +69,7 @@ async def test_who_goes_on_sending_after_1009_is_cut_soon_and_fills_no_memory():
         assert served.service.said == []
 
 
+@pytest.mark.promise("p-client-message-bytes")
 async def test_a_message_of_exactly_the_limit_is_taken_also_in_pieces():
     async with serving_small(limits=Limits(client_message_bytes=LIMIT)) as served, open_raw(served.url, PATH) as client:
         await served.service.sink()
@@ -111,6 +113,7 @@ async def test_a_client_that_goes_without_a_word_is_missed_at_once(how: str):
         assert served.service.disconnects == [1006]
 
 
+@pytest.mark.promise("p-not-deflated")
 async def test_compression_is_never_agreed_on():
     async with serving_small() as served, open_raw(served.url) as client:
         response = await client.handshake(PATH, headers={"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"})
@@ -119,6 +122,7 @@ async def test_compression_is_never_agreed_on():
         assert await client.next_text() == "x" * 100
 
 
+@pytest.mark.promise("p-pongs")
 async def test_a_client_that_answers_no_ping_is_cut():
     async with serving_small(limits=Limits(ping_seconds=0.2, pong_seconds=0.2)) as served, open_raw(served.url, PATH) as client:
         begun = trio.current_time()
@@ -129,6 +133,7 @@ async def test_a_client_that_answers_no_ping_is_cut():
         assert served.service.telemetry.aborted == ["pong_seconds"]
 
 
+@pytest.mark.promise("p-pongs")
 async def test_a_client_that_answers_pings_or_says_anything_else_is_kept():
     async with serving_small(limits=Limits(ping_seconds=0.2, pong_seconds=1.3)) as served, open_raw(served.url, PATH) as client:
         sink = await served.service.sink()
@@ -170,6 +175,7 @@ async def test_a_client_that_dribbles_its_request_is_cut():
         assert served.service.telemetry.aborted == ["request_seconds"]
 
 
+@pytest.mark.promise("p-refused")
 async def test_a_refused_handshake_has_a_status_and_a_body():
     async with serving_small() as served, open_raw(served.url) as client:
         await client.send(handshake_request("/refused"))

@@ -112,6 +112,7 @@ def test_a_reason_is_cut_between_words(reason: str, cut: str):
 
 
 @given(st.text(st.characters(codec=None, categories=None), max_size=200))
+@pytest.mark.promise("p-close-reason")
 def test_a_reason_fits_in_a_close_frame_and_ends_with_a_whole_word(reason: str):
     cut = cut_reason(reason)
     assert len(cut.encode()) <= 123

@@ -97,6 +97,7 @@ async def test_an_aborted_connection_is_over_at_once_with_writers_stuck_in_it():
         assert not sink.offer(text(b"late"))
 
 
+@pytest.mark.promise("p-write-seconds")
 async def test_a_client_that_never_reads_is_aborted_after_the_write_limit():
     async with serving_small(limits=Limits(write_seconds=0.3)) as served, open_raw(served.url, PATH, receive_buffer=4096):
         sink = await served.service.sink()
@@ -109,6 +110,7 @@ async def test_a_client_that_never_reads_is_aborted_after_the_write_limit():
         assert served.service.telemetry.aborted == ["write_seconds"]
 
 
+@pytest.mark.promise("p-write-seconds")
 async def test_a_client_that_reads_slowly_is_kept_beyond_the_write_limit():
     async with serving_small(limits=Limits(write_seconds=1.0)) as served, open_raw(served.url, PATH, receive_buffer=4096) as client:
         sink = await served.service.sink()

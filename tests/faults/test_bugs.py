@@ -85,6 +85,7 @@ async def test_a_bug_in_the_tail_or_the_fan_out_ends_the_server(broker: Broker, 
     ],
     ids=["our_command", "hypercorn"],
 )
+@pytest.mark.promise("p-exit-1")
 async def test_a_bug_in_the_tail_ends_the_process_with_an_error(kafka: Broker, chats: Chats, command: list[str]):
     kafka.create_topic(chats.topic("global"))
     async with child(command, settings=chats.settings_for(kafka), env={"PYTHONPATH": str(ROOT)}) as server:

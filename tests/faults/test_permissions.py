@@ -90,6 +90,7 @@ async def until_ready(server: Server, status: int = 200) -> Answer:
     return answer
 
 
+@pytest.mark.promise("p-without-describe-configs", "p-permissions")
 async def test_what_operators_are_told_to_allow_is_enough(guarded, chats, settings, caplog):
     allow(guarded, chats, documented())
     with caplog.at_level(logging.WARNING):
@@ -106,6 +107,7 @@ async def test_what_operators_are_told_to_allow_is_enough(guarded, chats, settin
     assert [record.getMessage() for record in caplog.records if "roup" in record.getMessage()] == []
 
 
+@pytest.mark.promise("p-no-group")
 async def test_a_client_that_is_behind_gets_the_past_without_a_permission_for_the_group(guarded, chats, settings):
     allow(guarded, chats, documented())
     topic = chats.topic("global")
@@ -118,6 +120,7 @@ async def test_a_client_that_is_behind_gets_the_past_without_a_permission_for_th
 
 
 @pytest.mark.parametrize("operation", ["DescribeConfigs", "Read", "Create"])
+@pytest.mark.promise("p-without-subscriptions")
 async def test_without_a_permission_for_the_subscriptions_topic_it_is_unready_and_delivers_default_chats(
     guarded, chats, settings, operation
 ):
@@ -134,6 +137,7 @@ async def test_without_a_permission_for_the_subscriptions_topic_it_is_unready_an
         assert len(await wrong(settings)) == 1
 
 
+@pytest.mark.promise("p-without-write", "p-check-permissions")
 async def test_without_write_it_says_so_to_who_writes(guarded, chats, settings):
     guarded.cluster.create_topic(chats.subscriptions_topic, cleanup_policy="compact")
     allow(guarded, chats, {permission for permission in documented() if permission.operation != "Write"})
@@ -147,6 +151,7 @@ async def test_without_write_it_says_so_to_who_writes(guarded, chats, settings):
     assert len(await wrong(settings)) == 2
 
 
+@pytest.mark.promise("p-without-read")
 async def test_without_read_on_a_chat_it_is_told(guarded, chats, settings, caplog):
     allow(guarded, chats, documented() - {Permission(CHATS, "Read"), Permission(CHATS, "Write")})
     with caplog.at_level(logging.WARNING):

@@ -79,6 +79,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.promise("p-starts-without-brokers", "p-not-ready")
 async def test_started_without_a_broker_it_serves_and_delivers_once_there_is_one(hanging: KafkaCluster, chats: Chats) -> None:
     topic = chats.topic("global")
     hanging.create_topic(topic)
@@ -118,6 +119,7 @@ async def _says(server: ChildServer, what: str) -> bool:
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
+@pytest.mark.promise("p-unready-loses-nothing")
 async def test_brokers_that_go_and_come_back_cost_nobody_a_message(hanging: KafkaCluster, chats: Chats, how: str) -> None:
     topic = chats.topic("global")
     hanging.create_topic(topic, 2)

@@ -65,6 +65,7 @@ async def open_stuck(server: ChildServer, kafka: KafkaCluster, chats: Chats) -> 
 
 
 @pytest.mark.parametrize(("number", "drain_seconds"), [(signal.SIGTERM, 1.0), (signal.SIGINT, 5.0)])
+@pytest.mark.promise("p-drain")
 async def test_every_session_is_told_and_who_is_stuck_is_cut(
     kafka: KafkaCluster, chats: Chats, command: Spawned, number: signal.Signals, drain_seconds: float
 ) -> None:
@@ -127,6 +128,7 @@ async def test_a_second_ctrl_c_ends_it_at_once(kafka: KafkaCluster, chats: Chats
         assert await server.wait(seconds=1) == 130
 
 
+@pytest.mark.promise("p-drain-in-time")
 async def test_it_ends_in_time_though_the_broker_hangs_and_clients_are_stuck(chats: Chats, hanging: KafkaCluster) -> None:
     """A request that waits for the broker is cut, too, once the drain is over."""
     hanging.create_topic(chats.topic("global"))

@@ -142,6 +142,7 @@ async def test_a_bug_in_the_listener_ends_the_tail(hanging, chats):
 
 
 @pytest.mark.deadline(240)
+@pytest.mark.promise("p-leaderless")
 async def test_a_partition_without_a_leader_is_named_and_is_no_problem(three_brokers, chats):
     topic, late, steady = chats.topic("wide"), chats.topic("late"), chats.topic("steady")
     await trio.to_thread.run_sync(lambda: three_brokers.create_topic(steady, 3, replication=3))

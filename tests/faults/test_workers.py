@@ -149,6 +149,7 @@ async def test_workers_end_when_their_supervisor_is_killed(server: ChildServer) 
     assert refuses(server)
 
 
+@pytest.mark.promise("p-sighup")
 async def test_sighup_replaces_all_and_nobody_is_refused(server: ChildServer) -> None:
     before = serving_pids(server)
     answers = []
@@ -179,6 +180,7 @@ def _place(lines: list[str], start: str) -> int:
     return next(place for place, line in enumerate(lines) if line.startswith(start))
 
 
+@pytest.mark.promise("p-sighup")
 async def test_sighup_reads_the_settings_again_and_wrong_ones_change_nothing(kafka: KafkaCluster, chats: Chats, tmp_path: Path) -> None:
     kafka.create_topic(chats.topic("global"))
     file = tmp_path / "config.yaml"

@@ -69,6 +69,7 @@ def supervising(tmp_path: Path) -> Callable[[str], object]:
     return run
 
 
+@pytest.mark.promise("p-worker-restarts")
 async def test_one_that_ends_at_once_is_started_again_ever_more_seldom(supervising) -> None:
     async with supervising("sys.exit(3)") as supervised:
         await trio.sleep(2.2)

@@ -46,6 +46,7 @@ async def frames_until(client: V1Client, text: str) -> list[Frame]:
     return found
 
 
+@pytest.mark.promise("p-header-names")
 async def test_a_header_whose_name_is_not_utf8_is_shown_live_to_who_resumes_on_a_page_and_after_a_restart(
     kafka: KafkaCluster, chats: Chats
 ) -> None:
@@ -99,6 +100,7 @@ async def sizes(
     return frames, events, texts
 
 
+@pytest.mark.promise("p-left-out", "p-event-size")
 async def test_a_key_that_makes_a_frame_larger_than_the_limit_is_left_out(kafka: KafkaCluster, chats: Chats) -> None:
     topic = chats.topic("global")
     kafka.create_topic(topic)
@@ -109,6 +111,7 @@ async def test_a_key_that_makes_a_frame_larger_than_the_limit_is_left_out(kafka:
     assert texts == ["v", "canary"]
 
 
+@pytest.mark.promise("p-left-out", "p-too-large-with-meta", "p-skipped")
 async def test_a_message_that_fits_bare_and_not_with_its_meta_is_told_in_its_place_and_whole_on_a_page(
     kafka: KafkaCluster, chats: Chats
 ) -> None:

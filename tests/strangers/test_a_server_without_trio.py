@@ -37,6 +37,7 @@ asyncio.run(serve())
     ],
     ids=["hypercorn", "uvicorn", "without a lifespan"],
 )
+@pytest.mark.promise("p-trio-only")
 async def test_it_ends_with_one_sentence_that_says_how_to_start_it(command: list[str]) -> None:
     async with child(command, env=EMBEDDED) as server:
         assert await server.wait(seconds=40) == 2

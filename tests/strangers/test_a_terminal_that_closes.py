@@ -56,6 +56,7 @@ async def ended(pid: int) -> None:
         ("nohup {serve} &", True, True),
     ],
 )
+@pytest.mark.promise("p-terminal")
 async def test_it_ends_with_its_terminal(line: str, shell_first: bool, stays: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a table
     out, log = tmp_path / "out", tmp_path / "log"
     terminal, theirs = os.openpty()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.support.clients import http
 from tests.support.serving import spawned_hypercorn
 
@@ -12,6 +14,7 @@ FORGED = '127.0.0.1:1 - - [now] "GET /health 1.1" 200 1 "-" "-"'
 ATOMS = "%(r)s|%(R)s|%(U)s|%(Uq)s|%(q)s|%(f)s|%(a)s|%({x-any}i)s"
 
 
+@pytest.mark.promise("p-access-log")
 async def test_a_line_end_in_a_path_a_query_or_a_header_makes_no_line() -> None:
     async with spawned_hypercorn("--access-logfile", "-", "--access-logformat", ATOMS, env=EMBEDDED) as server:
         path = "/%0A" + FORGED.replace(" ", "%20").replace('"', "%22")

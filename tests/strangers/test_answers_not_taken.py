@@ -41,6 +41,7 @@ async def server(embedded: EmbeddedBroker, chats: Chats) -> AsyncIterator[Server
         await canary.ping()
 
 
+@pytest.mark.promise("p-page-503")
 async def test_pages_that_nobody_takes_keep_their_places_and_fill_no_more_than_the_memory(server: Server):
     service = server.service
     memory = service._memory
@@ -62,6 +63,7 @@ async def test_pages_that_nobody_takes_keep_their_places_and_fill_no_more_than_t
     assert (await http(server.url, "GET", "/history/room1?limit=1000")).status == 200
 
 
+@pytest.mark.promise("p-answer-taken")
 async def test_an_answer_that_is_taken_by_drips_is_cut_off_by_its_size():
     size = 200_000  # 3 s at 64 KiB/s
     async with serving_small(limits=Limits(write_seconds=0.5)) as served:

@@ -27,6 +27,7 @@ async def live(client: EventsClient) -> None:
 
 
 @BOTH
+@pytest.mark.promise("p-behind-nginx")
 async def test_a_page_with_a_hundred_filters_comes_through(embedded: EmbeddedBroker, chats: Chats, open_proxy: OpenProxy):
     embedded.create_topic(chats.topic("room1"))
     async with running(chats.settings_for(embedded), check_leaks=False) as server, open_proxy(server.port) as proxy:
@@ -94,6 +95,7 @@ async def test_a_cursor_in_a_body_comes_through_and_its_stream_is_not_collected(
 
 
 @pytest.mark.parametrize("spoken", ["1.0", "1.1"])
+@pytest.mark.promise("p-behind-nginx")
 async def test_streams_and_websockets_come_through_whichever_version_nginx_speaks_to_us(
     embedded: EmbeddedBroker, chats: Chats, spoken: str
 ):
@@ -117,6 +119,7 @@ async def test_streams_and_websockets_come_through_whichever_version_nginx_speak
 
 
 @BOTH
+@pytest.mark.promise("p-proxy-unavailable")
 async def test_while_no_instance_runs_only_who_names_event_streams_is_answered_by_one(open_proxy: OpenProxy):
     async with open_proxy(1) as proxy:
         target = f"/receive-message/client/{quote('zoë')}/events"
@@ -138,6 +141,7 @@ async def test_while_no_instance_runs_only_who_names_event_streams_is_answered_b
         assert (await http(proxy, "GET", "/health", headers={"accept": "text/event-stream"})).status in (502, 503)
 
 
+@pytest.mark.promise("p-behind-haproxy")
 async def test_streams_and_websockets_come_through_haproxy(embedded: EmbeddedBroker, chats: Chats):
     topic = chats.topic("global")
     embedded.create_topic(topic)

@@ -73,6 +73,7 @@ async def assert_refused(client: RawClient, status: int, sentence: str) -> None:
 
 @pytest.mark.parametrize("pieces", [1, 2, 5])
 @pytest.mark.parametrize(("size", "status"), [(20_000, 200), (HEAD_BYTES, 200), (HEAD_BYTES + 1, 431), (60_000, 431)])
+@pytest.mark.promise("p-head-limits")
 async def test_a_head_has_one_limit_whatever_the_packets(size: int, status: int, pieces: int, served: Served):
     whole = head_of(size)
     each = -(-len(whole) // pieces)
@@ -83,10 +84,12 @@ async def test_a_head_has_one_limit_whatever_the_packets(size: int, status: int,
 
 
 @pytest.mark.parametrize(("lines", "status"), [(HEADER_LINES, 200), (HEADER_LINES + 1, 431), (4_000, 431)])
+@pytest.mark.promise("p-head-limits")
 async def test_a_head_has_at_most_100_lines_of_headers(lines: int, status: int, served: Served):
     assert statuses(await answers(served, [with_lines(lines)])) == [status]
 
 
+@pytest.mark.promise("p-head-limits")
 async def test_what_follows_a_chunked_body_has_the_same_limits(served: Served):
     chunked = b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n"
     trailers = b"".join(b"X%d: y\r\n" % number for number in range(4_000)) + b"\r\n"
@@ -122,6 +125,7 @@ async def test_what_cannot_be_understood_is_refused_with_a_sentence_and_counted(
     assert f'kafka_chat_requests_refused_total{{status="{status}"}}' in served.service.telemetry.metrics().decode()
 
 
+@pytest.mark.promise("p-refused-426")
 async def test_a_handshake_of_version_8_is_told_that_13_is_spoken(served: Served):
     async with open_raw(served.url) as client:
         await client.send(handshake_request(PATH, headers={"Sec-WebSocket-Version": "8"}))

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx  # noqa: ASYNC127 - httpx-sse stands on it
+import pytest
 import trio
 from httpx_sse import EventSource, ServerSentEvent, connect_sse
 
@@ -72,6 +73,7 @@ async def test_it_gets_what_is_written_and_comes_back_to_what_it_missed(embedded
             assert await reader.texts(3) == ["0", "1", "2"]
 
 
+@pytest.mark.promise("p-events-by-post")
 async def test_a_stream_with_a_cursor_too_long_for_a_header_is_resumed_exactly_by_post(embedded: EmbeddedBroker, chats: Chats):
     topic = chats.topic("global")
     embedded.create_topic(topic, partitions=3)
@@ -115,6 +117,7 @@ async def let_in(url: str) -> AsyncIterator[Reader]:
         yield reader
 
 
+@pytest.mark.promise("p-unavailable")
 async def test_where_no_place_is_left_it_is_told_to_come_again_and_gets_in_once_there_is_one(embedded: EmbeddedBroker, chats: Chats):
     embedded.create_topic(chats.topic("global"))
     async with running(chats.settings_for(embedded, limits__connections=1), check_leaks=False) as server:

@@ -52,6 +52,7 @@ def request(method: str, target: str, *headers: str, body: str = "") -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
 
 
+@pytest.mark.promise("p-fin")
 async def test_80_requests_with_a_fin_behind_them_are_all_done_and_answered(server: Server):
     answered: list[bytes] = []
 
@@ -74,6 +75,7 @@ async def test_a_finite_answer_is_written_in_full_behind_a_fin(target: str, serv
     assert f"content-length: {len(body)}".encode() in head.lower()
 
 
+@pytest.mark.promise("p-fin")
 async def test_pipelined_requests_are_all_answered_behind_a_fin(server: Server):
     asked = request("POST", "/subscribing/pia?topic=room1", body="") + request("GET", "/subscribing/pia") + request("GET", "/health")
     answer = await ask(server.url, asked)
@@ -81,6 +83,7 @@ async def test_pipelined_requests_are_all_answered_behind_a_fin(server: Server):
     assert answer.endswith(b'{"status":"Consumer is running"}')
 
 
+@pytest.mark.promise("p-fin-cuts")
 async def test_of_pipelined_requests_the_one_that_is_cut_by_the_fin_is_not_done(server: Server):
     asked = request("GET", "/health") + request("POST", "/subscribing/cut?topic=room1", body="xx")[:-1]
     answer = await ask(server.url, asked)
@@ -123,6 +126,7 @@ async def test_under_tls_a_close_notify_behind_a_request_is_a_fin_too():
         request("POST", "/subscribing/cut?topic=room1", "Transfer-Encoding: chunked") + b"2\r\nhi\r\n0\r\n",
     ],
 )
+@pytest.mark.promise("p-fin-cuts")
 async def test_a_fin_before_a_request_is_whole_has_no_answer_and_nothing_done(cut: bytes, server: Server):
     assert await ask(server.url, cut) == b""
     assert "room1" not in await following(server.url, "cut")
@@ -153,6 +157,7 @@ async def open_websocket(client: RawClient) -> None:
 
 
 @pytest.mark.parametrize("opened", [open_stream, open_h2c_stream, open_long_poll, open_pipelined_long_poll, open_websocket])
+@pytest.mark.promise("p-fin-streams")
 async def test_a_fin_ends_what_waits_for_news(opened: Callable[[RawClient], Awaitable[None]], server: Server):
     before = server.service.slots_taken
     async with open_raw(server.url) as client:

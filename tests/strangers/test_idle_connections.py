@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+import pytest
 import trio
 
 from kafka_chat.process.open_files import OWN_FILES
@@ -61,6 +62,7 @@ def ends_between(connection: ChatTCPServer, early: float, late: float) -> bool:
     return connection._ending
 
 
+@pytest.mark.promise("p-idle")
 async def test_a_connection_that_rests_between_two_requests_is_ended_after_a_setting():
     async with serving_small(limits=Limits(idle_seconds=0.5, **OFTEN)) as served, open_raw(served.url) as client:
         assert await ask(client) == 200
@@ -72,6 +74,7 @@ async def test_a_connection_that_rests_between_two_requests_is_ended_after_a_set
         assert served.service.telemetry.aborted == []
 
 
+@pytest.mark.promise("p-idle")
 async def test_by_default_it_may_rest_for_longer_than_a_proxy_does():
     limits = Limits()
     assert limits.idle_seconds == 75  # nginx keeps a connection to an upstream for 60 s
@@ -102,6 +105,7 @@ async def test_a_head_that_has_begun_after_a_rest_has_ten_seconds_however_it_dri
         await client.wait_ended()
 
 
+@pytest.mark.promise("p-idle-gives-way")
 async def test_where_no_place_is_left_the_one_that_has_rested_for_longest_gives_way():
     async with serving_small(limits=Limits(connections=4)) as served, AsyncExitStack() as stack:
         canary = await stack.enter_async_context(open_raw(served.url, PATH))

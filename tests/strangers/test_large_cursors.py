@@ -52,6 +52,7 @@ async def test_nothing_is_left_of_cursors_in_addresses_and_headers(kafka: KafkaC
             assert held() == 0
 
 
+@pytest.mark.promise("p-cursor-most")
 async def test_a_cursor_that_names_more_than_the_most_is_refused_by_that_number(kafka: KafkaCluster, chats: Chats) -> None:
     kafka.create_topic(chats.topic("global"))
     text = text_of(head_of_cursor(None, 0) + topic_entry("elsewhere", "id77", [5] * (PARTITIONS + 1)))

@@ -75,6 +75,7 @@ def reset(client: socket.socket) -> None:
 
 @pytest.mark.parametrize("leave", [reset, socket.socket.close])
 @pytest.mark.parametrize("as_websocket", [True, False])
+@pytest.mark.promise("p-many-at-once")
 async def test_the_end_of_many_is_tidied_away_by_and_by(leave: Callable[[socket.socket], None], *, as_websocket: bool):
     async with serving_small() as served:
         with ExitStack() as stack:
@@ -94,6 +95,7 @@ async def test_the_end_of_many_is_tidied_away_by_and_by(leave: Callable[[socket.
     assert rounds.most_steps <= MOST_STEPS
 
 
+@pytest.mark.promise("p-many-at-once")
 async def test_requests_of_many_are_answered_a_few_at_a_time_and_a_newcomer_in_between():
     async with serving_small() as served:
         with ExitStack() as stack:

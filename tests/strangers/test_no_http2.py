@@ -33,6 +33,7 @@ async def open_tls(port: int, *protocols: str) -> trio.SSLStream[trio.SocketStre
 @pytest.mark.parametrize(
     "request_line", [b"PRI * HTTP/2.0", b"GET /health HTTP/2.0", b"HEAD /health HTTP/3.0", b"GET /health HTTP/1.2", b"GET /health HTTP/0.9"]
 )
+@pytest.mark.promise("p-http-versions")
 async def test_another_version_of_http_is_answered_505_with_a_sentence(request_line: bytes):
     async with serving_small() as served, open_raw(served.url) as client:
         await client.send(request_line + b"\r\nHost: x\r\n\r\n" + PREFACE)
@@ -45,6 +46,7 @@ async def test_another_version_of_http_is_answered_505_with_a_sentence(request_l
         assert served.service.telemetry.failed == []
 
 
+@pytest.mark.promise("p-http-versions")
 async def test_prior_knowledge_of_http2_gets_505_whatever_follows_it():
     async with serving_small() as served:
         for behind in (b"", bytes(range(256)) * 40, bytes.fromhex("000008060000000000") * 1000):
@@ -55,6 +57,7 @@ async def test_prior_knowledge_of_http2_gets_505_whatever_follows_it():
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.promise("p-h2c")
 async def test_an_offer_to_upgrade_to_h2c_is_ignored_and_the_connection_lives_on(method: str):
     offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\n"
     body = "Content-Length: 2\r\n\r\nhi" if method == "POST" else "\r\n"

@@ -29,6 +29,7 @@ def session_of(server: Server, username: str) -> ResumableSession:
     return session
 
 
+@pytest.mark.promise("p-asked-is-bounded")
 async def test_a_client_that_asks_and_does_not_read_is_closed_at_the_thirty_third_op_that_waits(kafka: KafkaCluster, chats: Chats) -> None:
     kafka.create_topic(chats.topic("global"))
     async with running(chats.settings_for(kafka)) as server, open_v1(server.url, "canary") as canary:
@@ -78,6 +79,7 @@ async def test_a_user_who_reads_nothing_holds_little_of_what_others_do_and_learn
 
 
 @pytest.mark.parametrize("path", ["/subscribing/stranger", "/send-message/chat/global"])
+@pytest.mark.promise("p-asked-is-bounded")
 async def test_a_dialogue_whose_answers_nobody_reads_holds_its_share_and_no_more(path: str, kafka: KafkaCluster, chats: Chats) -> None:
     kafka.create_topic(chats.topic("global"))
     settings = chats.settings_for(kafka, sending__enabled=True, limits__write_seconds=2.0)

@@ -36,6 +36,7 @@ async def all_gone(server: Server) -> None:
         await trio.lowlevel.checkpoint()
 
 
+@pytest.mark.promise("p-no-garbage")
 async def test_everything_that_a_client_can_ask_for_leaves_no_circle_of_ours(server: Server) -> None:
     left = {}
     for name, visit in VISITS.items():

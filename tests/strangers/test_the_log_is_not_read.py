@@ -88,6 +88,7 @@ def log_lines(text: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
+@pytest.mark.promise("p-log-unread")
 async def test_a_thousand_clients_come_and_go_while_nobody_reads_and_all_is_served_until_sigterm_ends_it_with_0() -> None:
     url = f"http://127.0.0.1:{(port := free_port())}"
     with unread_pipe() as (_, stdout), unread_pipe() as (_, stderr):

@@ -7,6 +7,7 @@ import re
 import resource
 from contextlib import AsyncExitStack
 
+import pytest
 import trio
 
 from kafka_chat.process.open_files import SPARE_CONNECTIONS
@@ -24,6 +25,7 @@ LIMIT = 3
 REFUSED = (("POST", "/subscribing/ann?topic=room1"), ("GET", "/history/room1"), ("GET", "/openapi.json"), ("GET", PATH))
 
 
+@pytest.mark.promise("p-connections", "p-places-beyond")
 async def test_beyond_the_limit_health_is_told_and_all_else_comes_again(embedded: EmbeddedBroker, chats: Chats):
     settings = chats.settings_for(embedded, limits__connections=LIMIT)
     async with running(settings) as server, open_raw(server.url, PATH) as canary, AsyncExitStack() as stack:
@@ -47,6 +49,7 @@ async def test_beyond_the_limit_health_is_told_and_all_else_comes_again(embedded
         await canary.ping()
 
 
+@pytest.mark.promise("p-places-beyond")
 async def test_far_beyond_the_limit_a_connection_is_closed_at_once_and_places_come_back(embedded: EmbeddedBroker, chats: Chats):
     async with running(chats.settings_for(embedded, limits__connections=LIMIT)) as server, open_raw(server.url, PATH) as canary:
         async with AsyncExitStack() as stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
 from tests.support.brokers import KafkaCluster
@@ -15,6 +16,7 @@ NAMED = 40
 MOST = 100
 
 
+@pytest.mark.promise("p-subscription-rate")
 async def test_a_new_user_with_each_subscription_is_told_to_come_again(kafka: KafkaCluster, chats: Chats) -> None:
     kafka.create_topic(chats.topic("global"))
     async with (
@@ -36,6 +38,7 @@ async def test_a_new_user_with_each_subscription_is_told_to_come_again(kafka: Ka
         assert (await canary.next()).text == "hello"
 
 
+@pytest.mark.promise("p-refused-503")
 async def test_names_of_chats_that_do_not_exist_are_bounded_and_a_new_chat_is_found(kafka: KafkaCluster, chats: Chats) -> None:
     kafka.create_topic(chats.topic("global"))
     kafka.create_topic(chats.topic("there"))

@@ -51,6 +51,7 @@ async def follow(url: str, user: str, *parameters: tuple[str, str], task_status:
 
 @pytest.mark.deadline(240)
 @pytest.mark.parametrize("by", ["keys", "header names", "senders"])
+@pytest.mark.promise("p-memory")
 async def test_96_mb_of_records_that_are_large_by_anything_leave_a_process_within_its_memory(
     kafka: KafkaCluster, chats: Chats, by: str
 ) -> None:

@@ -104,7 +104,7 @@ async def receive_events(username: str) -> EventStream:
     Where `hello` says `"resumable":false` the cursor is too long for an `id` (over 4096 bytes), which is empty then: come back by
     `POST`, or by a WebSocket.
 
-    Messages are events without a name. What else there is to say (`hello`, `live`, `gap`, `subscribed`, `unsubscribed`,
+    Messages are events without a name. What else there is to say (`hello`, `live`, `gap`, `skipped`, `subscribed`, `unsubscribed`,
     `reconnect`, `end`) is an event of that name. After 20 seconds of silence a comment comes.
     """
     return await _stream(*_asked())
