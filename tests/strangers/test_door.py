@@ -108,6 +108,7 @@ async def test_what_follows_a_chunked_body_has_the_same_limits(served: Served):
         (b"GET / HTTP/1.1\r\nHost: x\r\n: y\r\n\r\n", 400, "illegal header line"),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n", 400, "bad Content-Length"),
         (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "Transfer-Encoding"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + GET + b"\r\n", 400, "both"),
         (b"\x16\x03\x01\x00\xc8\x01" + bytes(200), 400, "illegal request line"),
         (handshake_request(PATH, headers={"Sec-WebSocket-Key": "abc"}), 400, "Sec-WebSocket-Key is 'abc'"),
         (handshake_request(PATH, headers={"Sec-WebSocket-Key": ""}), 400, "Sec-WebSocket-Key"),

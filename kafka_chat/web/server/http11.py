@@ -34,6 +34,9 @@ BODY_COPIES = 3  # of a body that comes in, the buffers' room to grow included; 
 AGAIN_SECONDS = 5
 REASON_CHARACTERS = 200  # of what h11 says of a malformed request, which may quote all of it
 
+TWO_LENGTHS = "a request may not have both Content-Length and Transfer-Encoding"
+_TWO_LENGTHS = {b"content-length", b"transfer-encoding"}  # a proxy may have taken the other one for its end: RFC 9112 section 6.1
+
 _READABLE = EventWrapper()  # for all connections: nobody waits for it, see `is_held`
 _WHOLE = (h11.DONE, h11.MUST_CLOSE, MIGHT_SWITCH_PROTOCOL)  # the client's side of a request that has come to its end
 
@@ -154,6 +157,9 @@ class ChatH11Protocol(H11Protocol):
                 if event.http_version not in VERSIONS:
                     spoken = f"this service speaks HTTP/1.1, not HTTP/{event.http_version.decode('ascii')}"
                     await self._end_with(Refusal(status=505, sentence=spoken))
+                    return
+                if {name for name, _ in event.headers} >= _TWO_LENGTHS:
+                    await self._end_with(Refusal(status=400, sentence=TWO_LENGTHS))
                     return
                 await self._create_stream(event)
             elif event is h11.PAUSED:
