@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 DEFAULT_FILE = Path("config.yaml")
+_KUBERNETES = "tcp://"  # of a Service that is called kafka-chat-server it makes KAFKA_CHAT_SERVER_PORT=tcp://10.0.0.1:8001
 ENVIRONMENT_PREFIX = "KAFKA_CHAT_"
 FLAGS = {
     "server.host": "--host",
@@ -65,7 +66,7 @@ def load_settings(
 
     Args:
         config_file: has to exist; None for `config.yaml` in the working directory, if that is there.
-        environ: only names that begin with `KAFKA_CHAT_` and have a `__` are ours.
+        environ: only names that begin with `KAFKA_CHAT_` and have a `__` are ours; others that look like it are refused.
         flags: by key (`server.port`); see `FLAGS`.
         check_properties: says what librdkafka has against `kafka.properties`, or None.
 
@@ -164,10 +165,15 @@ def _text_or_value(scalar: Scalar, *, wants_text: bool) -> object:
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, _Given]]:
     by_variable = {variable(key): key for key in keys()}
+    misspelt = {name.replace("__", "_"): name for name in by_variable}
     for name in sorted(environ):
-        if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
+        if not name.startswith(ENVIRONMENT_PREFIX):
             continue
         text = environ[name]
+        if "__" not in name:
+            if name in misspelt and not text.startswith(_KUBERNETES):
+                raise SettingsError(f"{name}: there is no such setting; did you mean {misspelt[name]}?")
+            continue
         if name.startswith(_PROPERTY_VARIABLE) and name != _PROPERTY_VARIABLE:
             yield _PROPERTY + property_name(name.removeprefix(_PROPERTY_VARIABLE)), _from_text(text, name)
         elif by_variable.get(name) == _PROPERTIES:
@@ -231,7 +237,7 @@ def _converted(key: str, one: _Given) -> object:
     field = next(field for field in msgspec.structs.fields(wanted) if field.name == name)
     try:
         return msgspec.convert(value, field.type, strict=not one.is_text)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: bytes that are no UTF-8
         raise SettingsError(f"{one.source}: {key} is {one.shown}; {_allowed(kind, is_text=one.is_text)} is needed") from error
 
 

@@ -66,6 +66,8 @@ def read_config_file(path: Path) -> list[Entry]:
         root = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         raise SettingsError(f"{_where(path, error)}: {_problem(error, text)}") from error
+    except RecursionError as error:
+        raise SettingsError(f"{path} has too many brackets or sections in each other; settings need {DEPTH} at most") from error
     except yaml.YAMLError as error:  # a character that YAML does not allow; its message would quote it
         raise SettingsError(f"{path} has a control character, which YAML does not allow") from error
     entries: dict[str, Entry] = {}

@@ -88,6 +88,13 @@ def test_a_wrong_file_is_told_with_its_line(text: str, sentence: str, tmp_path: 
     assert said() == sentence
 
 
+@pytest.mark.parametrize("bracket", ["[", "{"])
+def test_a_file_of_nothing_but_brackets_is_told(bracket: str, tmp_path: Path) -> None:
+    file = tmp_path / "deep.yaml"
+    file.write_text(bracket * 100_000)
+    assert said(file=file) == f"{file} has too many brackets or sections in each other; settings need 8 at most"
+
+
 def test_a_file_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
     file = tmp_path / "latin.yaml"
     file.write_bytes(b"chats:\n  prefix: caf\xe9.")
@@ -96,6 +103,10 @@ def test_a_file_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
 
 VARIABLES = {
     ("KAFKA_CHAT_SERVER__PORT", "lots"): 'KAFKA_CHAT_SERVER__PORT: server.port is "lots"; a whole number from 0 to 65535 is needed',
+    ("KAFKA_CHAT_SERVER__PORT", "\udcff"): 'KAFKA_CHAT_SERVER__PORT: server.port is "\udcff"; a whole number from 0 to 65535 is needed',
+    ("KAFKA_CHAT_SERVER_PORT", "1"): "KAFKA_CHAT_SERVER_PORT: there is no such setting; did you mean KAFKA_CHAT_SERVER__PORT?",
+    ("KAFKA_CHAT_KAFKA_BOOTSTRAP_SERVERS", "a:1"): "KAFKA_CHAT_KAFKA_BOOTSTRAP_SERVERS: there is no such setting; did you mean "
+    "KAFKA_CHAT_KAFKA__BOOTSTRAP_SERVERS?",
     ("KAFKA_CHAT_SERVER__PORT", ""): 'KAFKA_CHAT_SERVER__PORT: server.port is ""; a whole number from 0 to 65535 is needed',
     ("KAFKA_CHAT_KAFKA__EMBEDDED", "yes"): 'KAFKA_CHAT_KAFKA__EMBEDDED: kafka.embedded is "yes"; true or false, or nothing, is needed',
     ("KAFKA_CHAT_LIMITS__WRITE_SECONDS", "inf"): 'KAFKA_CHAT_LIMITS__WRITE_SECONDS: limits.write_seconds is "inf"; a number above 0 and at '

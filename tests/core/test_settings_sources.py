@@ -60,6 +60,7 @@ def test_only_variables_with_two_underscores_are_ours() -> None:
         "KAFKA_CHAT": "x",
         "PORT": "1",
         "A__B": "1",
+        "KAFKA_CHAT_SERVER_PORT": "tcp://10.0.0.1:8001",  # Kubernetes, of a Service kafka-chat-server
     }
     assert load(environ=kubernetes) == Settings()
 
