@@ -74,7 +74,8 @@ def add_send(commands: Commands) -> None:
         "send",
         help="send a message to a chat",
         description="Send a message to a chat, and print where Kafka has put it. The service has to allow it (sending.enabled).",
-        epilog="Exit codes: 0 Kafka has the message; 1 not sent, and one sentence says why; 2 wrong flags; 130 ended by Ctrl-C. "
+        epilog="Exit codes: 0 Kafka has the message, and stdout its place; 1 not sent, and one sentence says why; 2 wrong flags, or "
+        "stdout takes nothing, and a sentence says whether the message is sent; 130 ended by Ctrl-C. "
         'Example: kafka-chat send room1 "hello" --as bob',
     )
     send.add_argument("chat", metavar="CHAT", help="which chat")
