@@ -257,6 +257,7 @@ class Service:
                 messages=live.messages,
                 bytes_sent=live.bytes_sent,
                 code=code,
+                by_service=live.closed_by_service,
                 fell_behind=live.fell_behind,
             )
 

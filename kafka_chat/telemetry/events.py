@@ -51,7 +51,7 @@ SESSION_CLOSED = Event(
     metric="kafka_chat_sessions_closed_total",
     lines_a_second=SESSION_LINES_A_SECOND,
     lines_at_once=SESSION_LINES_AT_ONCE,
-    meaning="It is gone: how long it stayed, what it got, the close code, how often it fell behind the memory.",
+    meaning="It is gone: how long it stayed, what it got, the close code and whose that is, how often it fell behind the memory.",
 )
 SESSION_FAILED = Event(
     name="session.failed",

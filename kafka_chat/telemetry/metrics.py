@@ -56,6 +56,7 @@ METRICS_CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 # Any other code is a client's own invention, and 3,999 label values are possible.
 _CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013})
+_CODES_OF_SERVERS = frozenset({1011, 1012, 1013})  # from a client they say nothing of this service; libraries send 1011 for bugs of theirs
 
 # Why a line was not written: too many of one event; nobody takes them; the write ended with an error.
 DROP_REASONS = ("rate", "stalled", "failed")
@@ -91,7 +92,12 @@ class Telemetry:
         about.labels(version("kafka-chat")).set(1)
         self._sessions = Gauge("sessions", "Clients that are connected now.", namespace="kafka_chat", registry=registry)
         self._sessions_opened = counter("sessions_opened", "Clients that connected.")
-        self._sessions_closed = counter("sessions_closed", "Clients that left, by WebSocket close code; 1006: without one.", "code")
+        self._sessions_closed = counter(
+            "sessions_closed",
+            "Clients that left, by WebSocket close code; 1006: without one. 1011, 1012 and 1013 are the service's own; from a client they "
+            "are `other`.",
+            "code",
+        )
         self._sessions_failed = counter("sessions_failed", "Sessions that a bug ended.")
         self._session_seconds = counter("session_seconds", "How long ended sessions lasted, in all.")
         self._fell_behind = counter("sessions_fell_behind", "How often ended sessions fell behind the memory and read pages.")
@@ -123,11 +129,32 @@ class Telemetry:
         self._lines.write(SESSION_OPENED, {"session": session_id, "user": username, "peer": peer})
 
     def session_closed(
-        self, *, session_id: str, username: str, seconds: float, messages: int, bytes_sent: int, code: int, fell_behind: int
+        self,
+        *,
+        session_id: str,
+        username: str,
+        seconds: float,
+        messages: int,
+        bytes_sent: int,
+        code: int,
+        by_service: bool,
+        fell_behind: int,
     ) -> None:
-        """It is gone; `fell_behind` is how often it read pages."""
+        """It is gone.
+
+        Args:
+            session_id: which.
+            username: whose.
+            seconds: how long it stayed.
+            messages: how many it got.
+            bytes_sent: their frames.
+            code: of its close frame; 1006: there was none.
+            by_service: the close code is the service's, not the client's.
+            fell_behind: how often it read pages.
+        """
         self._sessions.dec()
-        self._sessions_closed.labels(code if code in _CLOSE_CODES else "other").inc()
+        counted = code in _CLOSE_CODES and (by_service or code not in _CODES_OF_SERVERS)
+        self._sessions_closed.labels(code if counted else "other").inc()
         self._session_seconds.inc(max(seconds, 0.0))
         self._fell_behind.inc(fell_behind)
         self._lines.write(
@@ -139,6 +166,7 @@ class Telemetry:
                 "messages": messages,
                 "bytes": bytes_sent,
                 "code": code,
+                "by": "service" if by_service else "client",
                 "fell_behind": fell_behind,
             },
         )

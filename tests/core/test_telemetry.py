@@ -52,10 +52,12 @@ def reject(telemetry: Telemetry, offset: int, reason: Reject = Reject.BAD_JSON) 
 def test_a_session_is_one_line_when_it_comes_and_one_when_it_goes(telemetry: Telemetry, caplog: pytest.LogCaptureFixture):
     telemetry.session_opened(session_id="s1", username="ada lovelace", peer="[::1]:50000")
     assert samples(telemetry)[("kafka_chat_sessions",)] == 1
-    telemetry.session_closed(session_id="s1", username="ada", seconds=1.23456, messages=5, bytes_sent=500, code=1001, fell_behind=2)
+    telemetry.session_closed(
+        session_id="s1", username="ada", seconds=1.23456, messages=5, bytes_sent=500, code=1001, by_service=True, fell_behind=2
+    )
     assert caplog.messages == [
         'session.opened session=s1 user="ada lovelace" peer=[::1]:50000',
-        "session.closed session=s1 user=ada seconds=1.235 messages=5 bytes=500 code=1001 fell_behind=2",
+        "session.closed session=s1 user=ada seconds=1.235 messages=5 bytes=500 code=1001 by=service fell_behind=2",
     ]
     found = samples(telemetry)
     assert found[("kafka_chat_sessions",)] == 0
@@ -77,8 +79,22 @@ def test_a_line_is_one_line_whatever_is_in_it(telemetry: Telemetry, caplog: pyte
 def test_close_codes_that_a_client_invents_share_one_label(telemetry: Telemetry):
     for code in range(3000, 3100):
         telemetry.session_opened(session_id="s", username="u", peer="p")
-        telemetry.session_closed(session_id="s", username="u", seconds=0, messages=0, bytes_sent=0, code=code, fell_behind=0)
+        telemetry.session_closed(
+            session_id="s", username="u", seconds=0, messages=0, bytes_sent=0, code=code, by_service=False, fell_behind=0
+        )
     assert samples(telemetry)[("kafka_chat_sessions_closed_total", "other")] == 100
+
+
+@pytest.mark.parametrize("code", [1011, 1012, 1013])
+def test_a_code_that_says_something_of_the_service_counts_only_where_the_service_said_it(code: int, telemetry: Telemetry):
+    for by_service in (True, False, False):
+        telemetry.session_opened(session_id="s", username="u", peer="p")
+        telemetry.session_closed(
+            session_id="s", username="u", seconds=0, messages=0, bytes_sent=0, code=code, by_service=by_service, fell_behind=0
+        )
+    found = samples(telemetry)
+    assert found[("kafka_chat_sessions_closed_total", str(code))] == 1
+    assert found[("kafka_chat_sessions_closed_total", "other")] == 2
 
 
 @pytest.mark.promise("p-log-rates", "p-log-left-out")
@@ -129,7 +145,9 @@ def test_all_clients_of_an_instance_may_come_back_at_once_and_each_has_its_line(
     assert len(caplog.messages) == SESSION_LINES_AT_ONCE
     telemetry.session_opened(session_id="one", username="too many", peer="p")
     assert len(caplog.messages) == SESSION_LINES_AT_ONCE
-    telemetry.session_closed(session_id="one", username="u", seconds=0, messages=0, bytes_sent=0, code=1000, fell_behind=0)
+    telemetry.session_closed(
+        session_id="one", username="u", seconds=0, messages=0, bytes_sent=0, code=1000, by_service=False, fell_behind=0
+    )
     assert len(caplog.messages) == SESSION_LINES_AT_ONCE + 1
     assert samples(telemetry)[("kafka_chat_sessions_opened_total",)] == SESSION_LINES_AT_ONCE + 1
 

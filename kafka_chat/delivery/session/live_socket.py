@@ -58,6 +58,11 @@ class LiveSocket(ABC):
         self._talk: MessageRate | None = None
 
     @property
+    def closed_by_service(self) -> bool:
+        """Whether its close code is ours: the service ended it, or a bug did."""
+        return self._closing is not None
+
+    @property
     def fell_behind(self) -> int:
         """How often it had to read a page of the past."""
         return 0
