@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from hypothesis import HealthCheck, settings
 
 from tests.support.brokers import embedded_broker, kafka_cluster
 from tests.support.chats import Chats
@@ -56,6 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "promise(*names): the anchors of the promises in docs/ that this test holds; tests/support/promises.py"
     )
+    # How long an example takes decides nothing: the machine may have other things to do.
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any machine")
     config.addinivalue_line("markers", f"deadline(seconds): how long this async test may take, instead of {DEADLINE_SECONDS:g} s")
 
 
