@@ -15,6 +15,7 @@ from ..process.standard_streams import exit_now
 from .documents.openapi import document
 from .lifespan import ServiceLifespan
 from .ports import CROWDED, check_room
+from .requests.chat_request import ChatRequest
 from .requests.errors import answer_error, answer_errors
 from .requests.hosts import Hosts
 from .requests.origins import Origins
@@ -85,6 +86,8 @@ class ChatApp(QuartTrio):
         origins: which web pages may use it.
         requests: counts them, for the collector.
     """
+
+    request_class = ChatRequest  # type: ignore[mutable-override]
 
     origins: Origins
     requests: RequestCount

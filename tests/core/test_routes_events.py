@@ -179,7 +179,7 @@ async def test_a_cursor_that_no_header_has_room_for_comes_in_the_body():
         ({"body": b"{", "headers": {"content-type": "application/json"}}, 400, None),
         ({"body": b"{}"}, 415, None),
         ({}, 415, None),
-        ({"json_body": {"cursor": "A" * 70_000}}, 413, None),
+        ({"json_body": {"cursor": "A" * 1_050_000}}, 413, None),
     ],
 )
 async def test_a_body_that_is_none_is_refused_and_takes_no_place(said: dict[str, Any], status: int, field: str | None):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from quart import Quart, Request, Response, Websocket
 
     from ..ports import Serving
+    from .chat_request import ChatRequest
 
 BROKER_RETRY_SECONDS = 5
 
@@ -115,7 +116,8 @@ def _sentence(error: HTTPException, status: int, headers: dict[str, str]) -> str
     if status == 405:
         return f"{_asked().method} is not possible here; allowed is {headers.get('Allow', 'nothing')}"
     if status == 413:
-        return f"the body has more than {current_app.config['MAX_CONTENT_LENGTH']} bytes (limits.client_message_bytes)"
+        most, limit = cast("ChatRequest", _asked()).most_body_bytes, current_app.config["MAX_CONTENT_LENGTH"]
+        return f"the body has more than {most} bytes" + (" (limits.client_message_bytes)" if most == limit else "")
     return _SENTENCES.get(status) or error.description or error.name
 
 

@@ -16,9 +16,11 @@ from ...errors import Overloaded, RequestError
 from ..documents.openapi import add_to_operation, refuses, speaks
 from ..documents.parameter_docs import CHATS, CURSOR, FROM, HEARTBEAT, META, REWIND_BY, SENDERS, TAGS, UNTIL
 from ..ports import ADMISSION, REFUSAL, check_room, service
+from ..requests.chat_request import CURSOR_BODY_BYTES
 from ..requests.errors import upgrade_required
 from ..requests.parameters import check_times, parse_options
 from ..requests.raw_path import rest_of_path
+from ..server.policy import FIRST_MESSAGE_BYTES
 
 receive = Blueprint("receive", __name__)
 
@@ -93,6 +95,8 @@ async def _admit(path: str) -> None:
         check_room(scope)
         existing = await service().named_chats.existing(options.chats)
         scope[ADMISSION] = service().admit(name, options, existing=existing)
+        if options.cursor_in_frame:
+            scope[FIRST_MESSAGE_BYTES] = CURSOR_BODY_BYTES
     except RequestError as error:
         if not offers_v1:
             raise

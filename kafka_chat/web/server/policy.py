@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 POLICY = "kafka_chat.policy"  # in the lifespan's `state`, which the server hands to every connection
 CONNECTION = "kafka_chat.connection"  # in a connection's own copy of it, which the app sees as scope["state"]
 
+FIRST_MESSAGE_BYTES = "kafka_chat.first_message_bytes"  # in a WebSocket's scope: what its first message may have, in place of the limit
+
 
 class OpenConnections:
     """All connections of the process, WebSockets or not, and how many there may be.

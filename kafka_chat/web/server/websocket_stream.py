@@ -12,7 +12,7 @@ from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
 
 from .handshake import early_frame, refusal_of
-from .policy import CONNECTION, policy_in
+from .policy import CONNECTION, FIRST_MESSAGE_BYTES, policy_in
 
 if TYPE_CHECKING:
     from collections import deque
@@ -86,6 +86,7 @@ class ChatWSStream(WSStream):
     async def _accept(self, message: WebsocketAcceptEvent) -> None:
         # Deflate costs 90 KiB a socket, and frames that are rendered once for all can't use it.
         self.handshake.extensions = None
+        self.buffer.max_length = max(self.buffer.max_length, cast("dict[str, int]", self.scope).get(FIRST_MESSAGE_BYTES, 0))
         await super()._accept(message)
         # An empty deque is 760 bytes; wsproto puts something in at an end of the stream only, which it is not told of.
         self.connection._events = cast("deque[WSProtoEvent]", ())
@@ -180,6 +181,7 @@ class MessageBuffer(WebsocketBuffer):
     def __init__(self, max_length: int) -> None:
         super().__init__(max_length)
         self.size = 0
+        self._limit = max_length
 
     def extend(self, event: Message[str]) -> None:
         """Take a piece of a message, text or binary.
@@ -198,6 +200,7 @@ class MessageBuffer(WebsocketBuffer):
         """Make ready for the next message."""
         super().clear()
         self.size = 0
+        self.max_length = self._limit  # the first one may have had more
 
 
 def size_of(data: str | bytes) -> int:
