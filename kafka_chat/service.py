@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
+from .changes import Changes
 from .chat.names import ChatNames
 from .chat.resume_cursor import cluster_mark
 from .delivery.audience.audience import Audience
@@ -124,7 +125,7 @@ class Service:
         self._memory = memory
         self._page_reads = page_reads
         self._live: set[LiveSocket] = set()
-        self._departure = trio.Event()
+        self._departures = Changes()
         self._shutdown: Callable[[], Awaitable[None]] | None = None
         self._shutdown_known = trio.Event()
 
@@ -239,8 +240,7 @@ class Service:
         finally:
             self._live.remove(live)
             live.hold_nothing()
-            self._departure.set()
-            self._departure = trio.Event()
+            self._departures.note()
 
     async def _serve(self, live: LiveSocket, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
         """Accept a client, and run what serves it to its end."""
@@ -286,7 +286,7 @@ class Service:
                 if not count % FAREWELLS_A_TURN:
                     await trio.lowlevel.checkpoint()
             while self._live:
-                await self._departure.wait()
+                await self._departures.wait_beyond(self._departures.version)
         turn = Turn()
         for live in tuple(self._live):
             live.abort()
@@ -348,7 +348,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
             ) as subscription_log,
             open_tail(
                 config,
-                listener=audience,
+                listener=audience.followed,
                 lookup=lookup,
                 names=names,
                 limits=settings.limits,
@@ -386,7 +386,8 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
             telemetry.gauge("followed_topics", lambda: audience.topics)
             telemetry.gauge("followed_partitions", lambda: audience.partitions)
             nursery.start_soon(fanout.run)
-            nursery.start_soon(audience.run)
+            nursery.start_soon(audience.followed.starts.run)
+            nursery.start_soon(audience.followed.walks.run)
             nursery.start_soon(offsets.run)
             nursery.start_soon(telemetry.run_left_out)
             nursery.start_soon(service.run_until_read)

@@ -39,11 +39,19 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What a record changed: `username` follows `chat` from now on, or (None) no longer."""
+    """What a record changed: `username` follows `chat` from now on, or (None) no longer.
+
+    Attributes:
+        username: whose subscription it is.
+        chat: to what.
+        subscription: likewise.
+        offset: of the record; negative where that is not known.
+    """
 
     username: str
     chat: str
     subscription: Subscription | None
+    offset: int = -1
 
 
 class Skip(enum.StrEnum):
@@ -97,14 +105,14 @@ class Following:
                 return None
             entries.remove(present)
             self._put(username, entries)
-            return Change(username=username, chat=chat, subscription=None)
+            return Change(username=username, chat=chat, subscription=None, offset=offset)
         subscription = _subscription(value, offset)
         if isinstance(subscription, Skip):
             return subscription
         if present is not None:
             return None
         self._put(username, [*entries, b"%b%d %b" % (name, offset, value)])
-        return Change(username=username, chat=chat, subscription=subscription)
+        return Change(username=username, chat=chat, subscription=subscription, offset=offset)
 
     def chats_of(self, username: str) -> dict[str, Subscription]:
         """Return chat -> since when."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..changes import Changes
 from ..nursery import open_tasks
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Pollers:
         self._most = most
         self._homes: dict[str, _Home] = {}
         self._pollers = [make()]
-        self._more = trio.Event()
+        self._more = Changes()
 
     def assign(self, assignment: Assignment) -> None:
         """See `Poller`."""
@@ -84,11 +85,11 @@ class Pollers:
             task_status.started()
             begun = 1
             while True:
-                await self._more.wait()
-                self._more = trio.Event()
+                version = self._more.version
                 for poller in self._pollers[begun:]:
                     nursery.start_soon(poller.run)
                 begun = len(self._pollers)
+                await self._more.wait_beyond(version)
 
     def _least(self) -> Poller:
         """Return who follows the fewest partitions; one more where they all have enough."""
@@ -96,7 +97,7 @@ class Pollers:
         if least.followed < PARTITIONS_EACH or len(self._pollers) >= self._most:
             return least
         self._pollers.append(self._make())
-        self._more.set()
+        self._more.note()
         return self._pollers[-1]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..changes import Changes
 from ..chat.partition_key import PartitionKey
 from ..chat.subscription_fold import Change, Following, Skip, Subscription, record_key, record_value
 from ..delivery.ports import KeyedRecord, SubscriptionChange
@@ -69,7 +70,7 @@ class SubscriptionLog:
         self._topic_id: str | None = None  # whose fold that is
         self._untold: Following | None = None  # the fold before, until the difference is told
         self._position = 0  # the next offset to be folded
-        self._moved = trio.Event()
+        self._moved = Changes()
         self._read = trio.Event()
         self._unfit: str | None = None  # what keeps us from using the topic; told until it is mended
         self._away: str | None = None  # what keeps us from reading it now
@@ -97,7 +98,7 @@ class SubscriptionLog:
     def chats_of(self, username: str) -> Mapping[str, SubscriptionChange]:
         """Return chat -> subscription of one user; see the port."""
         chats = self._following.chats_of(username)
-        return {chat: _told(username, chat, subscription) for chat, subscription in chats.items()}
+        return {chat: _told(username, chat, subscription, subscription.offset) for chat, subscription in chats.items()}
 
     async def write(self, changes: Sequence[SubscriptionChange]) -> int:
         """Produce changes, and return the last one's offset; see the port."""
@@ -114,7 +115,7 @@ class SubscriptionLog:
         """Wait until what was acknowledged at `offset` is folded; see the port."""
         topic_id = self._topic_id
         while self._position <= offset:
-            await self._moved.wait()
+            await self._moved.wait_beyond(self._moved.version)
             if self._topic_id != topic_id:
                 raise self._made_anew()
 
@@ -178,7 +179,7 @@ class SubscriptionLog:
         self._following, self._topic_id, self._position = following, topic_id, position
         self._telemetry.subscriptions_read(users=len(following), records=records, seconds=trio.current_time() - began)
         self._read.set()
-        self._has_moved()
+        self._moved.note()
         return await self._read_on(reader)
 
     async def _read_on(self, reader: RecordReader) -> str | None:
@@ -195,7 +196,7 @@ class SubscriptionLog:
                 # One that waits for a change finds it followed by the live sessions, too.
                 await self._tell(changes)
                 self._position = piece.next
-                self._has_moved()
+                self._moved.note()
 
     def _fold(self, following: Following, piece: Piece) -> list[Change]:
         changes = []
@@ -218,12 +219,8 @@ class SubscriptionLog:
         turn = Turn()
         with trio.CancelScope(shield=True):
             for change in changes:
-                await self._listener(_told(change.username, change.chat, change.subscription))
+                await self._listener(_told(change.username, change.chat, change.subscription, change.offset))
                 await turn.share()
-
-    def _has_moved(self) -> None:
-        self._moved.set()
-        self._moved = trio.Event()
 
     async def _watch(self, topic_id: str, reading: trio.CancelScope) -> None:
         """End `reading` when the topic is gone, or another one; tell when it is no longer as it has to be."""
@@ -248,16 +245,16 @@ class SubscriptionLog:
         return TopicGone(f"the subscriptions topic {self._topic.name} was made anew; it is read again", topic=self._topic.name)
 
 
-def _told(username: str, chat: str, subscription: Subscription | None) -> SubscriptionChange:
+def _told(username: str, chat: str, subscription: Subscription | None, offset: int) -> SubscriptionChange:
     if subscription is None:
-        return SubscriptionChange(username=username, chat=chat, subscribed=False, starts={})
+        return SubscriptionChange(username=username, chat=chat, subscribed=False, starts={}, offset=offset)
     return SubscriptionChange(
         username=username,
         chat=chat,
         subscribed=True,
         topic_id=subscription.topic_id,
         starts=subscription.starts,
-        offset=subscription.offset,
+        offset=offset,
     )
 
 

@@ -57,8 +57,8 @@ def subscribed(chat: str, starts: dict[int, int] | None = None, *, offset: int =
     return SubscriptionChange(username="ann", chat=chat, subscribed=True, topic_id="id1", starts=starts or {}, offset=offset)
 
 
-def ended(chat: str) -> SubscriptionChange:
-    return SubscriptionChange(username="ann", chat=chat, subscribed=False, starts={})
+def ended(chat: str, *, offset: int = -1) -> SubscriptionChange:
+    return SubscriptionChange(username="ann", chat=chat, subscribed=False, starts={}, offset=offset)
 
 
 async def test_what_is_written_is_known_once_it_is_passed_and_told_in_order(place: Place) -> None:
@@ -75,7 +75,7 @@ async def test_what_is_written_is_known_once_it_is_passed_and_told_in_order(plac
         assert log.position > second
         assert log.chats_of("ann") == {"room2": room2, "room3": room3}
         await log.passed(first)
-        assert changes == [room1, room2, ended("room1"), room3]
+        assert changes == [room1, room2, ended("room1", offset=second - 1), room3]
 
 
 async def test_who_is_told_of_a_change_finds_it_there_already(place: Place) -> None:

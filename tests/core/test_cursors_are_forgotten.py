@@ -74,7 +74,7 @@ async def test_a_partition_that_is_added_then_begins_at_its_start_whatever_the_c
                 partitions = core.kafka.topics[GLOBAL].partitions
                 added = len(partitions)
                 partitions[added] = type(partitions[0])()
-                core.audience.topic_opened(GLOBAL, topic_id, {added: 0}, created=True)
+                core.audience.followed.topic_opened(GLOBAL, topic_id, {added: 0}, created=True)
                 core.kafka.produce(GLOBAL, value("added"), partition=added)
             assert client.deliveries[-1]["text"] == "added"
 

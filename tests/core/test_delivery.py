@@ -195,7 +195,7 @@ async def test_partitions_added_later_are_followed_from_their_first_record(autoj
             topic = core.kafka.topics[GLOBAL]
             topic.partitions[1] = type(topic.partitions[0])()
             core.kafka.produce(GLOBAL, value("before it was seen"), partition=1, tail=False)
-            core.audience.topic_opened(GLOBAL, topic.topic_id, {1: 0}, created=True)
+            core.audience.followed.topic_opened(GLOBAL, topic.topic_id, {1: 0}, created=True)
             core.kafka.catch_up(GLOBAL, 0, partition=1)
             await wait_all_tasks_blocked()
         assert client.texts == ["before it was seen"]
@@ -224,7 +224,7 @@ async def test_a_log_cut_by_the_brokers_goes_on_at_its_new_end(autojump_clock):
             await wait_all_tasks_blocked()
             log = core.kafka.topics[GLOBAL].partitions[0]
             log.end = 3
-            core.audience.position_lost(core.kafka.key(GLOBAL), 5, 3, LossCause.TRUNCATED)
+            core.audience.followed.position_lost(core.kafka.key(GLOBAL), 5, 3, LossCause.TRUNCATED)
             core.kafka.produce(GLOBAL, value("other 3"))
             await wait_all_tasks_blocked()
         assert client.texts == ["m0", "m1", "m2", "m3", "m4", "other 3"]

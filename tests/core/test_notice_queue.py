@@ -44,7 +44,7 @@ def queue_of(*notices: Notice) -> NoticeQueue:
         if isinstance(notice, Gap):
             queue.add_gap(notice)
         elif isinstance(notice, (Subscribed, Unsubscribed)):
-            queue.add_subscription(notice)
+            queue.add_subscription(notice, 0)
     return queue
 
 
@@ -74,14 +74,14 @@ def test_a_chat_that_came_and_went_before_the_client_heard_of_it_is_not_mentione
 def test_a_chat_that_the_client_has_heard_of_is_told_to_be_gone() -> None:
     queue = queue_of(subscribed())
     assert said(queue) == [subscribed()]
-    queue.add_subscription(unsubscribed())
+    queue.add_subscription(unsubscribed(), 0)
     assert said(queue) == [unsubscribed()]
 
 
 def test_a_chat_that_hello_lists_is_told_to_be_gone() -> None:
     queue = queue_of(subscribed())
     queue.add_hello(hello("a"))
-    queue.add_subscription(unsubscribed())
+    queue.add_subscription(unsubscribed(), 0)
     assert said(queue) == [hello("a"), unsubscribed()]
 
 
@@ -105,39 +105,65 @@ def test_answers_keep_their_order_and_each_is_said() -> None:
     queue = NoticeQueue()
     for _ in range(3):
         queue.begin_op([])
-        queue.add_answers([Pong(), Failed(code=400, message="no", field=None)])
+        queue.add_answers([Pong(), Failed(code=400, message="no", field=None)], {})
     assert said(queue) == [Pong(), Failed(code=400, message="no", field=None)] * 3
 
 
 def test_the_change_that_an_op_makes_is_said_by_its_answer_alone() -> None:
     queue = queue_of(unsubscribed())
     queue.begin_op(["a"])
-    queue.add_subscription(subscribed())
-    queue.add_answers([subscribed(at=5)])
+    queue.add_subscription(subscribed(), 7)
+    queue.add_answers([subscribed(at=5)], {"a": 7})
     assert said(queue) == [subscribed(at=5)]
 
 
 def test_what_somebody_else_does_to_the_chat_of_an_op_is_said_after_its_answer() -> None:
     queue = NoticeQueue()
     queue.begin_op(["a"])
-    queue.add_subscription(subscribed())
-    queue.add_subscription(unsubscribed(at=3))
-    queue.add_answers([subscribed()])
+    queue.add_subscription(subscribed(), 7)
+    queue.add_subscription(unsubscribed(at=3), 8)
+    queue.add_answers([subscribed()], {"a": 7})
     assert said(queue) == [subscribed(), unsubscribed(at=3)]
+
+
+def test_that_somebody_else_does_the_same_later_is_said_for_its_positions_are_others() -> None:
+    queue = NoticeQueue()
+    queue.begin_op(["a"])
+    queue.add_subscription(subscribed(), 7)
+    queue.add_subscription(unsubscribed(at=3), 8)
+    queue.add_subscription(subscribed(at=9), 9)
+    queue.add_answers([subscribed()], {"a": 7})
+    assert said(queue) == [subscribed(), subscribed(at=9)]
+
+
+def test_what_was_so_before_the_record_of_an_op_its_answer_says() -> None:
+    queue = NoticeQueue()
+    queue.begin_op(["a"])
+    queue.add_subscription(subscribed(), 6)  # of somebody else, a moment earlier
+    queue.add_answers([subscribed(at=5)], {"a": 7})
+    assert said(queue) == [subscribed(at=5)]
+
+
+def test_an_op_that_wrote_nothing_for_a_chat_says_nothing_of_what_others_did() -> None:
+    queue = NoticeQueue()
+    queue.begin_op(["a", "b"])
+    queue.add_subscription(unsubscribed(), 6)
+    queue.add_answers([subscribed(), subscribed("b")], {"b": 7})
+    assert said(queue) == [subscribed(), subscribed("b"), unsubscribed()]
 
 
 def test_what_an_op_that_failed_has_changed_all_the_same_is_said_after_its_answer() -> None:
     failed = Failed(code=503, message="no broker answers", field=None)
     queue = NoticeQueue()
     queue.begin_op(["a"])
-    queue.add_subscription(subscribed())
-    queue.add_answers([failed])
+    queue.add_subscription(subscribed(), 1)
+    queue.add_answers([failed], {})
     assert said(queue) == [failed, subscribed()]
     queue.begin_op(["a"])
-    queue.add_subscription(unsubscribed())
-    queue.add_subscription(subscribed(at=4))
-    queue.add_answers([failed])
-    queue.add_subscription(unsubscribed())
+    queue.add_subscription(unsubscribed(), 2)
+    queue.add_subscription(subscribed(at=4), 3)
+    queue.add_answers([failed], {})
+    queue.add_subscription(unsubscribed(), 4)
     assert said(queue) == [failed, unsubscribed()]
 
 
@@ -212,7 +238,7 @@ def test_whatever_happens_the_queue_is_short_and_nothing_that_a_client_must_know
 ) -> None:
     queue, followed, offset = NoticeQueue(), dict.fromkeys(begun, True), 0
     told, hears_all = Client(followed=dict(followed)), Client(followed=dict(followed))
-    own: dict[str, set[type]] = {}  # chats of the op that is being done -> what has been so of each since it began
+    own: dict[str, list[tuple[int, type]]] = {}  # chats of the op that is being done -> what has been so of each since it began
     changed: dict[str, Notice] = {}  # the last change of each of those
     kind: type = Subscribed
     answers = 0
@@ -223,20 +249,22 @@ def test_whatever_happens_the_queue_is_short_and_nothing_that_a_client_must_know
         if made is Subscribed:
             followed[chat] = True
         notice = made(chat=chat, exists=True, positions=positions)
-        queue.add_subscription(notice)
+        queue.add_subscription(notice, offset)
         if chat in own:
-            own[chat].add(made)
+            own[chat].append((offset, made))
             changed[chat] = notice
         else:
             hears_all.hear(notice)
 
     def end_op(answers: list[Any]) -> None:
         """Have all that is not said by an answer said after them."""
-        queue.add_answers(answers)
+        of_kind = {chat: [at for at, made in was if made is kind and at] for chat, was in own.items()}
+        written = {answer.chat: of_kind[answer.chat][-1] for answer in answers if of_kind.get(getattr(answer, "chat", ""))}
+        queue.add_answers(answers, written)
         for answer in answers:
             hears_all.hear(answer)
         for chat, notice in changed.items():
-            if all(type(answer) is not type(notice) or answer.chat != chat for answer in answers):  # type: ignore[attr-defined]
+            if own[chat][-1][0] > written.get(chat, -1):
                 hears_all.hear(notice)
         own.clear()
         changed.clear()
@@ -251,9 +279,9 @@ def test_whatever_happens_the_queue_is_short_and_nothing_that_a_client_must_know
             case ("toggle", chat):
                 change(chat)
             case ("op", kind, chats) if not own:
-                own |= {chat: {Subscribed if chat in followed else Unsubscribed} for chat in chats}
+                own |= {chat: [(0, Subscribed if chat in followed else Unsubscribed)] for chat in chats}
                 queue.begin_op(chats)
-            case ("op done",) if own and all(kind in was for was in own.values()):
+            case ("op done",) if own and all(kind in {made for _, made in was} for was in own.values()):
                 # An answer says what was so once; somebody else may have changed it since.
                 answers += len(own)
                 end_op([kind(chat=chat, exists=True, positions=dict.fromkeys(range(PARTITIONS), offset)) for chat in own])
@@ -284,13 +312,22 @@ def test_whatever_happens_the_queue_is_short_and_nothing_that_a_client_must_know
 def test_a_user_whose_chats_others_change_without_end_has_few_notices_waiting() -> None:
     queue = NoticeQueue()
     for n in range(10_000):
-        queue.add_subscription(subscribed(f"chat{n}"))
-        queue.add_subscription(unsubscribed(f"chat{n}"))
+        queue.add_subscription(subscribed(f"chat{n}"), 0)
+        queue.add_subscription(unsubscribed(f"chat{n}"), 0)
         assert len(queue) <= 1
-    queue.add_subscription(unsubscribed("known"))
+    queue.add_subscription(unsubscribed("known"), 0)
     for n in range(10_000):
-        queue.add_subscription(subscribed("known", at=n))
-        queue.add_subscription(unsubscribed("known", at=n))
+        queue.add_subscription(subscribed("known", at=n), 0)
+        queue.add_subscription(unsubscribed("known", at=n), 0)
         queue.add_gap(gap(n, n + 1, chat="known"))
         queue.add_heartbeat()
     assert len(queue) == 3
+
+
+def test_a_change_whose_offset_is_not_known_is_said_where_it_is_another_one_than_the_op() -> None:
+    queue = NoticeQueue()
+    queue.begin_op(["a", "b"])
+    queue.add_subscription(subscribed(), -1)
+    queue.add_subscription(unsubscribed("b"), -1)
+    queue.add_answers([subscribed(at=5), subscribed("b")], {"a": 7, "b": 8})
+    assert said(queue) == [subscribed(at=5), subscribed("b"), unsubscribed("b")]

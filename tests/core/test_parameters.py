@@ -121,7 +121,7 @@ def test_only_v1_has_heartbeats():
 )
 @pytest.mark.promise("p-from")
 def test_from_takes_a_word_a_time_or_a_span(value: str, start: object):
-    assert options(f"from={value}").start == start
+    assert options(f"from={value}").beginning(LATEST) == start
 
 
 @pytest.mark.promise("p-from")
@@ -199,9 +199,9 @@ def test_any_time_that_python_writes_is_that_time(when: datetime, how: str):
 @pytest.mark.promise("p-which-beginning")
 def test_from_counts_before_rewind_and_a_cursor_before_both():
     asked = options(f"cursor={CURSOR}&from=latest&rewind=5")
-    assert (asked.cursor, asked.start, asked.rewind) == (parse(CURSOR), LATEST, 0)
+    assert (asked.cursor, asked.start, asked.rewind) == (parse(CURSOR), None, 0)
     asked = options(f"cursor={CURSOR}&rewind=5")
-    assert (asked.cursor, asked.start, asked.rewind) == (parse(CURSOR), LATEST, 5)
+    assert (asked.cursor, asked.start, asked.rewind) == (parse(CURSOR), None, 5)
 
 
 @pytest.mark.parametrize("query", ["rewind=1", "from=earliest", "from=-1s", f"cursor={ID}"])

@@ -104,7 +104,7 @@ async def test_whatever_happens_each_id_resumes_right_after_its_event(autojump_c
                     topic_of = core.kafka.topics[GLOBAL]
                     number = len(topic_of.partitions)
                     topic_of.partitions[number] = type(topic_of.partitions[0])()
-                    core.audience.topic_opened(GLOBAL, topic_of.topic_id, {number: 0}, created=True)
+                    core.audience.followed.topic_opened(GLOBAL, topic_of.topic_id, {number: 0}, created=True)
                 if dice.random() < 0.7:
                     await wait_all_tasks_blocked()
             client.make_room(float("inf"))
@@ -201,7 +201,7 @@ async def test_a_chain_of_long_polls_has_everything_once(autojump_clock, seed):
             if dice.random() < 0.1 and len(topic.partitions) < 4:
                 number = len(topic.partitions)
                 topic.partitions[number] = type(topic.partitions[0])()
-                core.audience.topic_opened(ROOM, topic.topic_id, {number: 0}, created=True)
+                core.audience.followed.topic_opened(ROOM, topic.topic_id, {number: 0}, created=True)
             for _ in range(dice.randrange(1, 4)):
                 tag = dice.choice(["blue", "red"])
                 produced.append((f"m{len(produced)}", tag))
@@ -230,7 +230,7 @@ async def test_a_long_poll_tells_at_once_what_is_lost_while_it_waits(autojump_cl
         await wait_all_tasks_blocked()
         if what == "retention":
             core.kafka.topics[ROOM].partitions[0].end = 5
-            core.audience.position_lost(core.kafka.key(ROOM), 1, 5, LossCause.RETENTION)
+            core.audience.followed.position_lost(core.kafka.key(ROOM), 1, 5, LossCause.RETENTION)
         else:
             core.kafka.delete(ROOM, LossCause.RECREATED)
             core.kafka.create(ROOM)
@@ -259,17 +259,17 @@ async def test_an_id_after_a_told_gap_lies_where_the_gap_leads_also_while_a_walk
             partition.end = 5
             for lost in [offset for offset in partition.records if offset >= 5]:
                 del partition.records[lost]
-            core.audience.position_lost(core.kafka.key(GLOBAL, 0), 12, 5, LossCause.TRUNCATED)
-            for _ in core.audience._walks[0]:
+            core.audience.followed.position_lost(core.kafka.key(GLOBAL, 0), 12, 5, LossCause.TRUNCATED)
+            for _ in core.audience.followed.walks._queue[0]:
                 pass
-            core.audience._walks.popleft()
-            core.audience.topic_opened(GLOBAL, core.kafka.topics[GLOBAL].topic_id, {}, created=True)  # a walk that has not come yet
-            held = core.audience._walks.popleft()
+            core.audience.followed.walks._queue.popleft()
+            core.audience.followed.topic_opened(GLOBAL, core.kafka.topics[GLOBAL].topic_id, {}, created=True)  # its walk is to come
+            held = core.audience.followed.walks._queue.popleft()
             core.kafka.produce(GLOBAL, value("other"), partition=1)
             await wait_all_tasks_blocked()
             entry = parse(_id(client)).entry(GLOBAL)
             assert entry is not None
             assert entry.offsets[0] == 5
-            core.audience._walks.append(held)
-            core.audience._walk_wanted.set()
+            core.audience.followed.walks._queue.append(held)
+            core.audience.followed.walks._more.note()
             await wait_all_tasks_blocked()

@@ -24,8 +24,8 @@ async def test_it_begins_where_the_cursor_says_and_the_next_cursor_says_so_too(a
         topic_id = core.kafka.topics[GLOBAL].topic_id
         core.audience.pin(GLOBAL)
         await wait_all_tasks_blocked()
-        core.audience._followed[GLOBAL].logs.pop(late)  # as the Tail opens a topic of which one partition has no leader
-        core.audience._followed[GLOBAL].changed()
+        core.audience.followed[GLOBAL].logs.pop(late)  # as the Tail opens a topic of which one partition has no leader
+        core.audience.followed[GLOBAL].changed()
         before = text_of(head_of_cursor(None, 0) + topic_entry(GLOBAL, topic_id, [5 * (late == 0), 5 * (late == 1)]))
         client = FakeClient()
         async with core.connected(client, options=SessionOptions(format=Format.V1, cursor=parse(before))):
@@ -34,7 +34,7 @@ async def test_it_begins_where_the_cursor_says_and_the_next_cursor_says_so_too(a
             entry = parse(hello["cursor"]).entry(GLOBAL)
             assert entry is not None
             assert entry.offsets == {late: 5, 1 - late: 0}
-            core.audience.topic_opened(GLOBAL, topic_id, {late: 5}, created=False)
+            core.audience.followed.topic_opened(GLOBAL, topic_id, {late: 5}, created=False)
             await trio.sleep(10)
             assert [said["text"] for said in client.deliveries if "text" in said] == []
             core.kafka.produce(GLOBAL, value("new"), partition=late)
@@ -59,7 +59,12 @@ async def test_a_rewind_goes_on_where_a_chat_is_left_before_a_broker_has_told_of
                 await core.audience.user_changed(SubscriptionChange(username="ann", chat="room", subscribed=False, starts={}, offset=2))
                 core.kafka.back()
                 await trio.sleep(100)
-                assert [said.get("text") or said["meta"]["type"] for said in client.deliveries] == ["hello", "before", "live"]
+                assert [said.get("text") or said["meta"]["type"] for said in client.deliveries] == [
+                    "hello",
+                    "unsubscribed",
+                    "before",
+                    "live",
+                ]
                 nursery.cancel_scope.cancel()
 
 

@@ -61,11 +61,12 @@ async def test_a_client_that_stands_beyond_the_end_asks_once(autojump_clock):
             cursor = parse(meta["cursor"])  # type: ignore[index]
         async with core.connected(FakeClient()):
             await wait_all_tasks_blocked()
-            core.audience.position_lost(core.kafka.key(GLOBAL), 2, 0, LossCause.TRUNCATED)  # its log lost its end
+            core.audience.followed.position_lost(core.kafka.key(GLOBAL), 2, 0, LossCause.TRUNCATED)  # its log lost its end
             core.kafka.away = True
             async with core.connected(FakeClient(), options=replace(V1, cursor=cursor)):
-                await trio.sleep(60)  # ten looks a second
+                await trio.sleep(60)
                 assert len(core.context.offsets) == 1
+            await wait_all_tasks_blocked()
             assert len(core.context.offsets) == 0
 
 

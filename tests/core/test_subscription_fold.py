@@ -51,6 +51,13 @@ def test_a_subscription_and_its_tombstone() -> None:
     assert len(following) == 0
 
 
+def test_each_change_tells_the_offset_of_its_record() -> None:
+    following = Following()
+    key = record_key("ann", "room1")
+    told = [following.apply(key, VALUE, offset=4), following.apply(key, None, offset=5)]
+    assert [change.offset for change in told if isinstance(change, Change)] == [4, 5]
+
+
 def test_a_second_subscription_keeps_the_start_of_the_first() -> None:
     following = Following()
     key = record_key("ann", "room1")

@@ -18,7 +18,7 @@ from kafka_chat.delivery.records.formats import Bound, Format, View
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.delivery.records.record import Record
 from kafka_chat.delivery.session.options import SessionOptions
-from kafka_chat.delivery.session.resumable_session import UNTIL_OFFSETS
+from kafka_chat.delivery.session.until import UNTIL_OFFSETS
 from tests.support.fakes import Core, FakeClient, open_core, value
 
 ROOM = "kafka.chat.room"

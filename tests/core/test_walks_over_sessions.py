@@ -68,8 +68,8 @@ async def test_all_that_happens_to_a_topic_with_many_followers(autojump_clock):
                 await wait_all_tasks_blocked()
                 assert {tuple(positions(session)) for session in sessions} == {(0, 0, 0)}
                 core.kafka.produce(GLOBAL, value("a"), value("b"))
-                core.audience.position_lost(core.kafka.key(GLOBAL), 2, 1, LossCause.TRUNCATED)
-                core.audience.position_lost(core.kafka.key(GLOBAL, 1), 0, 7, LossCause.RETENTION)
+                core.audience.followed.position_lost(core.kafka.key(GLOBAL), 2, 1, LossCause.TRUNCATED)
+                core.audience.followed.position_lost(core.kafka.key(GLOBAL, 1), 0, 7, LossCause.RETENTION)
                 await wait_all_tasks_blocked()
                 assert {tuple(positions(session)) for session in sessions} == {(0, 7, 0)}  # none had been delivered anything
                 core.kafka.delete(GLOBAL, LossCause.RECREATED)
@@ -148,11 +148,11 @@ async def test_who_comes_and_goes_in_the_middle_of_a_walk(autojump_clock, what, 
                 case "added":
                     assert topic is not None
                     topic.partitions[1] = type(topic.partitions[0])()
-                    core.audience.topic_opened(ROOM, topic.topic_id, {1: 0}, created=True)
+                    core.audience.followed.topic_opened(ROOM, topic.topic_id, {1: 0}, created=True)
                 case "truncated" | "retention":
                     assert topic is not None
                     topic.partitions[0].end = 5
-                    core.audience.position_lost(core.kafka.key(ROOM), 0, 5, LossCause(what))
+                    core.audience.followed.position_lost(core.kafka.key(ROOM), 0, 5, LossCause(what))
                 case "recreated":
                     core.kafka.delete(ROOM, LossCause.RECREATED)
                     core.kafka.create(ROOM)
@@ -196,7 +196,7 @@ async def test_a_topic_that_nobody_follows_any_more_in_the_middle_of_its_walk_le
                 stack.enter_context(core.audience.joined(slow(core, f"user{number}"), known=True))
             await wait_all_tasks_blocked()
             core.kafka.produce(GLOBAL, value("m"))
-            core.audience.position_lost(core.kafka.key(GLOBAL), 0, 5, LossCause.RETENTION)
+            core.audience.followed.position_lost(core.kafka.key(GLOBAL), 0, 5, LossCause.RETENTION)
             core.kafka.delete(GLOBAL, LossCause.RECREATED)
             await trio.lowlevel.checkpoint()
         client = FakeClient()

@@ -76,7 +76,7 @@ class FakeSubscriptionLog:
         await self._ready.wait()
 
     def chats_of(self, username: str) -> Mapping[str, SubscriptionChange]:
-        return {chat: self._told(username, chat, since) for chat, since in self._following.chats_of(username).items()}
+        return {chat: self._told(username, chat, since, since.offset) for chat, since in self._following.chats_of(username).items()}
 
     async def write(self, changes: Sequence[SubscriptionChange]) -> int:
         if self.problem or not self.ready:
@@ -95,7 +95,7 @@ class FakeSubscriptionLog:
             outcome = self._following.apply(*record, offset=self._position)
             self._position += 1
             if self.ready and isinstance(outcome, Change):
-                self.listener(self._told(outcome.username, outcome.chat, outcome.subscription))
+                self.listener(self._told(outcome.username, outcome.chat, outcome.subscription, outcome.offset))
         self._ready.set()
         self._moved.set()
         self._moved = trio.Event()
@@ -108,11 +108,11 @@ class FakeSubscriptionLog:
             await trio.sleep(0.01)
             self.read()
 
-    def _told(self, username: str, chat: str, since: Subscription | None) -> SubscriptionChange:
+    def _told(self, username: str, chat: str, since: Subscription | None, offset: int) -> SubscriptionChange:
         if since is None:
-            return SubscriptionChange(username=username, chat=chat, subscribed=False, starts={})
-        since_when = {"topic_id": since.topic_id, "starts": since.starts, "offset": since.offset}
-        return SubscriptionChange(username=username, chat=chat, subscribed=True, **since_when)
+            return SubscriptionChange(username=username, chat=chat, subscribed=False, starts={}, offset=offset)
+        since_when = {"topic_id": since.topic_id, "starts": since.starts}
+        return SubscriptionChange(username=username, chat=chat, subscribed=True, offset=offset, **since_when)
 
     def _value(self, change: SubscriptionChange) -> bytes | None:
         return record_value(Subscription(topic_id=change.topic_id, starts=change.starts)) if change.subscribed else None

@@ -362,10 +362,11 @@ async def open_core(*, memory_bytes: int = 1 << 24, readers: int = 2) -> AsyncIt
 
     audience = Audience(names=NAMES, fanout=fanout, offsets=offsets, memory=memory)
     audience.attach(kafka, chats_of)
-    kafka.listener = audience
+    kafka.listener = audience.followed
     async with open_page_reads(kafka, readers=readers, telemetry=telemetry) as reads, trio.open_nursery() as nursery:
         nursery.start_soon(fanout.run)
-        nursery.start_soon(audience.run)
+        nursery.start_soon(audience.followed.starts.run)
+        nursery.start_soon(audience.followed.walks.run)
         nursery.start_soon(offsets.run)
         context = SessionContext(
             audience=audience,

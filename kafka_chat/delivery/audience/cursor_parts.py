@@ -1,4 +1,4 @@
-"""The parts of one session's cursor, kept so that the text after a move costs what has moved."""
+"""The parts of one follower's cursor, kept so that the text after a move costs what has moved."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from .starts import Resumed, epoch_named, offset_named, partitions_named
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
-    from ..log.follower import LogCursor
+    from ..log.follower import Follower, LogCursor
     from .followed_topic import FollowedTopic
-    from .member import Member
 
 
 class CursorParts:
@@ -36,16 +35,16 @@ class CursorParts:
             PartitionKey, tuple[int, int]
         ] = {}  # positions and epochs of partitions that were not followed when this was made
 
-    def make(self, head: bytes, followed_topics: Mapping[str, FollowedTopic], session: Member, unsaid: Container[str]) -> None:
-        """Make it of a cursor's head, and of where a session is in the topics that it follows.
+    def make(self, head: bytes, followed_topics: Mapping[str, FollowedTopic], follower: Follower, unsaid: Container[str]) -> None:
+        """Make it of a cursor's head, and of where a follower is in the topics that it follows.
 
-        A partition that has no leader yet has no log: the session will begin there where its start says. Of an absent topic in which
+        A partition that has no leader yet has no log: the follower will begin there where its start says. Of an absent topic in which
         its client has been, what it came with is said again: a gap is to be told when there is another one.
 
         Args:
             head: by `head_of_cursor`.
             followed_topics: by their names.
-            session: whose cursor it is.
+            follower: whose cursor it is.
             unsaid: absent topics whose subscriptions say themselves where they begin.
         """
         self.versions = [followed.version for followed in followed_topics.values()]
@@ -54,7 +53,7 @@ class CursorParts:
         self._moved = {}
         for topic, followed in followed_topics.items():
             logs = followed.logs
-            start = followed.followers.get(session)
+            start = followed.followers.get(follower)
             if not logs:
                 if isinstance(start, Resumed) and start.entry.identity is not None:
                     self._parts.append(entry_again(topic, start.entry))
@@ -69,7 +68,7 @@ class CursorParts:
                     key = PartitionKey(topic, followed.topic_id, partition)
                     self._parts.append(place_in(offset_named(start, key), epoch_named(start, key)))
                     continue
-                cursor = session.follower.cursors.get(log.key)
+                cursor = follower.cursors.get(log.key)
                 if cursor is not None:
                     self._indices[log.key] = len(self._parts)
                 self._parts.append(place_in(None, NO_EPOCH) if cursor is None else place_in(cursor.position, cursor.epoch))

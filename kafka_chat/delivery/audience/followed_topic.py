@@ -1,4 +1,4 @@
-"""What the audience keeps of a topic, and of a session whose beginning is not fixed."""
+"""What is kept of one topic that is followed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from ...chat.partition_key import PartitionKey
+    from ..log.follower import Follower
     from ..log.partition_log import PartitionLog
-    from .member import Member
-    from .offset_queries import Question
     from .starts import Start
+    from .walks import Walk
 
 
 class FollowedTopic:
@@ -23,7 +20,7 @@ class FollowedTopic:
     Attributes:
         topic_id: of the topic that is there; "" while there is none.
         logs: partition -> its log.
-        followers: who follows it, and where that session begins in what is opened from now on.
+        followers: who follows it, and where that one begins in what is opened from now on.
         closing: logs that are no more, in which followers have cursors until their walk has come to them.
         named: how many of those follow it because they name it, subscribed or not.
         pinned: followed also when nobody does.
@@ -37,7 +34,7 @@ class FollowedTopic:
     def __init__(self) -> None:
         self.topic_id = ""
         self.logs: dict[int, PartitionLog] = {}
-        self.followers: dict[Member, Start] = {}
+        self.followers: dict[Follower, Start] = {}
         self.closing: list[PartitionLog] = []
         self.named = 0
         self.pinned = False
@@ -49,39 +46,13 @@ class FollowedTopic:
         """Take note that the topic or its logs are others now."""
         self.version = next(_versions)
 
-    def has_placed(self, session: Member) -> bool:
-        """Whether `session` has a cursor wherever it can be known, and has been told of all that is lost."""
-        return self.existence_known.is_set() and not any(session in walk.left for walk in self.walks)
+    def has_visited(self, follower: Follower) -> bool:
+        """Whether no walk over its followers has yet to come to `follower`."""
+        return not any(follower in walk.left for walk in self.walks)
 
-
-class Walk:
-    """A walk over a topic's followers, which shares the loop.
-
-    Attributes:
-        left: those to whom it has not come.
-        done: set when it is over.
-    """
-
-    __slots__ = ("done", "left")
-
-    def __init__(self, followers: Iterable[Member]) -> None:
-        self.left = set(followers)
-        self.done = trio.Event()
-
-
-class PendingStarts:
-    """What it takes a broker to tell before a session's beginning is fixed.
-
-    Attributes:
-        questions: what is asked of each partition; there is none of these where there would be none.
-        resolved: set when there are no more.
-    """
-
-    __slots__ = ("questions", "resolved")
-
-    def __init__(self) -> None:
-        self.questions: dict[PartitionKey, Question] = {}
-        self.resolved = trio.Event()
+    def has_placed(self, follower: Follower) -> bool:
+        """Whether `follower` has a cursor wherever it can be known, and has been told of all that is lost."""
+        return self.existence_known.is_set() and self.has_visited(follower)
 
 
 _versions = count()

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..log.follower import Follower
-    from ..log.partition_log import PartitionLog
     from ..ports import SubscriptionChange
     from .starts import Start
 
@@ -38,11 +37,8 @@ class Member(Protocol):
             change: how its user subscribed to it; None where it did not.
         """
 
-    def rewind(self, log: PartitionLog, messages: int) -> None:
-        """Move the new cursor in `log` back by so many messages."""
-
     def on_subscribed(self, change: SubscriptionChange) -> None:
         """Its user subscribed to a chat."""
 
-    def on_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
+    def on_unsubscribed(self, change: SubscriptionChange, positions: Mapping[int, int]) -> None:
         """Its user unsubscribed from a chat, which was delivered up to these positions, a partition each."""

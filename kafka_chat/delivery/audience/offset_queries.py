@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ...changes import Changes
 from ...errors import BrokerError
 from ...loop_sharing import Turn
 
@@ -93,7 +94,7 @@ class OffsetQueries:
         self._in_flight: _Waiting = {}  # what the requests under way are for
         self._held: _Waiting = {}  # to be asked once the request under way for the same is over
         self._limiters: dict[int, trio.CapacityLimiter] = {}  # a leader each
-        self._news = trio.Event()
+        self._news = Changes()
 
     def __len__(self) -> int:
         """How many questions wait."""
@@ -123,7 +124,7 @@ class OffsetQueries:
             self._held.setdefault(key, {}).setdefault(time_ms, {})[question] = None
         else:
             self._fresh.setdefault(key, {}).setdefault(time_ms, {})[question] = None
-            self._news.set()
+            self._news.note()
         return question
 
     def holds(self, question: Question) -> bool:
@@ -145,10 +146,10 @@ class OffsetQueries:
         """Ask until cancelled."""
         async with trio.open_nursery() as requests:
             while True:
-                await self._news.wait()
-                self._news = trio.Event()
+                version = self._news.version
                 for time_ms, leader, keys in self._requests():
                     requests.start_soon(self._resolve, time_ms, leader, keys)
+                await self._news.wait_beyond(version)
 
     def _requests(self) -> list[tuple[int, int, Sequence[PartitionKey]]]:
         """Take what is to be asked at once, as requests: a time, a leader, and its partitions."""
@@ -196,7 +197,7 @@ class OffsetQueries:
                 by_key.pop(key, None)
         if waiting:
             self._fresh.setdefault(key, {}).setdefault(time_ms, {}).update(waiting)
-            self._news.set()
+            self._news.note()
 
     def _of(self, waiting: _Waiting, question: Question) -> dict[Question, None]:
         return waiting.get(question.key, {}).get(question.time_ms, {})

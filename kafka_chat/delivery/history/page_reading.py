@@ -10,11 +10,12 @@ from ...chat.loss_cause import LossCause
 from ...chat.resume_cursor import NO_EPOCH, OF_A_PAGE, head_of_cursor, text_of, topic_entry
 from ...errors import BrokerUnreachable, NotFound
 from ..audience.offset_queries import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
-from ..audience.starts import BEYOND_SECONDS, Latest, Rewind
+from ..audience.starts import Latest, Rewind
+from ..log.last_messages import last_messages
+from ..log.log_source import LogSource
 from ..log.merge import BackwardScan, ForwardScan, merge_by_time
 from ..writes.deadlines import answer_due
 from .query import PAGE_BYTES, Page
-from .reader import LogSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from .shared_merge import SharedMerge
 
 START_SECONDS = 2.0  # for a broker to tell whether there is such a topic, and where a page begins
-LOOK_SECONDS = 0.5
-
-_WITHOUT_END = 1 << 62
 
 Positions = dict["PartitionKey", int]  # of each partition an offset
 
@@ -82,10 +80,11 @@ class PageReading:
     async def run(self, waiting: Callable[[], AbstractContextManager[None]]) -> Page:
         """Return the page; see `History.page`."""
         doing = f"reading the history of {self._query.chat}"
+        await self._context.audience.wait_started(self._reader, seconds=START_SECONDS)
+        await self._context.audience.wait_readings(self._reader)
         with answer_due(doing):
             await self._find_logs(doing)
             await self._find_beginning()
-        await self._wait_for_end()
         with answer_due(doing):
             found = await self._merge()
         if not found and self._may_wait:
@@ -99,7 +98,6 @@ class PageReading:
         """Find the logs of the chat, once it is fixed where the reader begins in them."""
         audience, reader, chat = self._context.audience, self._reader, self._query.chat
         topic = self._context.names.topic(chat)
-        await audience.wait_started(reader, seconds=START_SECONDS)
         if audience.has_started(reader) and not audience.logs(reader, chat):
             if topic not in await self._lookup.describe([topic]):
                 raise NotFound(f"{chat} is no chat: the topic {topic} does not exist", field="chat")
@@ -121,26 +119,9 @@ class PageReading:
             # What was acknowledged before the request is there, whether or not it has come to the head of its log.
             self._begins |= await self._wait_for_heads(loose)
         if loose and isinstance(begin, Rewind):
-            scans = self._scans_of(self._query.last_before_it, loose, self._begins, await self._offsets_at(loose, EARLIEST_TIMESTAMP))
-            await merge_by_time(scans, messages=begin.messages, size=_WITHOUT_END)
-            self._begins |= _positions(loose, scans)
-
-    async def _wait_for_end(self) -> None:
-        """See to it that no partition ends before the page begins: a broker may be a moment behind, or have lost its end."""
-        give_up_at = trio.current_time() + BEYOND_SECONDS
-        while beyond := [log for log in self._logs if self._begins[log.key] > log.head]:
-            with answer_due("asking where the log ends"):
-                ends = await self._offsets_at(beyond, LATEST_TIMESTAMP)
-            beyond = [log for log in beyond if ends[log.key] < self._begins[log.key]]
-            if not beyond:
-                return
-            if trio.current_time() >= give_up_at:
-                for log in beyond:
-                    self._reader.on_gap(log.key, self._begins[log.key], ends[log.key], LossCause.TRUNCATED)
-                    self._begins[log.key] = ends[log.key]
-                return
-            with trio.move_on_after(LOOK_SECONDS):
-                await self._reader.news()
+            ends, view = {log: self._begins[log.key] for log in loose}, reader.follower.view
+            last = await last_messages(ends, begin.messages, view=view, page_reads=self._page_reads, memory=self._memory)
+            self._begins |= {log.key: position for log, position in last.items()}
 
     async def _merge(self) -> list[HistoryMessage]:
         """Read from the beginning up to where each partition ends now, or back to where it begins, as far as the page goes."""
@@ -218,14 +199,13 @@ class PageReading:
         self, query: PageQuery, logs: Sequence[PartitionLog], begins: Mapping[PartitionKey, int], bounds: Mapping[PartitionKey, int]
     ) -> Sequence[PartitionScan]:
         scans: list[PartitionScan] = []
-        most = max(query.limit, query.rewind)
         for log in logs:
             source = LogSource(log, self._reader.follower.view, self._page_reads, self._memory, before_ms=query.until_ms)
             begin, bound = begins[log.key], bounds[log.key]
             if query.backward:
-                scans.append(BackwardScan(log.key.partition, source, begin, min(begin, bound), most=most))
+                scans.append(BackwardScan(log.key.partition, source, begin, min(begin, bound), most=query.limit))
             else:
-                scans.append(ForwardScan(log.key.partition, source, begin, max(begin, bound), most=most))
+                scans.append(ForwardScan(log.key.partition, source, begin, max(begin, bound), most=query.limit))
         return scans
 
     def _scans_to_heads(self) -> Sequence[PartitionScan]:

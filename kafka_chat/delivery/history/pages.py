@@ -9,7 +9,8 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from ..records.formats import Format, View
+from ..audience.starts import LATEST, Rewind
+from ..records.formats import Format
 from .compacted_topics import CompactedTopics
 from .page_reading import PageReading
 from .reader import HistoryReader
@@ -66,8 +67,8 @@ class History:
         context, cursor = self._context, query.cursor
         if cursor is not None and not cursor.is_of(context.cluster()):
             cursor = None
-        view = View(format=Format.V1, tags=query.tags, senders=query.senders)
-        reader = HistoryReader(query.chat, query.begin, cursor, context.names, view=view, page_reads=self._page_reads)
+        view, begin = query.view(Format.V1), LATEST if isinstance(query.begin, Rewind) else query.begin
+        reader = HistoryReader(query.chat, begin, cursor, context.names, view=view, page_reads=self._page_reads)
         if self._draining:
             reader.finish()
         reading = PageReading(

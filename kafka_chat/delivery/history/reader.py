@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from ...chat.names import ChatNames
     from ...chat.partition_key import PartitionKey
     from ...chat.resume_cursor import ResumeCursor
-    from ..audience.starts import Start
+    from ..audience.starts import Start, Unresumed
     from ..log.follower import LogCursor
-    from ..log.memory import Memory
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog
     from ..ports import SubscriptionChange
-    from ..records.batch import Batch, Chunk, HistoryMessage, Mark
+    from ..records.batch import Chunk
     from ..records.formats import View
 
 
@@ -48,7 +47,7 @@ class HistoryReader:
     def __init__(
         self,
         chat: str,
-        begin: Start,
+        begin: Unresumed,
         cursor: ResumeCursor | None,
         names: ChatNames,
         *,
@@ -131,63 +130,13 @@ class HistoryReader:
     def on_unfollow(self, key: PartitionKey) -> None:
         """See `Owner.on_unfollow`."""
 
-    def rewind(self, log: PartitionLog, messages: int) -> None:
-        """See `Member.rewind`: a page counts back by itself."""
-
     def on_subscribed(self, change: SubscriptionChange) -> None:
         """See `Member.on_subscribed`: it follows its chat whoever subscribes to what."""
 
-    def on_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
+    def on_unsubscribed(self, change: SubscriptionChange, positions: Mapping[int, int]) -> None:
         """See `Member.on_unsubscribed`."""
 
     def finish(self) -> None:
         """Have it wait no longer."""
         self.over = True
         self.follower.wake()
-
-
-class LogSource:
-    """One partition, as scans read it. See `merge.Source`.
-
-    Args:
-        log: of the partition.
-        view: what is shown of it.
-        page_reads: reads what memory does not have.
-        memory: where what is read is counted.
-        before_ms: nothing of this time or later is shown, Unix, in milliseconds; None: whatever its time.
-    """
-
-    def __init__(self, log: PartitionLog, view: View, page_reads: PageReads, memory: Memory, *, before_ms: int | None) -> None:
-        self._log = log
-        self._view = view
-        self._before_ms = before_ms
-        self._page_reads = page_reads
-        self._memory = memory
-
-    async def fetch(self, offset: int) -> LogPiece:
-        """See `Source`."""
-        return LogPiece(await self._page_reads.fetch(self._log, offset), self._view, self._memory, before_ms=self._before_ms)
-
-
-class LogPiece:
-    """A batch, as scans read it. See `merge.Piece`."""
-
-    def __init__(self, batch: Batch, view: View, memory: Memory, *, before_ms: int | None) -> None:
-        self.first = batch.first
-        self.next = batch.next
-        self._batch = batch
-        self._view = view
-        self._memory = memory
-        self._before_ms = before_ms
-
-    def marks(self, *, first: int, end: int) -> Sequence[Mark]:
-        """See `Piece`."""
-        found = self._batch.marks(self._view, first=first, end=end)
-        self._memory.recount(self._batch)  # senders and tags may have been decoded now
-        return found if self._before_ms is None else [mark for mark in found if mark.time_ms < self._before_ms]
-
-    def message(self, offset: int) -> HistoryMessage:
-        """See `Piece`."""
-        found = self._batch.history_message(self._view, offset)
-        self._memory.recount(self._batch)  # it may have been rendered in another form now
-        return found

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
-
+from ...changes import Changes
 from ...loop_sharing import Turn
 from ..records.batch import Chunk
 from ..records.formats import PLAIN, Bound, Format
@@ -34,12 +33,12 @@ class FanOut:
     def __init__(self, *, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
         self._changed: dict[PartitionLog, None] = {}
-        self._news = trio.Event()
+        self._news = Changes()
 
     def changed(self, log: PartitionLog) -> None:
         """Walk the followers of `log` soon, for its head has moved."""
         self._changed[log] = None
-        self._news.set()
+        self._news.note()
 
     def forget(self, log: PartitionLog) -> None:
         """Do not walk `log` any more."""
@@ -48,14 +47,14 @@ class FanOut:
     async def run(self) -> None:
         """Walk one changed log after the other, until cancelled."""
         while True:
+            version = self._news.version
             while self._changed:
                 log = next(iter(self._changed))
                 del self._changed[log]
                 await self._walk(log)
                 if log.offered < log.head:
                     self._changed[log] = None  # its turn comes again after the others
-            self._news = trio.Event()
-            await self._news.wait()
+            await self._news.wait_beyond(version)
 
     async def _walk(self, log: PartitionLog) -> None:
         turn = Turn()

@@ -77,10 +77,11 @@ class Follower:
     Args:
         owner: what has it, until `leave`.
         view: see below.
-        page_reads: reads what memory does not have.
+        page_reads: see below.
 
     Attributes:
         view: what it gets of a message.
+        page_reads: read for it what memory does not have.
         cursors: its place in each partition that it follows.
         parked: whether it may be offered to.
         offer: offers what begins at a cursor, while it is parked. The owner's `take`, without a call between: it is called for each
@@ -88,7 +89,7 @@ class Follower:
         fell_behind: how often it had to read a page of the past.
     """
 
-    __slots__ = ("_awake", "_left_positions", "_owner", "_page_reads", "cursors", "fell_behind", "offer", "parked", "view")
+    __slots__ = ("_awake", "_left_positions", "_owner", "cursors", "fell_behind", "offer", "page_reads", "parked", "view")
 
     def __init__(self, owner: Owner, view: View, page_reads: PageReads) -> None:
         self.view = view
@@ -97,7 +98,7 @@ class Follower:
         self.fell_behind = 0
         self.offer = owner.take
         self._owner = owner
-        self._page_reads = page_reads
+        self.page_reads = page_reads
         self._left_positions: dict[PartitionKey, int] = {}
         self._awake = trio.Event()
 
@@ -176,7 +177,7 @@ class Follower:
             return found
         if found is NotInMemory.PAGE:
             self.fell_behind += 1
-            cursor.page = self._page_reads.want(cursor.log, cursor.position, self.wake)
+            cursor.page = self.page_reads.want(cursor.log, cursor.position, self.wake)
         return None
 
     def _turn_page(self, cursor: LogCursor) -> Chunk | None:

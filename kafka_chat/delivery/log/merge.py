@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from ...errors import PositionLost
+from ...loop_sharing import Turn
 from ...nursery import open_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ..records.batch import HistoryMessage, Mark
 
@@ -55,7 +56,7 @@ class PartitionScan(ABC):
         lost: the offset that was due and is gone, and where it went on instead.
     """
 
-    def __init__(self, partition: int, source: Source, position: int, bound: int, *, most: int) -> None:
+    def __init__(self, partition: int, source: Source, position: int, bound: int, *, most: int, scan_seconds: float = SCAN_SECONDS) -> None:
         """Begin.
 
         Args:
@@ -64,6 +65,7 @@ class PartitionScan(ABC):
             position: where it begins.
             bound: where it ends.
             most: how many messages the page takes.
+            scan_seconds: how long it looks for one, at most, once it has looked at something.
         """
         self.partition = partition
         self.lost: tuple[int, int] | None = None
@@ -75,7 +77,7 @@ class PartitionScan(ABC):
         self._found: deque[Mark] = deque(maxlen=most + 1)
         self._piece: Piece | None = None
         self._left = SCAN_OFFSETS
-        self._scan_until = trio.current_time() + SCAN_SECONDS
+        self._scan_until = trio.current_time() + scan_seconds
 
     @property
     def holds(self) -> bool:
@@ -101,6 +103,10 @@ class PartitionScan(ABC):
         """Return its next message, which is known."""
         assert self._piece is not None  # it is where the message was found
         return self._piece.message(self._next_mark().offset)
+
+    def skip(self) -> None:
+        """Pass over its next message, which is known."""
+        self._next_mark()
 
     @abstractmethod
     def _next_mark(self) -> Mark:
@@ -151,7 +157,16 @@ class ForwardScan(PartitionScan):
 
 
 class BackwardScan(PartitionScan):
-    """From newer messages to older ones, at and above its bound."""
+    """From newer messages to older ones, at and above its bound.
+
+    Attributes:
+        last: the offset of the message that was taken or passed over last; where it began, where none was.
+    """
+
+    def __init__(self, partition: int, source: Source, position: int, bound: int, *, most: int, scan_seconds: float = SCAN_SECONDS) -> None:
+        """See `PartitionScan`."""
+        super().__init__(partition, source, position, bound, most=most, scan_seconds=scan_seconds)
+        self.last = position
 
     @property
     def position(self) -> int:
@@ -164,7 +179,9 @@ class BackwardScan(PartitionScan):
         return -self._found[-1].time_ms, -self.partition
 
     def _next_mark(self) -> Mark:
-        return self._found.pop()
+        mark = self._found.pop()
+        self.last = mark.offset
+        return mark
 
     async def scan(self) -> int:
         """See `PartitionScan`."""
@@ -192,16 +209,43 @@ async def merge_by_time(scans: Sequence[PartitionScan], *, messages: int, size: 
         messages: how many, at most.
         size: how many bytes; the message that reaches it is the last.
     """
-    await _fill_all(scans)
     found: list[HistoryMessage] = []
+
+    def take(scan: PartitionScan) -> int:
+        found.append(scan.take())
+        return len(found[-1].payload)
+
+    await _walk(scans, messages=messages, size=size, take=take)
+    return found
+
+
+async def pass_by_time(scans: Sequence[PartitionScan], *, messages: int) -> None:
+    """Pass over messages of scans of one direction as `merge_by_time` takes them, without making them.
+
+    Args:
+        scans: a partition each.
+        messages: how many, at most.
+    """
+    await _walk(scans, messages=messages, size=1, take=_pass)
+
+
+def _pass(scan: PartitionScan) -> int:
+    scan.skip()
+    return 0
+
+
+async def _walk(scans: Sequence[PartitionScan], *, messages: int, size: int, take: Callable[[PartitionScan], int]) -> None:
+    """Have `take` remove the next message of one scan after the other; it returns how many bytes of `size` that takes."""
+    await _fill_all(scans)
     if not all(scan.holds or scan.at_end for scan in scans):
-        return found
+        return
+    turn = Turn()
     ranks = [(scan.rank, index) for index, scan in enumerate(scans) if scan.holds]
     heapq.heapify(ranks)
-    while ranks and len(found) < messages and size > 0:
+    while ranks and messages > 0 and size > 0:
         scan = scans[ranks[0][1]]
-        found.append(scan.take())
-        size -= len(found[-1].payload)
+        size -= take(scan)
+        messages -= 1
         await scan.fill()
         if scan.holds:
             heapq.heapreplace(ranks, (scan.rank, ranks[0][1]))
@@ -209,7 +253,7 @@ async def merge_by_time(scans: Sequence[PartitionScan], *, messages: int, size: 
             heapq.heappop(ranks)
         else:
             break
-    return found
+        await turn.share()
 
 
 async def _fill_all(scans: Sequence[PartitionScan]) -> None:

@@ -17,7 +17,6 @@ from ..records.batch import Batch, Chunk
 from ..records.formats import PLAIN, Bound, View
 
 if TYPE_CHECKING:
-    from ..records.batch import Mark
     from .follower import LogCursor
     from .memory import Memory
 
@@ -146,12 +145,6 @@ class PartitionLog:
         """Have a batch or page of this log rendered for `view`, and count what that takes; memory may forget batches for it."""
         batch.whole(view)
         self._memory.recount(batch)
-
-    def marks_in(self, batch: Batch, view: View, *, first: int, end: int) -> list[Mark]:
-        """Return where the messages of `[first, end)` are that a view shows of one batch or page of this log."""
-        marks = batch.marks(view, first=first, end=end)
-        self._memory.recount(batch)  # senders and tags are decoded for a filter
-        return marks
 
     def page_range(self, position: int) -> tuple[int, int]:
         """Return the range `[first, until)` of the page that has `position`, below the head as it is now."""

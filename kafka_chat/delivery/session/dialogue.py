@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ...changes import Changes
 from ..records.frames import text_header
 from .live_socket import LiveSocket
 
@@ -46,7 +47,7 @@ class Dialogue(LiveSocket):
     was not answered may have been done or not.
     """
 
-    __slots__ = ("_answer", "_change", "_gone", "_memory", "_ops", "_waiting_bytes")
+    __slots__ = ("_answer", "_changes", "_gone", "_memory", "_ops", "_waiting_bytes")
 
     def __init__(self, answering: Answering, *, session_id: str, username: str, memory: Memory, telemetry: Telemetry) -> None:
         super().__init__(session_id=session_id, username=username, telemetry=telemetry)
@@ -54,7 +55,7 @@ class Dialogue(LiveSocket):
         self._answer = answering.answer
         self._ops: deque[tuple[int, Callable[[], Awaitable[bytes]]]] = deque()
         self._waiting_bytes = 0
-        self._change = trio.Event()
+        self._changes = Changes()
         self._gone = False  # it reads no more answers
         if answering.opening is not None:
             self._ops.append((0, answering.opening))
@@ -69,12 +70,12 @@ class Dialogue(LiveSocket):
     async def _serve(self, nursery: trio.Nursery) -> None:
         while True:
             while not self._ops:
-                await self._change.wait()
+                await self._changes.wait_beyond(self._changes.version)
             size, ask = self._ops[0]
             await self._say(await ask())
             self._ops.popleft()
             self._count(-size)
-            self._changed()
+            self._changes.note()
 
     async def _say(self, payload: bytes) -> None:
         frame = text_header(len(payload)) + payload
@@ -90,23 +91,19 @@ class Dialogue(LiveSocket):
         size = len(said) + MESSAGE_BYTES
         self._ops.append((size, partial(self._answer, said)))
         self._count(size)
-        self._changed()
+        self._changes.note()
         while self._waiting_bytes > WAITING_BYTES:
-            await self._change.wait()
+            await self._changes.wait_beyond(self._changes.version)
 
     async def _receive(self, nursery: trio.Nursery, inbox: Inbox) -> int:
         code = await super()._receive(nursery, inbox)
         self._gone = True
         with trio.move_on_after(LAST_SECONDS):
             while self._ops:
-                await self._change.wait()
+                await self._changes.wait_beyond(self._changes.version)
         return code
 
     def _count(self, size: int) -> None:
         """Count so many bytes more, or less, of messages that wait for their answers."""
         self._waiting_bytes += size
         self._memory.owe(size)
-
-    def _changed(self) -> None:
-        self._change.set()
-        self._change = trio.Event()

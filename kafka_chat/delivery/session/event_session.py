@@ -93,10 +93,6 @@ class EventSession(ResumableSession):
         self._parts.forget()
         super().on_gap(key, first_lost, first_left, cause)
 
-    async def _find_beginnings(self) -> None:
-        await super()._find_beginnings()
-        self._parts.forget()
-
     def _bytes_of(self, cursor: LogCursor, chunk: Chunk) -> bytes:
         self._parts.move(cursor)
         if not chunk.messages:

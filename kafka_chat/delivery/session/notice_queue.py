@@ -15,7 +15,7 @@ from ...chat.loss_cause import LossCause
 from .notices import Gap, Heartbeat, Live, Notice, Subscribed, Unsubscribed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .notices import Answer, Hello
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # From weak to strong. Gaps that are merged have the strongest of their causes: an older beginning, another end, another topic.
 _CAUSES = (LossCause.RETENTION, LossCause.TRUNCATED, LossCause.RECREATED)
+_NO_RECORD = -1  # below all offsets
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,12 @@ class _Change:
     Attributes:
         notice: says what is so now.
         known: the client knows the chat as followed, from before this news.
+        offset: of the record that it comes from.
     """
 
     notice: Subscription
     known: bool
+    offset: int
 
 
 class NoticeQueue:
@@ -81,26 +84,35 @@ class NoticeQueue:
             gap = Gap(chat=gap.chat, partition=gap.partition, first_lost=waiting.first_lost, first_left=gap.first_left, cause=cause)
         self._append(key, gap)
 
-    def add_subscription(self, notice: Subscription) -> None:
+    def add_subscription(self, notice: Subscription, offset: int) -> None:
         """Tell of a chat that the user follows now, or no longer; such changes of one chat alternate.
 
         A chat that came and went before the client heard of it is not mentioned at all. News of the chats of the op that is
         being done waits for its answer.
+
+        Args:
+            notice: what is so now.
+            offset: of the record that says so.
         """
-        chat, change = notice.chat, _Change(notice, known=isinstance(notice, Unsubscribed))
+        chat, change = notice.chat, _Change(notice, isinstance(notice, Unsubscribed), offset)
         if chat not in self._own:
             self._put(chat, _merged(self._remove((chat, None)), change))
         elif (earlier := self._own[chat]) is None:
             self._own[chat] = change
         else:
-            self._own[chat] = _Change(notice, earlier.known)
+            self._own[chat] = _Change(notice, earlier.known, offset)
 
     def begin_op(self, chats: Iterable[str]) -> None:
         """Hold the news of `chats` back, for an op changes them, and its answers say so."""
         self._own = dict.fromkeys(chats)
 
-    def add_answers(self, answers: Sequence[Answer]) -> None:
-        """Say the answers to the op that is done, and then what they do not say of its chats."""
+    def add_answers(self, answers: Sequence[Answer], written: Mapping[str, int]) -> None:
+        """Say the answers to the op that is done, and then what they do not say of its chats.
+
+        Args:
+            answers: in their order.
+            written: chat -> the offset of the op's own record for it. What was so up to there the answer says.
+        """
         own, self._own = self._own, {}
         said: dict[str, Subscription] = {}
         for answer in answers:
@@ -110,13 +122,14 @@ class NoticeQueue:
             self._append(("", self._answers), answer)
             self._answers += 1
         for chat, change in own.items():
-            answer_of_chat = said.get(chat)
-            if change is None or type(change.notice) is type(answer_of_chat):
+            if change is None:
                 continue
-            if answer_of_chat is not None:  # somebody else changed the chat between the op and its answer
-                self._put(chat, _Change(change.notice, known=isinstance(answer_of_chat, Subscribed)))
-            else:  # the op failed, and yet something has changed
+            answer_of_chat = said.get(chat)
+            if answer_of_chat is None:  # the op failed, and yet something has changed
                 self._put(chat, _merged(self._remove((chat, None)), change))
+            elif change.offset > written.get(chat, _NO_RECORD) or (change.offset < 0 and type(change.notice) is not type(answer_of_chat)):
+                # Somebody else changed the chat between the op and its answer; an offset that is not known tells less.
+                self._put(chat, _Change(change.notice, isinstance(answer_of_chat, Subscribed), change.offset))
 
     def add_live(self) -> None:
         """Say that all that was there has been delivered."""
@@ -185,4 +198,4 @@ def _merged(waiting: object, change: _Change) -> _Change | None:
         change: the latest.
     """
     known = waiting.known if isinstance(waiting, _Change) else change.known
-    return _Change(change.notice, known) if known or isinstance(change.notice, Subscribed) else None
+    return _Change(change.notice, known, change.offset) if known or isinstance(change.notice, Subscribed) else None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from sys import getsizeof
 from typing import TYPE_CHECKING
+
+import trio
 
 from ...chat.partition_key import PartitionKey
 from ...chat.resume_cursor import MessageIds
@@ -12,11 +16,12 @@ from ..writes.subscriptions import CHATS_PER_CALL
 from .notices import Answer, Failed, OpRefused, Pong, Sent, Subscribed, Unsubscribed, parse_op
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     import msgspec
 
     from ..audience.member import Member
+    from ..log.memory import Memory
     from .context import SessionContext
     from .notice_queue import NoticeQueue
     from .notices import Op
@@ -24,83 +29,168 @@ if TYPE_CHECKING:
 OPS_WAITING = 32  # ops whose answers are not written yet, which a client may have
 
 
-async def answers_to(said: str | bytes, *, session: Member, context: SessionContext, notices: NoticeQueue) -> Sequence[Answer]:
-    """Do what a client asks for; return the answers, one at least. Expected trouble is an answer.
+class Ops:
+    """The ops of one client, answered in their order: each is done once the answers to the one before are written.
 
     Args:
-        said: by the client, whether or not it is an op.
         session: the client's.
         context: the service.
-        notices: hold back the news of the chats that the op changes, until `add_answers`.
+        notices: are told the answers, and hold back the news of the chats that an op changes until then.
+        memory: what waits counts there, until `close`.
     """
+
+    __slots__ = ("_answered", "_bytes", "_context", "_memory", "_notices", "_session", "_waiting")
+
+    def __init__(self, session: Member, context: SessionContext, notices: NoticeQueue, memory: Memory) -> None:
+        self._session = session
+        self._context = context
+        self._notices = notices
+        self._memory = memory
+        self._waiting: list[str | bytes] = []  # few, and an empty deque has 600 bytes, for each socket that has asked once
+        self._bytes = 0
+        self._answered: trio.Event | None = None  # set once the answers to the first of them are written
+
+    def add(self, said: str | bytes, nursery: trio.Nursery) -> bool:
+        """Have a message of the client answered; False where too many wait.
+
+        Args:
+            said: by the client, whether or not it is an op.
+            nursery: for a task that answers, which ends when nothing waits.
+        """
+        if len(self._waiting) >= OPS_WAITING:
+            return False
+        self._waiting.append(said)
+        self._count(getsizeof(said))
+        if len(self._waiting) == 1:
+            nursery.start_soon(self._answer)
+        return True
+
+    def being_written(self) -> Callable[[], None]:
+        """Return what is to be called once all that the notices have given out so far is written."""
+        answered = self._answered
+        return _nothing if answered is None else answered.set
+
+    def close(self) -> None:
+        """Count nothing any more: the client is gone."""
+        self._count(-self._bytes)
+
+    async def _answer(self) -> None:
+        while self._waiting:
+            written: dict[str, int] = {}
+            answers = await _answers(self._waiting[0], self._session, self._context, self._notices, written)
+            self._notices.add_answers(answers, written)
+            self._answered = trio.Event()
+            self._session.follower.wake()
+            await self._answered.wait()
+            self._count(-getsizeof(self._waiting.pop(0)))
+        self._answered = None
+
+    def _count(self, size: int) -> None:
+        """Count so many bytes more, or less, of ops that wait."""
+        self._bytes += size
+        self._memory.owe(size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """An op, and what it takes to do it.
+
+    Attributes:
+        op: likewise.
+        session: of the client that asks.
+        context: the service.
+        notices: hold back the news of the chats that it changes.
+        written: takes the offset of the record of each chat that it changes.
+    """
+
+    op: Op
+    session: Member
+    context: SessionContext
+    notices: NoticeQueue
+    written: dict[str, int]
+
+
+async def _answers(
+    said: str | bytes, session: Member, context: SessionContext, notices: NoticeQueue, written: dict[str, int]
+) -> Sequence[Answer]:
+    """Do what a client asks for; return the answers, one at least. Expected trouble is an answer."""
     try:
         op = parse_op(said)
     except OpRefused as refused:
         return [_failed(refused.error, refused.re)]
     try:
-        match op.op:
-            case "ping":
-                return [Pong(re=op.re)]
-            case "subscribe":
-                return await _subscribe(op, session, context, notices)
-            case "unsubscribe":
-                return await _unsubscribe(op, session, context, notices)
-            case "send":
-                return [await _send(op, session, context)]
-            case _:
-                raise RequestError(f"op is {op.op[:60]!r}; it may be subscribe, unsubscribe, send or ping", field="op")
+        do = _OPS.get(op.op)
+        if do is None:
+            *most, last = _OPS
+            raise RequestError(f"op is {op.op[:60]!r}; it may be {', '.join(most)} or {last}", field="op")
+        return await do(_Asked(op=op, session=session, context=context, notices=notices, written=written))
     except (RequestError, BrokerError) as error:
         return [_failed(error, op.re)]
 
 
-async def _subscribe(op: Op, session: Member, context: SessionContext, notices: NoticeQueue) -> Sequence[Answer]:
-    chats = _chats(op, context)
-    notices.begin_op(chats)
-    exists = {one.chat: one.exists for one in await context.subscriptions.subscribe(session.username, chats)}
-    positions = await _positions(session, chats, context)
-    changes = context.subscription_log.chats_of(session.username)
+async def _subscribe(asked: _Asked) -> Sequence[Answer]:
+    context, user, chats = asked.context, asked.session.username, _chats(asked)
+    asked.notices.begin_op(chats)
+    exists = {one.chat: one.exists for one in await context.subscriptions.subscribe(user, chats, written=asked.written.update)}
+    positions = await _positions(asked, chats)
+    changes = context.subscription_log.chats_of(user)
     for chat in chats:
         if not positions[chat] and chat in changes:  # no broker has told yet where it is; it begins where it was subscribed to
             positions[chat] = changes[chat].starts
-    return [Subscribed(re=op.re, chat=chat, exists=exists.get(chat, False), positions=positions[chat]) for chat in chats]
+    return [Subscribed(re=asked.op.re, chat=chat, exists=exists.get(chat, False), positions=positions[chat]) for chat in chats]
 
 
-async def _unsubscribe(op: Op, session: Member, context: SessionContext, notices: NoticeQueue) -> Sequence[Answer]:
-    chats = _chats(op, context)
-    notices.begin_op(chats)
-    positions = await _positions(session, chats, context)
-    await context.subscriptions.unsubscribe(session.username, chats)
-    return [Unsubscribed(re=op.re, chat=chat, exists=context.audience.exists(chat), positions=positions[chat]) for chat in chats]
+async def _unsubscribe(asked: _Asked) -> Sequence[Answer]:
+    context, chats = asked.context, _chats(asked)
+    asked.notices.begin_op(chats)
+    positions = await _positions(asked, chats)
+    await context.subscriptions.unsubscribe(asked.session.username, chats, written=asked.written.update)
+    exists = context.audience.exists
+    return [Unsubscribed(re=asked.op.re, chat=chat, exists=exists(chat), positions=positions[chat]) for chat in chats]
 
 
-async def _send(op: Op, session: Member, context: SessionContext) -> Answer:
+async def _send(asked: _Asked) -> Sequence[Answer]:
+    op, context = asked.op, asked.context
     if context.sending is None:
         raise SendingOff
     if op.chat is None or op.text is None:
         raise RequestError("chat and text are needed to send", field="chat" if op.chat is None else "text")
     chat = context.names.parse(op.chat, field="chat")
-    placed = await context.sending.place(chat, session.username, op.text, op.tag)
+    placed = await context.sending.place(chat, asked.session.username, op.text, op.tag)
     at, key = placed.at, PartitionKey(placed.at.topic, placed.topic_id, placed.at.partition)
     log = context.audience.log(key)
     # Its epoch is the latest that was seen there, unless the partition's leader has changed since.
     shown = None if log is None else MessageIds(*key).of(at.offset, log.epochs.before(at.offset + 1)).decode()
-    return Sent(re=op.re, chat=chat, partition=at.partition, offset=at.offset, id=shown)
+    return [Sent(re=op.re, chat=chat, partition=at.partition, offset=at.offset, id=shown)]
 
 
-def _chats(op: Op, context: SessionContext) -> list[str]:
+async def _ping(asked: _Asked) -> Sequence[Answer]:
+    await trio.lowlevel.checkpoint()
+    return [Pong(re=asked.op.re)]
+
+
+_OPS: Mapping[str, Callable[[_Asked], Awaitable[Sequence[Answer]]]] = {
+    "subscribe": _subscribe,
+    "unsubscribe": _unsubscribe,
+    "send": _send,
+    "ping": _ping,
+}
+
+
+def _chats(asked: _Asked) -> list[str]:
     """Return the chats that an op names."""
-    named = op.named
+    named = asked.op.named
     if len(named) > CHATS_PER_CALL:  # asked before each of them is looked at
         raise RequestError(f"chats names {len(named)} chats; {CHATS_PER_CALL} at most are taken in one op", field="chats")
-    return [context.names.parse(chat, field="chat") for chat in named]
+    return [asked.context.names.parse(chat, field="chat") for chat in named]
 
 
-async def _positions(session: Member, chats: Sequence[str], context: SessionContext) -> dict[str, Mapping[int, int]]:
+async def _positions(asked: _Asked, chats: Sequence[str]) -> dict[str, Mapping[int, int]]:
     """Return chat -> partition -> where a session is."""
     turn = Turn()
     found: dict[str, Mapping[int, int]] = {}
     for chat in chats:
-        found[chat] = context.audience.positions(session, chat)
+        found[chat] = asked.context.audience.positions(asked.session, chat)
         await turn.share()
     return found
 
@@ -108,3 +198,7 @@ async def _positions(session: Member, chats: Sequence[str], context: SessionCont
 def _failed(error: RequestError | BrokerError, mark: msgspec.Raw) -> Failed:
     field = error.field if isinstance(error, RequestError) else None
     return Failed(re=mark, code=error.status, message=str(error), field="chat" if field == "topic" else field)  # as HTTP has it
+
+
+def _nothing() -> None:
+    """Nobody waits for it."""

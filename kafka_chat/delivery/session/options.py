@@ -5,43 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import chain
 from sys import getsizeof
-from typing import TYPE_CHECKING
 
-from ..audience.starts import LATEST, Earliest, Latest, Since
+from ..audience.selection import Selection
+from ..audience.starts import Latest
 from ..records.formats import Format
-
-if TYPE_CHECKING:
-    from ...chat.resume_cursor import ResumeCursor
 
 CHAT_BYTES, CHAT_COPIES = 1_600, 3  # that a chat costs which only one client names, beside its name and copies of that; measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionOptions:
+class SessionOptions(Selection):
     """The defaults are what a client gets that asks for nothing.
 
     Attributes:
         format: how messages are written.
         chats: only these, subscribed or not; none: what the user follows.
-        cursor: begin after what it stands for.
-        cursor_in_frame: it comes as the first frame.
-        start: where to begin without a cursor, and without `rewind`.
-        rewind: begin so many messages before the head of each chat; 0: no.
-        until_ms: end before this time, Unix, in milliseconds.
-        tags: only messages with one of these, or with none.
-        senders: only messages from one of these.
+        cursor_in_frame: the cursor comes as the first frame.
         heartbeat_seconds: how often to say that all is well.
     """
 
     format: Format = Format.PLAIN
     chats: tuple[str, ...] = ()
-    cursor: ResumeCursor | None = None
     cursor_in_frame: bool = False
-    start: Latest | Earliest | Since = LATEST
-    rewind: int = 0
-    until_ms: int | None = None
-    tags: frozenset[str] | None = None
-    senders: frozenset[str] | None = None
     heartbeat_seconds: float | None = None
 
     @property
@@ -59,7 +44,7 @@ class SessionOptions:
     @property
     def reads_past(self) -> bool:
         """Whether what is asked for may lie in the past."""
-        return bool(self.cursor or self.cursor_in_frame or self.rewind) or not isinstance(self.start, Latest)
+        return bool(self.cursor or self.cursor_in_frame or self.rewind) or not isinstance(self.start, Latest | None)
 
 
 DEFAULT_OPTIONS = SessionOptions()

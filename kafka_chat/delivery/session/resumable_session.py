@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import replace
-from functools import partial
-from math import inf
-from sys import getsizeof
 from typing import TYPE_CHECKING
 
 import trio
 
 from ...chat.loss_cause import LossCause
 from ...loop_sharing import Turn
-from ..audience.offset_queries import LATEST_TIMESTAMP
-from ..audience.rewind import last_messages, messages_before
-from ..audience.starts import BEYOND_SECONDS, LATEST, AtOffsets, Resumed, Rewind
-from ..records.formats import PLAIN, Bound, Format, View
+from ..records.formats import Format
+from .beginning import beginning_in
 from .live_socket import RESTARTS, Close
 from .notice_queue import NoticeQueue
 from .notices import End, Gap, Hello, Limits, Notice, Subscribed, Unsubscribed, come_again, control
-from .ops import OPS_WAITING, answers_to
+from .ops import OPS_WAITING, Ops
 from .session import Session
+from .until import Until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from ...chat.partition_key import PartitionKey
     from ...chat.resume_cursor import ResumeCursor
     from ...telemetry.metrics import Telemetry
-    from ..audience.offset_queries import Question
     from ..audience.starts import Start
     from ..log.follower import LogCursor
     from ..log.memory import Memory
     from ..log.page_reads import PageReads
-    from ..log.partition_log import PartitionLog
     from ..ports import SubscriptionChange
-    from ..records.batch import Chunk, Mark
+    from ..records.batch import Chunk
     from .context import SessionContext
     from .options import SessionOptions
-
-LOOK_SECONDS = 0.1
-# How many offsets one connection may look at that have no message for it, where it has an end to come to: with `until` all of a log
-# is read, also where what is older lies at its beginning. Two thousand pages; some ten seconds of one of `pages.readers`.
-UNTIL_OFFSETS = 1_000_000
 
 UNTIL_REACHED = Close(code=1000, reason="until is reached")
 LOOKED_FAR_ENOUGH = Close(code=1013, reason="until is not reached yet; come again with the cursor, and it goes on from there")
@@ -56,24 +44,19 @@ class ResumableSession(Session):
     stays small: notices that wait are merged (`NoticeQueue`), and an op is done once the answers to the one before are written.
 
     Attributes:
-        held_bytes: of what its client has asked for, and of ops that wait; counted until `hold_nothing`.
+        held_bytes: of what its client has asked for; counted until `hold_nothing`.
     """
 
     __slots__ = (
-        "_answered",
         "_begins_after",
         "_caught_up",
         "_context",
-        "_ends_before",
         "_live",
         "_notices",
         "_ops",
-        "_page_reads",
-        "_questions",
         "_resume",
-        "_rewinds",
         "_said_hello",
-        "_shown_nothing",
+        "_until",
         "held_bytes",
         "only",
         "options",
@@ -104,64 +87,39 @@ class ResumableSession(Session):
             telemetry: the service's.
             caught_up: is called once when it has delivered all that was there.
         """
-        view = View(format=options.format, tags=options.tags, senders=options.senders)
-        view = PLAIN if view == PLAIN else view  # one object for all, which the fan-out knows without comparing
         common = {"session_id": session_id, "username": username}
-        super().__init__(**common, page_reads=page_reads, memory=memory, telemetry=telemetry, view=view)
+        super().__init__(**common, page_reads=page_reads, memory=memory, telemetry=telemetry, view=options.view(options.format))
         self.options = replace(options, cursor=None)
         self._begins_after = options.cursor  # until the beginning is fixed: a stranger's cursor may be large
         self.only = options.chats
         self._context = context
-        self._page_reads = page_reads
         self._caught_up = caught_up
         cursor = options.cursor
         self.subscriptions_known = max(0, cursor.subscriptions) if cursor is not None and cursor.cluster in (None, context.cluster()) else 0
         self._notices = NoticeQueue()
         self._said_hello = False
         self._live = False
-        self._shown_nothing = 0  # offsets that were looked at and had no message for the client
         self._resume = "none" if self._cursor_of_this_cluster() is None else "exact"
-        self._rewinds: dict[PartitionKey, tuple[PartitionLog, int]] = {}
-        self._ends_before: dict[PartitionKey, int] = {}  # partition -> the last stable offset, where that lies before our position
-        self._questions: dict[PartitionKey, dict[int, Question]] = {}  # of each partition, by their times
-        self._ops: deque[str | bytes] | None = None  # while there is one, a task answers them
+        self._until = None if options.until_ms is None else Until(options.until_ms, context.offsets)
+        self._ops: Ops | None = None
         self.held_bytes = 0
         self._hold(options.held_bytes)
-        self._answered: trio.Event | None = None  # set once the answers to the first of them are written
 
     # What the Audience asks and tells.
 
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:
         """See `Member.start`."""
-        cursor = self._cursor_of_this_cluster()
-        begin: Start = Rewind(self.options.rewind) if self.options.rewind else self.options.start
-        subscribed = None if change is None or change.offset < 0 else AtOffsets(change.topic_id, change.starts)
-        if cursor is None:
-            return begin
-        entry = cursor.entry(topic)
-        if subscribed is None or change is None:
-            return begin if entry is None else Resumed(entry, begin)
-        if entry is None:
-            said_by_record = cursor.complete and change.offset < cursor.subscriptions
-            return subscribed if said_by_record or (begin == LATEST and cursor.whole) else begin
-        if 0 <= cursor.subscriptions <= change.offset and not self.only:
-            return Resumed(entry, subscribed, not_before=subscribed)  # anew, since that cursor
-        # What only ids of messages name was subscribed to while its client was here, or came to life then.
-        return Resumed(entry, subscribed if cursor.whole and not entry.whole else begin)
+        return beginning_in(topic, self.options, self._cursor_of_this_cluster(), change)
 
     def on_follow(self, cursor: LogCursor) -> None:
         """See `Owner.on_follow`."""
-        if self.options.until_ms is not None:
-            self._ask(cursor.log.key, LATEST_TIMESTAMP, partial(self._end_at, cursor.log))
+        if self._until is not None:
+            self._until.on_follow(cursor)
 
     def on_unfollow(self, key: PartitionKey) -> None:
         """See `Owner.on_unfollow`."""
-        for question in self._questions.pop(key, {}).values():
-            question.withdraw()
-
-    def rewind(self, log: PartitionLog, messages: int) -> None:
-        """See `Member.rewind`."""
-        self._rewinds[log.key] = log, messages
+        if self._until is not None:
+            self._until.on_unfollow(key)
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
         """See `Owner.on_gap`."""
@@ -176,106 +134,74 @@ class ResumableSession(Session):
         """See `Member.on_subscribed`."""
         if self._takes_notices:
             exists = bool(change.topic_id) or self._context.audience.exists(change.chat)
-            self._notices.add_subscription(Subscribed(chat=change.chat, exists=exists, positions=change.starts))
+            self._notices.add_subscription(Subscribed(chat=change.chat, exists=exists, positions=change.starts), change.offset)
             self.follower.wake()
 
-    def on_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
+    def on_unsubscribed(self, change: SubscriptionChange, positions: Mapping[int, int]) -> None:
         """See `Member.on_unsubscribed`."""
         if self._takes_notices:
-            exists = self._context.audience.exists(chat)
-            self._notices.add_subscription(Unsubscribed(chat=chat, exists=exists, positions=positions))
+            exists = self._context.audience.exists(change.chat)
+            self._notices.add_subscription(Unsubscribed(chat=change.chat, exists=exists, positions=positions), change.offset)
             self.follower.wake()
 
     def hold_nothing(self) -> None:
         """See `LiveSocket.hold_nothing`."""
         self._hold(-self.held_bytes)
+        if self._ops is not None:
+            self._ops.close()
+            self._ops = None  # which has us
 
     # What its own nursery runs.
 
     async def _hear(self, nursery: trio.Nursery, said: str | bytes) -> None:
         if self.options.format is not Format.V1:
             await super()._hear(nursery, said)
-        elif self._ops is None or len(self._ops) < OPS_WAITING:
-            if self._ops is None:
-                self._ops = deque()
-                nursery.start_soon(self._answer_ops, self._ops)
-            self._ops.append(said)
-            self._hold(getsizeof(said))
-        else:
+            return
+        if self._ops is None:
+            self._ops = Ops(self, self._context, self._notices, self._memory)
+        if not self._ops.add(said, nursery):
             self.end(Close(code=1008, reason=f"over {OPS_WAITING} ops wait for their answers"))
 
     async def _serve(self, nursery: trio.Nursery) -> None:
         if self.options.heartbeat_seconds is not None:
             nursery.start_soon(self._send_heartbeats, self.options.heartbeat_seconds)
-        await self._find_beginnings()
+        await self._context.audience.wait_readings(self)
         self._say_hello()
         self._forget_cursor()
         await super()._serve(nursery)
 
-    async def _find_beginnings(self) -> None:
-        """Find what takes more than an offset to tell: the messages before the head, and whether the log has lost its end."""
-        if self.options.rewind:  # while brokers are away, too: nobody knows yet what there is
-            await self._context.audience.wait_started(self, seconds=inf)
-        chats: dict[str, list[tuple[PartitionLog, int]]] = {}
-        for log, messages in self._rewinds.values():
-            chats.setdefault(log.key.topic, []).append((log, messages))
-        for of_chat in chats.values():
-            await self._rewind_chat([log for log, _ in of_chat], max(messages for _, messages in of_chat))
-        self._rewinds.clear()
-        deadline = trio.current_time() + BEYOND_SECONDS
-        while beyond := [cursor for cursor in self.follower.cursors.values() if cursor.position > cursor.log.head]:
-            if trio.current_time() >= deadline:
-                self._go_back(beyond)
-            await trio.sleep(LOOK_SECONDS)
-
-    async def _rewind_chat(self, logs: Sequence[PartitionLog], messages: int) -> None:
-        found: dict[PartitionKey, Sequence[Mark]] = {}
-        for log in logs:
-            cursor = self.follower.cursors.get(log.key)
-            if cursor is not None and cursor.log is log:
-                found[log.key] = await messages_before(log, cursor.position, messages, view=self.follower.view, page_reads=self._page_reads)
-        for key, last in last_messages(found, messages).items():
-            cursor = self.follower.cursors.get(key)
-            if last and cursor is not None:
-                cursor.position = min(cursor.position, last[0].offset)
-
-    def _go_back(self, beyond: Sequence[LogCursor]) -> None:
-        """Move cursors to the last stable offset, once a broker has told that it lies before them."""
-        for cursor in beyond:
-            told = self._ends_before.pop(cursor.log.key, None)
-            if told is None:
-                self._ask(cursor.log.key, LATEST_TIMESTAMP, partial(self._ends_before.__setitem__, cursor.log.key))
-            elif told < cursor.position:
-                self.on_gap(cursor.log.key, cursor.position, told, LossCause.TRUNCATED)
-                cursor.position = told
-
     def _read(self, cursor: LogCursor) -> Chunk | None:
-        if self._notices.waits or (self.options.until_ms is not None and not self._before_end(cursor)):
+        if self._notices.waits or (self._until is not None and not self._until.may_read(cursor)):
             return None
         chunk = super()._read(cursor)
         if self._notices.waits:
             return None  # turning to a page has told of a gap before it
-        if chunk is not None and not chunk.messages:
-            self._shown_nothing += chunk.next - cursor.position
+        if chunk is not None and self._until is not None:
+            self._until.note(cursor, chunk)
         return chunk
 
     async def _wait(self) -> None:
-        if not self._notices.waits and self.options.until_ms is not None and self._all_ended():
+        self._forget_cursor()
+        if not self._notices.waits:
+            if self._until is not None:
+                self._end_at_until(self._until)
+            elif not self._live and self._has_all():
+                self._live = True
+                self._caught_up()
+                if self._takes_notices:
+                    self._notices.add_live()
+        if self._notices.waits:
+            await self._say_notices()
+        else:
+            await self.follower.wait(parked=self._until is None and not self.follower.awaits_page)
+
+    def _end_at_until(self, until: Until) -> None:
+        if self._context.audience.has_started(self) and until.is_reached(self.follower):
             if self.options.format is Format.EVENTS:
                 self._offer(End(cursor=self._cursor()))
             self.end(UNTIL_REACHED)
-        elif not self._notices.waits and self._looked_far_enough:
+        elif until.looked_far_enough:
             self.end(LOOKED_FAR_ENOUGH)
-        elif not self._notices.waits and not self._live and self.options.until_ms is None and self._has_all():
-            self._live = True
-            self._caught_up()
-            if self._takes_notices:
-                self._notices.add_live()
-        self._forget_cursor()
-        if self._notices.waits:
-            await self._say_notices()
-            return
-        await self.follower.wait(parked=self.options.until_ms is None and not self.follower.awaits_page)
 
     async def _say_notices(self) -> None:
         """Say what waits, no more at a time than the socket takes: what comes meanwhile is merged with what still waits."""
@@ -284,9 +210,10 @@ class ResumableSession(Session):
             if not self._offer(self._notices.pop(self._cursor)) and not await self._flush():
                 self._notices.clear()  # the connection is closed
             await turn.share()
+        written = None if self._ops is None else self._ops.being_written()  # answers to a later op may come while what is owed is written
         await self._flush()
-        if self._answered is not None:
-            self._answered.set()
+        if written is not None:
+            written()
 
     async def _take_leave(self, close: Close) -> None:
         """Have a client that is to come back know all that waits, and then up to where it has had everything.
@@ -297,7 +224,7 @@ class ResumableSession(Session):
         if close.code not in (RESTARTS, LOOKED_FAR_ENOUGH.code) or not self._takes_notices:
             return
         if self._said_hello:
-            self._notices.add_answers(())  # what the op under way holds back has happened, whatever came of the op itself
+            self._notices.add_answers((), {})  # what the op under way holds back has happened, whatever came of the op itself
         else:
             self._notices.clear()
         turn = Turn()
@@ -311,15 +238,6 @@ class ResumableSession(Session):
             await trio.sleep(seconds)
             self._notices.add_heartbeat()
             self.follower.wake()
-
-    async def _answer_ops(self, ops: deque[str | bytes]) -> None:
-        while ops:
-            self._notices.add_answers(await answers_to(ops[0], session=self, context=self._context, notices=self._notices))
-            self._answered = trio.Event()
-            self.follower.wake()
-            await self._answered.wait()
-            self._hold(-getsizeof(ops.popleft()))
-        self._ops = self._answered = None
 
     # Inside
 
@@ -358,12 +276,6 @@ class ResumableSession(Session):
         """Whether its client understands notices. Bare clients hear nothing: they would not know what it is."""
         return self.options.format is not Format.PLAIN
 
-    def _ask(self, key: PartitionKey, time_ms: int, told: Callable[[int], None]) -> None:
-        """Ask for an offset of a partition that it follows, unless that question still waits; leaving the partition withdraws it."""
-        questions = self._questions.setdefault(key, {})
-        if time_ms not in questions or not questions[time_ms].open:
-            questions[time_ms] = self._context.offsets.put(key, time_ms, told)
-
     def _offer(self, notice: Notice) -> bool:
         """Write a notice; False where the socket does not take all of it at once, or the connection is closed."""
         return self.sink.offer(control(notice))
@@ -373,23 +285,3 @@ class ResumableSession(Session):
         return self._context.audience.has_started(self) and all(
             cursor.page is None and cursor.position >= cursor.log.head for cursor in self.follower.cursors.values()
         )
-
-    def _end_at(self, log: PartitionLog, offset: int) -> None:
-        """Have a partition end where it ended when that was asked."""
-        cursor = self.follower.cursors.get(log.key)
-        if cursor is not None and cursor.log is log:
-            cursor.bound = Bound(offset, self.options.until_ms)
-            self.follower.wake()
-
-    def _before_end(self, cursor: LogCursor) -> bool:
-        return not self._looked_far_enough and cursor.bound is not None and cursor.position < cursor.bound.end
-
-    def _all_ended(self) -> bool:
-        return self._context.audience.has_started(self) and all(
-            cursor.bound is not None and cursor.position >= cursor.bound.end for cursor in self.follower.cursors.values()
-        )
-
-    @property
-    def _looked_far_enough(self) -> bool:
-        """Whether it has found nothing for its client in so many offsets that others come first."""
-        return self.options.until_ms is not None and self._shown_nothing >= UNTIL_OFFSETS

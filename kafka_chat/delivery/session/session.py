@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ..log.follower import LogCursor
     from ..log.memory import Memory
     from ..log.page_reads import PageReads
-    from ..log.partition_log import PartitionLog
     from ..ports import SubscriptionChange
     from ..records.batch import Chunk
 
@@ -63,13 +62,10 @@ class Session(LiveSocket):
         """See `Member.start`."""
         return LATEST
 
-    def rewind(self, log: PartitionLog, messages: int) -> None:
-        """Begin so many messages before the cursor that it has just been given. Only who starts by `Rewind` is asked to."""
-
     def on_subscribed(self, change: SubscriptionChange) -> None:
         """See `Member.on_subscribed`."""
 
-    def on_unsubscribed(self, chat: str, positions: Mapping[int, int]) -> None:
+    def on_unsubscribed(self, change: SubscriptionChange, positions: Mapping[int, int]) -> None:
         """See `Member.on_unsubscribed`."""
 
     # What its follower tells.

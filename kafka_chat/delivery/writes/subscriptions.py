@@ -15,7 +15,7 @@ from .pending_writes import PendingWrites
 from .record_rate import RecordRate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence, Set
+    from collections.abc import Callable, Mapping, Sequence, Set
 
     from ...settings.model import Settings
 
@@ -82,7 +82,9 @@ class Subscriptions:
             self._check_ready()
             return await self._answer(username, set(), {})
 
-    async def subscribe(self, username: str, chats: Sequence[str]) -> list[FollowedChat]:
+    async def subscribe(
+        self, username: str, chats: Sequence[str], *, written: Callable[[Mapping[str, int]], object] = dict
+    ) -> list[FollowedChat]:
         """Subscribe a user to all of `chats`, or to none; return as `following` does.
 
         A message that is acknowledged after this has returned is delivered to the user's live sessions, on every
@@ -91,6 +93,7 @@ class Subscriptions:
         Args:
             username: legal and normalised.
             chats: 1 to 100 names of chats or of their topics; what is followed already is left as it is.
+            written: is told the offset of the record of each chat that has one, once they are acknowledged.
 
         Raises:
             RequestError: too many chats for one call, none, or one that is not legal.
@@ -109,11 +112,13 @@ class Subscriptions:
             subscribed = self._log.chats_of(username).keys() - self._default
             new = [chat for chat in keys if chat not in subscribed]
             self._check_number(username, subscribed | self._pending.being_written(username), new)
-            written = [*new, *self._pending.doubtful(username, keys.keys() & subscribed)]
-            await self._write([_beginning(username, chat, keys[chat], offsets) for chat in written], due)
+            changed = [*new, *self._pending.doubtful(username, keys.keys() & subscribed)]
+            await self._write([_beginning(username, chat, keys[chat], offsets) for chat in changed], due, written)
             return await self._answer(username, topics, facts)
 
-    async def unsubscribe(self, username: str, chats: Sequence[str] | None) -> list[FollowedChat]:
+    async def unsubscribe(
+        self, username: str, chats: Sequence[str] | None, *, written: Callable[[Mapping[str, int]], object] = dict
+    ) -> list[FollowedChat]:
         """Unsubscribe a user from all of `chats`, or from none; return as `following` does.
 
         Cancelled, it may still come true, within seconds.
@@ -121,6 +126,7 @@ class Subscriptions:
         Args:
             username: legal and normalised.
             chats: as for `subscribe`; what is not followed is left as it is. None: all but what everybody follows.
+            written: as for `subscribe`.
 
         Raises:
             RequestError: too many chats for one call, none, or one that is not legal.
@@ -144,7 +150,7 @@ class Subscriptions:
             else:
                 ended = subscribed.intersection(unwanted).union(self._pending.doubtful(username, unwanted))
             changes = [SubscriptionChange(username=username, chat=chat, subscribed=False, starts={}) for chat in sorted(ended)]
-            await self._write(changes, due)
+            await self._write(changes, due, written)
             return await self._answer(username, topics, facts)
 
     def _parse(self, chats: Sequence[str]) -> list[str]:
@@ -171,13 +177,15 @@ class Subscriptions:
             return []
         return [PartitionKey(topic, facts[topic].topic_id, partition) for partition in sorted(facts[topic].partitions)]
 
-    async def _write(self, changes: Sequence[SubscriptionChange], due: Due) -> None:
+    async def _write(self, changes: Sequence[SubscriptionChange], due: Due, written: Callable[[Mapping[str, int]], object]) -> None:
         """Write changes of one user to pairs that are free, and wait until we have read them ourselves."""
         if changes:
             due.check_may_write()
             self._rate.take(len(changes))
             with self._pending.written(changes[0].username, [change.chat for change in changes]):
-                await self._log.passed(await self._log.write(changes))
+                last = await self._log.write(changes)
+                written({change.chat: last + 1 - len(changes) + number for number, change in enumerate(changes)})  # they are one batch
+                await self._log.passed(last)
 
     async def _answer(self, username: str, asked: Set[str], facts: Mapping[str, TopicFacts]) -> list[FollowedChat]:
         """Return what is followed now.

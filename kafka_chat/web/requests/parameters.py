@@ -117,7 +117,7 @@ def parse_options(query: bytes, *, format: Format, names: ChatNames, now_ms: int
         chats=tuple(dict.fromkeys(names.parse(chat, field="chat") for chat in asked.some("chat"))),
         cursor=parse_cursor(joined(cursors)) if cursors and not in_frame else None,
         cursor_in_frame=in_frame,
-        start=start or LATEST,
+        start=None if start == LATEST else start,
         rewind=rewind if start is None else 0,
         until_ms=until_ms(asked, now_ms),
         tags=asked.filter("tag"),

@@ -1,0 +1,74 @@
+"""Carries what happens to topics to their followers, one walk after the other; a walk shares the loop."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ...changes import Changes
+from ...loop_sharing import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ..log.follower import Follower
+
+
+class Walk:
+    """A walk over a topic's followers.
+
+    Attributes:
+        left: those to whom it has not come.
+    """
+
+    __slots__ = ("left",)
+
+    def __init__(self, followers: Iterable[Follower]) -> None:
+        self.left = set(followers)
+
+
+class Walks:
+    """The walks that are to be done, in the order of what happened.
+
+    Attributes:
+        changes: noted whenever one is over.
+    """
+
+    def __init__(self) -> None:
+        self.changes = Changes()
+        self._queue: deque[Iterator[None]] = deque()
+        self._more = Changes()
+
+    def begin(self, followers: Iterable[Follower], visit: Callable[[Follower], Iterator[None]], *, then: Callable[[Walk], None]) -> Walk:
+        """Have `visit` called for each of those who follow now.
+
+        Args:
+            followers: who; one that has left when the walk comes to it is visited all the same.
+            visit: between two of its `yield`s nothing else runs.
+            then: is called when the walk is over.
+        """
+        walk = Walk(followers)
+        self._queue.append(self._steps(walk, list(followers), visit, then))
+        self._more.note()
+        return walk
+
+    async def run(self) -> None:
+        """Walk until cancelled."""
+        while True:
+            version, turn = self._more.version, Turn()
+            while self._queue:
+                for _ in self._queue[0]:
+                    await turn.share()
+                self._queue.popleft()
+                self.changes.note()
+            await self._more.wait_beyond(version)
+
+    def _steps(
+        self, walk: Walk, followers: Iterable[Follower], visit: Callable[[Follower], Iterator[None]], then: Callable[[Walk], None]
+    ) -> Iterator[None]:
+        for follower in followers:
+            yield from visit(follower)
+            walk.left.discard(follower)
+            follower.wake()
+            yield
+        then(walk)

@@ -1,0 +1,57 @@
+"""Finds where the last messages of a chat begin, by the order that pages of its history have."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from ...errors import PositionLost, TopicGone
+from .log_source import LogSource
+from .merge import SCAN_OFFSETS, BackwardScan, pass_by_time
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..records.formats import View
+    from .log_source import LogPiece
+    from .memory import Memory
+    from .page_reads import PageReads
+    from .partition_log import PartitionLog
+
+
+async def last_messages(
+    ends: Mapping[PartitionLog, int], messages: int, *, view: View, page_reads: PageReads, memory: Memory
+) -> dict[PartitionLog, int]:
+    """Return where the last messages of a chat begin in each of its logs, by the order that pages have.
+
+    Args:
+        ends: the logs, and where they end; at most their heads.
+        messages: how many, over all logs; fewer where there are no more, or not within `SCAN_OFFSETS` offsets.
+        view: which messages count.
+        page_reads: reads what memory does not have.
+        memory: where what is read is counted.
+    """
+    scans = {
+        log: BackwardScan(
+            log.key.partition,
+            _Past(log, view, page_reads, memory, before_ms=None),
+            end,
+            max(0, end - SCAN_OFFSETS),
+            most=messages,
+            scan_seconds=inf,
+        )
+        for log, end in ends.items()
+    }
+    await pass_by_time(list(scans.values()), messages=messages)
+    return {log: scan.last for log, scan in scans.items()}
+
+
+class _Past(LogSource):
+    """The past of one log. That the topic is gone is the end of it here: its followers hear of it from the Tail."""
+
+    async def fetch(self, offset: int) -> LogPiece:
+        """See `Source`."""
+        try:
+            return await super().fetch(offset)
+        except TopicGone as error:
+            raise PositionLost(asked=offset, first_left=offset + 1) from error

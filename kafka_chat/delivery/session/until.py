@@ -1,0 +1,72 @@
+"""Where a connection ends whose client wants only what is older than a time."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..audience.offset_queries import LATEST_TIMESTAMP
+from ..records.formats import Bound
+
+if TYPE_CHECKING:
+    from ...chat.partition_key import PartitionKey
+    from ..audience.offset_queries import OffsetQueries, Question
+    from ..log.follower import Follower, LogCursor
+    from ..log.partition_log import PartitionLog
+    from ..records.batch import Chunk
+
+# How many offsets one connection may look at that have no message for it, where it has an end to come to: with `until` all of a log
+# is read, also where what is older lies at its beginning. Two thousand pages; some ten seconds of one of `pages.readers`.
+UNTIL_OFFSETS = 1_000_000
+
+
+class Until:
+    """Each partition is read up to where it ended when it was asked, for times do not go up with the offsets.
+
+    Args:
+        before_ms: nothing of this time or later, Unix, in milliseconds.
+        offsets: asks where partitions end.
+    """
+
+    __slots__ = ("_before_ms", "_offsets", "_questions", "_shown_nothing")
+
+    def __init__(self, before_ms: int, offsets: OffsetQueries) -> None:
+        self._before_ms = before_ms
+        self._offsets = offsets
+        self._questions: dict[PartitionKey, Question] = {}
+        self._shown_nothing = 0  # offsets that were looked at and had no message for the client
+
+    def on_follow(self, cursor: LogCursor) -> None:
+        """Ask where a partition ends that is followed now."""
+        log = cursor.log
+        self._questions[log.key] = self._offsets.put(log.key, LATEST_TIMESTAMP, partial(self._end_at, cursor.follower, log))
+
+    def on_unfollow(self, key: PartitionKey) -> None:
+        """Ask no longer."""
+        question = self._questions.pop(key, None)
+        if question is not None:
+            question.withdraw()
+
+    def may_read(self, cursor: LogCursor) -> bool:
+        """Whether there may be something for the client at a cursor."""
+        return not self.looked_far_enough and cursor.bound is not None and cursor.position < cursor.bound.end
+
+    def note(self, cursor: LogCursor, chunk: Chunk) -> None:
+        """Take note of what is at a cursor."""
+        if not chunk.messages:
+            self._shown_nothing += chunk.next - cursor.position
+
+    def is_reached(self, follower: Follower) -> bool:
+        """Whether all that `follower` follows is read."""
+        return all(cursor.bound is not None and cursor.position >= cursor.bound.end for cursor in follower.cursors.values())
+
+    @property
+    def looked_far_enough(self) -> bool:
+        """Whether nothing was found for the client in so many offsets that others come first."""
+        return self._shown_nothing >= UNTIL_OFFSETS
+
+    def _end_at(self, follower: Follower, log: PartitionLog, offset: int) -> None:
+        cursor = follower.cursors.get(log.key)
+        if cursor is not None and cursor.log is log:
+            cursor.bound = Bound(offset, self._before_ms)
+            follower.wake()
