@@ -57,8 +57,10 @@ RUN_EXAMPLE = """async (code) => {
         }
         await new Promise((passed) => setTimeout(passed, 100));
     }
-    console.log = log;
+    const closed = new Promise((passed) => socket.addEventListener("close", passed));
     socket.close();
+    await closed;  // it says so, which is not to be taken for what the next one says
+    console.log = log;
     return said.length ? JSON.stringify(said[0][0]) : "nothing";
 }"""
 

@@ -195,7 +195,7 @@ class Provider(OpenAPIProvider):
         if self._document is None:
             self._document = super().schema()
             self._document["info"]["license"] = {"name": "MIT"}  # an identifier would become a link to another host
-            self._document["servers"] = [{"url": "./", "description": "where this document is from, behind any proxy and path prefix"}]
+            self._document["servers"] = [{"url": "./", "description": "beside this document"}]
         return self._document
 
     def generate_rules(self) -> Iterable[Rule]:
