@@ -135,6 +135,31 @@ async def test_who_comes_back_with_its_last_id_gets_exactly_what_it_missed(broke
 
 
 @pytest.mark.promise("p-events-end")
+async def test_who_comes_back_by_post_with_the_cursor_that_it_made_gets_exactly_what_it_missed(broker: Broker, chats: Chats) -> None:
+    """As a client does whose cursor is too long for an id: that of the last control frame, and the last message's id of each partition."""
+    topic = chats.topic("global")
+    broker.create_topic(topic, partitions=3)
+    async with running(chats.settings_for(broker)) as server:
+        cursor, got, produced = "", [], 0
+        for turn in range(4):
+            async with open_events(server.url, "ann", body={"cursor": cursor}) as client:
+                hello = await client.next()
+                assert hello.meta["resume"] == ("none" if turn == 0 else "exact")
+                cursor, ids = hello.meta["cursor"], {}
+                for _ in range(7):
+                    broker.produce(topic, message(str(produced)), partition=produced % 3)
+                    produced += 1
+                while len(got) < produced - (5 if turn < 3 else 0):  # and is cut off before the last ones
+                    event = await client.next()
+                    if event.name == "message":
+                        got.append(int(event.said["text"]))
+                        ids[event.meta["partition"]] = event.meta["id"]
+                    elif event.meta.get("cursor"):
+                        cursor, ids = event.meta["cursor"], {}
+                cursor = ".".join([cursor, *ids.values()])
+    assert sorted(got) == list(range(produced))
+
+
 async def test_a_stream_with_an_end_says_so_and_ends(kafka: KafkaCluster, chats: Chats) -> None:
     topic = chats.topic("global")
     kafka.create_topic(topic, partitions=2)
