@@ -75,6 +75,7 @@ class FakeKafka:
         self.page_gate: trio.Event | None = None
         self.page_bytes = 256 * 1024
         self.compacting: set[str] = set()
+        self.round_trip_seconds = 0.0  # to the brokers and back: what they say was so half of that ago
         self.leaders: dict[str, int] = {}  # topic -> who leads it, where that is not 1
         self.questions: list[frozenset[PartitionKey]] = []
         self.hung: set[int] = set()  # leaders that take questions of offsets and do not answer
@@ -131,7 +132,10 @@ class FakeKafka:
     def follow(self, topic: str) -> None:
         if topic not in self.requested:
             self.requested.add(topic)
-            trio.lowlevel.current_trio_token().run_sync_soon(self._look, topic)
+            if self.round_trip_seconds:
+                trio.lowlevel.spawn_system_task(self._look_far, topic)
+            else:
+                trio.lowlevel.current_trio_token().run_sync_soon(self._look, topic)
 
     def unfollow(self, topic: str) -> None:
         self.requested.discard(topic)
@@ -144,6 +148,17 @@ class FakeKafka:
             self._open(topic, created=False)
         else:
             self.listener.topic_missing(topic)
+
+    async def _look_far(self, topic: str) -> None:
+        await self._on_the_way()
+        ends = {number: log.end for number, log in self.topics[topic].partitions.items()}
+        await self._on_the_way()
+        if topic in self.requested and topic not in self.opened:
+            self.opened.add(topic)
+            self.listener.topic_opened(topic, self.topics[topic].topic_id, ends, created=False)
+            for number, log in self.topics[topic].partitions.items():
+                if log.end > ends[number]:
+                    self.catch_up(topic, ends[number], number)
 
     def _open(self, topic: str, *, created: bool) -> None:
         facts = self.topics[topic]
@@ -183,11 +198,15 @@ class FakeKafka:
 
     async def last_stable_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
         await self._asked(keys)
-        return {key: log.end for key, log in self._partitions(keys)}
+        ends = {key: log.end for key, log in self._partitions(keys)}
+        await self._on_the_way()
+        return ends
 
     async def first_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
         await self._asked(keys)
-        return {key: log.low for key, log in self._partitions(keys)}
+        firsts = {key: log.low for key, log in self._partitions(keys)}
+        await self._on_the_way()
+        return firsts
 
     def by_leader(self, keys: Collection[PartitionKey]) -> Mapping[int, Sequence[PartitionKey]]:
         by_leader: dict[int, list[PartitionKey]] = {}
@@ -196,11 +215,14 @@ class FakeKafka:
         return by_leader
 
     async def offsets_at(self, keys: Collection[PartitionKey], time_ms: int) -> Mapping[PartitionKey, int]:
+        ends = {key: log.end for key, log in self._partitions(keys)}  # told first, as by the real one
         await self._asked(keys)
-        return {
-            key: min((offset for offset, time in log.times.items() if time >= time_ms), default=log.end)
+        found = {
+            key: min((offset for offset, time in log.times.items() if time >= time_ms), default=ends.get(key, log.end))
             for key, log in self._partitions(keys)
         }
+        await self._on_the_way()
+        return found
 
     async def compacted(self, topic: str) -> bool:
         await self._asked()
@@ -216,6 +238,11 @@ class FakeKafka:
         if self.hung & self.by_leader(keys).keys():
             await trio.sleep(HUNG_SECONDS)
             raise BrokerUnreachable("asking a leader that hangs")
+        await self._on_the_way()
+
+    async def _on_the_way(self) -> None:
+        if self.round_trip_seconds:
+            await trio.sleep(self.round_trip_seconds / 2)
 
     def _partitions(self, keys: Collection[PartitionKey]) -> Iterator[tuple[PartitionKey, FakePartition]]:
         for key in keys:
