@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
+from ..chat.resume_cursor import NO_EPOCH
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 
 EMBEDDED_TOPIC_ID = "embedded"  # of the embedded broker, whose topics are never deleted, so that one identity does for all
+
+
+NO_EPOCHS: Mapping[int, int] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,13 @@ class Lookup(Protocol):
     def by_leader(self, keys: Collection[PartitionKey]) -> Mapping[int, Sequence[PartitionKey]]:
         """Return `keys` by the broker that led them when they were last described; -1: not known. Asks nobody."""
 
+    async def epoch_ends(self, keys: Collection[PartitionKey], epoch: int) -> Mapping[PartitionKey, int]:
+        """Return where a leader epoch ends: behind the last record of it and of those before it.
+
+        Who has had what lies before an offset in that epoch, beyond this end, has had what is no longer there. Some partitions may
+        be left out: those that do not exist or have no leader, and those whose leader has not answered in time.
+        """
+
     async def offsets_at(self, keys: Collection[PartitionKey], time_ms: int) -> Mapping[PartitionKey, int]:
         """Return the first offset whose timestamp is at or after `time_ms` (Unix, milliseconds).
 
@@ -83,7 +95,9 @@ class Tail(Protocol):
 class TailListener(Protocol):
     """Who is told what the Tail finds. Plain functions, called in the trio thread, in the order of events."""
 
-    def topic_opened(self, topic: str, topic_id: str, starts: Mapping[int, int], *, created: bool) -> None:
+    def topic_opened(
+        self, topic: str, topic_id: str, starts: Mapping[int, int], *, created: bool, epochs: Mapping[int, int] = NO_EPOCHS
+    ) -> None:
         """These partitions are followed from these offsets on; `append` goes on from there without a hole.
 
         Called again with more partitions of the same `topic_id` where some are added later.
@@ -94,6 +108,7 @@ class TailListener(Protocol):
             starts: partition -> first offset that will be appended: its last stable offset, asked after the request.
             created: these partitions are known to have come to life after the request (absent in two listings a second
                 apart, or added to a known topic): then their starts are 0.
+            epochs: partition -> the epoch of the leader who told its start, or an earlier one; without those that are not known.
         """
 
     def is_subscribed(self, topic: str) -> bool:
@@ -111,8 +126,18 @@ class TailListener(Protocol):
     def append(self, key: PartitionKey, batches: Sequence[Batch]) -> None:
         """These records came: contiguous, each batch's `first` is the `next` before it."""
 
-    def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: LossCause) -> None:
-        """The Tail's own position is gone; it goes on at `first_left`. The log must be begun anew there."""
+    def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: LossCause, *, epoch: int = NO_EPOCH) -> None:
+        """The Tail's own position is gone; it goes on at `first_left`. The log must be begun anew there.
+
+        Where the cause is `TRUNCATED`, what lies behind `first_left` are other records than those that were appended.
+
+        Args:
+            key: of the partition.
+            asked: the position.
+            first_left: where it goes on; before `asked` where the log lost its end.
+            cause: why.
+            epoch: of the leader who told where it goes on.
+        """
 
 
 class PageSource(Protocol):

@@ -1,12 +1,18 @@
-"""What the Tail knows of one request to follow a topic."""
+"""What the Tail knows of one request to follow a topic, and whose turn it is to be looked at."""
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .lookup import LogEnd
     from .poller import Assignment
+
+WATCHES_A_ROUND = 5  # where more topics are followed, a watch looks at a part of them, several times so many: a round takes 5 s
 
 
 @dataclass(eq=False, slots=True)
@@ -36,7 +42,7 @@ class FollowedRequest:
     watched: bool = False
     topic_id: str = ""
     former: set[str] = field(default_factory=set)
-    resumable: dict[str, dict[int, int]] = field(default_factory=dict)
+    resumable: dict[str, dict[int, LogEnd]] = field(default_factory=dict)
     known: frozenset[int] = frozenset()
     leaderless: frozenset[int] = frozenset()
     assignments: dict[int, Assignment] = field(default_factory=dict)
@@ -44,3 +50,12 @@ class FollowedRequest:
     missing: bool = False
     absent_since: float | None = None
     absent: bool = False
+
+
+def due(topics: Sequence[FollowedRequest], *, at_least: int) -> list[FollowedRequest]:
+    """Return those of `topics` whose turn it is: those that were looked at longest ago, so many or as many as a round takes."""
+    return heapq.nsmallest(max(at_least, -(-len(topics) // WATCHES_A_ROUND)), topics, key=_looked)
+
+
+def _looked(followed: FollowedRequest) -> float:
+    return followed.looked

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import trio
 from confluent_kafka import OFFSET_INVALID, Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -14,10 +14,12 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
+from ..chat.resume_cursor import NO_EPOCH
 from ..delivery.ports import EMBEDDED_TOPIC_ID, TopicFacts
 from ..errors import BrokerUnreachable, SettingsError
 from ..nursery import open_tasks
 from .connect import admin_futures, broker_error, broker_errors, unreachable
+from .epoch_ends import NO_END, EpochEnds
 from .topic_ids import release_topic_id
 
 if TYPE_CHECKING:
@@ -59,14 +61,27 @@ _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # co
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
 
+class LogEnd(NamedTuple):
+    """What a broker says of an end of a log.
+
+    Attributes:
+        offset: the end.
+        epoch: the leader's; `NO_EPOCH` where brokers do not tell.
+    """
+
+    offset: int
+    epoch: int
+
+
 class KafkaLookup:
     """Implements the port `Lookup` by an AdminClient, whose futures are awaited without a thread.
 
     No session ever asks here itself: tasks of the service do, and every answer has its time limit.
     """
 
-    def __init__(self, admin: AdminClient, lister: Consumer, timeouts: BrokerTimeouts) -> None:
+    def __init__(self, admin: AdminClient, lister: Consumer, timeouts: BrokerTimeouts, epoch_ends: EpochEnds) -> None:
         self._admin = admin
+        self._epoch_ends = epoch_ends
         self._timeouts = timeouts
         self._leaders: dict[str, Mapping[int, int]] = {}  # topic -> partition -> who led it when it was described
         self._lister = lister  # never assigned: a Consumer's metadata requests create no topic, an AdminClient's do
@@ -121,18 +136,27 @@ class KafkaLookup:
 
     async def last_stable_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
         """Return where what is produced from now on will be, at the lowest; see `Lookup`."""
+        return {key: end.offset for key, end in (await self.log_ends(keys)).items()}
+
+    async def log_ends(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, LogEnd]:
+        """Return the same, each with the epoch of the leader who tells; a partition without a leader is left out."""
         return await self._offsets(keys, _LATEST, doing="asking for the last stable offset")
+
+    async def epoch_ends(self, keys: Collection[PartitionKey], epoch: int) -> Mapping[PartitionKey, int]:
+        """Return where a leader epoch ends; see `Lookup`."""
+        return await self._epoch_ends.ask(keys, epoch)
 
     async def first_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
         """Return the first offset that is left; see `Lookup`."""
-        return await self._offsets(keys, _EARLIEST, doing="asking for the first offset")
+        firsts = await self._offsets(keys, _EARLIEST, doing="asking for the first offset")
+        return {key: first.offset for key, first in firsts.items()}
 
     async def offsets_at(self, keys: Collection[PartitionKey], time_ms: int) -> Mapping[PartitionKey, int]:
         """Return the first offset whose timestamp is at or after `time_ms`, else the last stable one; see `Lookup`."""
         # The end is asked for first: a record that comes between the two questions is then not skipped.
         ends = await self.last_stable_offsets(keys)
         found = await self._offsets(ends.keys(), OffsetSpec.for_timestamp(time_ms), doing="asking for the offset of a time")
-        return {key: found[key] if found[key] >= 0 else end for key, end in ends.items() if key in found}
+        return {key: found[key].offset if found[key].offset >= 0 else end for key, end in ends.items() if key in found}
 
     def by_leader(self, keys: Collection[PartitionKey]) -> Mapping[int, Sequence[PartitionKey]]:
         """Return `keys` by who led them when they were last described; see `Lookup`."""
@@ -202,7 +226,7 @@ class KafkaLookup:
         self._timeouts.took(time.monotonic() - began)
         return listing
 
-    async def _offsets(self, keys: Collection[PartitionKey], spec: OffsetSpec, *, doing: str) -> dict[PartitionKey, int]:
+    async def _offsets(self, keys: Collection[PartitionKey], spec: OffsetSpec, *, doing: str) -> dict[PartitionKey, LogEnd]:
         if not keys:
             return {}
         by_partition = {(key.topic, key.partition): key for key in keys}
@@ -215,7 +239,9 @@ class KafkaLookup:
             told=_has_offset,
         )
         return {
-            by_partition[partition.topic, partition.partition]: answer.offset for partition, answer in _answered(answers, doing).items()
+            by_partition[partition.topic, partition.partition]: LogEnd(answer.offset, NO_EPOCH if epoch is None else epoch)
+            for partition, answer in _answered(answers, doing).items()
+            for epoch in (answer.leader_epoch,)
         }
 
     async def _asked(
@@ -289,6 +315,11 @@ class KafkaLookup:
 class EmbeddedLookup(KafkaLookup):
     """Answers the same where the broker is the embedded one, which knows neither `describe_topics` nor ids nor configurations."""
 
+    async def epoch_ends(self, keys: Collection[PartitionKey], epoch: int) -> Mapping[PartitionKey, int]:
+        """Return that they do not: the embedded broker elects nobody."""
+        await trio.lowlevel.checkpoint()
+        return dict.fromkeys(keys, NO_END)
+
     async def compacted(self, topic: str) -> bool:
         """Return that it is not: the embedded broker compacts nothing."""
         await trio.lowlevel.checkpoint()
@@ -309,7 +340,7 @@ async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
     """
     try:
         lookup = (EmbeddedLookup if config.embedded else KafkaLookup)(
-            AdminClient(config.admin()), Consumer(config.consumer()), config.timeouts
+            AdminClient(config.admin()), Consumer(config.consumer()), config.timeouts, EpochEnds(config)
         )
     except KafkaException as error:
         raise SettingsError(f"kafka.properties cannot be used: {error.args[0].str()}") from error

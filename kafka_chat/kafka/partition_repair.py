@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..chat.loss_cause import LossCause
+from ..chat.resume_cursor import NO_EPOCH
 from ..delivery.audience.starts import BEYOND_SECONDS
+from ..errors import BrokerUnreachable
+from .lookup import LogEnd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from ..delivery.ports import TailListener
     from ..telemetry.metrics import Telemetry
@@ -31,7 +34,7 @@ class PartitionRepair:
         telemetry: likewise.
         log: for the operator.
         wanted: whether an assignment is still wanted.
-        restart: has a partition read again from an offset on, by another assignment.
+        restart: has a partition read again from an offset on, behind a record of that epoch, by another assignment.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class PartitionRepair:
         telemetry: Telemetry,
         log: SparingLogger,
         wanted: Callable[[Assignment], bool],
-        restart: Callable[[Assignment, int], None],
+        restart: Callable[[Assignment, LogEnd], None],
     ) -> None:
         self._lookup = lookup
         self._listener = listener
@@ -50,7 +53,8 @@ class PartitionRepair:
         self._log = log
         self._wanted = wanted
         self._restart = restart
-        self._broken: dict[Assignment, float] = {}  # dead until assigned again -> since when
+        self._broken: dict[Assignment, float] = {}  # dead until assigned again, or so it may be -> since when
+        self._beyond: dict[Assignment, int] = {}  # of those whose position lies beyond the end -> where that was first seen
         self._ends: dict[Assignment, tuple[int, int]] = {}  # -> its position at the last look for stalled ones, and its end
         self._ends_asked = trio.current_time()
 
@@ -83,35 +87,68 @@ class PartitionRepair:
     async def _repair(self) -> None:
         """Find out why partitions broke, tell, and have them read again where they can be.
 
-        What has no leader now is left for the next time.
+        What has no leader now is left for the next time. So is what a broker is not asked, or does not tell: that a log goes on
+        where we are says nothing after an election, which may have put other records there.
         """
-        keys = [assignment.key for assignment in self.broken]
+        broken = self.broken
+        keys = [assignment.key for assignment in broken]
         firsts = await self._lookup.first_offsets(keys)
-        ends = await self._lookup.last_stable_offsets(keys)
+        ends = await self._lookup.log_ends(keys)
+        stands = await self._epoch_ends([one for one in broken if one.key in ends and one.epoch not in (NO_EPOCH, ends[one.key].epoch)])
         for assignment, since in list(self._broken.items()):
+            key = assignment.key
             if not self._wanted(assignment):
                 del self._broken[assignment]
-            elif assignment.key in firsts and assignment.key in ends:
-                self._repair_one(assignment, since, firsts[assignment.key], ends[assignment.key])
+                self._beyond.pop(assignment, None)
+            elif key in firsts and key in ends and (assignment.epoch in (NO_EPOCH, ends[key].epoch) or assignment in stands):
+                self._repair_one(assignment, since, firsts[key], ends[key], stands.get(assignment, assignment.delivered))
 
-    def _repair_one(self, assignment: Assignment, since: float, first: int, end: int) -> None:
+    async def _epoch_ends(self, assignments: Sequence[Assignment]) -> dict[Assignment, int]:
+        """Return where the epochs end in which assignments were read last; without those of which no broker tells."""
+        ends: dict[Assignment, int] = {}
+        for epoch in {assignment.epoch for assignment in assignments}:
+            of_epoch = [assignment for assignment in assignments if assignment.epoch == epoch]
+            try:
+                told = await self._lookup.epoch_ends([assignment.key for assignment in of_epoch], epoch)
+            except BrokerUnreachable as error:
+                self._log.log(logging.WARNING, "it is not known yet whether %s has lost its end: %s", str(of_epoch[0].key), error)
+                continue
+            ends |= {assignment: told[assignment.key] for assignment in of_epoch if assignment.key in told}
+        return ends
+
+    def _repair_one(self, assignment: Assignment, since: float, first: int, end: LogEnd, stands: int) -> None:
+        """Have a partition read again.
+
+        Args:
+            assignment: which broke.
+            since: when.
+            first: the first offset that is left.
+            end: of its log.
+            stands: up to where the log is what it was when it was read.
+        """
         position = assignment.delivered
         if position < first:
-            self._lose_position(assignment, first, LossCause.RETENTION)
-        elif position <= end:
-            self._read_again(assignment, position)
-        elif trio.current_time() - since >= BEYOND_SECONDS:  # a new leader may be a moment behind what consumers saw
-            self._lose_position(assignment, end, LossCause.TRUNCATED)
+            self._lose_position(assignment, LogEnd(first, end.epoch), LossCause.RETENTION)
+        elif stands < position:
+            self._lose_position(assignment, LogEnd(max(first, stands), end.epoch), LossCause.TRUNCATED)
+        elif position <= end.offset:
+            self._read_again(assignment, LogEnd(position, assignment.epoch))
+        else:  # a new leader may be a moment behind what consumers saw
+            seen = min(end.offset, self._beyond.get(assignment, end.offset))
+            self._beyond[assignment] = seen
+            if trio.current_time() - since >= BEYOND_SECONDS:
+                self._lose_position(assignment, LogEnd(seen, end.epoch), LossCause.TRUNCATED)
 
-    def _lose_position(self, assignment: Assignment, first_left: int, cause: LossCause) -> None:
+    def _lose_position(self, assignment: Assignment, left: LogEnd, cause: LossCause) -> None:
         key, asked = assignment.key, assignment.delivered
-        self._telemetry.position_lost(topic=key.topic, partition=key.partition, asked=asked, first_left=first_left, cause=cause)
-        self._listener.position_lost(key, asked, first_left, cause)
+        self._telemetry.position_lost(topic=key.topic, partition=key.partition, asked=asked, first_left=left.offset, cause=cause)
+        self._listener.position_lost(key, asked, left.offset, cause, epoch=left.epoch)
         if self._wanted(assignment):
-            self._read_again(assignment, first_left)
+            self._read_again(assignment, left)
 
-    def _read_again(self, assignment: Assignment, start: int) -> None:
+    def _read_again(self, assignment: Assignment, start: LogEnd) -> None:
         self._broken.pop(assignment, None)
+        self._beyond.pop(assignment, None)
         self._restart(assignment, start)
 
     async def _restart_stalled(self, looked_at: Iterable[Assignment]) -> None:
@@ -119,7 +156,7 @@ class PartitionRepair:
         for assignment, (position, end) in self._ends.items():
             if self._wanted(assignment) and assignment not in self._broken and position == assignment.delivered < end:
                 self._log.log(logging.WARNING, "%s stood still at offset %d of %d; it is read anew", str(assignment.key), position, end)
-                self._read_again(assignment, position)
+                self.add(assignment)
         asked = {assignment.key: assignment for assignment in looked_at}
         ends = await self._lookup.last_stable_offsets(asked)
         self._ends = {asked[key]: (asked[key].delivered, end) for key, end in ends.items()}

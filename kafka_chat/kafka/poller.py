@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from ..chat.resume_cursor import NO_EPOCH
 from ..delivery.records.batch import BATCH_BYTES, Batch
 from .connect import of_the_group
 from .records import chat_record, envelope
@@ -56,6 +57,7 @@ class Assignment:
         key: which partition.
         chat: what its frames say as `chat`.
         start: the first offset.
+        epoch: the leader epoch of the record before `delivered`, or a later one; `NO_EPOCH` where none is known. The trio thread's own.
         position: the offset after what was taken from the Consumer; the thread's own.
         delivered: the offset after what was handed over; the trio thread's own.
     """
@@ -63,6 +65,7 @@ class Assignment:
     key: PartitionKey
     chat: str
     start: int
+    epoch: int = NO_EPOCH
     position: int = field(init=False)
     delivered: int = field(init=False)
 
@@ -236,7 +239,8 @@ class Poller:
         changes = [(partition_name, self._assigned.get(partition_name), self._wanted.get(partition_name)) for partition_name in names]
         changes = [(partition_name, old, new) for partition_name, old, new in changes if old is not new]
         removed = [TopicPartition(*partition_name) for partition_name, old, _ in changes if old is not None]
-        added = [TopicPartition(*partition_name, new.start) for partition_name, _, new in changes if new is not None]
+        # The epoch makes the Consumer look, when the leader changes, whether its position is still one, also where it has read nothing.
+        added = [TopicPartition(*name, new.start, leader_epoch=new.epoch) for name, _, new in changes if new is not None]
         if removed:
             consumer.incremental_unassign(removed)
         if added:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import trio
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from ..chat.resume_cursor import NO_EPOCH
 from ..errors import BrokerUnreachable
 from .connect import broker_error, of_the_group
-from .records import envelope, keyed_record
+from .records import envelope, keyed_record, leader_epoch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -33,21 +34,25 @@ class Piece:
         next: the position after them, and after what is no record.
         lost: our position is out of range; nothing more comes.
         problem: what the broker refused us for.
+        epoch: the leader epoch of the last record so far; `NO_EPOCH` where none is known.
     """
 
     records: Sequence[KeyedAt]
     next: int
     lost: bool
     problem: str | None
+    epoch: int
 
 
 class RecordReader:
     """A consumer of one partition. It is polled in a thread, by one call at a time."""
 
-    def __init__(self, config: ClientConfig, topic: str, partition: int, start: int) -> None:
+    def __init__(self, config: ClientConfig, topic: str, partition: int, start: int, epoch: int) -> None:
         self.start = start
         self._next = start
-        self._start_at = TopicPartition(topic, partition, start)
+        self._epoch = epoch
+        # The epoch makes the Consumer look, when the leader changes, whether its position is still one.
+        self._start_at = TopicPartition(topic, partition, start, leader_epoch=epoch)
         self._consumer = Consumer(
             {
                 **config.consumer(fetch_wait_ms=FETCH_WAIT_MS),
@@ -90,7 +95,7 @@ class RecordReader:
                 record = keyed_record(message, offset)
                 if record is not None:
                     records.append(record)
-                self._next = offset + 1
+                self._next, self._epoch = offset + 1, leader_epoch(message)
             elif error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
                 lost = True
             elif error is not None and error.code() != KafkaError._PARTITION_EOF and not of_the_group(error):
@@ -99,11 +104,13 @@ class RecordReader:
                 problem = problem if isinstance(refusal, BrokerUnreachable) else str(refusal)  # a broker that is away comes back
         # It is past transaction markers and what compaction has taken, too.
         self._next = max(self._next, self._consumer.position([self._start_at])[0].offset)
-        return Piece(records=records, next=self._next, lost=lost, problem=problem)
+        return Piece(records=records, next=self._next, lost=lost, problem=problem, epoch=self._epoch)
 
 
 @asynccontextmanager
-async def open_record_reader(config: ClientConfig, topic: str, partition: int, start: int) -> AsyncIterator[RecordReader]:
+async def open_record_reader(
+    config: ClientConfig, topic: str, partition: int, start: int, epoch: int = NO_EPOCH
+) -> AsyncIterator[RecordReader]:
     """Read for as long as the block lasts; the brokers may be away.
 
     Args:
@@ -111,8 +118,9 @@ async def open_record_reader(config: ClientConfig, topic: str, partition: int, s
         topic: an existing one.
         partition: which.
         start: the first offset.
+        epoch: the leader epoch of the record before it; `NO_EPOCH` where none is known.
     """
-    reader = RecordReader(config, topic, partition, start)
+    reader = RecordReader(config, topic, partition, start, epoch)
     try:
         yield reader
     finally:

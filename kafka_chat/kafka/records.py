@@ -105,10 +105,10 @@ def _what_can_be_read(message: Message, offset: int) -> Record:
     headers = part(LeftOut.HEADERS, lambda: _headers_again(message), None)
     if headers is not None and any(name == NAME_NOT_READ for name, _ in headers):
         unreadable.append(LeftOut.HEADER_NAME)
-    return Record(offset, value, time_ms, key, headers, tuple(unreadable), _leader_epoch(message))
+    return Record(offset, value, time_ms, key, headers, tuple(unreadable), leader_epoch(message))
 
 
-def _leader_epoch(message: Message) -> int:
+def leader_epoch(message: Message) -> int:
     """Return the leader epoch of a record's batch; `NO_EPOCH` where there is none, or it cannot be read: then nothing is compared."""
     try:
         epoch = message.leader_epoch()

@@ -14,6 +14,7 @@ import trio
 
 from ..changes import Changes
 from ..chat.partition_key import PartitionKey
+from ..chat.resume_cursor import NO_EPOCH
 from ..chat.subscription_fold import Change, Following, Skip, Subscription, record_key, record_value
 from ..delivery.ports import KeyedRecord, SubscriptionChange
 from ..errors import BrokerError, BrokerUnreachable, TopicGone
@@ -70,6 +71,7 @@ class SubscriptionLog:
         self._topic_id: str | None = None  # whose fold that is
         self._untold: Following | None = None  # the fold before, until the difference is told
         self._position = 0  # the next offset to be folded
+        self._epoch = NO_EPOCH  # the leader epoch of the record before it
         self._moved = Changes()
         self._read = trio.Event()
         self._unfit: str | None = None  # what keeps us from using the topic; told until it is mended
@@ -147,6 +149,10 @@ class SubscriptionLog:
     async def _range(self, topic_id: str) -> tuple[int, int]:
         """Return from where to read, and up to where the fold is not whole."""
         key = PartitionKey(self._topic.name, topic_id, PARTITION)
+        if topic_id == self._topic_id and self._epoch != NO_EPOCH:
+            stands = (await self._lookup.epoch_ends([key], self._epoch)).get(key)
+            if stands is not None and stands < self._position:  # it lost its end while nobody read
+                self._topic_id = None
         end = (await self._lookup.last_stable_offsets([key])).get(key)
         start = self._position if topic_id == self._topic_id else (await self._lookup.first_offsets([key])).get(key)
         if start is None or end is None:
@@ -156,7 +162,8 @@ class SubscriptionLog:
     async def _follow(self, topic_id: str, start: int, end: int) -> str | None:
         """Read from `start` on, until the topic is another one, or our place in it is gone; or return a problem."""
         problem = None
-        async with open_record_reader(self._config, self._topic.name, PARTITION, start) as reader, open_tasks() as tasks:
+        epoch = self._epoch if topic_id == self._topic_id else NO_EPOCH
+        async with open_record_reader(self._config, self._topic.name, PARTITION, start, epoch) as reader, open_tasks() as tasks:
             tasks.start_soon(self._watch, topic_id, tasks.cancel_scope)
             if topic_id == self._topic_id:
                 problem = await self._read_on(reader)
@@ -167,16 +174,17 @@ class SubscriptionLog:
     async def _read_anew(self, reader: RecordReader, topic_id: str, end: int) -> str | None:
         """Make a new fold, put it in the old one's place once it is whole, then go on."""
         began, records = trio.current_time(), 0
-        following, position = Following(), reader.start
+        following, position, epoch = Following(), reader.start, NO_EPOCH
         while position < end:
             piece = await reader.read()
             if piece.lost or piece.problem:
                 return piece.problem
             self._fold(following, piece)
             position, records = piece.next, records + len(piece.records)
+            epoch = piece.epoch
         if self.ready and self._untold is None:
             self._untold = self._following
-        self._following, self._topic_id, self._position = following, topic_id, position
+        self._following, self._topic_id, self._position, self._epoch = following, topic_id, position, epoch
         self._telemetry.subscriptions_read(users=len(following), records=records, seconds=trio.current_time() - began)
         self._read.set()
         self._moved.note()
@@ -195,7 +203,7 @@ class SubscriptionLog:
             if piece.next > self._position:
                 # One that waits for a change finds it followed by the live sessions, too.
                 await self._tell(changes)
-                self._position = piece.next
+                self._position, self._epoch = piece.next, piece.epoch
                 self._moved.note()
 
     def _fold(self, following: Following, piece: Piece) -> list[Change]:

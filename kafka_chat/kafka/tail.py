@@ -7,7 +7,6 @@ what they know only between two checkpoints, and after each await ask again whet
 
 from __future__ import annotations
 
-import heapq
 import logging
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,15 +18,17 @@ from confluent_kafka import KafkaError
 
 from ..chat.loss_cause import LossCause
 from ..chat.partition_key import PartitionKey
+from ..chat.resume_cursor import NO_EPOCH
 from ..errors import BrokerError
 from ..nursery import open_tasks
-from .followed_request import FollowedRequest
+from .followed_request import FollowedRequest, due
+from .lookup import LogEnd
 from .partition_repair import PartitionRepair
 from .poller import Assignment, Poller, Round
 from .poller_pool import Pollers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 
     from ..chat.names import ChatNames
     from ..delivery.ports import TailListener, TopicFacts
@@ -41,7 +42,6 @@ WATCH_SECONDS = 1.0  # how often everything is looked at
 CALLED_SECONDS = 0.25  # how soon again, at the earliest, where something calls for it
 AGAIN_SECONDS = 0.05  # how soon a new request is looked up again that the watch does not look after yet
 TOPICS_A_LOOK = 500  # describing so many takes 13 ms
-WATCHES_A_ROUND = 5  # where more topics are followed, a watch looks at a part of them, several times so many: a round takes 5 s
 LEADER_SECONDS = 1.0  # how long a topic that was made a moment ago may lack leaders before it is opened without them
 ABSENT_SECONDS = 1.0  # how far two listings that lack a topic are apart before it is taken for absent
 UNANSWERED_SECONDS = 15.0  # how long topics may be without an answer while other brokers give theirs; one is given up after 9
@@ -129,6 +129,7 @@ class KafkaTail:
         for assignment, batches in taken.appended:
             if self._poller.wants(assignment):
                 assignment.delivered = batches[-1].next
+                assignment.epoch = next((batch.epochs[-1][1] for batch in reversed(batches) if batch.epochs), assignment.epoch)
                 self._count_rejected(assignment.key, batches)
                 self._listener.append(assignment.key, batches)
         for assignment, error in taken.broken:
@@ -218,7 +219,7 @@ class KafkaTail:
                 key = followed.opened, followed.opened or self._listener.is_subscribed(followed.topic)
                 groups.setdefault(key, []).append(followed)
         turn = {
-            *chain.from_iterable(map(_due, groups.values())),  # thousands of names that strangers made up keep no chat waiting
+            *chain.from_iterable(due(group, at_least=TOPICS_A_LOOK) for group in groups.values()),  # names made up keep no chat waiting
             *(self._followed[assignment.key.topic] for assignment in self._repair.broken),
         }
         if not turn:
@@ -258,7 +259,7 @@ class KafkaTail:
             followed.looked = asked
             if self._follows(followed):
                 unopened[followed] = self._found(followed, facts.get(followed.topic), asked)
-        ends = await self._lookup.last_stable_offsets([key for keys in unopened.values() for key in keys])
+        ends = await self._lookup.log_ends([key for keys in unopened.values() for key in keys])
         for followed, keys in unopened.items():
             if keys and self._follows(followed):
                 self._open_led(followed, keys, ends, asked)
@@ -282,8 +283,10 @@ class KafkaTail:
         followed.absent_since = None
         if positions is not None:
             self._open(followed, positions, created=False)
+            for assignment in followed.assignments.values():
+                self._repair.add(assignment)  # nobody has looked meanwhile whether the log has lost its end
         elif added:
-            self._open(followed, dict.fromkeys(sorted(added), 0), created=True)
+            self._open(followed, dict.fromkeys(sorted(added), LogEnd(0, NO_EPOCH)), created=True)
         return [PartitionKey(followed.topic, facts.topic_id, number) for number in sorted(facts.partitions - followed.assignments.keys())]
 
     def _not_found(self, followed: FollowedRequest, asked: float) -> None:
@@ -292,7 +295,9 @@ class KafkaTail:
         certain = asked - followed.absent_since >= self._absent_seconds
         if followed.topic_id:
             if certain:
-                followed.resumable[followed.topic_id] = {number: taken.delivered for number, taken in followed.assignments.items()}
+                followed.resumable[followed.topic_id] = {
+                    number: LogEnd(taken.delivered, taken.epoch) for number, taken in followed.assignments.items()
+                }
                 self._lose(followed, None)
             return
         followed.watched = True
@@ -301,7 +306,9 @@ class KafkaTail:
             followed.missing = True
             self._listener.topic_missing(followed.topic)
 
-    def _open_led(self, followed: FollowedRequest, keys: Collection[PartitionKey], ends: Mapping[PartitionKey, int], asked: float) -> None:
+    def _open_led(
+        self, followed: FollowedRequest, keys: Collection[PartitionKey], ends: Mapping[PartitionKey, LogEnd], asked: float
+    ) -> None:
         """Open what has a leader; a topic that was made a moment ago is given the time to have them all."""
         starts = {key.partition: ends[key] for key in keys if key in ends}
         late = asked - followed.requested >= LEADER_SECONDS
@@ -310,11 +317,13 @@ class KafkaTail:
         elif late:
             followed.watched = True
 
-    def _open(self, followed: FollowedRequest, starts: Mapping[int, int], *, created: bool) -> None:
+    def _open(self, followed: FollowedRequest, starts: Mapping[int, LogEnd], *, created: bool) -> None:
         """Tell the listener first, then have it read."""
         followed.watched = followed.opened = True
         followed.missing = False
-        self._listener.topic_opened(followed.topic, followed.topic_id, starts, created=created)
+        offsets = {number: start.offset for number, start in starts.items()}
+        epochs = {number: start.epoch for number, start in starts.items() if start.epoch != NO_EPOCH}
+        self._listener.topic_opened(followed.topic, followed.topic_id, offsets, created=created, epochs=epochs)
         if self._follows(followed):
             for number, start in starts.items():
                 self._assign(followed, PartitionKey(followed.topic, followed.topic_id, number), start)
@@ -333,27 +342,18 @@ class KafkaTail:
     def _follows(self, followed: FollowedRequest) -> bool:
         return self._followed.get(followed.topic) is followed
 
-    def _assign(self, followed: FollowedRequest, key: PartitionKey, start: int) -> None:
-        assignment = Assignment(key, self._names.chat(key.topic), start)
+    def _assign(self, followed: FollowedRequest, key: PartitionKey, start: LogEnd) -> None:
+        assignment = Assignment(key, self._names.chat(key.topic), start.offset, start.epoch)
         followed.assignments[key.partition] = assignment
         self._poller.assign(assignment)
 
-    def _restart(self, assignment: Assignment, start: int) -> None:
+    def _restart(self, assignment: Assignment, start: LogEnd) -> None:
         self._assign(self._followed[assignment.key.topic], assignment.key, start)
 
     def _unassign(self, followed: FollowedRequest) -> None:
         for assignment in followed.assignments.values():
             self._poller.unassign(assignment)
         followed.assignments = {}
-
-
-def _due(topics: Sequence[FollowedRequest]) -> list[FollowedRequest]:
-    """Return those of `topics` whose turn it is: those that were looked at longest ago."""
-    return heapq.nsmallest(max(TOPICS_A_LOOK, -(-len(topics) // WATCHES_A_ROUND)), topics, key=_looked)
-
-
-def _looked(followed: FollowedRequest) -> float:
-    return followed.looked
 
 
 @asynccontextmanager

@@ -9,7 +9,8 @@ from confluent_kafka.admin import NewTopic
 
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.partition_key import PartitionKey
-from kafka_chat.kafka.lookup import open_lookup
+from kafka_chat.chat.resume_cursor import NO_EPOCH
+from kafka_chat.kafka.lookup import LogEnd, open_lookup
 from tests.support.chats import message
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.tails import Appended, Gone, Jumped, Missing, Opened, client_config, following
@@ -131,12 +132,12 @@ class TruncatedLookup:
         self.describe = lookup.describe
         self.first_offsets = lookup.first_offsets
 
-    async def last_stable_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
-        found = await self._lookup.last_stable_offsets(keys)
+    async def log_ends(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, LogEnd]:
+        found = await self._lookup.log_ends(keys)
         if not found:
             return found
         lost, self._lost = self._lost, 0
-        return {key: offset + lost for key, offset in found.items()}
+        return {key: LogEnd(end.offset + lost, NO_EPOCH) for key, end in found.items()}
 
 
 async def test_a_position_beyond_the_end_is_told_as_truncated_after_five_seconds(kafka, chats):

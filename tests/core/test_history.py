@@ -17,7 +17,7 @@ from kafka_chat.delivery.log.merge import SCAN_OFFSETS
 from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
-from kafka_chat.errors import BrokerUnreachable, NotFound
+from kafka_chat.errors import BrokerUnreachable, NotFound, RequestError
 from tests.core.test_cancelled_everywhere import CancelAt
 from tests.support.fakes import Core, FakeClient, open_core, value
 
@@ -219,13 +219,18 @@ async def test_a_position_beyond_the_end_is_told_after_five_seconds(autojump_clo
         assert (gap.first_lost, gap.first_left, gap.cause) == (7, 2, "truncated")
 
 
-async def test_a_cursor_of_another_cluster_is_none(autojump_clock):
+@pytest.mark.promise("p-page-cluster")
+@pytest.mark.parametrize("backward", [False, True])
+async def test_a_cursor_of_another_cluster_is_refused_for_its_offsets_are_those_of_other_messages(autojump_clock, backward):
     async with open_core() as core:
         core.kafka.create(ROOM)
         core.kafka.produce(ROOM, value("m0"), value("m1"))
         other = text_of(head_of_cursor(cluster_mark("elsewhere"), 0) + topic_entry(ROOM, core.kafka.topics[ROOM].topic_id, [1]))
-        assert texts(await page_of(core, other)) == ["m0", "m1"]
-        assert texts(await page_of(core, other, start=LATEST)) == []
+        later = text_of(b"\x09what comes later")
+        for cursor, why in ((other, "of another Kafka cluster"), (later, "of a later version")):
+            with pytest.raises(RequestError, match=why) as caught:
+                await page_of(core, cursor, backward=backward)
+            assert caught.value.field == "cursor"
 
 
 async def test_an_added_partition_is_on_the_next_page(autojump_clock):

@@ -10,7 +10,8 @@ import trio
 from kafka_chat.chat.names import ChatNames
 from kafka_chat.delivery.ports import TopicFacts
 from kafka_chat.kafka.connect import ClientConfig
-from kafka_chat.kafka.tail import TOPICS_A_LOOK, WATCHES_A_ROUND, KafkaTail
+from kafka_chat.kafka.followed_request import WATCHES_A_ROUND
+from kafka_chat.kafka.tail import TOPICS_A_LOOK, KafkaTail
 from kafka_chat.settings.model import KafkaSettings, Limits
 from kafka_chat.telemetry.metrics import Telemetry
 from tests.support.fakes import FakeKafka

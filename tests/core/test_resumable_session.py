@@ -13,7 +13,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.chat.loss_cause import LossCause
-from kafka_chat.chat.resume_cursor import cluster_mark, parse
+from kafka_chat.chat.resume_cursor import cluster_mark, parse, text_of
 from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
 from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
@@ -104,6 +104,17 @@ async def test_what_was_never_delivered_is_delivered_after_a_cut_in_the_middle(a
             pass
     had = len([one for one in ids if one])
     assert [text for text in kinds(second) if text.startswith("m")] == [f"m{n}" for n in range(had, 2000)]
+
+
+@pytest.mark.promise("p-none")
+async def test_a_cursor_of_a_later_version_throughout_is_told_as_none(autojump_clock):
+    async with open_core() as core:
+        core.kafka.create(GLOBAL)
+        core.kafka.produce(GLOBAL, value("old"))
+        async with visiting(core, resumed(text_of(b"\x09what comes later"))) as client:
+            core.kafka.produce(GLOBAL, value("new"))
+    assert told(client, "hello")[0]["resume"] == "none"
+    assert kinds(client) == ["[hello]", "[live]", "new"]
 
 
 @pytest.mark.promise("p-gap")

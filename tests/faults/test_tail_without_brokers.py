@@ -214,7 +214,7 @@ class Unsteady:
             raise BrokerUnreachable("describing them failed: the name does not resolve")
         return {}
 
-    async def last_stable_offsets(self, keys):
+    async def log_ends(self, keys):
         await trio.lowlevel.checkpoint()
         return {}
 

@@ -8,7 +8,7 @@ import signal
 import uuid
 from typing import TYPE_CHECKING, Self
 
-from confluent_kafka import Consumer, Producer, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewPartitions, NewTopic
@@ -194,16 +194,22 @@ class KafkaCluster(Broker):
 
     # --- topics
 
-    def create_topic(self, name: str, partitions: int = 1, *, replication: int | None = None, **config: str | int) -> str:
+    def create_topic(
+        self, name: str, partitions: int = 1, *, replication: int | None = None, nodes: Sequence[int] = (), **config: str | int
+    ) -> str:
         """Make a topic, and return its id once it can be produced to and read.
 
         Args:
             name: of the topic.
             partitions: how many.
             replication: None: the cluster's default.
+            nodes: which have replicas, the one that is to lead first; none: the cluster chooses.
             config: of the topic, with `_` for `.`: `retention_ms=1000`, `cleanup_policy="compact"`.
         """
-        topic = NewTopic(name, partitions, -1 if replication is None else replication, config=_dotted(config))
+        if nodes:
+            topic = NewTopic(name, partitions, replica_assignment=[list(nodes)] * partitions, config=_dotted(config))
+        else:
+            topic = NewTopic(name, partitions, -1 if replication is None else replication, config=_dotted(config))
         self._admin.create_topics([topic], operation_timeout=ANSWER_SECONDS)[name].result()
         self._wait_usable(name, partitions)
         return self.topic_id(name)
@@ -243,8 +249,19 @@ class KafkaCluster(Broker):
         return {key: entry.value for key, entry in entries.items()}
 
     def topic_id(self, name: str) -> str:
-        """Return the identity of a topic."""
-        return str(self._admin.describe_topics(TopicCollection([name]), request_timeout=ANSWER_SECONDS)[name].result().topic_id)
+        """Return the identity of a topic; any broker may answer, and one may not have heard yet of a topic that was made a moment ago."""
+        found: list[str] = []
+
+        def told() -> bool:
+            described = self._admin.describe_topics(TopicCollection([name]), request_timeout=ANSWER_SECONDS)[name]
+            error = described.exception()
+            if isinstance(error, KafkaException) and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return False
+            found.append(str(described.result().topic_id))
+            return True
+
+        wait_until(told, ANSWER_SECONDS, f"the id of {name}")
+        return found[0]
 
     def delete_records(self, topic: str, partition: int, before: int) -> int:
         """Drop what a partition holds below an offset, as retention does; return the first offset that is left."""

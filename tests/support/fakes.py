@@ -32,6 +32,7 @@ from kafka_chat.delivery.session.resumable_session import ResumableSession
 from kafka_chat.delivery.session.session import Session
 from kafka_chat.delivery.writes.subscriptions import Subscriptions
 from kafka_chat.errors import BrokerError, BrokerUnreachable, PositionLost, TopicGone
+from kafka_chat.kafka.lookup import LogEnd
 from kafka_chat.settings.model import Settings
 from kafka_chat.telemetry.metrics import Telemetry
 from tests.support.fake_kafka import FakePublisher, FakeSubscriptionLog
@@ -52,6 +53,9 @@ class FakePartition:
 
     records: dict[int, bytes | None] = field(default_factory=dict)
     times: dict[int, int] = field(default_factory=dict)
+    epochs: dict[int, int] = field(default_factory=dict)
+    epoch: int = 0  # the leader's
+    epoch_starts: dict[int, int] = field(default_factory=dict)  # where each leader found the end of its log
     low: int = 0
     end: int = 0
 
@@ -78,6 +82,7 @@ class FakeKafka:
         self.round_trip_seconds = 0.0  # to the brokers and back: what they say was so half of that ago
         self.leaders: dict[str, int] = {}  # topic -> who leads it, where that is not 1
         self.questions: list[frozenset[PartitionKey]] = []
+        self.epochs_asked: list[int] = []  # whose ends were asked for
         self.hung: set[int] = set()  # leaders that take questions of offsets and do not answer
         self._ids = itertools.count(1)
 
@@ -102,6 +107,7 @@ class FakeKafka:
         for item in values:
             log.records[log.end] = item
             log.times[log.end] = time_ms
+            log.epochs[log.end] = log.epoch
             log.end += 1
         if tail and topic in self.opened:
             self.listener.append(self.key(topic, partition), [self._batch(topic, partition, first, log.end)])
@@ -111,6 +117,20 @@ class FakeKafka:
         """Hand the Tail's listener what was produced with `tail=False`, from `first` on."""
         log = self.topics[topic].partitions[partition]
         self.listener.append(self.key(topic, partition), [self._batch(topic, partition, first, log.end)])
+
+    def elect(self, topic: str, end: int | None = None, partition: int = 0, *, tail: bool = True) -> None:
+        """Have another leader; with `end` one whose log ends there, which is an unclean election. The Tail tells of that, if it knows."""
+        log = self.topics[topic].partitions[partition]
+        asked, log.end, log.epoch = log.end, log.end if end is None else min(end, log.end), log.epoch + 1
+        log.epoch_starts = {epoch: start for epoch, start in log.epoch_starts.items() if start < log.end} | {log.epoch: log.end}
+        if log.end == asked:
+            return
+        end = log.end
+        for told in (log.records, log.times, log.epochs):
+            for offset in [offset for offset in told if offset >= end]:
+                del told[offset]
+        if topic in self.opened and tail:
+            self.listener.position_lost(self.key(topic, partition), asked, end, LossCause.TRUNCATED, epoch=log.epoch)
 
     def trim(self, topic: str, before: int, partition: int = 0) -> None:
         log = self.topics[topic].partitions[partition]
@@ -164,7 +184,8 @@ class FakeKafka:
         facts = self.topics[topic]
         starts = {n: 0 if created else log.end for n, log in facts.partitions.items()}
         self.opened.add(topic)
-        self.listener.topic_opened(topic, facts.topic_id, starts, created=created)
+        epochs = {n: log.epoch for n, log in facts.partitions.items()}
+        self.listener.topic_opened(topic, facts.topic_id, starts, created=created, epochs=epochs)
 
     # PageSource
 
@@ -202,11 +223,24 @@ class FakeKafka:
         await self._on_the_way()
         return ends
 
+    async def log_ends(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, LogEnd]:
+        """As the Tail asks for them."""
+        await self._asked(keys)
+        return {key: LogEnd(log.end, log.epoch) for key, log in self._partitions(keys)}
+
     async def first_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
         await self._asked(keys)
         firsts = {key: log.low for key, log in self._partitions(keys)}
         await self._on_the_way()
         return firsts
+
+    async def epoch_ends(self, keys: Collection[PartitionKey], epoch: int) -> Mapping[PartitionKey, int]:
+        await self._asked(keys)
+        self.epochs_asked.append(epoch)
+        return {
+            key: min((start for later, start in log.epoch_starts.items() if later > epoch), default=log.end)
+            for key, log in self._partitions(keys)
+        }
 
     def by_leader(self, keys: Collection[PartitionKey]) -> Mapping[int, Sequence[PartitionKey]]:
         by_leader: dict[int, list[PartitionKey]] = {}
@@ -253,7 +287,7 @@ class FakeKafka:
     def _batch(self, topic: str, partition: int, first: int, end: int) -> Batch:
         log = self.topics[topic].partitions[partition]
         offsets = [offset for offset in range(first, end) if offset in log.records]
-        records = [Record(offset, log.records[offset], log.times[offset]) for offset in offsets]
+        records = [Record(offset, log.records[offset], log.times[offset], epoch=log.epochs[offset]) for offset in offsets]
         return Batch.decode(records, self.key(topic, partition), first=first, next=end, chat=NAMES.chat(topic), max_bytes=MAX_BYTES)
 
 

@@ -11,6 +11,8 @@ import trio
 
 from kafka_chat.chat.names import ChatNames
 from kafka_chat.chat.partition_key import PartitionKey
+from kafka_chat.chat.resume_cursor import NO_EPOCH
+from kafka_chat.delivery.ports import NO_EPOCHS
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.lookup import open_lookup
@@ -107,7 +109,9 @@ class Told:
 
     # The TailListener
 
-    def topic_opened(self, topic: str, topic_id: str, starts: Mapping[int, int], *, created: bool) -> None:
+    def topic_opened(
+        self, topic: str, topic_id: str, starts: Mapping[int, int], *, created: bool, epochs: Mapping[int, int] = NO_EPOCHS
+    ) -> None:
         for partition, start in starts.items():
             assert (topic, partition) not in {(key.topic, key.partition) for key in self.positions}, f"{topic}/{partition} is open"
             self.positions[PartitionKey(topic, topic_id, partition)] = start
@@ -135,7 +139,7 @@ class Told:
         texts = [json.loads(payload)["text"] for batch in batches for payload in text_payloads(batch.whole().data)]
         self._note(Appended(key, texts, batches[-1].next))
 
-    def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: LossCause) -> None:
+    def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: LossCause, *, epoch: int = NO_EPOCH) -> None:
         assert asked == self.positions[key]
         self.positions[key] = first_left
         self._note(Jumped(key, asked, first_left, cause))

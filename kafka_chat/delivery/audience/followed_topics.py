@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from ...chat.loss_cause import LossCause
 from ...chat.partition_key import PartitionKey
+from ...chat.resume_cursor import NO_EPOCH
 from ..log.partition_log import PartitionLog
+from ..ports import NO_EPOCHS
 from .followed_topic import FollowedTopic
 from .starts import FROM_ZERO, Resumed, Starts, offsets_due
 from .walks import Walks
@@ -133,13 +135,18 @@ class FollowedTopics:
 
     # The TailListener
 
-    def topic_opened(self, topic: str, topic_id: str, starts: Mapping[int, int], *, created: bool) -> None:
+    def topic_opened(
+        self, topic: str, topic_id: str, starts: Mapping[int, int], *, created: bool, epochs: Mapping[int, int] = NO_EPOCHS
+    ) -> None:
         """Open logs for these partitions, and give every follower a cursor in each."""
         followed = self._topics[topic]
         followed.topic_id = topic_id
         followed.existence_known.set()
         self._named_absent.discard(topic)
-        opened = [PartitionLog(PartitionKey(topic, topic_id, partition), start, self._memory) for partition, start in starts.items()]
+        opened = [
+            PartitionLog(PartitionKey(topic, topic_id, partition), start, self._memory, epochs.get(partition, NO_EPOCH))
+            for partition, start in starts.items()
+        ]
         followed.logs.update({log.key.partition: log for log in opened})
         self._visit_all(followed, partial(self._place, followed, opened, created=created))
 
@@ -170,11 +177,11 @@ class FollowedTopics:
             log.append(batch)
         self._fanout.changed(log)
 
-    def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: LossCause) -> None:
+    def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: LossCause, *, epoch: int = NO_EPOCH) -> None:
         """Begin the log anew, and move every cursor to where it can go on."""
         followed = self._topics[key.topic]
         old = followed.logs[key.partition]
-        new = followed.logs[key.partition] = PartitionLog(key, first_left, self._memory)
+        new = followed.logs[key.partition] = PartitionLog(key, first_left, self._memory, epoch)
         self._retire(followed, [old])
         self._visit_all(followed, partial(self._move, followed, old, new, cause), close=[old])
 

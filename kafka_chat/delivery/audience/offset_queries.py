@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 # Times that are none; Kafka has the same ones.
 EARLIEST_TIMESTAMP = -2  # the first offset that is left
 LATEST_TIMESTAMP = -1  # the last stable offset
+_EPOCH_ENDS = -100  # this and those below are ours: the end of a leader epoch each
+
+
+def end_of_epoch(epoch: int) -> int:
+    """Return what is asked for in place of a time where the end of a leader epoch is wanted; see `Lookup.epoch_ends`."""
+    return _EPOCH_ENDS - epoch
 
 
 class Question:
@@ -207,4 +213,6 @@ class OffsetQueries:
             return await self._lookup.first_offsets(keys)
         if time_ms == LATEST_TIMESTAMP:
             return await self._lookup.last_stable_offsets(keys)
+        if time_ms <= _EPOCH_ENDS:
+            return await self._lookup.epoch_ends(keys, _EPOCH_ENDS - time_ms)
         return await self._lookup.offsets_at(keys, time_ms)

@@ -19,7 +19,7 @@ from ...chat.loss_cause import LossCause
 from ...chat.partition_key import PartitionKey
 from ...chat.resume_cursor import NO_EPOCH, TopicOffsets, identity_of
 from ..log.last_messages import last_messages
-from .offset_queries import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
+from .offset_queries import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, end_of_epoch
 from .pending import Pending, Reading
 
 if TYPE_CHECKING:
@@ -112,8 +112,11 @@ class Resumed:
         return max(least, offset or 0)
 
     def epoch(self, key: PartitionKey) -> int:
-        """Return the leader epoch of what its client has had last of this partition; `NO_EPOCH` where that is not known."""
-        return self.entry.epoch(key.partition) if self.entry.identity == identity_of(key.topic_id) else NO_EPOCH
+        """Return the leader epoch of what its client has had last before `offset`; `NO_EPOCH` where that is not known."""
+        offset = self.offset(key)
+        if not offset or self.entry.identity != identity_of(key.topic_id) or offset != self.entry.next(key.partition):
+            return NO_EPOCH
+        return self.entry.epoch(key.partition)
 
     def recreated(self, key: PartitionKey) -> int | None:
         """Return the offset that is due of a partition whose topic is another one now; None where that is not so."""
@@ -299,16 +302,29 @@ class Starts:
         recreated = start.recreated(log.key)
         if recreated is not None:
             follower.on_gap(log.key, recreated, 0, LossCause.RECREATED)
-        due = start.offset(log.key)
+        due, epoch = start.offset(log.key), start.epoch(log.key)
         if due is None:
             return start.otherwise
+        if epoch in (NO_EPOCH, log.epochs.latest):
+            self._resume_at(follower, log, due)
+        else:  # there was an election since, perhaps an unclean one: is what its client has had still there?
+            self._ask(follower, log, end_of_epoch(epoch), partial(self._resume_before, follower, log, due))
+        return None
+
+    def _resume_before(self, follower: Follower, log: PartitionLog, due: int, end: int) -> None:
+        """Go on at `due`, or where the epoch ended in which its client has had what is before it: behind that are other records now."""
+        if self._may_begin(follower, log):
+            if end < due:
+                follower.on_gap(log.key, due, end, LossCause.TRUNCATED)
+            self._resume_at(follower, log, min(due, end))
+
+    def _resume_at(self, follower: Follower, log: PartitionLog, due: int) -> None:
         if due > log.head:  # a broker may be a moment behind, or have lost its end
             self._read(follower, {log: due}, partial(self._find_end, follower, log.head))
         elif due == log.head or log.batch_at(due) is not None:
             follower.follow(log, due)
         else:  # is it still there?
             self._ask(follower, log, EARLIEST_TIMESTAMP, partial(self._begin_at_due, follower, log, due))
-        return None
 
     def _ask(self, follower: Follower, log: PartitionLog, time_ms: int, begin: Callable[[int], None]) -> None:
         """Have `begin` called with the offset of a time; see `OffsetQueries`."""

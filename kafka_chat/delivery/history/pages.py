@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+from ...errors import RequestError
 from ..audience.starts import LATEST, Rewind
 from ..records.formats import Format
 from .compacted_topics import CompactedTopics
@@ -61,12 +62,15 @@ class History:
             waiting: entered for as long as it waits for news, which is when its client's end may be its end, too.
 
         Raises:
+            RequestError: the cursor is of another cluster, or of a later version throughout.
             NotFound: the chat has no topic.
             BrokerError: brokers do not answer, or the topic is deleted meanwhile.
         """
         context, cursor = self._context, query.cursor
         if cursor is not None and not cursor.is_of(context.cluster()):
-            cursor = None
+            raise RequestError("cursor is of another Kafka cluster than this one; leave it out to begin anew", field="cursor")
+        if cursor is not None and cursor.says_nothing:
+            raise RequestError("cursor is of a later version of this service; leave it out to begin anew", field="cursor")
         view, begin = query.view(Format.V1), LATEST if isinstance(query.begin, Rewind) else query.begin
         reader = HistoryReader(query.chat, begin, cursor, context.names, view=view, page_reads=self._page_reads)
         if self._draining:

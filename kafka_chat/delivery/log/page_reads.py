@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from ...chat.loss_cause import LossCause
-from ...errors import BrokerError, PositionLost, TopicGone
+from ...chat.resume_cursor import NO_EPOCH
+from ...errors import BrokerError, BrokerUnreachable, PositionLost, TopicGone
 from ...loop_sharing import Turn
 from ...nursery import open_tasks
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .partition_log import PartitionLog
 
 AGAIN_SECONDS = 1.0  # after a read that the brokers did not answer
+DOUBT_SECONDS = 10.0  # as long as the Tail may take to hear of an election that rewrote a log; then what is read is what there is
 
 
 class PageRead:
@@ -35,11 +37,12 @@ class PageRead:
     Attributes:
         page: what was read; set when it is done, unless the position is lost.
         lost: the position is below what is left; set when it is done.
+        doubted: since when what comes is not what the log says; `trio.current_time()`.
         gone: the partition is gone; whoever follows it hears of that from the Tail.
         waiting: what is called, once each, when it is done.
     """
 
-    __slots__ = ("gone", "key", "log", "lost", "page", "position", "waiting")
+    __slots__ = ("doubted", "gone", "key", "log", "lost", "page", "position", "waiting")
 
     def __init__(self, key: tuple[PartitionKey, int], log: PartitionLog, position: int) -> None:
         self.key = key
@@ -48,6 +51,7 @@ class PageRead:
         self.page: Batch | None = None
         self.lost: PositionLost | None = None
         self.gone = False
+        self.doubted: float | None = None
         self.waiting: dict[Callable[[], None], None] = {}
 
     @property
@@ -86,7 +90,9 @@ class PageReads:
         """
         key = (log.key, log.page_range(position)[0])
         read = self._reads.get(key)
-        if read is None:  # a page under way may end before this position: then it is asked for again
+        # A page under way may end before this position: then it is asked for again. One for a log that was begun anew meanwhile may
+        # have what is no longer there.
+        if read is None or read.log is not log:
             read = self._reads[key] = PageRead(key, log, position)
             self._add(read)
         read.waiting[wake] = None
@@ -155,7 +161,7 @@ class PageReads:
         """Give `read` its outcome; False where no broker gave one, which is then asked again."""
         log = read.log
         try:
-            read.page = await self._read(log, read.position)
+            read.page = await self._read(read)
         except PositionLost as lost:
             read.lost = lost
             self._telemetry.position_lost(
@@ -168,7 +174,8 @@ class PageReads:
             return False
         return True
 
-    async def _read(self, log: PartitionLog, position: int) -> Batch:
+    async def _read(self, read: PageRead) -> Batch:
+        log, position = read.log, read.position
         while True:
             first, until = log.page_range(position)
             try:
@@ -180,6 +187,7 @@ class PageReads:
                 continue
             self._telemetry.page_read(topic=log.key.topic, partition=log.key.partition, size=page.size)
             page.forget_rejected()  # the Tail tells of what is rejected, once
+            _check_epochs(read, page)
             log.keep_page(page)
             if page.next > position:
                 return page
@@ -192,6 +200,24 @@ class PageReads:
     def _forget(self, read: PageRead) -> None:
         if self._reads.get(read.key) is read:
             del self._reads[read.key]
+
+
+def _check_epochs(read: PageRead, page: Batch) -> None:
+    """Refuse a page, for now, that has records of a later leader than the log below its head: it was rewritten.
+
+    The Tail is about to tell; who went on meanwhile would have a place in the new log, and what is before it there unseen.
+
+    Raises:
+        BrokerUnreachable: it is to be asked for again.
+    """
+    known = read.log.epochs.latest
+    if known == NO_EPOCH or not page.epochs or page.epochs[-1][1] <= known:
+        return
+    now = trio.current_time()
+    read.doubted = now if read.doubted is None else read.doubted
+    if now - read.doubted < DOUBT_SECONDS:
+        key = read.log.key
+        raise BrokerUnreachable(f"{key} has another leader's records at offset {page.first}", topic=key.topic, partition=key.partition)
 
 
 @asynccontextmanager
