@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.promises import Promise, held_by_tests, named_in, problems, promises, promises_in
+from tests.support.promises import Promise, held_by_tests, named_in, problems, promises, promises_in, withdrawn
 
 TEXT = """\
 # A heading
@@ -46,9 +46,9 @@ def test_what_is_made_and_held_is_no_problem():
 
 
 def test_a_promise_without_a_test_and_a_test_without_a_promise_are_problems():
-    [without, of_nothing] = problems(promises_in(TEXT, "a.md"), held("p-order", "p-bad", "p-more"))
-    assert without == "a.md:3: p-once: Once. (no test holds it)"
-    assert of_nothing == "test_a.py: p-more (no document makes this promise)"
+    made, names = promises_in(TEXT, "a.md"), held("p-order", "p-bad", "p-more")
+    assert problems(made, names) == ["a.md:3: p-once: Once. (no test holds it)"]
+    assert withdrawn(made, names) == ["test_a.py: p-more (no document makes this promise)"]
 
 
 def test_a_name_that_is_none_or_is_taken_is_a_problem():

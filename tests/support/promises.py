@@ -59,21 +59,25 @@ def held_by_tests() -> dict[str, set[str]]:
 
 
 def problems(made: list[Promise], held: dict[str, set[str]]) -> list[str]:
-    """Return what is wrong, a sentence each: promises that no test holds, tests of no promise, names that are none or taken."""
+    """Return what is wrong, a sentence each: promises that no test holds, names that are none or taken."""
     times = Counter(promise.name for promise in made)
     wrong = [
         f"{promise} (a name is made of p- and small letters, digits and hyphens)" for promise in made if not _NAME.fullmatch(promise.name)
     ]
     wrong += [f"{promise} (there are {times[promise.name]} of this name)" for promise in made if times[promise.name] > 1]
-    wrong += [f"{promise} (no test holds it)" for promise in made if promise.name not in held]
-    wrong += [f"{', '.join(sorted(held[name]))}: {name} (no document makes this promise)" for name in sorted(held.keys() - times.keys())]
-    return wrong
+    return wrong + [f"{promise} (no test holds it)" for promise in made if promise.name not in held]
+
+
+def withdrawn(made: list[Promise], held: dict[str, set[str]]) -> list[str]:
+    """Return the promises that tests name and no document makes, a sentence each."""
+    names = held.keys() - {promise.name for promise in made}
+    return [f"{', '.join(sorted(held[name]))}: {name} (no document makes this promise)" for name in sorted(names)]
 
 
 def main() -> int:
     """Print what is wrong, and return the exit code."""
     made, held = promises(), held_by_tests()
-    found = problems(made, held)
+    found = problems(made, held) + withdrawn(made, held)
     for problem in found:
         sys.stdout.write(problem + "\n")
     sys.stdout.write(f"{len(made)} promises, {len(found)} problems\n")
