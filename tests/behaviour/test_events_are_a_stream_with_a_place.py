@@ -160,6 +160,7 @@ async def test_who_comes_back_by_post_with_the_cursor_that_it_made_gets_exactly_
     assert sorted(got) == list(range(produced))
 
 
+@pytest.mark.promise("p-events-end")
 async def test_a_stream_with_an_end_says_so_and_ends(kafka: KafkaCluster, chats: Chats) -> None:
     topic = chats.topic("global")
     kafka.create_topic(topic, partitions=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -38,6 +39,7 @@ async def resumed(core: Core, text: str, format: Format = Format.V1) -> AsyncIte
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.promise("p-cursors-are-freed")
 async def test_the_cursor_is_forgotten_once_the_client_is_there(autojump_clock: MockClock) -> None:
     held = CursorsHeld()
     async with open_core() as core:

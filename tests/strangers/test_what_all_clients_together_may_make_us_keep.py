@@ -38,7 +38,7 @@ async def test_a_new_user_with_each_subscription_is_told_to_come_again(kafka: Ka
         assert (await canary.next()).text == "hello"
 
 
-@pytest.mark.promise("p-refused-503")
+@pytest.mark.promise("p-refused-503", "p-absent-chats")
 async def test_names_of_chats_that_do_not_exist_are_bounded_and_a_new_chat_is_found(kafka: KafkaCluster, chats: Chats) -> None:
     kafka.create_topic(chats.topic("global"))
     kafka.create_topic(chats.topic("there"))

@@ -38,6 +38,7 @@ async def until_owed(served: Served, least: int, most: int | None = None) -> Non
     ],
     ids=["body", "head"],
 )
+@pytest.mark.promise("p-said-is-counted")
 async def test_a_request_that_is_not_whole_counts_until_it_is_answered(begun: bytes, least: int, rest: bytes):
     async with serving_small() as served:
         for ends in (False, True):
@@ -54,6 +55,7 @@ async def test_a_request_that_is_not_whole_counts_until_it_is_answered(begun: by
 
 
 @pytest.mark.parametrize("begun", [POST + b"x" * 50_000, HEAD + b"x" * 30_000], ids=["body", "head"])
+@pytest.mark.promise("p-said-too-much")
 async def test_where_clients_have_said_too_much_a_large_request_is_refused_and_a_small_one_is_not(begun: bytes):
     async with serving_small() as served, open_raw(served.url) as large, open_raw(served.url) as small:
         served.service.owes_too_much = True
@@ -108,6 +110,7 @@ async def fragments(client: RawClient) -> None:
     )
 
 
+@pytest.mark.promise("p-said-is-counted")
 async def test_a_message_that_is_not_whole_counts_and_so_do_those_that_nobody_has_taken():
     async with serving_small(session=deaf) as served:
         async with open_raw(served.url, PATH) as client:
@@ -121,6 +124,7 @@ async def test_a_message_that_is_not_whole_counts_and_so_do_those_that_nobody_ha
         await until_owed(served, 0)
 
 
+@pytest.mark.promise("p-said-too-much")
 async def test_where_clients_have_said_too_much_a_websocket_that_says_more_is_told_to_come_again():
     async with serving_small() as served, open_raw(served.url, PATH) as client, open_raw(served.url, PATH) as canary:
         served.service.owes_too_much = True
@@ -154,6 +158,7 @@ async def test_what_is_counted_is_given_back_whatever_ends_a_client(limits: Limi
         await until_owed(served, 0)
 
 
+@pytest.mark.promise("p-names-are-counted")
 async def test_names_of_chats_and_the_cursor_of_chats_that_are_not_there_count_while_they_are_held(embedded: EmbeddedBroker, chats: Chats):
     settings = chats.settings_for(embedded, memory__bytes=65_536)
     names = [f"absent{number:03}" + "x" * 190 for number in range(100)]
