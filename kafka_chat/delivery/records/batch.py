@@ -206,7 +206,7 @@ class Batch:
             keys.append(fitted.meta.key)
             if fitted.what:
                 shortened.append(Shortened(offset, fitted.what))
-            notice = None if fitted.fits else skipped_payload(chat, ids, key.partition, offset, time_ms)
+            notice = None if fitted.fits else skipped_payload(chat, ids, key.partition, offset, meta)
             if notice is not None or fitted.meta != meta:
                 kept.extras[offset] = _Extra(fitted.meta, notice)
         kept.epochs = (*ended, (last, current)) if current != NO_EPOCH else tuple(ended)

@@ -120,10 +120,11 @@ def v1_payload(payload: bytes, ids: MessageIds, partition: int, offset: int, met
     return b'%b,"meta":{"id":"%b","partition":%d,"offset":%d,"time":%b,"key":%b,"headers":%b}}' % fields
 
 
-def skipped_payload(chat: str, ids: MessageIds, partition: int, offset: int, time_ms: int) -> bytes:
+def skipped_payload(chat: str, ids: MessageIds, partition: int, offset: int, meta: RecordMeta) -> bytes:
     """Return the notice that takes the place of a message which does not fit with its `meta`; it has that one's id."""
-    time = None if time_ms < 0 else time_ms
-    about = {"chat": chat, "id": ids.of(offset).decode(), "partition": partition, "offset": offset, "time": time, "cause": "too_large"}
+    time = None if meta.time_ms < 0 else meta.time_ms
+    shown = ids.of(offset, meta.epoch).decode()
+    about = {"chat": chat, "id": shown, "partition": partition, "offset": offset, "time": time, "cause": "too_large"}
     return _encode({"meta": {"type": "skipped", **about}})
 
 
