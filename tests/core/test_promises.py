@@ -56,7 +56,8 @@ def test_a_name_that_is_none_or_is_taken_is_a_problem():
     assert len(problems(made, held("p-Once", "p-bad"))) == 3
 
 
-def test_every_promise_of_the_documents_is_held_by_a_test():
-    assert promises()
-    found = problems(promises(), held_by_tests())
+def test_every_promise_of_the_documents_is_held_by_a_test_and_no_test_holds_another():
+    made, marked = promises(), held_by_tests()
+    found = problems(made, marked) + withdrawn(made, marked)
+    assert made
     assert not found, "\n".join(found)
