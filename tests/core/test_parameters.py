@@ -259,6 +259,7 @@ def test_a_hundred_of_each_may_be_asked_for(name: str):
     assert "at most 100" in str(error)
 
 
+@pytest.mark.promise("p-parameters-most")
 def test_an_address_has_at_most_so_many_parameters_whatever_their_names():
     assert options("&".join(["x=y"] * MOST)) == options("")
     for query in ("&".join(["x=y"] * (MOST + 1)), "&" * MOST, "tag=a&" * MOST):

@@ -68,6 +68,7 @@ async def cursor_at_the_end(core: Core) -> str:
 
 @pytest.mark.parametrize("asked", ["rewind", "beyond", "earliest", "nothing"])
 @pytest.mark.parametrize("followed", [False, True])
+@pytest.mark.promise("p-hello-without-brokers")
 async def test_hello_comes_in_two_seconds_while_no_broker_answers(autojump_clock: MockClock, asked: str, *, followed: bool) -> None:
     async with open_core(memory_bytes=0) as core:
         core.kafka.create(GLOBAL)

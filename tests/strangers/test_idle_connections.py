@@ -62,7 +62,7 @@ def ends_between(connection: ChatTCPServer, early: float, late: float) -> bool:
     return connection._ending
 
 
-@pytest.mark.promise("p-idle")
+@pytest.mark.promise("p-idle", "p-rests")
 async def test_a_connection_that_rests_between_two_requests_is_ended_after_a_setting():
     async with serving_small(limits=Limits(idle_seconds=0.5, **OFTEN)) as served, open_raw(served.url) as client:
         assert await ask(client) == 200
@@ -84,6 +84,7 @@ async def test_by_default_it_may_rest_for_longer_than_a_proxy_does():
         assert ends_between(connection, 74, 76)
 
 
+@pytest.mark.promise("p-rests")
 async def test_a_first_request_has_ten_seconds():
     async with serving_small() as served, open_raw(served.url) as other, open_raw(served.url) as client:
         assert await ask(other) == 200
@@ -93,6 +94,7 @@ async def test_a_first_request_has_ten_seconds():
         await client.wait_ended()
 
 
+@pytest.mark.promise("p-rests")
 async def test_a_head_that_has_begun_after_a_rest_has_ten_seconds_however_it_drips():
     async with serving_small() as served, open_raw(served.url) as client:
         assert await ask(client) == 200
@@ -105,7 +107,7 @@ async def test_a_head_that_has_begun_after_a_rest_has_ten_seconds_however_it_dri
         await client.wait_ended()
 
 
-@pytest.mark.promise("p-idle-gives-way")
+@pytest.mark.promise("p-idle-gives-way", "p-longest-rest")
 async def test_where_no_place_is_left_the_one_that_has_rested_for_longest_gives_way():
     async with serving_small(limits=Limits(connections=4)) as served, AsyncExitStack() as stack:
         canary = await stack.enter_async_context(open_raw(served.url, PATH))
