@@ -10,7 +10,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LEADERLESS_TOLD = 20  # partitions that are named: who reads it needs examples, not 10,000 sentences
+TOLD = 20  # partitions of a kind that are named: who reads it needs examples, not 10,000 sentences
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,15 +28,29 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def leaderless_notices(leaderless: Mapping[str, frozenset[int]]) -> list[str]:
-    """Return a sentence for each partition without a leader, or, beyond `LEADERLESS_TOLD` of them, for the rest together.
+    """Return a sentence for each partition without a leader, or, beyond `TOLD` of them, for the rest together.
 
     Args:
         leaderless: topic -> its partitions without a leader.
     """
     told = [
         f"{topic}/{partition} has no leader; its messages wait"
-        for topic in heapq.nsmallest(LEADERLESS_TOLD, leaderless)
-        for partition in heapq.nsmallest(LEADERLESS_TOLD, leaderless[topic])
-    ][:LEADERLESS_TOLD]
+        for topic in heapq.nsmallest(TOLD, leaderless)
+        for partition in heapq.nsmallest(TOLD, leaderless[topic])
+    ][:TOLD]
     rest = sum(map(len, leaderless.values())) - len(told)
     return [*told, f"{rest} more partitions have no leader"] if rest else told
+
+
+def held_notices(held: Mapping[tuple[str, int], int]) -> list[str]:
+    """Return a sentence for each partition that an open transaction holds up, or, beyond `TOLD` of them, for the rest together.
+
+    Args:
+        held: topic and partition -> at which offset.
+    """
+    told = [
+        f"{topic}/{partition} is held up by an open transaction at offset {held[topic, partition]}; its messages wait until that ends"
+        for topic, partition in heapq.nsmallest(TOLD, held)
+    ]
+    rest = len(held) - len(told)
+    return [*told, f"{rest} more partitions are held up by open transactions"] if rest else told

@@ -41,14 +41,14 @@ from .errors import BrokerError, Overloaded, TopicGone
 from .kafka.connect import ClientConfig
 from .kafka.embedded_broker import open_embedded_broker
 from .kafka.lookup import KafkaLookup, open_lookup
-from .kafka.page_source import open_page_source
+from .kafka.page_source import SILENT_LEADERS, open_page_source
 from .kafka.publish import open_publisher
 from .kafka.subscription_log import open_subscription_log
 from .kafka.tail import KafkaTail, open_tail
 from .loop_sharing import Turn
 from .nursery import open_tasks
 from .process.open_files import connections_limit
-from .readiness import Readiness, leaderless_notices
+from .readiness import Readiness, held_notices, leaderless_notices
 from .telemetry.metrics import Telemetry
 
 if TYPE_CHECKING:
@@ -268,7 +268,11 @@ class Service:
             problems.append("the subscriptions are not read yet")
         if self.draining:
             problems.append("the service restarts; it takes nobody in any more")
-        return Readiness(ready=not problems, problems=problems, notices=leaderless_notices(self._tail.leaderless))
+        notices = [
+            *leaderless_notices(self._tail.leaderless),
+            *held_notices({(key.topic, key.partition): offset for key, offset in self._tail.held.items()}),
+        ]
+        return Readiness(ready=not problems, problems=problems, notices=notices)
 
     def watch_shutdown(self, wait: Callable[[], Awaitable[None]]) -> None:
         """Drain once `wait()` returns. Only the first call counts."""
@@ -334,6 +338,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
     names = ChatNames(settings.chats.prefix)
     memory = Memory(settings.memory.bytes)
     fanout = FanOut(telemetry=telemetry)
+    readers = settings.pages.readers
     async with _reachable(settings) as config, open_lookup(config) as lookup, open_publisher(config) as publisher:
         offsets = OffsetQueries(lookup)
         audience = Audience(names=names, fanout=fanout, offsets=offsets, memory=memory)
@@ -356,8 +361,10 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
                 embedded=config.embedded,
                 consumers=settings.tail.consumers,
             ) as tail,
-            open_page_source(config, readers=settings.pages.readers, names=names, limits=settings.limits, lookup=lookup) as pages,
-            open_page_reads(pages, readers=settings.pages.readers, telemetry=telemetry) as page_reads,
+            open_page_source(
+                config, readers=readers, silent_leaders=SILENT_LEADERS, names=names, limits=settings.limits, lookup=lookup
+            ) as pages,
+            open_page_reads(pages, readers=readers, telemetry=telemetry) as page_reads,
             open_tasks() as nursery,
         ):
             subscriptions = Subscriptions(subscription_log, lookup=lookup, names=names, settings=settings)
@@ -384,6 +391,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
             telemetry.gauge("memory_limit_bytes", lambda: memory.limit_bytes)
             telemetry.gauge("owed_bytes", lambda: memory.owed_bytes)
             telemetry.gauge("followed_topics", lambda: audience.topics)
+            telemetry.gauge("partitions_held", lambda: len(tail.held))
             telemetry.gauge("followed_partitions", lambda: audience.partitions)
             nursery.start_soon(fanout.run)
             nursery.start_soon(audience.followed.starts.run)

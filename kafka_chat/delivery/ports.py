@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..chat.loss_cause import LossCause
     from ..chat.partition_key import PartitionKey
     from .records.batch import Batch
+    from .timeouts import BrokerTimeouts
 
 
 EMBEDDED_TOPIC_ID = "embedded"  # of the embedded broker, whose topics are never deleted, so that one identity does for all
@@ -43,7 +44,12 @@ class Lookup(Protocol):
     """Questions to the brokers that need no consumer. Every one raises `BrokerUnreachable` after its timeout.
 
     Nothing here ever creates a topic.
+
+    Attributes:
+        timeouts: how long the brokers that are asked are given.
     """
+
+    timeouts: BrokerTimeouts
 
     async def describe(self, topics: Collection[str]) -> Mapping[str, TopicFacts]:
         """Return the facts of those of `topics` that exist."""
@@ -142,6 +148,13 @@ class TailListener(Protocol):
 
 class PageSource(Protocol):
     """Reads pieces of the past."""
+
+    @property
+    def timeouts(self) -> BrokerTimeouts:
+        """How long the brokers that are read from are given."""
+
+    def leader(self, key: PartitionKey) -> int:
+        """Return the broker that led a partition when it was last described; -1: not known. Asks nobody."""
 
     async def read(self, key: PartitionKey, first: int, until: int) -> Batch:
         """Read `[first, until)` or a shorter piece that starts at `first`; never waits for news.

@@ -18,9 +18,13 @@ MEASURED = 9  # answers of which the median counts: a first one, which takes ten
 
 ANSWER_SECONDS = 3.0  # the floor of an answer, …
 ANSWER_TIMES = 20  # … and how often what one takes fits into it: a connection, twice
-AGAIN_SECONDS = 0.3  # the floor before what is asked is asked of another broker, too, …
+PING_SECONDS = 1.0  # the floor of a sign of life, which takes a millisecond, …
+PING_TIMES = 10  # … or a connection
+AGAIN_SECONDS = 0.15  # the floor before what is asked is asked of another broker, too, …
 AGAIN_TIMES = 3
 AGAIN_MOST_SECONDS = 1.5  # … and its ceiling: the first answers may be slow because of the connection alone
+PAGE_SECONDS = 0.5  # the floor of a piece of the past, which takes some 20 ms, …
+PAGE_TIMES = 12  # … of a Consumer that has to connect first
 REQUEST_SECONDS = 5.0  # the floor of a whole request: some questions, one after the other, and pages, …
 REQUEST_TIMES = 25  # … each page by a Consumer that may have to connect first
 # How long a publisher may have a record before it gives it up (kafka/publish.py): what is handed over later than that before a
@@ -51,11 +55,26 @@ class BrokerTimeouts:
         return self._times(ANSWER_TIMES, ANSWER_SECONDS)
 
     @property
+    def ping_seconds(self) -> float:
+        """How long to wait for a sign of life: of any broker, which any broker gives."""
+        return self._times(PING_TIMES, PING_SECONDS)
+
+    @property
     def again_seconds(self) -> float:
         """How long to wait for an answer before asking again, too: what was asked first may have gone to a broker that hangs."""
         if self._typical is None:
             return AGAIN_SECONDS
         return min(max(AGAIN_TIMES * self._typical, AGAIN_SECONDS), AGAIN_MOST_SECONDS)
+
+    @property
+    def together_seconds(self) -> float:
+        """How long several brokers are waited for that are asked together: one that hangs may not hold up what the others tell."""
+        return 2 * self.again_seconds
+
+    @property
+    def page_seconds(self) -> float:
+        """How long a piece of the past may keep a reader that others wait for; then it goes on apart, for its leader may hang."""
+        return self._times(PAGE_TIMES, PAGE_SECONDS)
 
     @property
     def request_seconds(self) -> float:

@@ -63,6 +63,7 @@ _UNREACHABLE = frozenset(
         KafkaError._TIMED_OUT_QUEUE,
         KafkaError._MSG_TIMED_OUT,
         KafkaError._WAIT_COORD,
+        KafkaError._DESTROY_BROKER,  # what was asked of a broker that has left the cluster meanwhile
         KafkaError._AUTHENTICATION,
         KafkaError._SSL,
         KafkaError.REQUEST_TIMED_OUT,
@@ -126,7 +127,14 @@ class ClientConfig:
         It asks most things of the controller, and learns only by refreshing its metadata that this is another broker now:
         for a minute and more after the last one was killed it would have no answer, though all other brokers are there.
         """
-        return {**self._common, "topic.metadata.refresh.interval.ms": 1_000, "allow.auto.create.topics": False, **extra}
+        return {
+            **self._common,
+            "topic.metadata.refresh.interval.ms": 1_000,
+            "allow.auto.create.topics": False,
+            # With connections to those brokers alone that it had to ask, the only one may be to a broker that hangs.
+            "enable.sparse.connections": False,
+            **extra,
+        }
 
 
 class SparingLogger:

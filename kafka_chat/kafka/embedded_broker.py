@@ -7,18 +7,21 @@ compaction; no offsets by time; records of an open transaction are visible at on
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
 from confluent_kafka import Consumer
 
-from .connect import broker_errors
+from ..nursery import open_tasks
+from .connect import SparingLogger, broker_errors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 START_SECONDS = 10.0  # it takes 60 ms
+LOG_SECONDS = 1.0
 
 
 @asynccontextmanager
@@ -31,15 +34,35 @@ async def open_embedded_broker() -> AsyncIterator[str]:
     limiter = trio.CapacityLimiter(1)
     broker, address = await trio.to_thread.run_sync(_start, limiter=limiter)
     try:
-        yield address
+        async with open_tasks() as nursery:
+            nursery.start_soon(_run_log, broker)
+            yield address
     finally:
         with trio.CancelScope(shield=True):  # milliseconds
             await trio.to_thread.run_sync(broker.close, limiter=limiter)
 
 
+async def _run_log(broker: Consumer) -> None:
+    """Have what it logs and reports written by us, until cancelled: what is not polled for piles up."""
+    while True:
+        broker.poll(0)
+        await trio.sleep(LOG_SECONDS)
+
+
 def _start() -> tuple[Consumer, str]:
     # The cluster lives in the client that asked for it, and ends with it.
-    broker = Consumer({"group.id": "kafka_chat", "client.id": "kafka_chat-embedded-broker", "test.mock.num.brokers": 1, "log_level": 3})
+    # By itself librdkafka writes to descriptor 2, whether or not anybody reads there.
+    logger = SparingLogger(logging.getLogger("kafka_chat.kafka"))
+    broker = Consumer(
+        {
+            "group.id": "kafka_chat",
+            "client.id": "kafka_chat-embedded-broker",
+            "test.mock.num.brokers": 1,
+            "log_level": 3,
+            "logger": logger,
+            "error_cb": lambda error: logger.log(logging.WARNING, "the embedded broker says: %s", error.str()),
+        }
+    )
     with broker_errors("starting the embedded broker"):
         brokers = broker.list_topics(timeout=START_SECONDS).brokers
     return broker, ",".join(f"{node.host}:{node.port}" for node in brokers.values())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -18,8 +18,10 @@ from ..chat.resume_cursor import NO_EPOCH
 from ..delivery.ports import EMBEDDED_TOPIC_ID, TopicFacts
 from ..errors import BrokerUnreachable, SettingsError
 from ..nursery import open_tasks
-from .connect import admin_futures, broker_error, broker_errors, unreachable
+from .admins import PING_TOPIC, Admins
+from .connect import broker_error, broker_errors, unreachable
 from .epoch_ends import NO_END, EpochEnds
+from .reasons import Reasons
 from .topic_ids import release_topic_id
 
 if TYPE_CHECKING:
@@ -39,23 +41,12 @@ if TYPE_CHECKING:
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-# How often what gets no answer is asked, the tries side by side. One that is asked while the client connects may never be sent, which
-# happens to one in twenty of the first ones, and nothing but its timeout ends it. Others are for one broker, the "controller",
-# and that may be away: then the next try is for another one. A try is not ended when the next one begins: it may only be slow, and
-# librdkafka would close the connection, which is then made anew, and never gets to answer where that takes longer than a try.
-TRIES = 5
-LATE_SECONDS = 0.2  # how much later than it is told librdkafka may tell of a timeout; what it has been told by then comes with it
-LEAST_SECONDS = 0.4  # less is no time for an answer
-CONTROLLERS = 10  # listings until one names another controller: each names any of them, one that was just killed included
-LOG_SECONDS = 1.0
-LEADERS_OF = 20_000  # topics of which it is remembered who leads them
-PING_TOPIC = "kafka_chat-ping"  # there is none, and it is not made by being asked for
-
+SLICE_SECONDS = 0.8  # so long a cancel waits for a thread that waits for a listing; an answer comes within, once there is a connection
+REACH_SECONDS = 0.5  # how soon it is looked whether librdkafka has tried all; then twice as long, for a listing is asked for anew
+REMEMBERED = 20_000  # topics, as they were described last
 
 # Any other error says nothing of whether there is such a topic: so it is none of the answers that a topic may be given up for.
 _NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION})
-
-_UNTOLD = KafkaError(KafkaError._TIMED_OUT)
 
 _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent_kafka's omission
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
@@ -73,34 +64,51 @@ class LogEnd(NamedTuple):
     epoch: int
 
 
+class _Described(NamedTuple):
+    """A topic as it was described: what is told of it, partition -> leader, and when that was asked for."""
+
+    facts: TopicFacts
+    leaders: Mapping[int, int]
+    asked: float
+
+
 class KafkaLookup:
     """Implements the port `Lookup` by an AdminClient, whose futures are awaited without a thread.
 
     No session ever asks here itself: tasks of the service do, and every answer has its time limit.
+
+    Attributes:
+        timeouts: see `Lookup`.
     """
 
-    def __init__(self, admin: AdminClient, lister: Consumer, timeouts: BrokerTimeouts, epoch_ends: EpochEnds) -> None:
-        self._admin = admin
+    def __init__(
+        self, admins: Admins, leaders: Admins, lister: Consumer, reasons: Reasons, timeouts: BrokerTimeouts, epoch_ends: EpochEnds
+    ) -> None:
+        self._admins = admins
+        self._reasons = reasons
         self._epoch_ends = epoch_ends
-        self._timeouts = timeouts
-        self._leaders: dict[str, Mapping[int, int]] = {}  # topic -> partition -> who led it when it was described
+        self._leaders = leaders  # asks them alone: a client that has given one up has no time for other questions for a second
+        self.timeouts = timeouts
+        self._described: dict[str, _Described] = {}
+        self._addresses: dict[int, str] = {}  # of those
         self._lister = lister  # never assigned: a Consumer's metadata requests create no topic, an AdminClient's do
         self._thread = trio.CapacityLimiter(1)  # a Consumer takes one call at a time
-        self._learning = trio.Lock()
-        self._learners = trio.CapacityLimiter(1)
-        self._learned = float("-inf")
-        self._controller = -1  # whom the AdminClient was last told to ask
-
-    async def run_log(self) -> None:
-        """Have the AdminClient's log lines written, until cancelled; without this they would pile up in it."""
-        while True:
-            self._admin.poll(0)
-            await trio.sleep(LOG_SECONDS)
 
     def close(self) -> None:
         """Let go of the clients, in milliseconds; nothing may be asked from then on."""
         self._lister.close()
-        del self._admin  # which ends when nobody holds it any more
+        self._admins.close()
+        self._leaders.close()
+
+    async def reach(self) -> None:
+        """Return if any broker answers; raise `BrokerUnreachable` otherwise, with all that librdkafka says of it, once it has tried all."""
+        await trio.to_thread.run_sync(self._reach, limiter=self._thread)
+
+    def reasons(self) -> str:
+        """Return what librdkafka has said last of connections that it cannot make or keep; "" where that is nothing."""
+        self._admins.poll()
+        self._leaders.poll()
+        return str(self._reasons)
 
     async def ping(self) -> None:
         """Return if any broker answers; raise `BrokerUnreachable` otherwise.
@@ -117,8 +125,8 @@ class KafkaLookup:
         """Return the facts of those of `topics` that exist; see `Lookup`."""
         if not topics:
             return {}
-        doing = f"describing {_some(topics)}"
-        answers = await self._asked(partial(self._ask_to_describe, list(topics)), doing)
+        doing, asked = f"describing {_some(topics)}", trio.current_time()
+        answers = await self._admins.asked(partial(self._ask_to_describe, list(topics)), doing)
         facts: dict[str, TopicFacts] = {}
         for topic, described in answers.items():
             if isinstance(described, KafkaError):
@@ -126,12 +134,11 @@ class KafkaLookup:
                     raise broker_error(described, doing, topic=topic)
                 continue
             partitions = frozenset(partition.id for partition in described.partitions)
-            leaders = {partition.id: partition.leader.id for partition in described.partitions if partition.leader is not None}
-            leaderless = partitions - leaders.keys()
-            if topic not in self._leaders and len(self._leaders) >= LEADERS_OF:
-                self._leaders.clear()
-            self._leaders[topic] = leaders
-            facts[topic] = TopicFacts(topic_id=str(described.topic_id), partitions=partitions, leaderless=leaderless)
+            nodes = {partition.id: partition.leader for partition in described.partitions if partition.leader is not None}
+            leaders = {partition: node.id for partition, node in nodes.items()}
+            self._addresses.update({node.id: f"{node.host}:{node.port}" for node in nodes.values()})
+            facts[topic] = TopicFacts(topic_id=str(described.topic_id), partitions=partitions, leaderless=partitions - leaders.keys())
+            self._remember(topic, facts[topic], leaders, asked)
         return facts
 
     async def last_stable_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
@@ -145,6 +152,11 @@ class KafkaLookup:
     async def epoch_ends(self, keys: Collection[PartitionKey], epoch: int) -> Mapping[PartitionKey, int]:
         """Return where a leader epoch ends; see `Lookup`."""
         return await self._epoch_ends.ask(keys, epoch)
+
+    async def high_watermarks(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
+        """Return where the logs end, records of open transactions included; a partition without a leader is left out."""
+        ends = await self._offsets(keys, _LATEST, doing="asking for the high watermark", isolation=IsolationLevel.READ_UNCOMMITTED)
+        return {key: end.offset for key, end in ends.items()}
 
     async def first_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
         """Return the first offset that is left; see `Lookup`."""
@@ -162,15 +174,24 @@ class KafkaLookup:
         """Return `keys` by who led them when they were last described; see `Lookup`."""
         by_leader: dict[int, list[PartitionKey]] = {}
         for key in keys:
-            by_leader.setdefault(self._leaders.get(key.topic, {}).get(key.partition, -1), []).append(key)
+            by_leader.setdefault(self._leader(key), []).append(key)
         return by_leader
+
+    def described(self, topic: str, *, seconds: float) -> TopicFacts | None:
+        """Return what `describe` has told of a topic that was asked at most so many seconds ago; None where it was not. Asks nobody."""
+        remembered = self._described.get(topic)
+        return None if remembered is None or trio.current_time() - remembered.asked >= seconds else remembered.facts
+
+    def address(self, leader: int) -> str | None:
+        """Return where a leader is, `HOST:PORT` as it names itself; None where it is not known. Asks nobody."""
+        return self._addresses.get(leader)
 
     async def compacted(self, topic: str) -> bool:
         """Return whether a topic is compacted; see `Lookup`."""
         doing = f"asking how {topic} is cleaned up"
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-        answers: Mapping[ConfigResource, Mapping[str, ConfigEntry] | KafkaError] = await self._asked(
-            lambda seconds: self._admin.describe_configs([resource], request_timeout=seconds), doing
+        answers: Mapping[ConfigResource, Mapping[str, ConfigEntry] | KafkaError] = await self._admins.asked(
+            lambda admin, seconds: admin.describe_configs([resource], request_timeout=seconds), doing
         )
         answer = answers[resource]
         if isinstance(answer, KafkaError):
@@ -180,8 +201,8 @@ class KafkaLookup:
     async def nodes(self) -> list[str]:
         """Return the addresses of the brokers, `HOST:PORT`, as they name themselves; raise `BrokerUnreachable` if none answers."""
         doing = "asking which brokers there are"
-        answers: Mapping[None, DescribeClusterResult | KafkaError] = await self._asked(
-            lambda seconds: {None: self._admin.describe_cluster(request_timeout=seconds)}, doing
+        answers: Mapping[None, DescribeClusterResult | KafkaError] = await self._admins.asked(
+            lambda admin, seconds: {None: admin.describe_cluster(request_timeout=seconds)}, doing
         )
         answer = answers[None]
         if isinstance(answer, KafkaError):
@@ -195,14 +216,23 @@ class KafkaLookup:
             BrokerUnreachable: no broker answers.
         """
         doing = f"asking what may be done with {_some(topics)}"
-        answers = await self._asked(partial(self._ask_to_describe, list(topics), include_authorized_operations=True), doing)
+        answers = await self._admins.asked(partial(self._ask_to_describe, list(topics), include_authorized_operations=True), doing)
         found = _answered(answers, doing)
         return {topic: frozenset(operation.name for operation in described.authorized_operations) for topic, described in found.items()}
 
-    def _ask_to_describe(self, topics: list[str], seconds: float, **more: bool) -> Mapping[str, Future[TopicDescription]]:
-        futures: Mapping[str, Future[TopicDescription]] = self._admin.describe_topics(
-            TopicCollection(topics), request_timeout=seconds, **more
-        )
+    def _remember(self, topic: str, facts: TopicFacts, leaders: Mapping[int, int], asked: float) -> None:
+        if topic not in self._described and len(self._described) >= REMEMBERED:
+            self._described.clear()
+        self._described[topic] = _Described(facts, leaders, asked)
+
+    def _leader(self, key: PartitionKey) -> int:
+        remembered = self._described.get(key.topic)
+        return -1 if remembered is None else remembered.leaders.get(key.partition, -1)
+
+    def _ask_to_describe(
+        self, topics: list[str], admin: AdminClient, seconds: float, **more: bool
+    ) -> Mapping[str, Future[TopicDescription]]:
+        futures: Mapping[str, Future[TopicDescription]] = admin.describe_topics(TopicCollection(topics), request_timeout=seconds, **more)
         for future in futures.values():
             future.add_done_callback(release_topic_id)
         return futures
@@ -218,23 +248,47 @@ class KafkaLookup:
         self._lister.poll(0)  # its log lines
         return {name: frozenset(facts.partitions) for name, facts in listing.topics.items() if facts.error is None}
 
+    def _reach(self) -> None:
+        until, seconds = time.monotonic() + self.timeouts.answer_seconds, REACH_SECONDS
+        while True:
+            left = until - time.monotonic()
+            try:
+                self._lister.list_topics(PING_TOPIC, timeout=min(seconds, max(left, REACH_SECONDS)))
+                return
+            except KafkaException as error:
+                self._lister.poll(0)  # which tells the reasons
+                if self._reasons.all_down or left <= seconds:
+                    raise BrokerUnreachable(f"no broker answers: {str(self._reasons) or error.args[0].str()}") from error
+            seconds *= 2
+
     def _listed(self, topic: str | None) -> ClusterMetadata:
         """Return a listing of one topic, or of all; a thread waits for it."""
-        began, seconds = time.monotonic(), self._timeouts.answer_seconds
-        asked = {"timeout": seconds} if topic is None else {"topic": topic, "timeout": seconds}
-        listing: ClusterMetadata = self._lister.list_topics(**asked)
-        self._timeouts.took(time.monotonic() - began)
-        return listing
+        began = time.monotonic()
+        until = began + self.timeouts.ping_seconds
+        while True:
+            trio.from_thread.check_cancelled()
+            left = until - time.monotonic()
+            asked = {} if topic is None else {"topic": topic}
+            try:
+                listing: ClusterMetadata = self._lister.list_topics(**asked, timeout=min(left, SLICE_SECONDS))
+            except KafkaException:
+                if left <= SLICE_SECONDS:
+                    raise
+            else:
+                self.timeouts.took(time.monotonic() - began)
+                return listing
 
-    async def _offsets(self, keys: Collection[PartitionKey], spec: OffsetSpec, *, doing: str) -> dict[PartitionKey, LogEnd]:
+    async def _offsets(
+        self, keys: Collection[PartitionKey], spec: OffsetSpec, *, doing: str, isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
+    ) -> dict[PartitionKey, LogEnd]:
         if not keys:
             return {}
         by_partition = {(key.topic, key.partition): key for key in keys}
         doing = f"{doing} of {_some(keys)}"
         asked = {TopicPartition(topic, partition): spec for topic, partition in by_partition}
         # Without the isolation level the answer is the high watermark, which lies above open transactions.
-        answers: Mapping[TopicPartition, ListOffsetsResultInfo | KafkaError] = await self._asked(
-            lambda seconds: self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=seconds),
+        answers: Mapping[TopicPartition, ListOffsetsResultInfo | KafkaError] = await self._leaders.asked(
+            lambda admin, seconds: admin.list_offsets(asked, isolation_level=isolation, request_timeout=seconds),
             doing,
             told=_has_offset,
         )
@@ -243,73 +297,6 @@ class KafkaLookup:
             for partition, answer in _answered(answers, doing).items()
             for epoch in (answer.leader_epoch,)
         }
-
-    async def _asked(
-        self, ask: Callable[[float], Mapping[K, Future[T]]], doing: str, *, told: Callable[[T], bool] = lambda _: True
-    ) -> dict[K, T | KafkaError]:
-        """Return the answers to what `ask(seconds)` asks, which is asked anew until no answer is missing or the time is over.
-
-        Args:
-            ask: asks.
-            doing: what for, for the error.
-            told: whether an answer says something. Where a broker hangs, `list_offsets` has one without an offset, and no error.
-        """
-        seconds = self._timeouts.answer_seconds
-        best: dict[K, T | KafkaError] | None = None
-        over = trio.Event()
-
-        async def try_it(until: float) -> None:
-            nonlocal best
-            left = until - trio.current_time()
-            with suppress(BrokerUnreachable):
-                found = await admin_futures(ask(left - LATE_SECONDS), doing=doing, timeout_seconds=left, timeouts=self._timeouts)
-                answers = {key: answer if isinstance(answer, KafkaError) or told(answer) else _UNTOLD for key, answer in found.items()}
-                if best is None or _untold(answers) <= _untold(best):
-                    best = answers
-                if not _untold(best):
-                    over.set()
-
-        async def learn_and_try(until: float) -> None:
-            await self._learn()
-            if until - trio.current_time() > LEAST_SECONDS:
-                await try_it(until)
-
-        until = trio.current_time() + seconds
-        async with open_tasks() as tries:
-            with trio.move_on_at(until):
-                tries.start_soon(try_it, until)
-                for _ in range(1, TRIES):
-                    with trio.move_on_after(self._timeouts.again_seconds):
-                        await over.wait()
-                    if over.is_set():
-                        break
-                    tries.start_soon(learn_and_try, until)
-                await over.wait()
-        if best is None:
-            raise BrokerUnreachable(f"{doing} failed: no broker answered within {seconds:g} s")
-        return best
-
-    async def _learn(self) -> None:
-        """Have the AdminClient hear of another controller, once for all who want that at the same time.
-
-        It asks for that by itself once a second, but not while it waits for one that is away: then it tries to connect without
-        a pause for ten seconds (measured), and has time for nothing else.
-        """
-        wanted = trio.current_time()
-        async with self._learning:
-            if self._learned < wanted:
-                self._learned = trio.current_time()
-                # Who no longer wants to know does not wait for the thread: it changes nothing that anybody else uses.
-                await trio.to_thread.run_sync(self._find_controller, self._admin, limiter=self._learners, abandon_on_cancel=True)
-
-    def _find_controller(self, admin: AdminClient) -> None:
-        with suppress(KafkaException):  # no broker answers: the next try tells
-            for _ in range(CONTROLLERS):
-                # Not of all topics: it would go on refreshing what it knows of them, every second (a tenth of a core with 6,000).
-                listing = admin.list_topics(PING_TOPIC, timeout=self._timeouts.again_seconds)
-                if listing.controller_id != self._controller or len(listing.brokers) == 1:
-                    break
-            self._controller = listing.controller_id
 
 
 class EmbeddedLookup(KafkaLookup):
@@ -327,8 +314,12 @@ class EmbeddedLookup(KafkaLookup):
 
     async def describe(self, topics: Collection[str]) -> Mapping[str, TopicFacts]:
         """Return the facts of those of `topics` that exist; see `Lookup`."""
+        asked = trio.current_time()
         there = await trio.to_thread.run_sync(self._list, None, limiter=self._thread)
-        return {topic: TopicFacts(topic_id=EMBEDDED_TOPIC_ID, partitions=there[topic]) for topic in topics if topic in there}
+        facts = {topic: TopicFacts(topic_id=EMBEDDED_TOPIC_ID, partitions=there[topic]) for topic in topics if topic in there}
+        for topic, told in facts.items():
+            self._remember(topic, told, {}, asked)
+        return facts
 
 
 @asynccontextmanager
@@ -339,14 +330,17 @@ async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
         SettingsError: librdkafka does not take `kafka.properties` as they are.
     """
     try:
-        lookup = (EmbeddedLookup if config.embedded else KafkaLookup)(
-            AdminClient(config.admin()), Consumer(config.consumer()), config.timeouts, EpochEnds(config)
-        )
+        reasons = Reasons()
+        first, second, third = (AdminClient(config.admin(error_cb=reasons.take)) for _ in range(3))
+        admins, leaders = Admins([first, second], config.timeouts), Admins([third], config.timeouts)
+        lister = Consumer(config.consumer(error_cb=reasons.take))
     except KafkaException as error:
         raise SettingsError(f"kafka.properties cannot be used: {error.args[0].str()}") from error
+    lookup = (EmbeddedLookup if config.embedded else KafkaLookup)(admins, leaders, lister, reasons, config.timeouts, EpochEnds(config))
     try:
         async with open_tasks() as nursery:
-            nursery.start_soon(lookup.run_log)
+            nursery.start_soon(admins.run_log)
+            nursery.start_soon(leaders.run_log)
             yield lookup
     finally:
         lookup.close()
@@ -354,10 +348,6 @@ async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
 
 def _has_offset(answer: ListOffsetsResultInfo | KafkaError) -> bool:
     return isinstance(answer, KafkaError) or answer.offset != OFFSET_INVALID
-
-
-def _untold(answers: Mapping[K, T | KafkaError]) -> int:
-    return sum(isinstance(answer, KafkaError) and unreachable(answer) for answer in answers.values())
 
 
 def _answered(answers: Mapping[K, T | KafkaError], doing: str) -> dict[K, T]:

@@ -2,11 +2,15 @@
 
 A Consumer is assigned one partition for one read and nothing between two, so a kept one costs threads, but fetches nothing.
 It is used by one read at a time, in a thread, in slices of `POLL_SECONDS`: so long a cancellation waits.
+
+It reads from one leader, which is all that it knows: librdkafka asks any broker that it is connected to where a topic is, and
+waits ten seconds for one that hangs.
 """
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -26,18 +30,19 @@ if TYPE_CHECKING:
     from ..chat.names import ChatNames
     from ..chat.partition_key import PartitionKey
     from ..delivery.records.record import Record
+    from ..delivery.timeouts import BrokerTimeouts
     from ..settings.model import Limits
     from .connect import ClientConfig
     from .lookup import KafkaLookup
 
 ABSENT_SECONDS = 1.0  # how far two listings that lack a topic are apart before it is taken for absent
 CLOSE_SECONDS = 2.0  # for closing all Consumers, which takes milliseconds, also while the brokers are away
-READ_SECONDS = 5.0  # waiting for a Consumer included; then `BrokerUnreachable`
 POLL_SECONDS = 0.1  # how long a poll waits for the first record
 IDENTITY_SECONDS = 1.0  # how old what is known of a topic's identity may be
 REST_SECONDS = 1.0  # how long a Consumer waits for somebody to go on where it stopped
 IDLE_SECONDS = 30.0  # how long a Consumer is kept that nobody needs
-IDENTITIES = 1_000  # how many topics are remembered
+SILENT_LEADERS = 8  # that do not answer, and are read from apart: by one Consumer each, beside those that others use
+TOPICS_KNOWN = 1_000  # how many a Consumer is known to know
 METADATA_SECONDS = 0.1  # a topic that a Consumer does not know is otherwise noticed half a second late
 
 RECORDS_A_SLICE = 512
@@ -58,19 +63,36 @@ class KafkaPageSource:
     """Implements the port `PageSource`."""
 
     def __init__(
-        self, config: ClientConfig, *, readers: int, names: ChatNames, limits: Limits, lookup: KafkaLookup, idle_seconds: float
+        self,
+        config: ClientConfig,
+        *,
+        readers: int,
+        silent_leaders: int,
+        names: ChatNames,
+        limits: Limits,
+        lookup: KafkaLookup,
+        idle_seconds: float,
     ) -> None:
         self._config = config
         self._idle_seconds = idle_seconds
         self._names = names
         self._message_bytes = limits.message_bytes
         self._lookup = lookup
-        self._free_readers = trio.Semaphore(readers)
-        self._threads = trio.CapacityLimiter(readers)
+        self._free_readers = trio.Semaphore(readers + silent_leaders)
+        self._threads = trio.CapacityLimiter(readers + silent_leaders)
         self._most = readers
+        self._silent_leaders = silent_leaders
         self._readers: set[_Reader] = set()
         self._idle: list[_Reader] = []  # the one used longest ago first
-        self._identities: dict[str, tuple[str, float]] = {}
+
+    @property
+    def timeouts(self) -> BrokerTimeouts:
+        """See `PageSource`."""
+        return self._lookup.timeouts
+
+    def leader(self, key: PartitionKey) -> int:
+        """Return who led a partition when it was last described; see `PageSource`."""
+        return next(iter(self._lookup.by_leader([key])))
 
     @property
     def consumers(self) -> int:
@@ -79,10 +101,12 @@ class KafkaPageSource:
 
     async def read(self, key: PartitionKey, first: int, until: int) -> Batch:
         """Read `[first, until)` or a shorter piece that starts at `first`; see `PageSource`."""
-        with trio.move_on_after(READ_SECONDS):
+        seconds = self._lookup.timeouts.request_seconds
+        with trio.move_on_after(seconds):
             async with self._free_readers:
                 await self._identify(key)
-                reader = self._idle_reader(key, first) or await self._new_reader()
+                leader = self.leader(key)
+                reader = self._idle_reader(leader, key, first) or await self._new_reader(leader)
                 try:
                     page = await trio.to_thread.run_sync(reader.read, key, first, until, limiter=self._threads)
                 finally:
@@ -92,25 +116,19 @@ class KafkaPageSource:
                     return page
             await self._refuse_lost(key, first)
         raise BrokerUnreachable(
-            f"reading {key} from offset {first} failed: nothing came within {READ_SECONDS:g} s", topic=key.topic, partition=key.partition
+            f"reading {key} from offset {first} failed: nothing came within {seconds:g} s", topic=key.topic, partition=key.partition
         )
 
     async def _identify(self, key: PartitionKey) -> None:
         """Raise `TopicGone` unless the topic is still the one that `key` means."""
-        known, since = self._identities.get(key.topic, ("", 0.0))
-        if known == key.topic_id and trio.current_time() - since < IDENTITY_SECONDS:
-            return
-        asked = trio.current_time()
-        facts = (await self._lookup.describe([key.topic])).get(key.topic)
+        facts = self._lookup.described(key.topic, seconds=IDENTITY_SECONDS)
+        if facts is None:
+            facts = (await self._lookup.describe([key.topic])).get(key.topic)
         if facts is None:  # by a broker that may have started a moment ago and not have heard of it yet
             await trio.sleep(ABSENT_SECONDS)
-            asked = trio.current_time()
             facts = (await self._lookup.describe([key.topic])).get(key.topic)
         if facts is None or facts.topic_id != key.topic_id or key.partition not in facts.partitions:
             raise TopicGone(f"{key} of id {key.topic_id} is gone; there is now {facts or 'none'}", topic=key.topic, partition=key.partition)
-        if len(self._identities) >= IDENTITIES:
-            self._identities.clear()
-        self._identities[key.topic] = key.topic_id, asked
 
     async def _refuse_lost(self, key: PartitionKey, first: int) -> None:
         """Raise `PositionLost` if `first` is below what is left.
@@ -122,21 +140,26 @@ class KafkaPageSource:
             raise PositionLost(asked=first, first_left=left)
         raise BrokerUnreachable(f"{key} has no offset {first} now", topic=key.topic, partition=key.partition)
 
-    def _idle_reader(self, key: PartitionKey, first: int) -> _Reader | None:
-        """Take the one that goes on from there, else one that stands nowhere, else the one used longest ago.
+    def _idle_reader(self, leader: int, key: PartitionKey, first: int) -> _Reader | None:
+        """Take the one of this leader that goes on from there, else one that stands nowhere, else the one used longest ago.
 
         None where it is better to have one more: each of those that are idle stands where somebody may want to go on.
         """
-        going_on = next((reader for reader in self._idle if reader.at == (key, first)), None)
-        reader = going_on or next((reader for reader in self._idle if reader.at is None), None)
-        if reader is None and len(self._readers) == self._most and self._idle:
-            reader = self._idle[0]
+        idle = [reader for reader in self._idle if reader.leader == leader]
+        going_on = next((reader for reader in idle if reader.at == (key, first)), None)
+        reader = going_on or next((reader for reader in idle if reader.at is None), None)
+        if reader is None and len(self._readers) >= self._most and idle:
+            reader = idle[0]
         if reader is not None:
             self._idle.remove(reader)
         return reader
 
-    async def _new_reader(self) -> _Reader:
-        reader = await trio.to_thread.run_sync(_Reader, self._config, self._names, self._message_bytes, limiter=self._threads)
+    async def _new_reader(self, leader: int) -> _Reader:
+        if len(self._readers) >= self._most + self._silent_leaders and self._idle:
+            await self._close([self._idle.pop(0)])  # of another leader
+        servers = self._lookup.address(leader)
+        make = partial(_Reader, self._config, self._names, self._message_bytes, leader, servers)
+        reader = await trio.to_thread.run_sync(make, limiter=self._threads)
         self._readers.add(reader)
         return reader
 
@@ -173,13 +196,16 @@ class _Reader:
     fetch for each.
 
     Attributes:
+        leader: whom it reads from.
         at: the partition and the offset from which it goes on; None where it reads nothing.
         idle_since: when it was last used; `trio.current_time()`.
     """
 
-    def __init__(self, config: ClientConfig, names: ChatNames, message_bytes: int) -> None:
+    def __init__(self, config: ClientConfig, names: ChatNames, message_bytes: int, leader: int, servers: str | None) -> None:
+        there = {} if servers is None else {"bootstrap.servers": servers}
         # What librdkafka says of brokers that are away is told by the Tail; without a function it would come as records.
-        self._consumer = Consumer(config.consumer(fetch_wait_ms=FETCH_WAIT_MS, error_cb=_ignore, **_QUEUE))
+        self._consumer = Consumer(config.consumer(fetch_wait_ms=FETCH_WAIT_MS, error_cb=_ignore, **_QUEUE, **there))
+        self.leader = leader
         self._names = names
         self._message_bytes = message_bytes
         self._known: set[tuple[str, str]] = set()
@@ -259,7 +285,7 @@ class _Reader:
         """Have the Consumer learn at once where this topic is; left alone it would ask some time later."""
         if (key.topic, key.topic_id) in self._known:
             return
-        if len(self._known) >= IDENTITIES:
+        if len(self._known) >= TOPICS_KNOWN:
             self._known.clear()
         self._known.add((key.topic, key.topic_id))
         with suppress(KafkaException):  # a broker that is away
@@ -295,10 +321,19 @@ def _ignore(error: KafkaError) -> None:
 
 @asynccontextmanager
 async def open_page_source(
-    config: ClientConfig, *, readers: int, names: ChatNames, limits: Limits, lookup: KafkaLookup, idle_seconds: float = IDLE_SECONDS
+    config: ClientConfig,
+    *,
+    readers: int,
+    names: ChatNames,
+    limits: Limits,
+    lookup: KafkaLookup,
+    silent_leaders: int = 0,
+    idle_seconds: float = IDLE_SECONDS,
 ) -> AsyncIterator[KafkaPageSource]:
-    """Read pieces of the past, at most `readers` at the same time, for as long as the block lasts."""
-    pages = KafkaPageSource(config, readers=readers, names=names, limits=limits, lookup=lookup, idle_seconds=idle_seconds)
+    """Read pieces of the past, `readers` at the same time, and some more from leaders that hang, for as long as the block lasts."""
+    pages = KafkaPageSource(
+        config, readers=readers, silent_leaders=silent_leaders, names=names, limits=limits, lookup=lookup, idle_seconds=idle_seconds
+    )
     try:
         async with open_tasks() as nursery:
             nursery.start_soon(pages.run_tidying)

@@ -11,6 +11,7 @@ from ..chat.loss_cause import LossCause
 from ..chat.resume_cursor import NO_EPOCH
 from ..delivery.audience.starts import BEYOND_SECONDS
 from ..errors import BrokerUnreachable
+from .each_leader import ask_each_leader
 from .lookup import LogEnd
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ class PartitionRepair:
         """
         broken = self.broken
         keys = [assignment.key for assignment in broken]
-        firsts = await self._lookup.first_offsets(keys)
-        ends = await self._lookup.log_ends(keys)
+        firsts = await ask_each_leader(self._lookup, keys, self._lookup.first_offsets)
+        ends = await ask_each_leader(self._lookup, keys, self._lookup.log_ends)
         stands = await self._epoch_ends([one for one in broken if one.key in ends and one.epoch not in (NO_EPOCH, ends[one.key].epoch)])
         for assignment, since in list(self._broken.items()):
             key = assignment.key
@@ -158,5 +159,5 @@ class PartitionRepair:
                 self._log.log(logging.WARNING, "%s stood still at offset %d of %d; it is read anew", str(assignment.key), position, end)
                 self.add(assignment)
         asked = {assignment.key: assignment for assignment in looked_at}
-        ends = await self._lookup.last_stable_offsets(asked)
+        ends = await ask_each_leader(self._lookup, asked, self._lookup.last_stable_offsets)
         self._ends = {asked[key]: (asked[key].delivered, end) for key, end in ends.items()}

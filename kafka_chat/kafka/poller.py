@@ -36,6 +36,8 @@ PROBE_SECONDS = 1.0  # how often a position is looked at that may have moved ove
 
 METADATA_SECONDS = 0.1  # a topic that this client does not know is otherwise noticed half a second late
 METADATA_KNOWN_SECONDS = 300.0  # shorter than `metadata.max.age.ms`
+METADATA_AGAIN_SECONDS = 0.2
+METADATA_TRIES = 5  # of three brokers one that hangs is asked five times in a row once in 243 times; far ones answer later than we wait
 
 # What librdkafka may hold ahead of us: it asks for no more while it has 64 records or 4 MiB, and an answer of a broker is 4 MiB (its
 # default is 50) or a larger record. Its bytes are those of values alone: only the number of records bounds what large keys and
@@ -119,6 +121,8 @@ class Poller:
         self._changed: deque[PartitionName] = deque()
         self._assigned: dict[PartitionName, Assignment] = {}  # ours from here on
         self._known: dict[tuple[str, str], float] = {}  # topic and id -> when the Consumer was made to look it up
+        self._unknown: dict[tuple[str, str], int] = {}  # those that it has not been told of yet -> how often it may still ask
+        self._looked_up = 0.0
         self._probed = 0.0
         self.rounds = 0  # how often it has been round
 
@@ -253,21 +257,30 @@ class Poller:
         self._look_up(consumer, {(new.key.topic, new.key.topic_id) for _, _, new in changes if new is not None})
 
     def _look_up(self, consumer: Consumer, topics: set[tuple[str, str]]) -> None:
-        """Have the Consumer learn at once where these topics are; left alone it would ask some time later."""
+        """Have the Consumer learn at once where these topics are; left alone it would ask some time later.
+
+        It asks any broker that it is connected to: where that one hangs, it has to be asked again.
+        """
         now = time.monotonic()
-        unknown = [topic for topic in topics if now - self._known.get(topic, -METADATA_KNOWN_SECONDS) >= METADATA_KNOWN_SECONDS]
-        if not unknown:
+        for topic in topics:
+            if now - self._known.get(topic, -METADATA_KNOWN_SECONDS) >= METADATA_KNOWN_SECONDS:
+                self._unknown[topic] = METADATA_TRIES
+        if not self._unknown or (not topics and now - self._looked_up < METADATA_AGAIN_SECONDS):
             return
+        self._looked_up = now
+        unknown = list(self._unknown)
         if len(self._known) > 10 * CHANGES_A_ROUND:
             self._known.clear()
         self._known.update(dict.fromkeys(unknown, now))
-        with suppress(KafkaException):  # a broker that is away: it is told elsewhere, and the Consumer asks again by itself
+        self._unknown = {topic: tries - 1 for topic, tries in self._unknown.items() if tries > 1}
+        with suppress(KafkaException):  # no broker has answered in time
             if len(unknown) == 1:
                 consumer.list_topics(unknown[0][0], timeout=METADATA_SECONDS)
             else:
                 # There is no listing of some topics: one of all takes the longer the more there are (120 ms at 8,000). This
                 # question about all of them, whatever its answers, has their leaders looked up by one request.
                 consumer.offsets_for_times([TopicPartition(topic, 0, OFFSET_END) for topic, _ in unknown], timeout=METADATA_SECONDS)
+            self._unknown = {}
 
 
 def _positions(consumer: Consumer, names: Iterable[PartitionName]) -> Iterator[tuple[PartitionName, int]]:

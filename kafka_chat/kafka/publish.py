@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .connect import ClientConfig, Property
 
-GIVE_UP_MS = 2_500  # librdkafka looks once a second for what has waited too long: so 3.5 s at most, measured 3.0
+GIVE_UP_MS = 2_500  # librdkafka looks once a second for what has waited too long: so `WRITE_SECONDS` at most, measured 3.0
 LINGER_MS = 5  # a hundred records are handed over in 0.3 ms; so those of one call are one batch, and a send waits little
 POLL_SECONDS = 0.1  # an acknowledgement ends a poll at once; this is how long closing waits
 REPLACE_SECONDS = 1.0  # how soon a producer follows one that has failed for good, at most; the next may fail as soon as it connects

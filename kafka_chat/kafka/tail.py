@@ -1,7 +1,7 @@
 """Follows topics at their live end, and tells what becomes of them.
 
-Three run beside each other: the Pollers' threads, which read; a task that looks up what was requested a moment ago; and a
-task that looks once a second at everything else that is followed. The two tasks never have the same topic in hand, change
+Three run beside each other: the Pollers' threads, which read; tasks that look up what was requested a moment ago; and a
+task that looks once a second at everything else that is followed. No two tasks ever have the same topic in hand, all change
 what they know only between two checkpoints, and after each await ask again whether the topic is still requested.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from contextlib import asynccontextmanager
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,14 +21,17 @@ from ..chat.partition_key import PartitionKey
 from ..chat.resume_cursor import NO_EPOCH
 from ..errors import BrokerError
 from ..nursery import open_tasks
-from .followed_request import FollowedRequest, due
+from .each_leader import ask_each_leader
+from .followed_request import TOPICS_A_LOOK, FollowedRequest, due_of_each_kind
 from .lookup import LogEnd
+from .open_transactions import HELD_SECONDS, OpenTransactions
 from .partition_repair import PartitionRepair
 from .poller import Assignment, Poller, Round
 from .poller_pool import Pollers
+from .reachability import Reachability
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 
     from ..chat.names import ChatNames
     from ..delivery.ports import TailListener, TopicFacts
@@ -41,10 +44,9 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 1.0  # how often everything is looked at
 CALLED_SECONDS = 0.25  # how soon again, at the earliest, where something calls for it
 AGAIN_SECONDS = 0.05  # how soon a new request is looked up again that the watch does not look after yet
-TOPICS_A_LOOK = 500  # describing so many takes 13 ms
+LOOKS = 8  # at a time, for what was requested a moment ago: what hangs in one holds up nobody in the others
 LEADER_SECONDS = 1.0  # how long a topic that was made a moment ago may lack leaders before it is opened without them
 ABSENT_SECONDS = 1.0  # how far two listings that lack a topic are apart before it is taken for absent
-UNANSWERED_SECONDS = 15.0  # how long topics may be without an answer while other brokers give theirs; one is given up after 9
 STUCK_SECONDS = 5.0  # how long the thread may take for a round
 
 
@@ -66,6 +68,7 @@ class KafkaTail:
         telemetry: Telemetry,
         embedded: bool,
         consumers: int,
+        held_seconds: float,
     ) -> None:
         self._listener = listener
         self._lookup = lookup
@@ -79,13 +82,13 @@ class KafkaTail:
         self._repair = PartitionRepair(
             lookup=lookup, listener=listener, telemetry=telemetry, log=config.logger, wanted=self._poller.wants, restart=self._restart
         )
+        self._transactions = OpenTransactions(lookup, wanted=self._poller.wants, seconds=held_seconds)
         self._followed: dict[str, FollowedRequest] = {}
         self._unwatched: dict[FollowedRequest, None] = {}  # those that the watch does not look after yet
+        self._in_look: set[FollowedRequest] = set()  # those of them that are being looked up
         self._requested = trio.Event()
         self._called = trio.Event()  # the watch is called before its time
-        self._reason = ""  # what librdkafka said last of a connection: refused, not authenticated, …
-        self._away: str | None = None  # why no broker answers
-        self._unanswered: tuple[str, float] | None = None  # what got no answer though brokers are there, and since when
+        self._brokers = Reachability(lookup, telemetry)
         self._unlooked: str | None = None  # why what was requested a moment ago could not be looked up
         self._rounds = 0
         self._went_round = self.last_round = trio.current_time()
@@ -97,10 +100,9 @@ class KafkaTail:
     @property
     def problem(self) -> str | None:
         """What is wrong, as a sentence, while brokers do not answer or the thread is stuck; else None."""
-        if self._away:
-            return self._away
-        if self._unanswered and trio.current_time() - self._unanswered[1] > UNANSWERED_SECONDS:
-            return self._unanswered[0]
+        if (problem := self._brokers.problem) is not None:
+            return problem
+        self._note_progress()  # a look may take long
         stuck = trio.current_time() - self._went_round
         return f"the tail has made no progress for {stuck:.0f} s" if stuck > STUCK_SECONDS else None
 
@@ -108,6 +110,11 @@ class KafkaTail:
     def leaderless(self) -> Mapping[str, frozenset[int]]:
         """Topic -> partitions that have no leader now; topics without any are left out."""
         return {followed.topic: followed.leaderless for followed in self._followed.values() if followed.leaderless}
+
+    @property
+    def held(self) -> Mapping[PartitionKey, int]:
+        """Partitions that an open transaction holds up for long -> at which offset."""
+        return self._transactions.held
 
     def follow(self, topic: str) -> None:
         """Want a topic followed; see `Tail`."""
@@ -149,30 +156,42 @@ class KafkaTail:
             batch.forget_rejected()
 
     def _trouble(self, reason: str) -> None:
-        self._reason = reason
+        self._brokers.said(reason)
         self._called.set()
 
     # The two tasks
 
     async def run_requests(self) -> None:
         """Look up what was requested a moment ago, until cancelled."""
-        while True:
-            await self._requested.wait()
-            self._requested = trio.Event()
-            fresh = list(self._unwatched)
-            try:
-                for first in range(0, len(fresh), TOPICS_A_LOOK):
-                    await self._look(fresh[first : first + TOPICS_A_LOOK])
-                self._unlooked = None
-            except BrokerError as error:
-                self._unlooked = str(error)
-                self._called.set()  # the watch tells of it
-            for followed in fresh:
-                if followed.watched:
-                    self._unwatched.pop(followed, None)
-            if any(followed in self._unwatched for followed in fresh):
-                await trio.sleep(AGAIN_SECONDS)
-                self._requested.set()
+        free = trio.Semaphore(LOOKS)
+        async with trio.open_nursery() as looks:
+            while True:
+                await self._requested.wait()
+                await free.acquire()  # meanwhile more may be requested, which is then one look
+                self._requested = trio.Event()
+                fresh = [followed for followed in self._unwatched if followed not in self._in_look]
+                self._in_look.update(fresh)
+                looks.start_soon(self._look_at_fresh, fresh, free)
+
+    async def _look_at_fresh(self, fresh: Sequence[FollowedRequest], free: trio.Semaphore) -> None:
+        """Look up what was requested a moment ago, once; have it looked up again unless the watch looks after it from now on."""
+        try:
+            for first in range(0, len(fresh), TOPICS_A_LOOK):
+                await self._look(fresh[first : first + TOPICS_A_LOOK])
+            self._unlooked = None
+        except BrokerError as error:
+            self._unlooked = str(error)
+            self._called.set()  # the watch tells of it
+        free.release()
+        for followed in fresh:
+            if followed.watched:
+                self._unwatched.pop(followed, None)
+        again = any(followed in self._unwatched for followed in fresh)
+        if again:
+            await trio.sleep(AGAIN_SECONDS)
+        self._in_look.difference_update(fresh)
+        if again:
+            self._requested.set()
 
     async def run_watch(self) -> None:
         """Look at everything else once a second, until cancelled."""
@@ -185,41 +204,17 @@ class KafkaTail:
             self._called = trio.Event()
 
     async def _watch(self) -> None:
-        """Look at what is due, and report brokers that are away.
-
-        They are away when none answers a ping, and back when all looks are answered: where one answers pings and topics
-        cannot be asked for (a name that brokers go by does not resolve), a ping succeeds now and then, and fails now and then.
-        """
+        """Look at what is due, and report brokers that are away."""
         try:
             await self._look_around()
-            failed = self._unlooked
-            silent = None
         except BrokerError as error:
-            failed = str(error)
-            silent = await self._silence()
-        if failed is None:
-            self._unanswered = None
+            await self._brokers.looked(str(error), ask=True)
         else:
-            self._unanswered = self._unanswered or (failed, trio.current_time())
-        self._report_away(silent or (failed if self._away else None))
-
-    async def _silence(self) -> str | None:
-        """Return why no broker answers; None if one does, and only what was asked of others got no answer."""
-        try:
-            await self._lookup.ping()
-        except BrokerError as error:
-            return f"no broker answers: {self._reason or error}"
-        self._reason = ""
-        return None
+            await self._brokers.looked(self._unlooked, ask=False)
 
     async def _look_around(self) -> None:
-        groups: dict[tuple[bool, bool], list[FollowedRequest]] = {}
-        for followed in self._followed.values():
-            if followed.watched:
-                key = followed.opened, followed.opened or self._listener.is_subscribed(followed.topic)
-                groups.setdefault(key, []).append(followed)
         turn = {
-            *chain.from_iterable(due(group, at_least=TOPICS_A_LOOK) for group in groups.values()),  # names made up keep no chat waiting
+            *due_of_each_kind(self._followed.values(), self._listener.is_subscribed),
             *(self._followed[assignment.key.topic] for assignment in self._repair.broken),
         }
         if not turn:
@@ -228,20 +223,15 @@ class KafkaTail:
         looks = iter(turn)
         while look := list(islice(looks, TOPICS_A_LOOK)):
             await self._look(look)
-        await self._repair.run(assignment for followed in turn for assignment in followed.assignments.values())
-
-    def _report_away(self, reason: str | None) -> None:
-        if reason and not self._away:
-            self._telemetry.brokers_away(reason=reason)
-        elif self._away and not reason:
-            self._telemetry.brokers_back()
-        self._away = reason
+        looked_at = [assignment for followed in turn for assignment in followed.assignments.values()]
+        await self._repair.run(looked_at)
+        await self._transactions.run(looked_at)
 
     def _note_progress(self) -> None:
         if self._poller.rounds != self._rounds:
             self._rounds = self._poller.rounds
             self._went_round = trio.current_time()
-            if not self._away:
+            if not self._brokers.away:
                 self.last_round = self._went_round
 
     # What the lookups find
@@ -259,10 +249,23 @@ class KafkaTail:
             followed.looked = asked
             if self._follows(followed):
                 unopened[followed] = self._found(followed, facts.get(followed.topic), asked)
-        ends = await self._lookup.log_ends([key for keys in unopened.values() for key in keys])
-        for followed, keys in unopened.items():
-            if keys and self._follows(followed):
-                self._open_led(followed, keys, ends, asked)
+        ends: dict[PartitionKey, LogEnd] = {}
+
+        def open_told(told: Mapping[PartitionKey, LogEnd]) -> None:
+            ends.update(told)
+            for topic in {key.topic for key in told}:
+                followed = self._followed.get(topic)
+                if followed is not None and followed in unopened:
+                    self._open_led(followed, unopened[followed], ends)
+
+        try:
+            wanted = [key for keys in unopened.values() for key in keys]
+            await ask_each_leader(self._lookup, wanted, self._lookup.log_ends, told=open_told)
+        finally:
+            for followed, keys in unopened.items():
+                if keys and self._follows(followed) and asked - followed.requested >= LEADER_SECONDS:
+                    followed.watched = True
+                    self._open_led(followed, keys, ends, in_part=True)
 
     def _found(self, followed: FollowedRequest, facts: TopicFacts | None, asked: float) -> list[PartitionKey]:
         """Take note of what a broker says of a topic; return the partitions that are to begin at their end."""
@@ -307,15 +310,15 @@ class KafkaTail:
             self._listener.topic_missing(followed.topic)
 
     def _open_led(
-        self, followed: FollowedRequest, keys: Collection[PartitionKey], ends: Mapping[PartitionKey, LogEnd], asked: float
+        self, followed: FollowedRequest, keys: Collection[PartitionKey], ends: Mapping[PartitionKey, LogEnd], *, in_part: bool = False
     ) -> None:
-        """Open what has a leader; a topic that was made a moment ago is given the time to have them all."""
-        starts = {key.partition: ends[key] for key in keys if key in ends}
-        late = asked - followed.requested >= LEADER_SECONDS
-        if starts and (followed.opened or late or len(starts) == len(keys)):
+        """Open partitions whose end is told: of a topic that is not open, only all together, unless in part will do.
+
+        One that was made a moment ago is given the time to have all leaders; and who begins is not taken in between two of them.
+        """
+        starts = {key.partition: ends[key] for key in keys if key in ends and key.partition not in followed.assignments}
+        if starts and (followed.opened or in_part or len(starts) == len(keys)):
             self._open(followed, starts, created=False)
-        elif late:
-            followed.watched = True
 
     def _open(self, followed: FollowedRequest, starts: Mapping[int, LogEnd], *, created: bool) -> None:
         """Tell the listener first, then have it read."""
@@ -367,6 +370,7 @@ async def open_tail(
     telemetry: Telemetry,
     embedded: bool,
     consumers: int = 1,
+    held_seconds: float = HELD_SECONDS,
 ) -> AsyncIterator[KafkaTail]:
     """Follow topics at their live end for as long as the block lasts; Kafka may be away.
 
@@ -379,6 +383,7 @@ async def open_tail(
         telemetry: its events.
         embedded: the broker is the embedded one.
         consumers: how many there may be, where many partitions are followed.
+        held_seconds: how long a transaction is open before it is told that it holds a partition up.
 
     Raises:
         ExceptionGroup: a bug in here; a broker that is away is none.
@@ -392,6 +397,7 @@ async def open_tail(
         telemetry=telemetry,
         embedded=embedded,
         consumers=consumers,
+        held_seconds=held_seconds,
     )
     async with open_tasks() as nursery:
         await nursery.start(tail.run_thread)

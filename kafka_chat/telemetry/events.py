@@ -142,7 +142,7 @@ WORKER_LOST = Event(
     name="worker.lost",
     level=logging.ERROR,
     metric="kafka_chat_workers_lost_total",
-    meaning="A worker ended unasked: its exit code or signal, how long it ran, after how many seconds another is started.",
+    meaning="A worker ended unasked, or hung: its exit code or signal, how long it ran, after how many seconds another is started.",
 )
 WORKER_ENDED = Event(
     name="worker.ended",
@@ -203,4 +203,5 @@ GAUGES = {
     "catching_up": "Clients that have not got all that was there when they came.",
     "followed_topics": "Topics that the live end is followed of.",
     "followed_partitions": "Partitions that the live end is followed of.",
+    "partitions_held": "Partitions that an open transaction has held up for 30 s.",
 }

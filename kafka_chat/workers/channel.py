@@ -28,6 +28,10 @@ class TellMetrics(msgspec.Struct, frozen=True, tag=True):
     """Answer with `Metrics`."""
 
 
+class Ping(msgspec.Struct, frozen=True, tag=True):
+    """Answer with `Pong`, at once: a worker that serves is never too busy for that."""
+
+
 class MetricsOfAll(msgspec.Struct, frozen=True, tag=True):
     """The answer to `AskMetrics`, in Prometheus' text format."""
 
@@ -36,6 +40,10 @@ class MetricsOfAll(msgspec.Struct, frozen=True, tag=True):
 
 class Serving(msgspec.Struct, frozen=True, tag=True):
     """The worker listens; its service is open."""
+
+
+class Pong(msgspec.Struct, frozen=True, tag=True):
+    """The worker's loop runs."""
 
 
 class AskMetrics(msgspec.Struct, frozen=True, tag=True):
@@ -48,8 +56,8 @@ class Metrics(msgspec.Struct, frozen=True, tag=True):
     families: list[Family]
 
 
-ToWorker = Begin | TellMetrics | MetricsOfAll
-ToSupervisor = Serving | AskMetrics | Metrics
+ToWorker = Begin | TellMetrics | Ping | MetricsOfAll
+ToSupervisor = Serving | AskMetrics | Pong | Metrics
 
 TO_WORKER: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
 TO_SUPERVISOR: msgspec.json.Decoder[ToSupervisor] = msgspec.json.Decoder(ToSupervisor)

@@ -21,7 +21,7 @@ from ..process.open_files import connections_limit
 from ..process.standard_streams import exit_now
 from ..telemetry.exposition import Family, exposition
 from .shared_port import reserved
-from .worker_process import WORKER, WorkerProcess
+from .worker_process import SILENT_SECONDS, WORKER, WorkerProcess
 
 if TYPE_CHECKING:
     import socket
@@ -50,6 +50,7 @@ async def supervise(
     announce: Callable[[list[str]], None],
     telemetry: WorkersTelemetry,
     command: Sequence[str] = WORKER,
+    silent_seconds: float = SILENT_SECONDS,
 ) -> int:
     """Serve with `settings.server.workers` processes until SIGTERM or SIGINT; a second SIGINT ends everything at once.
 
@@ -61,6 +62,7 @@ async def supervise(
         announce: is told the URLs once all workers serve.
         telemetry: counts what the supervisor logs.
         command: starts a worker; its number and two descriptors are appended.
+        silent_seconds: how long a worker may be silent that serves; then another one takes its place.
 
     Returns:
         The exit code: 0 if all workers ended as they were told to; 2 if one of the first found its settings wrong, which it
@@ -80,7 +82,8 @@ async def supervise(
 
             address = await stack.enter_async_context(open_embedded_broker())
             settings = msgspec.structs.replace(settings, kafka=msgspec.structs.replace(settings.kafka, bootstrap_servers=address))
-        return await _Supervisor(settings, port, telemetry, command, terminal=terminal).run(signals, reload, announce)
+        supervisor = _Supervisor(settings, port, telemetry, command, terminal=terminal, silent_seconds=silent_seconds)
+        return await supervisor.run(signals, reload, announce)
 
 
 class _Supervisor:
@@ -92,6 +95,7 @@ class _Supervisor:
         telemetry: is told of them.
         command: starts one.
         terminal: whether this process was started in a terminal, with whose end it ends.
+        silent_seconds: how long a worker may be silent.
 
     Attributes:
         port: theirs.
@@ -101,7 +105,14 @@ class _Supervisor:
     """
 
     def __init__(
-        self, settings: Settings, port: SharedPort, telemetry: WorkersTelemetry, command: Sequence[str], *, terminal: bool
+        self,
+        settings: Settings,
+        port: SharedPort,
+        telemetry: WorkersTelemetry,
+        command: Sequence[str],
+        *,
+        terminal: bool,
+        silent_seconds: float,
     ) -> None:
         self.port = port
         self.telemetry = telemetry
@@ -109,6 +120,7 @@ class _Supervisor:
         self.workers: set[WorkerProcess] = set()
         self._settings = settings
         self._command = command
+        self._silent_seconds = silent_seconds
         self._exit_code = OK
         self._slots = [_Slot(number, self) for number in range(settings.server.workers)]
         self._had_terminal = terminal
@@ -151,7 +163,7 @@ class _Supervisor:
 
     def new_worker(self, number: int) -> WorkerProcess:
         """Return one that is told the settings of now."""
-        return WorkerProcess(number, self._settings, command=self._command)
+        return WorkerProcess(number, self._settings, command=self._command, silent_seconds=self._silent_seconds)
 
     async def metrics(self) -> str:
         """Return the metrics of all workers, as far as they tell them in time, and our own."""

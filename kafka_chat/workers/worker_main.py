@@ -16,7 +16,7 @@ from ..process.gc_tuning import collect_seldom
 from ..process.log_output import log_to_stderr
 from ..process.standard_streams import unblocked
 from ..telemetry.metrics import Telemetry
-from .channel import TO_WORKER, AskMetrics, Begin, Metrics, MetricsOfAll, Serving, WorkerChannel
+from .channel import TO_WORKER, AskMetrics, Begin, Metrics, MetricsOfAll, Ping, Pong, Serving, WorkerChannel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Mapping
@@ -93,6 +93,8 @@ async def _listen(
     async for message in messages:
         if isinstance(message, MetricsOfAll):
             asking.answered(message.text)
+        elif isinstance(message, Ping):
+            await channel.send(Pong())
         else:
             await channel.send(Metrics(telemetry.families()))
     stop.set()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from .channel import TO_SUPERVISOR, AskMetrics, Begin, Metrics, MetricsOfAll, Serving, TellMetrics, WorkerChannel
+from .channel import TO_SUPERVISOR, AskMetrics, Begin, Metrics, MetricsOfAll, Ping, Pong, Serving, TellMetrics, WorkerChannel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -33,6 +33,10 @@ def working_folder() -> str | None:
 _SAFE_PATH = [] if sys.path and sys.path[0] in ("", working_folder()) else ["-P"]
 WORKER = (sys.executable, *_SAFE_PATH, "-m", "kafka_chat.worker")
 END_SECONDS = 10.0  # beyond the drain, for a worker to let go of its Kafka clients; then it is killed
+# For which a worker may be silent that serves; then it is killed, and another one takes its place. Its clients are cut off, and come to
+# the others; while it hangs they get nothing, and the kernel goes on giving it new ones. Nothing that it does holds its loop for a second.
+SILENT_SECONDS = 30.0
+PINGS = 6  # within that time, all without an answer: who wakes up together with its worker, after a pause of the machine, has asked once
 METRICS_SECONDS = 2.0  # for a worker to tell its metrics
 
 
@@ -48,7 +52,7 @@ class WorkerProcess:
         terminating: whether `terminate` was called.
     """
 
-    def __init__(self, number: int, settings: Settings, *, command: Sequence[str]) -> None:
+    def __init__(self, number: int, settings: Settings, *, command: Sequence[str], silent_seconds: float = SILENT_SECONDS) -> None:
         self.number = number
         self.pid = 0
         self.serving = trio.Event()
@@ -56,6 +60,8 @@ class WorkerProcess:
         self.code = 0
         self._settings = settings
         self._command = command
+        self._ping_seconds = silent_seconds / PINGS
+        self._answered = trio.Event()
         self._process: trio.Process | None = None
         self._terminating = trio.Event()
         self._began = trio.current_time()
@@ -163,11 +169,14 @@ class WorkerProcess:
         async with trio.open_nursery() as answering:
             await channel.send(Begin(self._settings))
             answering.start_soon(self._ask_metrics, channel)
+            answering.start_soon(self._watch, channel)
             try:
                 async for message in channel.received(TO_SUPERVISOR):
                     match message:
                         case Serving():
                             self.serving.set()
+                        case Pong():
+                            self._answered.set()
                         case AskMetrics():  # it asks once at a time
                             answering.start_soon(_answer, channel, metrics_of_all)
                         case Metrics():
@@ -185,6 +194,19 @@ class WorkerProcess:
             await self._tell_metrics.wait()
             self._tell_metrics = trio.Event()
             await channel.send(TellMetrics())
+
+    async def _watch(self, channel: WorkerChannel) -> None:
+        """Kill a worker that serves and does not answer."""
+        await self.serving.wait()
+        unanswered = 0
+        while unanswered < PINGS:
+            self._answered = trio.Event()
+            await channel.send(Ping())
+            await trio.sleep(self._ping_seconds)
+            unanswered = 0 if self._answered.is_set() else unanswered + 1
+        if not self.terminating:  # one that drains has its own time
+            self._problem = f"did not answer for {PINGS * self._ping_seconds:g} s, and was killed"
+            self.kill()
 
     async def _end_in_time(self, process: trio.Process) -> None:
         await self._terminating.wait()

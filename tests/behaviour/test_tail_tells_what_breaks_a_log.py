@@ -128,9 +128,12 @@ class TruncatedLookup:
     def __init__(self, lookup: KafkaLookup, lost: int) -> None:
         self._lookup = lookup
         self._lost = lost
+        self.timeouts = lookup.timeouts
+        self.by_leader = lookup.by_leader
         self.ping = lookup.ping
         self.describe = lookup.describe
         self.first_offsets = lookup.first_offsets
+        self.high_watermarks = lookup.high_watermarks
 
     async def log_ends(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, LogEnd]:
         found = await self._lookup.log_ends(keys)

@@ -8,10 +8,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.delivery.audience.offset_queries import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, OffsetQueries
-from kafka_chat.delivery.audience.starts import Since
+from kafka_chat.delivery.audience.starts import EARLIEST, Since
 from kafka_chat.delivery.history.query import PageQuery
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
+from tests.support.calls import until
 from tests.support.fakes import FakeClient, FakeKafka, open_core, value
 
 HUNG, WELL = "kafka.chat.hung", "kafka.chat.well"
@@ -108,4 +109,40 @@ async def _connect(core, options, *, task_status):
     session = core.requested(options)
     with core.audience.joined(session, known=True):
         task_status.started()
+        await trio.sleep_forever()
+
+
+async def test_pages_of_its_partitions_take_no_reader_away_from_others(autojump_clock):
+    async with open_core(readers=2, memory_bytes=1) as core:
+        core.kafka.create(HUNG, partitions=20)
+        core.kafka.create(WELL)
+        core.kafka.leaders[HUNG] = 2
+        for partition in range(20):
+            core.kafka.produce(HUNG, *[value(str(number)) for number in range(50)], partition=partition)
+        core.kafka.produce(WELL, *[value(str(number)) for number in range(50)])
+        core.kafka.timeouts.took(0.001)
+        core.kafka.hung_reads = {2}
+        readers = [FakeClient() for _ in range(5)]
+        async with trio.open_nursery() as nursery:
+            for client in readers:
+                nursery.start_soon(_stay, core, client, replace(V1, chats=("hung",), start=EARLIEST))
+            await trio.sleep(10)
+            assert core.reads.waiting > 2
+            for _ in range(5):
+                client, began = FakeClient(), trio.current_time()
+                async with core.connected(client, options=replace(V1, chats=("well",), start=EARLIEST)):
+                    await until(lambda client=client: len(_texts(client)) == 50)
+                assert trio.current_time() - began < 1
+            core.kafka.hung_reads = set()
+            await until(lambda: all(len(_texts(client)) == 1000 for client in readers), seconds=30)
+            assert core.reads.waiting == 0
+            nursery.cancel_scope.cancel()
+
+
+def _texts(client):
+    return [frame["text"] for frame in client.deliveries if "text" in frame]
+
+
+async def _stay(core, client, options):
+    async with core.connected(client, options=options):
         await trio.sleep_forever()

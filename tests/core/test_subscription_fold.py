@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kafka_chat.chat.subscription_fold import Change, Following, Skip, Subscription, record_key, record_value
+from kafka_chat.chat.subscription_fold import MANY, Change, Following, Skip, Subscription, record_key, record_value
 
 SINCE = Subscription(topic_id="id1", starts={0: 12, 1: 0})
 VALUE = record_value(SINCE)
@@ -214,3 +215,36 @@ def test_two_instances_that_read_in_any_steps_are_told_the_same(log, cuts) -> No
 
 def test_values_are_strict_json() -> None:
     assert json.loads(record_key('a"b\\c\u2028', "room")) == {"user": 'a"b\\c\u2028', "chat": "room"}
+
+
+def test_a_record_costs_the_same_however_many_chats_its_user_has():
+    value = record_value(SINCE)
+
+    def cpu_seconds(chats: int) -> float:
+        records = [record_key("ann", f"room{number}") for number in range(chats)]
+        following, began = Following(), time.process_time()
+        for key in records:
+            following.apply(key, value)
+        for key in records:
+            assert following.apply(key, value) is None
+        for key in records:
+            assert following.apply(key, None) is not None
+        assert len(following) == 0
+        return time.process_time() - began
+
+    few = min(cpu_seconds(500) for _ in range(3))
+    assert min(cpu_seconds(10_000) for _ in range(2)) < 20 * few * 3  # 400 times as long, where each walks over all
+
+
+@pytest.mark.parametrize("chats", [1, MANY - 1, MANY, MANY + 1, 3 * MANY])
+def test_few_and_many_chats_of_a_user_are_told_alike(chats: int):
+    following, expected = Following(), {}
+    for number in range(chats):
+        following.apply(record_key("ann", f"room{number}"), record_value(SINCE), offset=number)
+        expected[f"room{number}"] = number
+    for number in range(chats):
+        assert {chat: subscription.offset for chat, subscription in following.chats_of("ann").items()} == expected
+        following.apply(record_key("ann", f"room{number}"), None)
+        del expected[f"room{number}"]
+        following.apply(record_key("ann", f"roo{number}"), None)  # the beginning of another one's name
+    assert following.chats_of("ann") == {}

@@ -112,6 +112,8 @@ class FreezingLookup:
 
     def __init__(self, lookup: Lookup, cluster: KafkaCluster) -> None:
         self._lookup = lookup
+        self.timeouts = lookup.timeouts
+        self.by_leader = lookup.by_leader
         self._cluster = cluster
         self.freezes = False
 

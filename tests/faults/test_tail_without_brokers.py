@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from kafka_chat.delivery.timeouts import BrokerTimeouts
 from kafka_chat.errors import BrokerUnreachable
 from tests.support.chats import message
 from tests.support.deadlines import HANG_SECONDS
@@ -201,6 +202,10 @@ class Unsteady:
     def __init__(self) -> None:
         self.pings = 0
         self.resolves = False
+        self.timeouts = BrokerTimeouts()
+
+    def by_leader(self, keys):
+        return {1: keys}
 
     async def ping(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -217,6 +222,8 @@ class Unsteady:
     async def log_ends(self, keys):
         await trio.lowlevel.checkpoint()
         return {}
+
+    last_stable_offsets = high_watermarks = log_ends
 
 
 async def test_brokers_that_answer_a_ping_now_and_then_are_away_until_they_answer_all(embedded, chats):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -15,21 +17,23 @@ import trio
 from kafka_chat.settings.model import KafkaSettings, ServerSettings, Settings
 from kafka_chat.telemetry.metrics import WorkersTelemetry
 from kafka_chat.workers.supervisor import supervise
+from kafka_chat.workers.worker_process import SILENT_SECONDS, WORKER
 from tests.support.calls import until
+from tests.support.workers import is_running
 
 SETTINGS = Settings(server=ServerSettings(port=0, workers=2, drain_seconds=1.0), kafka=KafkaSettings(bootstrap_servers="127.0.0.1:1"))
 SERVE = """
 import signal, socket
 line = socket.socket(fileno=int(sys.argv[2]))
 line.recv(1 << 20)
-line.sendall(b'{"type":"Serving"}\\n')
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+line.sendall(b'{"type":"Serving"}\\n')
 signal.pause()
 """
 
 
 class Supervised:
-    """A supervisor in this process, whose workers are a few lines of Python each.
+    """A supervisor in this process, whose workers are a few lines of Python each, or real ones.
 
     Attributes:
         urls: what was announced.
@@ -49,15 +53,20 @@ class Supervised:
 @pytest.fixture
 def supervising(tmp_path: Path) -> Callable[[str], object]:
     @asynccontextmanager
-    async def run(source: str, settings: Settings = SETTINGS) -> AsyncIterator[Supervised]:
+    async def run(source: str | None, settings: Settings = SETTINGS, silent_seconds: float = SILENT_SECONDS) -> AsyncIterator[Supervised]:
         starts = tmp_path / "starts"
         supervised = Supervised(starts)
         script = f"import sys\nopen({os.fspath(starts)!r}, 'a').write(sys.argv[1] + ' ')\n{source}"
-        command = [sys.executable, "-I", "-S", "-c", script]
+        command = WORKER if source is None else [sys.executable, "-I", "-S", "-c", script]
 
         async def supervise_here() -> None:
             supervised.code = await supervise(
-                settings, reload=lambda: settings, announce=supervised.urls.extend, telemetry=WorkersTelemetry(), command=command
+                settings,
+                reload=lambda: settings,
+                announce=supervised.urls.extend,
+                telemetry=WorkersTelemetry(),
+                command=command,
+                silent_seconds=silent_seconds,
             )
 
         async with trio.open_nursery() as nursery:
@@ -132,6 +141,34 @@ async def test_one_that_is_told_to_end_before_it_serves_makes_no_failure(supervi
     async with supervising("import time\ntime.sleep(60)") as supervised:
         await until(lambda: supervised.starts(0) == supervised.starts(1) == 1)
     assert supervised.code == 0
+
+
+async def test_one_that_hangs_is_killed_and_another_takes_its_place(supervising, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with supervising(None, silent_seconds=6.0) as supervised:  # real workers; there is no broker, and they serve all the same
+        await until(lambda: bool(supervised.urls))
+        first, other = (pid for _, pid in sorted(serving(caplog)))
+        os.kill(first, signal.SIGSTOP)
+        await until(lambda: len(serving(caplog)) == 3)
+        lost = [record.getMessage() for record in caplog.records if "worker.lost" in record.getMessage()]
+        assert len(lost) == 1, lost
+        assert f"pid={first} " in lost[0]
+        assert "did not answer for 6 s, and was killed" in lost[0]
+        assert is_running(other)
+        assert not is_running(first)
+    assert supervised.code == 0
+
+
+def serving(caplog: pytest.LogCaptureFixture) -> list[tuple[int, int]]:
+    """Return number and process of each worker that has come to serve."""
+    found = (re.search(r"worker\.serving worker=(\d+) pid=(\d+)", record.getMessage()) for record in caplog.records)
+    return [(int(match[1]), int(match[2])) for match in found if match]
+
+
+async def test_one_whose_loop_does_not_run_is_found_though_its_process_lives(supervising, caplog: pytest.LogCaptureFixture) -> None:
+    async with supervising(SERVE, silent_seconds=0.6) as supervised:  # which answers nothing
+        await until(lambda: supervised.starts(0) >= 2 and supervised.starts(1) >= 2)
+        assert "did not answer for 0.6 s" in caplog.text
 
 
 async def test_a_command_that_is_not_there_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -30,6 +30,7 @@ from kafka_chat.delivery.session.event_session import EventSession
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.delivery.session.resumable_session import ResumableSession
 from kafka_chat.delivery.session.session import Session
+from kafka_chat.delivery.timeouts import BrokerTimeouts
 from kafka_chat.delivery.writes.subscriptions import Subscriptions
 from kafka_chat.errors import BrokerError, BrokerUnreachable, PositionLost, TopicGone
 from kafka_chat.kafka.lookup import LogEnd
@@ -81,9 +82,11 @@ class FakeKafka:
         self.compacting: set[str] = set()
         self.round_trip_seconds = 0.0  # to the brokers and back: what they say was so half of that ago
         self.leaders: dict[str, int] = {}  # topic -> who leads it, where that is not 1
+        self.timeouts = BrokerTimeouts()
         self.questions: list[frozenset[PartitionKey]] = []
         self.epochs_asked: list[int] = []  # whose ends were asked for
-        self.hung: set[int] = set()  # leaders that take questions of offsets and do not answer
+        self.hung: set[int] = set()  # leaders that take questions of offsets, and reads of pages, and do not answer; …
+        self.hung_reads: set[int] = set()  # … and those that do so with pages alone
         self._ids = itertools.count(1)
 
     # What a test does
@@ -196,6 +199,9 @@ class FakeKafka:
             await self.page_gate.wait()
         if self.away:
             raise BrokerUnreachable("reading a page")
+        if self.leader(key) in self.hung | self.hung_reads:
+            await trio.sleep(HUNG_SECONDS)
+            raise BrokerUnreachable("reading a page from a leader that hangs")
         topic = self.topics.get(key.topic)
         if topic is None or topic.topic_id != key.topic_id:
             raise TopicGone("reading a page")
@@ -247,6 +253,9 @@ class FakeKafka:
         for key in keys:
             by_leader.setdefault(self.leaders.get(key.topic, 1), []).append(key)
         return by_leader
+
+    def leader(self, key: PartitionKey) -> int:
+        return next(iter(self.by_leader([key])))
 
     async def offsets_at(self, keys: Collection[PartitionKey], time_ms: int) -> Mapping[PartitionKey, int]:
         ends = {key: log.end for key, log in self._partitions(keys)}  # told first, as by the real one

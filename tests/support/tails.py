@@ -16,6 +16,7 @@ from kafka_chat.delivery.ports import NO_EPOCHS
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.lookup import open_lookup
+from kafka_chat.kafka.open_transactions import HELD_SECONDS
 from kafka_chat.kafka.tail import open_tail
 from kafka_chat.settings.model import KafkaSettings, Limits
 from kafka_chat.telemetry.metrics import Telemetry
@@ -190,7 +191,13 @@ def client_config(broker: Broker) -> ClientConfig:
 
 @asynccontextmanager
 async def following(
-    broker: Broker, chats: Chats, *topics: str, limits: Limits | None = None, lookup: KafkaLookup | None = None, consumers: int = 1
+    broker: Broker,
+    chats: Chats,
+    *topics: str,
+    limits: Limits | None = None,
+    lookup: KafkaLookup | None = None,
+    consumers: int = 1,
+    held_seconds: float = HELD_SECONDS,
 ) -> AsyncIterator[Following]:
     """Run a Tail that follows some topics.
 
@@ -201,6 +208,7 @@ async def following(
         limits: other ones than the defaults.
         lookup: another one than the broker's.
         consumers: how many it may have.
+        held_seconds: how long a transaction is open before it is told of.
     """
     told, noted = Told(), Noted()
     async with AsyncExitStack() as stack:
@@ -215,6 +223,7 @@ async def following(
                 telemetry=noted,
                 embedded=broker.embedded,
                 consumers=consumers,
+                held_seconds=held_seconds,
             )
         )
         for topic in topics:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from .reader import HistoryReader
     from .shared_merge import SharedMerge
 
-START_SECONDS = 2.0  # for a broker to tell whether there is such a topic, and where a page begins
 
 Positions = dict["PartitionKey", int]  # of each partition an offset
 
@@ -80,12 +79,12 @@ class PageReading:
     async def run(self, waiting: Callable[[], AbstractContextManager[None]]) -> Page:
         """Return the page; see `History.page`."""
         doing = f"reading the history of {self._query.chat}"
-        await self._context.audience.wait_started(self._reader, seconds=START_SECONDS)
+        await self._context.audience.wait_started(self._reader, seconds=self._lookup.timeouts.answer_seconds)
         await self._context.audience.wait_readings(self._reader)
-        with answer_due(doing):
+        with answer_due(doing, self._lookup.timeouts):
             await self._find_logs(doing)
             await self._find_beginning()
-        with answer_due(doing):
+        with answer_due(doing, self._lookup.timeouts):
             found = await self._merge()
         if not found and self._may_wait:
             found = await self._wait_for_news(waiting)
@@ -96,6 +95,7 @@ class PageReading:
 
     async def _find_logs(self, doing: str) -> None:
         """Find the logs of the chat, once it is fixed where the reader begins in them."""
+        seconds = self._lookup.timeouts.answer_seconds
         audience, reader, chat = self._context.audience, self._reader, self._query.chat
         topic = self._context.names.topic(chat)
         if audience.has_started(reader) and not audience.logs(reader, chat):
@@ -103,10 +103,10 @@ class PageReading:
                 raise NotFound(f"{chat} is no chat: the topic {topic} does not exist", field="chat")
             while not audience.logs(reader, chat):  # made a moment ago
                 await reader.news()
-            await audience.wait_started(reader, seconds=START_SECONDS)
+            await audience.wait_started(reader, seconds=seconds)
         self._logs = audience.logs(reader, chat)
         if not audience.has_started(reader) or any(log.key not in reader.follower.cursors for log in self._logs):
-            raise BrokerUnreachable(f"{doing} failed: no broker answered within {START_SECONDS:g} s")
+            raise BrokerUnreachable(f"{doing} failed: no broker answered within {seconds:g} s")
 
     async def _find_beginning(self) -> None:
         """Find where the page begins in each partition."""

@@ -2,6 +2,9 @@
 
 A read runs in a task of the service, never in a session's: a session that leaves takes nobody's read along, and cancelling
 it never waits for a broker.
+
+A leader that hangs would soon have all readers. So one that has not answered in `BrokerTimeouts.page_seconds` is silent until it
+does: what is read from it goes on apart, by one reader of its own that has time, and the others are for everybody else.
 """
 
 from __future__ import annotations
@@ -73,12 +76,13 @@ class PageReads:
         self._reads: dict[tuple[PartitionKey, int], PageRead] = {}
         self._queue: deque[PageRead] = deque()
         self._queued = trio.Semaphore(0)
-        self._unanswered: list[PageRead] = []
+        self._silent: dict[int, deque[PageRead]] = {}  # leaders that do not answer, and what is to be read from each
+        self._fell_silent = trio.Event()
 
     @property
     def waiting(self) -> int:
         """How many reads wait for their turn."""
-        return len(self._queue)
+        return len(self._queue) + sum(map(len, self._silent.values()))
 
     def want(self, log: PartitionLog, position: int, wake: Callable[[], None]) -> PageRead:
         """Ask for the page of `log` that has `position`.
@@ -130,32 +134,59 @@ class PageReads:
             await self._queued.acquire()
             await self._read_next()
 
-    async def run_again(self) -> None:
-        """Ask again, once in a while, for what no broker answered, until cancelled."""
-        while True:
-            await trio.sleep(AGAIN_SECONDS)
-            self._ask_again()
+    async def run_patient_readers(self) -> None:
+        """Read from each leader that does not answer, until cancelled."""
+        async with open_tasks() as readers:
+            read_from: set[int] = set()
+            while True:
+                await self._fell_silent.wait()
+                self._fell_silent = trio.Event()
+                for leader in self._silent.keys() - read_from:
+                    read_from.add(leader)
+                    readers.start_soon(self._read_patiently, leader, read_from)
 
     # Functions of their own: a loop's variables would keep the last page and its session until the next one comes.
 
     async def _read_next(self) -> None:
         read = self._queue.popleft()
-        if read.waiting and await self._finish(read):
-            self._forget(read)
+        leader = self._source.leader(read.log.key)
+        if leader in self._silent:
+            self._silent[leader].append(read)
+            return
+        settled = False
+        with trio.move_on_after(self._source.timeouts.page_seconds):
+            settled = await self._read_once(read)
+        if not settled:
+            self._silent.setdefault(leader, deque()).append(read)
+            self._fell_silent.set()
+
+    async def _read_patiently(self, leader: int, read_from: set[int]) -> None:
+        """Read from a silent leader until it answers, or nothing of it is wanted."""
+        reads = self._silent[leader]
+        while reads:
+            read = reads.popleft()
+            if not await self._read_once(read):
+                reads.append(read)
+                await trio.sleep(AGAIN_SECONDS)
+            elif read.done:
+                break
+        del self._silent[leader]
+        read_from.remove(leader)
+        for read in reads:
+            self._add(read)
+
+    async def _read_once(self, read: PageRead) -> bool:
+        """Give `read` its outcome, unless nobody waits for it any more; return False where its leader does not answer."""
+        if read.waiting and not await self._finish(read):
+            return False
+        self._forget(read)
+        with trio.CancelScope(shield=True):  # for it waits for nobody, and nobody is woken a second time
             turn = Turn()
             while read.waiting:  # who leaves during another's turn is not woken; who comes asks for another read
                 wake, _ = read.waiting.popitem()
                 wake()
                 await turn.share()
-        elif read.waiting:
-            self._unanswered.append(read)
-        else:
-            self._forget(read)
-
-    def _ask_again(self) -> None:
-        unanswered, self._unanswered = self._unanswered, []
-        for read in unanswered:
-            self._add(read)
+        return True
 
     async def _finish(self, read: PageRead) -> bool:
         """Give `read` its outcome; False where no broker gave one, which is then asked again."""
@@ -222,10 +253,10 @@ def _check_epochs(read: PageRead, page: Batch) -> None:
 
 @asynccontextmanager
 async def open_page_reads(source: PageSource, *, readers: int, telemetry: Telemetry) -> AsyncIterator[PageReads]:
-    """Read at most `readers` pages at a time, for as long as the block lasts."""
+    """Read at most `readers` pages at a time, and one more from each leader that hangs, for as long as the block lasts."""
     reads = PageReads(source, telemetry=telemetry)
     async with open_tasks() as nursery:
-        nursery.start_soon(reads.run_again)
         for _ in range(readers):
             nursery.start_soon(reads.run_reader)
+        nursery.start_soon(reads.run_patient_readers)
         yield reads

@@ -12,37 +12,37 @@ from ...errors import BrokerUnreachable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ANSWER_SECONDS = 5.0  # for a whole request
-# A publisher gives a record up 3.5 s after it got it (kafka/publish.py). What is written later than this could come true
-# after the request was refused.
-WRITE_BY_SECONDS = 1.5
+    from ..timeouts import BrokerTimeouts
 
 
 class Due:
     """When the answer of one request is due."""
 
-    def __init__(self, doing: str) -> None:
+    def __init__(self, doing: str, write_by_seconds: float) -> None:
         self._doing = doing
+        self._write_by_seconds = write_by_seconds
         self._began = trio.current_time()
 
     def check_may_write(self) -> None:
         """Raise `BrokerUnreachable` if it is too late to begin to write."""
         took = trio.current_time() - self._began
-        if took > WRITE_BY_SECONDS:
+        if took > self._write_by_seconds:
             raise BrokerUnreachable(f"{self._doing} failed: the brokers took {took:.1f} s to answer; nothing was written")
 
 
 @contextmanager
-def answer_due(doing: str) -> Iterator[Due]:
+def answer_due(doing: str, timeouts: BrokerTimeouts) -> Iterator[Due]:
     """Bound a request.
 
     Args:
         doing: what it does, for the error.
+        timeouts: how long brokers are given.
 
     Raises:
-        BrokerUnreachable: the block took longer than 5 s, and was cancelled.
+        BrokerUnreachable: the block took longer, and was cancelled.
     """
-    with trio.move_on_after(ANSWER_SECONDS) as scope:
-        yield Due(doing)
+    seconds = timeouts.request_seconds
+    with trio.move_on_after(seconds) as scope:
+        yield Due(doing, timeouts.write_by_seconds)
     if scope.cancelled_caught:
-        raise BrokerUnreachable(f"{doing} failed: no answer within {ANSWER_SECONDS:g} s")
+        raise BrokerUnreachable(f"{doing} failed: no answer within {seconds:g} s")

@@ -80,11 +80,11 @@ class Sending:
             RequestError: text that is not Unicode (a lone surrogate).
             NotFound: the chat has no topic.
             TooLarge: over `limits.message_bytes`.
-            BrokerUnreachable: not acknowledged within 5 s; see `Publisher` for what then holds.
+            BrokerUnreachable: not acknowledged in time; see `Publisher` for what then holds.
         """
         topic = self._names.topic(chat)
         record = self._record(SentMessage(sender, text, tag, topic))
-        with answer_due(f"sending to {topic}") as due:
+        with answer_due(f"sending to {topic}", self._lookup.timeouts) as due:
             topic_id = EMBEDDED_TOPIC_ID if self._embedded else await self._existing(topic)
             due.check_may_write()
             return Placed(await self._publisher.publish(topic, record), topic_id)

@@ -42,7 +42,7 @@ class Subscriptions:
     """The subscriptions of all users.
 
     Calls on one pair of user and chat wait for each other; between instances the order of the log decides. Every call
-    answers within 5 s, with all that the user then follows. All are idempotent.
+    answers within `BrokerTimeouts.request_seconds`, with all that the user then follows. All are idempotent.
 
     Args:
         log: who has subscribed to what.
@@ -78,7 +78,7 @@ class Subscriptions:
         Raises:
             BrokerError: the subscriptions are not read yet, or no broker answers.
         """
-        with answer_due(f"listing what {username} follows"):
+        with answer_due(f"listing what {username} follows", self._lookup.timeouts):
             self._check_ready()
             return await self._answer(username, set(), {})
 
@@ -102,7 +102,7 @@ class Subscriptions:
             BrokerError: it could not be written; see `Publisher` for what then holds.
         """
         wanted = self._parse(chats)
-        with answer_due(f"subscribing {username}") as due:
+        with answer_due(f"subscribing {username}", self._lookup.timeouts) as due:
             self._check_ready()
             topics = {self._names.topic(chat) for chat in (*wanted, *self.chats_of(username))}
             facts = await self._lookup.describe(topics)  # identities before offsets
@@ -138,7 +138,7 @@ class Subscriptions:
         for chat in unwanted or ():
             if chat in self._default:
                 raise Conflict(f"everybody follows {chat} (chats.default); nobody can be unsubscribed from it", field="topic")
-        with answer_due(f"unsubscribing {username}") as due:
+        with answer_due(f"unsubscribing {username}", self._lookup.timeouts) as due:
             self._check_ready()
             # Asked before anything is written: a broker that does not answer is found here.
             topics = {self._names.topic(chat) for chat in self.chats_of(username)}

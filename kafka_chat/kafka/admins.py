@@ -1,0 +1,161 @@
+"""Asks brokers what an AdminClient can ask: in several tries side by side, by two of them, until one is answered."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+from confluent_kafka import KafkaError, KafkaException
+
+from ..errors import BrokerUnreachable
+from ..nursery import open_tasks
+from .connect import admin_futures, unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from concurrent.futures import Future
+
+    from confluent_kafka.admin import AdminClient
+
+    from ..delivery.timeouts import BrokerTimeouts
+
+K = TypeVar("K", bound="Hashable")
+T = TypeVar("T")
+
+# How often what gets no answer is asked. A try that is made while the client connects may never be sent, which happens to one in
+# twenty of the first ones, and nothing but its timeout ends it. Others are for one broker, the "controller", and that may hang:
+# then the next try is by the other client, which may know another one, and those after it hear of another one first. A try is not
+# ended when the next one begins: it may only be slow, and librdkafka would close the connection, which is then made anew, and never
+# gets to answer where that takes longer than a try.
+TRIES = 8
+TRIES_IN_A_ROW = 5  # of the brokers that a client may be told to ask each third may be the one that hangs; then half as often
+LATE_SECONDS = 0.2  # how much later than it is told librdkafka may tell of a timeout; what it has been told by then comes with it
+LEAST_SECONDS = 0.4  # less is no time for an answer
+CONTROLLERS = 10  # listings until one names another controller: each names any of them, one that was just killed included
+LOG_SECONDS = 1.0
+PING_TOPIC = "kafka_chat-ping"  # there is none, and it is not made by being asked for
+
+_UNTOLD = KafkaError(KafkaError._TIMED_OUT)
+
+
+class Admins:
+    """Two AdminClients, which take turns.
+
+    Args:
+        clients: both.
+        timeouts: how long brokers are given.
+    """
+
+    def __init__(self, clients: Sequence[AdminClient], timeouts: BrokerTimeouts) -> None:
+        self._admins = [_Admin(client, timeouts) for client in clients]
+        self._timeouts = timeouts
+
+    async def run_log(self) -> None:
+        """Have the clients' log lines written, until cancelled; without this they would pile up in them."""
+        while True:
+            self.poll()
+            await trio.sleep(LOG_SECONDS)
+
+    def poll(self) -> None:
+        """Have them tell their log lines and errors now."""
+        for admin in self._admins:
+            admin.client.poll(0)
+
+    def close(self) -> None:
+        """Let go of the clients, which end when nobody holds them any more; nothing may be asked from then on."""
+        for admin in self._admins:
+            admin.closed = True
+        self._admins.clear()
+
+    async def asked(
+        self, ask: Callable[[AdminClient, float], Mapping[K, Future[T]]], doing: str, *, told: Callable[[T], bool] = lambda _: True
+    ) -> dict[K, T | KafkaError]:
+        """Return the answers to what `ask(client, seconds)` asks, which is asked anew until no answer is missing or the time is over.
+
+        Args:
+            ask: asks.
+            doing: what for, for the error.
+            told: whether an answer says something. Where a broker hangs, `list_offsets` has one without an offset, and no error.
+
+        Raises:
+            BrokerUnreachable: no broker answered in time.
+        """
+        seconds = self._timeouts.answer_seconds
+        until = trio.current_time() + seconds
+        best: dict[K, T | KafkaError] | None = None
+        over = trio.Event()
+        self._admins.reverse()
+        admins = tuple(self._admins)
+
+        async def try_it(number: int) -> None:
+            nonlocal best
+            admin = admins[number % len(admins)]
+            if number >= len(admins):
+                await admin.learn()
+            left = until - trio.current_time()
+            if left < LEAST_SECONDS:
+                return
+            with suppress(BrokerUnreachable):
+                futures = ask(admin.client, left - LATE_SECONDS)
+                found = await admin_futures(futures, doing=doing, timeout_seconds=left, timeouts=self._timeouts)
+                answers = {key: answer if isinstance(answer, KafkaError) or told(answer) else _UNTOLD for key, answer in found.items()}
+                if best is None or _untold(answers) <= _untold(best):
+                    best = answers
+                if not _untold(best):
+                    over.set()
+
+        async with open_tasks() as tries:
+            with trio.move_on_at(until):
+                for number in range(TRIES):
+                    tries.start_soon(try_it, number)
+                    with trio.move_on_after(self._timeouts.again_seconds * (1 if number < TRIES_IN_A_ROW else 2)):
+                        await over.wait()
+                    if over.is_set():
+                        break
+                await over.wait()
+        if best is None:
+            raise BrokerUnreachable(f"{doing} failed: no broker answered within {seconds:g} s")
+        return best
+
+
+class _Admin:
+    """One AdminClient, and what it was told."""
+
+    def __init__(self, client: AdminClient, timeouts: BrokerTimeouts) -> None:
+        self.client = client
+        self.closed = False
+        self._timeouts = timeouts
+        self._learning = trio.Lock()
+        self._thread = trio.CapacityLimiter(1)
+        self._learned = float("-inf")
+        self._controller = -1  # whom it was last told to ask
+
+    async def learn(self) -> None:
+        """Have the client hear of another controller, once for all who want that at the same time.
+
+        It asks for that by itself once a second, but not while it waits for one that is away: then it tries to connect without
+        a pause for ten seconds (measured), and has time for nothing else.
+        """
+        wanted = trio.current_time()
+        async with self._learning:
+            if self._learned < wanted:
+                self._learned = trio.current_time()
+                # Who no longer wants to know does not wait for the thread: it changes nothing that anybody else uses.
+                await trio.to_thread.run_sync(self._find_controller, limiter=self._thread, abandon_on_cancel=True)
+
+    def _find_controller(self) -> None:
+        listing = None
+        for _ in range(CONTROLLERS):
+            if self.closed:
+                return
+            with suppress(KafkaException):  # the broker that was asked hangs; or none answers, which the next try tells
+                # Not of all topics: it would go on refreshing what it knows of them, every second (a tenth of a core with 6,000).
+                listing = self.client.list_topics(PING_TOPIC, timeout=self._timeouts.again_seconds)
+            if listing is not None and (listing.controller_id != self._controller or len(listing.brokers) == 1):
+                self._controller = listing.controller_id
+                return
+
+
+def _untold(answers: Mapping[K, T | KafkaError]) -> int:
+    return sum(isinstance(answer, KafkaError) and unreachable(answer) for answer in answers.values())

@@ -1,0 +1,68 @@
+"""One question to the leaders of many partitions, of which one that hangs holds up no other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from ..errors import BrokerError
+from ..nursery import open_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+
+    from ..chat.partition_key import PartitionKey
+    from ..delivery.ports import Lookup
+
+T = TypeVar("T")
+
+
+async def ask_each_leader(
+    lookup: Lookup,
+    keys: Collection[PartitionKey],
+    ask: Callable[[Sequence[PartitionKey]], Awaitable[Mapping[PartitionKey, T]]],
+    *,
+    told: Callable[[Mapping[PartitionKey, T]], None] = lambda _: None,
+) -> Mapping[PartitionKey, T]:
+    """Return what is told of `keys`, without those whose leader does not answer within `BrokerTimeouts.together_seconds`.
+
+    Args:
+        lookup: knows the leaders.
+        keys: which partitions.
+        ask: asks for some of them, of one leader.
+        told: is called with what one leader tells, as soon as it does.
+
+    Raises:
+        BrokerError: no leader answered; what one of them came to.
+    """
+    offsets: dict[PartitionKey, T] = {}
+    errors: list[BrokerError] = []
+    groups = list(lookup.by_leader(keys).values())
+    left = len(groups)
+    over = trio.Event()
+
+    async def ask_one(led: Sequence[PartitionKey]) -> None:
+        nonlocal left
+        try:
+            found = await ask(led)
+        except BrokerError as error:
+            errors.append(error)
+        else:
+            offsets.update(found)
+            told(found)
+        left -= 1
+        if not left:
+            over.set()
+
+    if len(groups) == 1:
+        await ask_one(groups[0])
+    elif groups:
+        async with open_tasks() as nursery:
+            for led in groups:
+                nursery.start_soon(ask_one, led)
+            with trio.move_on_after(lookup.timeouts.together_seconds):
+                await over.wait()
+    if errors and len(errors) == len(groups):
+        raise errors[0]
+    return offsets

@@ -1,0 +1,88 @@
+"""Finds partitions that an open transaction holds up: what is written behind its first record reaches nobody until it ends.
+
+Such a partition ends for readers of committed records (its last stable offset) before it ends for brokers (its high watermark). That is
+so for a moment with each transaction, and for long where a producer has died, hangs, or writes with a long `transaction.timeout.ms`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from .each_leader import ask_each_leader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from ..chat.partition_key import PartitionKey
+    from .lookup import KafkaLookup
+    from .poller import Assignment
+
+HELD_SECONDS = 30.0  # for which a transaction is open before it is told of; one that sends messages lasts milliseconds
+LOOKS = 3  # within that time
+
+
+class _Stand(NamedTuple):
+    """Where a partition's last stable offset stands, since when, and whether there is something behind it."""
+
+    stable: int
+    since: float
+    held: bool
+
+
+class OpenTransactions:
+    """The partitions that are held up. For the Tail's watch, as `PartitionRepair` is.
+
+    Args:
+        lookup: is asked.
+        wanted: whether an assignment is still wanted.
+        seconds: how long one is held up before it is told of.
+    """
+
+    def __init__(self, lookup: KafkaLookup, *, wanted: Callable[[Assignment], bool], seconds: float = HELD_SECONDS) -> None:
+        self._lookup = lookup
+        self._wanted = wanted
+        self._seconds = seconds
+        self._stands: dict[Assignment, _Stand] = {}
+        self._looked = trio.current_time()
+
+    @property
+    def held(self) -> Mapping[PartitionKey, int]:
+        """Partition -> the offset at which it is held up, of those that are for long."""
+        long_since = trio.current_time() - self._seconds
+        return {
+            assignment.key: stand.stable
+            for assignment, stand in self._stands.items()
+            if stand.held and stand.since <= long_since and self._wanted(assignment)
+        }
+
+    async def run(self, looked_at: Iterable[Assignment]) -> None:
+        """Look where partitions stand, if it is time for that.
+
+        Args:
+            looked_at: which ones, this time.
+
+        Raises:
+            BrokerError: no broker answered.
+        """
+        now = trio.current_time()
+        if now - self._looked < self._seconds / LOOKS:
+            return
+        self._looked = now
+        asked = {assignment.key: assignment for assignment in looked_at}
+        if not asked:
+            return
+        # The stable ones first: a record that comes between the two questions would look held up, but not at the next look.
+        stables = await ask_each_leader(self._lookup, asked, self._lookup.last_stable_offsets)
+        still = [key for key, stable in stables.items() if (stand := self._stands.get(asked[key])) is not None and stand.stable == stable]
+        ends = await ask_each_leader(self._lookup, still, self._lookup.high_watermarks)
+        self._stands = {assignment: stand for assignment, stand in self._stands.items() if self._wanted(assignment)}
+        for key, stable in stables.items():
+            before = self._stands.get(asked[key])
+            if before is None or before.stable != stable:
+                self._stands[asked[key]] = _Stand(stable, now, held=False)
+            elif ends.get(key, stable) > stable:
+                self._stands[asked[key]] = _Stand(stable, before.since if before.held else now, held=True)
+            else:
+                self._stands[asked[key]] = _Stand(stable, now, held=False)

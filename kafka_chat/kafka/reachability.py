@@ -1,0 +1,74 @@
+"""Whether the brokers answer, and what is told of that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..errors import BrokerError
+
+if TYPE_CHECKING:
+    from ..telemetry.metrics import Telemetry
+    from .lookup import KafkaLookup
+
+UNANSWERED_SECONDS = 15.0  # how long topics may be without an answer while other brokers give theirs; one is given up after 9
+
+
+class Reachability:
+    """What the Tail's watch finds of the brokers, look after look.
+
+    They are away when none answers a ping, and back when all looks are answered: where one answers pings and topics
+    cannot be asked for (a name that brokers go by does not resolve), a ping succeeds now and then, and fails now and then.
+
+    Attributes:
+        away: why no broker answers; None while one does.
+    """
+
+    def __init__(self, lookup: KafkaLookup, telemetry: Telemetry) -> None:
+        self._lookup = lookup
+        self._telemetry = telemetry
+        self._said = ""  # what librdkafka said last of a connection: refused, not authenticated, …
+        self._unanswered: tuple[str, float] | None = None  # what got no answer though brokers are there, and since when
+        self.away: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong, as a sentence; None where nothing is, or not for long."""
+        if self.away:
+            return self.away
+        if self._unanswered and trio.current_time() - self._unanswered[1] > UNANSWERED_SECONDS:
+            return self._unanswered[0]
+        return None
+
+    def said(self, reason: str) -> None:
+        """Take note of what librdkafka says of a connection that it cannot make or keep."""
+        self._said = reason
+
+    async def looked(self, failed: str | None, *, ask: bool) -> None:
+        """Report brokers that are away, or back.
+
+        Args:
+            failed: what was not answered in this look; None where all was.
+            ask: whether to ask if any broker answers.
+        """
+        silent = await self._silence() if ask else None
+        if failed is None:
+            self._unanswered = None
+        else:
+            self._unanswered = self._unanswered or (failed, trio.current_time())
+        reason = silent or (failed if self.away else None)
+        if reason and not self.away:
+            self._telemetry.brokers_away(reason=reason)
+        elif self.away and not reason:
+            self._telemetry.brokers_back()
+        self.away = reason
+
+    async def _silence(self) -> str | None:
+        """Return why no broker answers; None if one does, and only what was asked of others got no answer."""
+        try:
+            await self._lookup.ping()
+        except BrokerError as error:
+            return f"no broker answers: {self._said or error}"
+        self._said = ""
+        return None

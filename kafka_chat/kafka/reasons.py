@@ -1,0 +1,41 @@
+"""What librdkafka says of connections that it cannot make or keep: why brokers do not answer."""
+
+from __future__ import annotations
+
+import re
+
+from confluent_kafka import KafkaError
+
+KINDS = 8  # so many are kept; brokers that are all away for one reason say the same in other words of addresses
+
+_SINCE = re.compile(r" \(after \d+ms in state [^)]*\)")
+# A broker closes the connection of one that does not speak as it wants to be spoken to, and librdkafka says no more than that.
+_CLOSED = "each connection was closed at the first request, as by a listener that wants TLS or a password (security.protocol)"
+
+
+class Reasons:
+    """The last ones that differ.
+
+    Attributes:
+        all_down: librdkafka has tried all brokers that it knows, and reached none.
+    """
+
+    def __init__(self) -> None:
+        self.all_down = False
+        self._said: dict[str, None] = {}
+
+    def take(self, error: KafkaError) -> None:
+        """Take an error of a whole client. Called by librdkafka, in whichever thread polls; nothing may be raised here."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self.all_down = True  # which says nothing that those before it did not say
+            return
+        said = _SINCE.sub("", error.str())
+        self._said.pop(said, None)
+        self._said[said] = None
+        if len(self._said) > KINDS:
+            del self._said[next(iter(self._said))]
+
+    def __str__(self) -> str:
+        """Return them, the last one first; "" where nothing was said."""
+        said = "; ".join(reversed(tuple(self._said)))
+        return said or (_CLOSED if self.all_down else "")

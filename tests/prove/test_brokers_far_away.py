@@ -1,0 +1,53 @@
+"""Brokers up to half a second away: everything works, as late as that makes it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kafka_chat.cli.check import check
+from tests.prove.scale import FULL
+from tests.support.calls import running, subscribe
+from tests.support.chats import message
+from tests.support.clients import http, open_chat, receive_path
+from tests.support.far import open_far
+from tests.support.many_listeners import ManyListeners, many_listeners, secured
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.prove.scale import FULL
+from tests.support.chats import Chats
+
+# With TLS and a password a connection takes eight round trips before the first question.
+WAYS = [("far", 0.5), ("far_secure", 0.5)] if FULL else [("far_secure", 0.2)]
+pytestmark = pytest.mark.deadline(180)
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[ManyListeners]:
+    with many_listeners() as broker:
+        yield broker
+
+
+@pytest.mark.parametrize(("listener", "round_trip_seconds"), WAYS)
+async def test_all_works_through_a_delay(broker: ManyListeners, chats: Chats, listener: str, round_trip_seconds: float) -> None:
+    for chat in ("global", "room"):
+        broker.cluster.create_topic(chats.topic(chat), partitions=2)
+        broker.cluster.produce_many(chats.topic(chat), [message(str(number)) for number in range(5)], partition=0)
+    properties = secured() if listener == "far_secure" else {}
+    settings = broker.settings(chats.settings_for(broker.cluster, sending__enabled=True), listener, **properties)
+    there = broker.listeners[listener]
+    async with open_far(there.advertised[1], to=there.port, round_trip_seconds=round_trip_seconds):
+        assert [finding.sentence for finding in await check(settings) if not finding.ok] == []
+        async with running(settings, check_leaks=False) as server:
+            for target in ("room", "room?direction=backward", "room?rewind=2", "global?from=-1h"):
+                answer = await http(server.url, "GET", f"/history/{target}")
+                assert answer.status == 200, (target, answer)
+                assert answer.json()["messages"]
+            assert await subscribe(server.url, "ann", "room") == ["global", "room"]
+            sent = await http(server.url, "POST", "/send-message/chat/room", json_body={"sender": "ann", "text": "new"})
+            assert sent.status == 200, sent
+            async with open_chat(server.url, "ann", path=f"{receive_path('ann')}?from=-1h") as ann:
+                assert sorted(delivery.text for delivery in await ann.take(11)) == sorted([*"0123401234", "new"])
