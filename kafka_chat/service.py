@@ -64,6 +64,7 @@ CLUSTER_SECONDS = 1.0
 SMALL_BYTES = 4096  # that is remembered for a client in any case: the cost of a connection has them in it
 ANSWERS_BYTES = 16 << 20  # that may be owed however small `memory.bytes` is: a page of /history has a mebibyte
 START_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same
+KNOWN_SECONDS = 1.0  # of these, for subscriptions that another instance has told of already; the rest is for where a client begins
 FAREWELLS_A_TURN = 16  # clients that are ended before others run: each then tells its own what waits, and its cursor, for some 100 µs
 RESTART = Close(code=RESTARTS, reason="the service restarts; come again")
 
@@ -197,7 +198,7 @@ class Service:
             if session.subscriptions_known or not self._subscription_log.ready:  # the others do not pay for a deadline
                 with trio.move_on_at(started_by), suppress(TopicGone):  # made anew: nobody knows more than we
                     await self._subscription_log.wait_ready()
-                    if session.subscriptions_known:
+                    with trio.move_on_after(KNOWN_SECONDS):  # what that topic has lost never comes
                         await self._subscription_log.passed(session.subscriptions_known - 1)
             with self._audience.joined(session, known=self._subscription_log.ready):
                 await self._audience.wait_started(session, seconds=max(0.0, started_by - trio.current_time()))

@@ -347,8 +347,6 @@ class Starts:
         self.resolve(follower, log.key)
         return log.key not in follower.cursors and self._wanted(follower, log)
 
-    # What takes a task.
-
     def _read(self, follower: Follower, logs: Mapping[PartitionLog, int], find: Callable[[Reading], Awaitable[None]]) -> None:
         """Have a task find where `follower` begins in logs."""
         pending = self._pending.setdefault(follower, Pending())
