@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TURN_SECONDS = 0.002  # how long a walk may hold the loop; nobody may hold it for over 10 ms, and a step's last item may be long
 
@@ -28,5 +32,81 @@ class Turn:
     async def share(self) -> None:
         """Pass a checkpoint if the turn is over, and begin the next one; else go on at once, without a checkpoint."""
         if self.over:
-            await trio.lowlevel.checkpoint()
+            await self._others()
             self._began = perf_counter()
+
+    async def _others(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+class TurnInLine(Turn):
+    """A turn of a walk of which hundreds may be under way at a time, such as reading a page: one of them goes on in each round.
+
+    With a `Turn` each, hundreds of walks would make a round of hundreds of turns, and who waits for a message would get it after that.
+    """
+
+    __slots__ = ()
+
+    async def begin(self) -> None:
+        """Wait for the first turn."""
+        await self._others()
+        self._began = perf_counter()
+
+    async def _others(self) -> None:
+        line = _line()
+        if line.moves:
+            await line.wait()
+        else:
+            line.moves = True
+            try:
+                await trio.lowlevel.checkpoint()
+            except BaseException:
+                line.call_next()
+                raise
+        line.call_next()
+
+
+class _Line:
+    """The walks that wait for a round, in the order in which they came.
+
+    Attributes:
+        moves: one of them has the next round.
+    """
+
+    __slots__ = ("_waiting", "moves")
+
+    def __init__(self) -> None:
+        self.moves = False
+        self._waiting: dict[trio.lowlevel.Task, None] = {}
+
+    async def wait(self) -> None:
+        """Return in a round that nobody else of the line has."""
+        task = trio.lowlevel.current_task()
+        self._waiting[task] = None
+
+        def leave(_raise_cancel: Callable[[], None]) -> trio.lowlevel.Abort:
+            del self._waiting[task]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(leave)
+
+    def call_next(self) -> None:
+        """Give the next round to the one that has waited longest."""
+        if self._waiting:
+            task = next(iter(self._waiting))
+            del self._waiting[task]
+            trio.lowlevel.reschedule(task)
+        else:
+            self.moves = False
+
+
+_LINE: trio.lowlevel.RunVar[_Line] = trio.lowlevel.RunVar("kafka_chat.loop_sharing")
+
+
+def _line() -> _Line:
+    """Return the line of this run of trio."""
+    try:
+        return _LINE.get()
+    except LookupError:
+        _LINE.set(line := _Line())
+        return line

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from ...errors import PositionLost
-from ...loop_sharing import Turn
+from ...loop_sharing import TurnInLine
 from ...nursery import open_tasks
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class PartitionScan(ABC):
         # the next one is read when they are all taken; what they say is cut from it one by one.
         self._found: deque[Mark] = deque(maxlen=most + 1)
         self._piece: Piece | None = None
+        self._turn = TurnInLine()
         self._left = SCAN_OFFSETS
         self._scan_until = trio.current_time() + scan_seconds
 
@@ -146,6 +147,7 @@ class ForwardScan(PartitionScan):
         try:
             self._piece = None
             piece = self._piece = await self._source.fetch(begin)
+            await self._turn.share()  # all that have waited for the same piece go on in this round
         except PositionLost as lost:
             self._scanned = min(lost.first_left, self._bound)
             self.lost = (self.lost or (begin, 0))[0], self._scanned
@@ -189,6 +191,7 @@ class BackwardScan(PartitionScan):
         try:
             self._piece = None
             piece = self._piece = await self._source.fetch(end - 1)
+            await self._turn.share()
         except PositionLost:  # deleted since the bound was asked for
             self._bound = end
             return 0
@@ -239,7 +242,8 @@ async def _walk(scans: Sequence[PartitionScan], *, messages: int, size: int, tak
     await _fill_all(scans)
     if not all(scan.holds or scan.at_end for scan in scans):
         return
-    turn = Turn()
+    turn = TurnInLine()
+    await turn.begin()
     ranks = [(scan.rank, index) for index, scan in enumerate(scans) if scan.holds]
     heapq.heapify(ranks)
     while ranks and messages > 0 and size > 0:
