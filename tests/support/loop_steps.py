@@ -123,14 +123,22 @@ class LoopRounds(trio.abc.Instrument):
 
     Attributes:
         most_steps: in one round, so far.
+        longest_ms: CPU time of the longest round, in milliseconds of this machine as it was at the beginning.
     """
 
     def __init__(self) -> None:
         self.most_steps = 0
+        self.longest_ms = 0.0
         self._steps = 0
+        self._unit = min(_unit_seconds() for _ in range(3))
+        self._began = thread_time()
+
+    def after_io_wait(self, timeout: float) -> None:
+        self._began = thread_time()
 
     def before_io_wait(self, timeout: float) -> None:
         self.most_steps = max(self.most_steps, self._steps)
+        self.longest_ms = max(self.longest_ms, (thread_time() - self._began) / self._unit)
         self._steps = 0
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
