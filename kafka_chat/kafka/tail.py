@@ -104,7 +104,8 @@ class KafkaTail:
             return problem
         self._note_progress()  # a look may take long
         stuck = trio.current_time() - self._went_round
-        return f"the tail has made no progress for {stuck:.0f} s" if stuck > STUCK_SECONDS else None
+        stands = self._poller.rounds == self._rounds  # else it went round since the last watch, which takes longer while brokers are away
+        return f"the tail has made no progress for {stuck:.0f} s" if stands and stuck > STUCK_SECONDS else None
 
     @property
     def leaderless(self) -> Mapping[str, frozenset[int]]:
