@@ -79,12 +79,13 @@ async def test_what_was_sent_comes_with_the_id_that_the_answer_has(broker: Broke
     broker.create_topic(chats.topic("global"))
     async with running(chats.settings_for(broker, sending__enabled=True)) as server, open_v1(server.url, "ann") as client:
         await client.control("live")
-        for _ in range(2):  # what leader the partition has is known from the first one on
+        for number in range(2):
             sent = await client.op(op="send", chat="global", text="hi")
             frames = [sent, (await client.next())["meta"]]
-        told, shown = sorted(frames, key=lambda frame: "type" not in frame)
-        assert told["type"] == "sent"
-        assert told["id"] == shown["id"]
+            told, shown = sorted(frames, key=lambda frame: "type" not in frame)
+            assert told["type"] == "sent"
+            if number or not broker.embedded:  # which tells no leader's epoch before the first record
+                assert told["id"] == shown["id"]
 
 
 @pytest.mark.promise("p-sent")
