@@ -157,8 +157,8 @@ def _check_pings(settings: Settings, source: Callable[[str], str]) -> None:
     limits = settings.limits
     if limits.pong_seconds > limits.ping_seconds:
         raise SettingsError(
-            f"{source('limits.pong_seconds')}: limits.pong_seconds is {limits.pong_seconds:g}; at most limits.ping_seconds, which is "
-            f"{limits.ping_seconds:g} ({source('limits.ping_seconds')}), is needed"
+            f"{source('limits.pong_seconds')}: limits.pong_seconds is {limits.pong_seconds:g}, which is more than "
+            f"limits.ping_seconds, {limits.ping_seconds:g} ({source('limits.ping_seconds')})"
         )
 
 

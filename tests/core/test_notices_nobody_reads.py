@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import trio
@@ -232,3 +233,19 @@ async def test_an_op_names_a_hundred_chats_at_most_and_more_are_not_even_looked_
             await wait_all_tasks_blocked()
     error = {"type": "error", "code": 400, "message": "chats names 20000 chats; 100 at most are taken in one op", "field": "chats"}
     assert [meta for meta in metas(client) if "re" in meta] == [error | {"re": op} for op in ("subscribe", "unsubscribe")]
+
+
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [({"chats": []}, "chats is empty; subscribe names at least one"), ({"chat": "a", "chats": ["b"]}, "chat and chats are both there")],
+)
+async def test_an_op_names_chats_in_one_way_and_at_least_one(autojump_clock: MockClock, named: dict[str, Any], sentence: str) -> None:
+    async with open_core() as core:
+        core.kafka.create(GLOBAL)
+        async with core.connected(client := FakeClient(), options=V1):
+            await wait_all_tasks_blocked()
+            client.say(json.dumps({"op": "subscribe", **named, "re": 1}))
+            await wait_all_tasks_blocked()
+    (refused,) = [meta for meta in metas(client) if "re" in meta]
+    assert (refused["type"], refused["code"], refused["field"]) == ("error", 400, "chats")
+    assert refused["message"].startswith(sentence)

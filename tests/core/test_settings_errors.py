@@ -54,8 +54,7 @@ FILES = {
     "https://chat.example (in ASCII, without a path), or * for any, is needed",
     "access: {origins: ['https://caf\u00e9.example']}": 'config.yaml, line 1: access.origins has "https://caf\u00e9.example"; '
     "an origin such as https://chat.example (in ASCII, without a path), or * for any, is needed",
-    "limits: {ping_seconds: 5}": "the default: limits.pong_seconds is 10; at most limits.ping_seconds, which is 5 (config.yaml, line 1), "
-    "is needed",
+    "limits: {ping_seconds: 5}": "the default: limits.pong_seconds is 10, which is more than limits.ping_seconds, 5 (config.yaml, line 1)",
     "kafka: {bootstrap_servers: a}": 'config.yaml, line 1: kafka.bootstrap_servers is "a"; HOST:PORT, or several with commas between them, '
     "is needed",
     "kafka: {bootstrap_servers: 'a:1,'}": 'config.yaml, line 1: kafka.bootstrap_servers is "a:1,"; HOST:PORT, or several with commas '

@@ -154,7 +154,11 @@ class Op(msgspec.Struct, frozen=True):
     @property
     def named(self) -> list[str]:
         """The chats that it names."""
+        if self.chats is not None and self.chat is not None:
+            raise RequestError("chat and chats are both there; one of them is needed", field="chats")
         if self.chats is not None:
+            if not self.chats:
+                raise RequestError(f"chats is empty; {self.op} names at least one", field="chats")
             return self.chats
         if self.chat is None:
             raise RequestError(f"chat is missing; {self.op} names one, or several in chats", field="chat")

@@ -42,7 +42,7 @@ def parse_time(name: str, value: str, *, now_ms: int, words: str = "") -> int:
         return max(0, now_ms - int(span[1]) * _UNIT_MS[span[2]])
     if _WHOLE.fullmatch(value):
         if not _LEAST_MS <= int(value) < _MOST_MS:
-            raise RequestError(f"{name} is {value}; Unix milliseconds are needed, from {_LEAST_MS}", field=name)
+            raise RequestError(f"{name} is {value}; Unix milliseconds are needed, from {_LEAST_MS} to {_MOST_MS - 1}", field=name)
         return int(value)
     written = _WRITTEN.fullmatch(value)
     found = None if written is None else _written_ms(written)
