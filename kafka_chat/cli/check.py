@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -54,7 +55,10 @@ async def check(settings: Settings) -> list[Finding]:
             try:
                 await lookup.reach()
             except BrokerError as error:
-                return [*findings, _wrong("brokers", f"{servers}: {error}")]
+                # What no one named is what a broker has named, which then took the place of the address that was tried.
+                named = set(re.findall(r"Failed to resolve '([^']+)'", str(error))) - set(servers.split(","))
+                hint = "; brokers name that themselves (advertised.listeners)" if named else ""
+                return [*findings, _wrong("brokers", f"{servers}: {error}{hint}")]
             try:
                 nodes = await lookup.nodes()
             except BrokerError as error:
