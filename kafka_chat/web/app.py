@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import trio
 from quart import Quart, Websocket, current_app, request
 from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import MapAdapter
 
 from ..errors import Overloaded
 from ..process.gc_tuning import RequestCount
@@ -42,8 +44,6 @@ if TYPE_CHECKING:
     from quart import Response
     from quart.typing import ResponseReturnValue
     from quart.wrappers.base import BaseRequestWebsocket
-    from werkzeug.exceptions import HTTPException
-    from werkzeug.routing import MapAdapter
 
     from ..settings.model import Settings
     from .ports import Service
@@ -106,7 +106,7 @@ class ChatApp(QuartTrio):
             return super().create_url_adapter(request)
         scheme = "ws" if isinstance(request, Websocket) else "http"
         path = _NOWHERE if b"//" in raw_path(request.scope) else request.path
-        return self.url_map.bind("localhost", request.root_path, None, scheme, request.method, path)
+        return _Routes(self.url_map, "localhost", request.root_path, self.url_map.default_subdomain, scheme, path, request.method)
 
     async def handle_user_exception(self, error: Exception | BaseExceptionGroup) -> HTTPException | ResponseReturnValue:
         """Answer an error; of several that came together all are logged, where quart-trio looks at the first."""
@@ -134,6 +134,22 @@ class ChatApp(QuartTrio):
         if scope["type"] == "http":
             send = self.origins.sharing(scope, send)
         await super().asgi_app(scope, receive, send)
+
+
+class _Routes(MapAdapter):
+    """werkzeug's, whose errors hold nothing of how they came about.
+
+    The request keeps such an error for as long as it lasts. With its traceback that keeps a function of werkzeug's that refers to itself,
+    which nobody frees any more if the collector has looked at it meanwhile: two objects for each request that no route takes.
+    """
+
+    def match(self, *args: Any, **named: Any) -> Any:  # noqa: ANN401 - as werkzeug's
+        """Return the route of the current request; see `MapAdapter`."""
+        try:
+            return super().match(*args, **named)
+        except HTTPException as error:
+            error.__context__ = None
+            raise error.with_traceback(None)  # noqa: B904 - it is the same one
 
 
 def create_app(settings: Settings) -> ChatApp:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
+from types import FunctionType
 
 import pytest
 import trio
 
-from tests.support.brokers import KafkaCluster
+from kafka_chat.process.gc_tuning import MIDDLE_ROUNDS, YOUNG_OBJECTS, YOUNG_ROUNDS
+from tests.support.brokers import EmbeddedBroker, KafkaCluster
 from tests.support.calls import running, subscribe
 from tests.support.chats import Chats, message
 from tests.support.every_request import VISITS
@@ -49,3 +52,44 @@ async def test_everything_that_a_client_can_ask_for_leaves_no_circle_of_ours(ser
         if circles:
             left[name] = dict(circles)
     assert not left, "\n".join(f"{name}: {circles}" for name, circles in left.items())
+
+
+REFUSED = 400
+AT_A_TIME = 20
+LEFT = 100  # functions, of 400: those of the last requests, which the collector has not looked at yet
+
+
+async def test_requests_that_no_route_takes_leave_nothing_that_gets_old(embedded: EmbeddedBroker, chats: Chats) -> None:
+    embedded.create_topic(chats.topic("global"))
+    before = gc.get_threshold()
+    gc.set_threshold(YOUNG_OBJECTS, YOUNG_ROUNDS, MIDDLE_ROUNDS)  # as in a process that serves
+    try:
+        async with running(chats.settings_for(embedded)) as server:
+            for name in ("a method that is not allowed", "an address where nothing is"):
+                await VISITS[name](server.url)
+                await many(server, name)
+                assert matchers_left() < LEFT, name
+    finally:
+        gc.set_threshold(*before)
+
+
+async def many(server: Server, name: str) -> None:
+    """Ask for the same over and over, some at a time, so that there are always requests that are under way when the collector looks."""
+    left = REFUSED
+
+    async def go_on() -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            await VISITS[name](server.url)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(AT_A_TIME):
+            nursery.start_soon(go_on)
+
+
+def matchers_left() -> int:
+    """Return how many of werkzeug's functions that refer to themselves there are, one for each request that was matched to a route."""
+    return sum(
+        isinstance(one, FunctionType) and one.__qualname__ == "StateMachineMatcher.match.<locals>._match" for one in gc.get_objects()
+    )
