@@ -17,7 +17,9 @@ from .come_again import is_passing, wait_seconds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ANSWER_SECONDS = 20.0  # the service answers everything within 10, where its brokers are far; a page of history may take twice that
+ANSWER_SECONDS = (
+    20.0  # the service answers everything within 10, where its brokers are far; a page of history may take a few times that at worst
+)
 
 
 class Refused(KafkaChatError):

@@ -98,7 +98,7 @@ class Admins:
                 return
             with suppress(BrokerUnreachable):
                 futures = ask(admin.client, left - LATE_SECONDS)
-                found = await admin_futures(futures, doing=doing, timeout_seconds=left, timeouts=self._timeouts)
+                found = await admin_futures(futures, doing=doing, timeout_seconds=left, timeouts=self._timeouts, told=told)
                 answers = {key: answer if isinstance(answer, KafkaError) or told(answer) else _UNTOLD for key, answer in found.items()}
                 if best is None or _untold(answers) <= _untold(best):
                     best = answers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -218,11 +218,17 @@ async def admin_future(future: Future[T], *, doing: str, timeout_seconds: float,
 
 
 async def admin_futures(
-    futures: Mapping[K, Future[T]], *, doing: str, timeout_seconds: float, timeouts: BrokerTimeouts
+    futures: Mapping[K, Future[T]],
+    *,
+    doing: str,
+    timeout_seconds: float,
+    timeouts: BrokerTimeouts,
+    told: Callable[[T], bool] = lambda _: True,
 ) -> dict[K, T | KafkaError]:
     """Return the results of many of an AdminClient's futures, errors among them.
 
-    How long an answer took is told `timeouts`, also one that comes when nobody waits for it any more.
+    How long an answer took is told `timeouts`, also one that comes when nobody waits for it any more; not where it is none: `told`
+    says whether a result is an answer.
 
     Raises:
         BrokerUnreachable: not all were answered in time.
@@ -245,7 +251,7 @@ async def admin_futures(
         with lock:
             waiting -= 1
             last = not waiting
-        if last and error is None:
+        if last and error is None and told(future.result()):
             timeouts.took(took)
         if last:
             with suppress(trio.RunFinishedError):  # then nobody waits any more

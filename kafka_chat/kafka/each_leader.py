@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from ..errors import BrokerError
+from ..errors import BrokerError, BrokerUnreachable
 from ..nursery import open_tasks
 
 if TYPE_CHECKING:
@@ -63,6 +63,6 @@ async def ask_each_leader(
                 nursery.start_soon(ask_one, led)
             with trio.move_on_after(lookup.timeouts.together_seconds):
                 await over.wait()
-    if errors and len(errors) == len(groups):
-        raise errors[0]
+    if groups and left + len(errors) == len(groups):
+        raise errors[0] if errors else BrokerUnreachable("no leader has answered in time")
     return offsets

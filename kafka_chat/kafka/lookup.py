@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
+LEAST_SECONDS = 0.05  # of a listing whose time is over
 SLICE_SECONDS = 0.8  # so long a cancel waits for a thread that waits for a listing; an answer comes within, once there is a connection
 REACH_SECONDS = 0.5  # how soon it is looked whether librdkafka has tried all; then twice as long, for a listing is asked for anew
 REMEMBERED = 20_000  # topics, as they were described last
@@ -270,7 +271,8 @@ class KafkaLookup:
             left = until - time.monotonic()
             asked = {} if topic is None else {"topic": topic}
             try:
-                listing: ClusterMetadata = self._lister.list_topics(**asked, timeout=min(left, SLICE_SECONDS))
+                # Never below 0, which is for ever: the process may have been stopped for a while.
+                listing: ClusterMetadata = self._lister.list_topics(**asked, timeout=max(LEAST_SECONDS, min(left, SLICE_SECONDS)))
             except KafkaException:
                 if left <= SLICE_SECONDS:
                     raise

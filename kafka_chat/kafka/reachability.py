@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..telemetry.metrics import Telemetry
     from .lookup import KafkaLookup
 
-UNANSWERED_SECONDS = 15.0  # how long topics may be without an answer while other brokers give theirs; one is given up after 9
+UNANSWERED_SECONDS = 15.0  # how long topics may be without an answer while other brokers give theirs; one is given up after 10
 
 
 class Reachability:

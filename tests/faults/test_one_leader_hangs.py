@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, "/tmp")
 import pytest
 import trio
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..log.partition_log import PartitionLog
     from .offset_queries import OffsetQueries
 
+LOST_SECONDS = 1.0  # after which it is looked whether a log whose offset is asked for has been lost
 BEYOND_SECONDS = 5.0  # how long a position may lie beyond the end before the log is known to have lost its end
 LOOK_SECONDS = 0.5  # between two questions meanwhile
 READ_SECONDS = 2.0  # how long a client is not greeted for what is read to know where it begins
@@ -366,9 +367,13 @@ class Starts:
         ends = dict(reading.logs)
         begins = await last_messages(ends, start.messages, view=follower.view, page_reads=follower.page_reads, memory=self._memory)
         if start.not_after_ms is not None:
-            async with self._offsets.ask([log.key for log in ends], start.not_after_ms) as answers:
-                told = await answers.all()
-            begins = {log: min(begin, told[log.key]) for log, begin in begins.items()}
+            told: dict[PartitionKey, int] = {}
+            while missing := [log.key for log in reading.logs if log.key not in told]:
+                async with self._offsets.ask(missing, start.not_after_ms) as answers:
+                    with trio.move_on_after(LOST_SECONDS):  # the question about a log that is lost meanwhile is forgotten
+                        await answers.all()
+                    told |= answers.told
+            begins = {log: min(begin, told[log.key]) for log, begin in begins.items() if log.key in told}
         for log, begin in begins.items():
             if log in reading.logs and self._may_begin(follower, log):
                 follower.follow(log, begin)

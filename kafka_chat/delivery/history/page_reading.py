@@ -78,7 +78,7 @@ class PageReading:
 
     async def run(self, waiting: Callable[[], AbstractContextManager[None]]) -> Page:
         """Return the page; see `History.page`."""
-        doing = f"reading the history of {self._query.chat}"
+        doing, wait_until = f"reading the history of {self._query.chat}", trio.current_time() + self._query.wait_seconds
         await self._context.audience.wait_started(self._reader, seconds=self._lookup.timeouts.answer_seconds)
         await self._context.audience.wait_readings(self._reader)
         with answer_due(doing, self._lookup.timeouts):
@@ -87,7 +87,7 @@ class PageReading:
         with answer_due(doing, self._lookup.timeouts):
             found = await self._merge()
         if not found and self._may_wait:
-            found = await self._wait_for_news(waiting)
+            found = await self._wait_for_news(waiting, wait_until)
         self._note_losses()
         return await self._page(found)
 
@@ -140,13 +140,13 @@ class PageReading:
             return False
         return not self._reader.gaps and all(scan.at_end and scan.lost is None for scan in self._scans)
 
-    async def _wait_for_news(self, waiting: Callable[[], AbstractContextManager[None]]) -> list[HistoryMessage]:
+    async def _wait_for_news(self, waiting: Callable[[], AbstractContextManager[None]], until: float) -> list[HistoryMessage]:
         """Wait for a message after an empty page, and return what the page then has; nothing where something else ends the waiting.
 
         All that wait at the same place and see the same share what one of them has merged.
         """
         reader, logs = self._reader, self._logs
-        with waiting(), trio.move_on_after(self._query.wait_seconds):
+        with waiting(), trio.move_on_at(until):
             while reader.follows(logs) and not (reader.gaps or reader.over):
                 reader.move(_positions(logs, self._scans))
                 if all(reader.follower.cursors[log.key].position >= log.head for log in logs):

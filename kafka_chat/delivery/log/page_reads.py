@@ -78,11 +78,12 @@ class PageReads:
         self._queued = trio.Semaphore(0)
         self._silent: dict[int, deque[PageRead]] = {}  # leaders that do not answer, and what is to be read from each
         self._fell_silent = trio.Event()
+        self._refused: list[PageRead] = []  # what was answered by an error, and is to be asked again
 
     @property
     def waiting(self) -> int:
         """How many reads wait for their turn."""
-        return len(self._queue) + sum(map(len, self._silent.values()))
+        return len(self._queue) + sum(map(len, self._silent.values())) + len(self._refused)
 
     def want(self, log: PartitionLog, position: int, wake: Callable[[], None]) -> PageRead:
         """Ask for the page of `log` that has `position`.
@@ -134,6 +135,14 @@ class PageReads:
             await self._queued.acquire()
             await self._read_next()
 
+    async def run_again(self) -> None:
+        """Ask again, once in a while, for what was answered by an error, until cancelled."""
+        while True:
+            await trio.sleep(AGAIN_SECONDS)
+            refused, self._refused = self._refused, []
+            for read in refused:
+                self._add(read)
+
     async def run_patient_readers(self) -> None:
         """Read from each leader that does not answer, until cancelled."""
         async with open_tasks() as readers:
@@ -154,18 +163,24 @@ class PageReads:
             self._silent[leader].append(read)
             return
         settled = False
-        with trio.move_on_after(self._source.timeouts.page_seconds):
+        with trio.move_on_after(self._source.timeouts.page_seconds) as scope:
             settled = await self._read_once(read)
-        if not settled:
+        if scope.cancelled_caught:
             self._silent.setdefault(leader, deque()).append(read)
             self._fell_silent.set()
+        elif not settled:  # its leader answers, and may answer others otherwise
+            self._refused.append(read)
 
     async def _read_patiently(self, leader: int, read_from: set[int]) -> None:
         """Read from a silent leader until it answers, or nothing of it is wanted."""
         reads = self._silent[leader]
         while reads:
             read = reads.popleft()
+            asked = trio.current_time()
             if not await self._read_once(read):
+                if trio.current_time() - asked < self._source.timeouts.page_seconds:
+                    self._refused.append(read)
+                    break
                 reads.append(read)
                 await trio.sleep(AGAIN_SECONDS)
             elif read.done:
@@ -259,4 +274,5 @@ async def open_page_reads(source: PageSource, *, readers: int, telemetry: Teleme
         for _ in range(readers):
             nursery.start_soon(reads.run_reader)
         nursery.start_soon(reads.run_patient_readers)
+        nursery.start_soon(reads.run_again)
         yield reads

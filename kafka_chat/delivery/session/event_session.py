@@ -116,7 +116,8 @@ class EventSession(ResumableSession):
         """Return whether an event has an id of so many bytes; the first one that would be too long ends all ids, and `hello` says so."""
         if self._resumable and id_bytes > ID_BYTES:
             self._resumable = False
-            self._offer(self._hello())
+            # Its place lies behind the message that is written next, so it names none: the client keeps the cursor that it has.
+            self._offer(msgspec.structs.replace(self._hello(), cursor=None))
         return self._resumable
 
     def _cursor(self) -> str | None:

@@ -100,7 +100,7 @@ class OwedBytes:
             while self._owed and self._written < target:
                 try:
                     await self.policy.ready_sockets.wait_writable(self._socket)
-                except trio.ClosedResourceError:
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return
                 # A socket that was full has room, so the client acknowledged something: it is alive.
                 self._heard_at = trio.current_time()

@@ -125,7 +125,11 @@ class ReadySockets:
         if descriptor in waiting:
             raise trio.BusyResourceError("another task waits for this socket")
         task = waiting[descriptor] = trio.lowlevel.current_task()
-        self._ask(epoll, descriptor)
+        try:
+            self._ask(epoll, descriptor)
+        except OSError as error:  # the system has no room for one more
+            del waiting[descriptor]
+            raise trio.BrokenResourceError from error
 
         def give_up(_: object) -> trio.lowlevel.Abort:
             # What the kernel tells later on finds nobody.
