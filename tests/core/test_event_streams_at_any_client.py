@@ -175,6 +175,7 @@ async def test_a_stream_whose_cursor_grows_too_long_says_hello_again_before_its_
         hellos = [index for index, event in enumerate(told) if event.name == "hello"]
         assert [told[index].meta["resumable"] for index in hellos] == [True, False]
         grown = hellos[1]
+        assert told[grown].meta["cursor"] is None, "its place lies behind the message that comes next"
         assert all(0 < len(event.last_id) <= ID_BYTES for event in told[:grown])
         assert {event.last_id for event in told[grown:]} == {""}
         assert len(told[grown - 1].last_id) > ID_BYTES - 100 - each, "it was given up early"
