@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .assembly import open_service
 from .process.open_files import connections_limit
-from .service import open_service
 from .web.app import ChatApp, create_app
 from .web.server.install import install
 

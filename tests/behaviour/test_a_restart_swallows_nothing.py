@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from kafka_chat.assembly import open_service
 from kafka_chat.chat.resume_cursor import parse
-from kafka_chat.delivery.audience.starts import EARLIEST
+from kafka_chat.delivery.audience.wanted_start import EARLIEST
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.delivery.session.options import SessionOptions
-from kafka_chat.service import Service, open_service
+from kafka_chat.service import Service
 from tests.support.calls import until
 from tests.support.chats import message
 from tests.support.fakes import FakeClient

@@ -8,7 +8,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.delivery.audience.offset_queries import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, OffsetQueries
-from kafka_chat.delivery.audience.starts import EARLIEST, Since
+from kafka_chat.delivery.audience.wanted_start import EARLIEST, Since
 from kafka_chat.delivery.history.query import PageQuery
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions

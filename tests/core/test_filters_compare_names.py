@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.chat.names import ChatNames
 from kafka_chat.chat.partition_key import PartitionKey
-from kafka_chat.delivery.audience.starts import EARLIEST
+from kafka_chat.delivery.audience.wanted_start import EARLIEST
 from kafka_chat.delivery.history.query import PageQuery
 from kafka_chat.delivery.records.batch import BATCH_BYTES, Batch
 from kafka_chat.delivery.records.formats import Format, View

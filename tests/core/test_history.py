@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kafka_chat.chat.resume_cursor import cluster_mark, head_of_cursor, parse, text_of, topic_entry
-from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
+from kafka_chat.delivery.audience.wanted_start import EARLIEST, LATEST, Since
 from kafka_chat.delivery.history.query import PAGE_BYTES, Page, PageQuery
 from kafka_chat.delivery.log.merge import SCAN_OFFSETS
 from kafka_chat.delivery.ports import SubscriptionChange

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kafka_chat.chat.names import ChatNames, comparable
 from kafka_chat.chat.resume_cursor import MessageIds, cluster_mark, head_of_cursor, parse, text_of, topic_entry
-from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
+from kafka_chat.delivery.audience.wanted_start import EARLIEST, LATEST, Since
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import DEFAULT_OPTIONS, SessionOptions
 from kafka_chat.errors import RequestError

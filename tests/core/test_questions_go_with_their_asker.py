@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.resume_cursor import parse
 from kafka_chat.delivery.audience.offset_queries import LATEST_TIMESTAMP, OffsetQueries
-from kafka_chat.delivery.audience.starts import EARLIEST, Since
+from kafka_chat.delivery.audience.wanted_start import EARLIEST, Since
 from kafka_chat.delivery.history.query import PageQuery
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from kafka_chat.chat.resume_cursor import head_of_cursor, parse, text_of
-from kafka_chat.delivery.audience.starts import EARLIEST
+from kafka_chat.delivery.audience.wanted_start import EARLIEST
 from kafka_chat.delivery.ports import Disconnect
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions

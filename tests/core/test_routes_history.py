@@ -11,7 +11,7 @@ from msgspec import convert
 
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.resume_cursor import head_of_cursor, parse, text_of
-from kafka_chat.delivery.audience.starts import EARLIEST, LATEST, Since
+from kafka_chat.delivery.audience.wanted_start import EARLIEST, LATEST, Since
 from kafka_chat.delivery.history.query import PageQuery
 from kafka_chat.delivery.session.notices import Gap
 from kafka_chat.errors import BrokerUnreachable, NotFound

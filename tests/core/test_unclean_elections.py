@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.chat.resume_cursor import parse
-from kafka_chat.delivery.audience.starts import EARLIEST
+from kafka_chat.delivery.audience.wanted_start import EARLIEST
 from kafka_chat.delivery.history.query import PageQuery
 from kafka_chat.delivery.log.partition_log import PartitionLog
 from kafka_chat.delivery.records.formats import Format

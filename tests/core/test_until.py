@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.chat.resume_cursor import parse
-from kafka_chat.delivery.audience.starts import EARLIEST
+from kafka_chat.delivery.audience.wanted_start import EARLIEST
 from kafka_chat.delivery.history.query import PageQuery
 from kafka_chat.delivery.records.batch import TIMES_A_READ, Batch, Chunk
 from kafka_chat.delivery.records.formats import Bound, Format, View

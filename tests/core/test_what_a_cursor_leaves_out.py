@@ -8,7 +8,7 @@ import pytest
 from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.chat.resume_cursor import NOT_KNOWN, OF_A_PAGE, ResumeCursor, parse
-from kafka_chat.delivery.audience.starts import EARLIEST, Since
+from kafka_chat.delivery.audience.wanted_start import EARLIEST, Since
 from kafka_chat.delivery.history.query import PageQuery
 from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format

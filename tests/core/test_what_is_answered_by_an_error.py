@@ -9,7 +9,8 @@ from trio.testing import MockClock
 
 from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.delivery.audience.offset_queries import OffsetQueries
-from kafka_chat.delivery.audience.starts import Rewind, Starts
+from kafka_chat.delivery.audience.starts import Starts
+from kafka_chat.delivery.audience.wanted_start import Rewind
 from kafka_chat.delivery.log.follower import Follower
 from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.log.page_reads import open_page_reads

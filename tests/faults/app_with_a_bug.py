@@ -9,9 +9,9 @@ from functools import partial
 import trio
 
 from kafka_chat.application import create
+from kafka_chat.assembly import open_service
 from kafka_chat.cli import main as cli
 from kafka_chat.process.log_output import log_to_stderr
-from kafka_chat.service import open_service
 from kafka_chat.settings.sources import load_settings
 from tests.faults.test_bugs import WithBugs
 

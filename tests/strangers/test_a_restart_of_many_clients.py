@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import trio
 
+from kafka_chat.assembly import open_service
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.delivery.session.options import SessionOptions
-from kafka_chat.service import open_service
 from tests.support.fakes import FakeClient
 from tests.support.loop_steps import loop_steps
 

@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from kafka_chat.application import create
-from kafka_chat.service import open_service
+from kafka_chat.assembly import open_service
 from kafka_chat.settings.model import Settings
 from kafka_chat.settings.sources import variable
 from kafka_chat.web.server.serve import serve

@@ -15,7 +15,7 @@ from ...chat.resume_cursor import head_of_cursor
 from ...loop_sharing import Turn
 from .cursor_parts import CursorParts
 from .followed_topics import FollowedTopics
-from .starts import FROM_ZERO, AtOffsets, Resumed, Since, rather_early, some_seconds_ago
+from .wanted_start import FROM_ZERO, AtOffsets, Resumed, Since, rather_early, some_seconds_ago
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..ports import SubscriptionChange, Tail
     from .member import Member
     from .offset_queries import OffsetQueries
-    from .starts import Start
+    from .wanted_start import Start
 
 
 class Audience:

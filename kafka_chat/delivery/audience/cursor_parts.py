@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...chat.partition_key import PartitionKey
 from ...chat.resume_cursor import NO_EPOCH, MessageIds, absent_entry, entry_again, head_of_entry, place_in, text_of
-from .starts import Resumed, epoch_named, offset_named, partitions_named
+from .wanted_start import Resumed, epoch_named, offset_named, partitions_named
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence

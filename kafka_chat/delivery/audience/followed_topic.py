@@ -10,8 +10,8 @@ import trio
 if TYPE_CHECKING:
     from ..log.follower import Follower
     from ..log.partition_log import PartitionLog
-    from .starts import Start
     from .walks import Walk
+    from .wanted_start import Start
 
 
 class FollowedTopic:

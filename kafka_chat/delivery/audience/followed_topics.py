@@ -18,8 +18,9 @@ from ...chat.resume_cursor import NO_EPOCH
 from ..log.partition_log import PartitionLog
 from ..ports import NO_EPOCHS
 from .followed_topic import FollowedTopic
-from .starts import FROM_ZERO, Resumed, Starts, offsets_due
+from .starts import Starts
 from .walks import Walks
+from .wanted_start import FROM_ZERO, Resumed, offsets_due
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from ..ports import Tail
     from ..records.batch import Batch
     from .offset_queries import OffsetQueries
-    from .starts import Start
     from .walks import Walk
+    from .wanted_start import Start
 
     Starting = Mapping[Follower, Start]
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from ..log.follower import Follower
     from ..ports import SubscriptionChange
-    from .starts import Start
+    from .wanted_start import Start
 
 
 class Member(Protocol):

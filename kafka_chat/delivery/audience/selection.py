@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..records.formats import PLAIN, Format, View
-from .starts import Rewind
+from .wanted_start import Rewind
 
 if TYPE_CHECKING:
     from ...chat.resume_cursor import ResumeCursor
-    from .starts import Earliest, Latest, Since
+    from .wanted_start import Earliest, Latest, Since
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from ...chat.loss_cause import LossCause
 from ...chat.resume_cursor import NO_EPOCH, OF_A_PAGE, head_of_cursor, text_of, topic_entry
 from ...errors import BrokerUnreachable, NotFound
 from ..audience.offset_queries import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
-from ..audience.starts import Latest, Rewind
+from ..audience.wanted_start import Latest, Rewind
 from ..log.last_messages import last_messages
 from ..log.log_source import LogSource
 from ..log.merge import BackwardScan, ForwardScan, merge_by_time

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from ...errors import RequestError
-from ..audience.starts import LATEST, Rewind
+from ..audience.wanted_start import LATEST, Rewind
 from ..records.formats import Format
 from .compacted_topics import CompactedTopics
 from .page_reading import PageReading

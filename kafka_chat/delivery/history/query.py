@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..audience.selection import Selection
-from ..audience.starts import EARLIEST, LATEST, Earliest, Latest, Rewind, Since
+from ..audience.wanted_start import EARLIEST, LATEST, Earliest, Latest, Rewind, Since
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...chat.resume_cursor import identity_of
-from ..audience.starts import Resumed
+from ..audience.wanted_start import Resumed
 from ..log.follower import Follower
 from ..session.notices import Gap
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ...chat.names import ChatNames
     from ...chat.partition_key import PartitionKey
     from ...chat.resume_cursor import ResumeCursor
-    from ..audience.starts import Start, Unresumed
+    from ..audience.wanted_start import Start, Unresumed
     from ..log.follower import LogCursor
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..audience.starts import LATEST, AtOffsets, Resumed
+from ..audience.wanted_start import LATEST, AtOffsets, Resumed
 
 if TYPE_CHECKING:
     from ...chat.resume_cursor import ResumeCursor
-    from ..audience.starts import Start, Unresumed
+    from ..audience.wanted_start import Start, Unresumed
     from ..ports import SubscriptionChange
     from .options import SessionOptions
 

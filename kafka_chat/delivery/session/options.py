@@ -7,7 +7,7 @@ from itertools import chain
 from sys import getsizeof
 
 from ..audience.selection import Selection
-from ..audience.starts import Latest
+from ..audience.wanted_start import Latest
 from ..records.formats import Format
 
 CHAT_BYTES, CHAT_COPIES = 1_600, 3  # that a chat costs which only one client names, beside its name and copies of that; measured

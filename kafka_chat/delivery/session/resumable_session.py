@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ...chat.partition_key import PartitionKey
     from ...chat.resume_cursor import ResumeCursor
     from ...telemetry.metrics import Telemetry
-    from ..audience.starts import Start
+    from ..audience.wanted_start import Start
     from ..log.follower import LogCursor
     from ..log.memory import Memory
     from ..log.page_reads import PageReads

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
-from ..audience.starts import LATEST
+from ..audience.wanted_start import LATEST
 from ..log.follower import Follower
 from ..records.formats import PLAIN, View
 from .live_socket import LiveSocket
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ...chat.loss_cause import LossCause
     from ...chat.partition_key import PartitionKey
     from ...telemetry.metrics import Telemetry
-    from ..audience.starts import Start
+    from ..audience.wanted_start import Start
     from ..log.follower import LogCursor
     from ..log.memory import Memory
     from ..log.page_reads import PageReads

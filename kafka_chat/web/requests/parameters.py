@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 from ...chat.names import comparable
 from ...chat.resume_cursor import joined
 from ...chat.resume_cursor import parse as parse_cursor
-from ...delivery.audience.starts import EARLIEST, LATEST, Earliest, Latest, Since
+from ...delivery.audience.wanted_start import EARLIEST, LATEST, Earliest, Latest, Since
 from ...delivery.records.formats import Format
 from ...delivery.session.options import SessionOptions
 from ...errors import RequestError

@@ -1,0 +1,123 @@
+"""What is started, in which order: the one file that knows both edges of the core.
+
+Whatever runs here runs in a nursery of `open_service`. A task that dies takes the service down, and with it the process:
+a server that is up and delivers nothing is the worst state.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .chat.names import ChatNames
+from .delivery.audience.audience import Audience
+from .delivery.audience.offset_queries import OffsetQueries
+from .delivery.log.fan_out import FanOut
+from .delivery.log.memory import Memory
+from .delivery.log.page_reads import open_page_reads
+from .delivery.writes.sending import Sending
+from .delivery.writes.subscriptions import Subscriptions
+from .kafka.connect import ClientConfig
+from .kafka.embedded_broker import open_embedded_broker
+from .kafka.lookup import open_lookup
+from .kafka.page_source import SILENT_LEADERS, open_page_source
+from .kafka.publish import open_publisher
+from .kafka.subscription_log import open_subscription_log
+from .kafka.tail import open_tail
+from .nursery import open_tasks
+from .service import Service
+from .telemetry.metrics import Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from .settings.model import Settings
+
+
+@asynccontextmanager
+async def _reachable(settings: Settings) -> AsyncIterator[ClientConfig]:
+    """Yield how to reach the brokers: those that are named, also an embedded one that somebody else has opened, or one of our own."""
+    if settings.kafka.bootstrap_servers is not None or not settings.kafka.embedded:
+        yield ClientConfig(settings.kafka)
+        return
+    async with open_embedded_broker() as address:
+        yield ClientConfig(msgspec.structs.replace(settings.kafka, bootstrap_servers=address))
+
+
+@asynccontextmanager
+async def open_service(settings: Settings, *, telemetry: Telemetry | None = None) -> AsyncIterator[Service]:
+    """Start everything but the server; Kafka may still be away.
+
+    Raises:
+        Exception: what a task of the service died of, or what the block raised.
+    """
+    telemetry = telemetry or Telemetry()
+    names = ChatNames(settings.chats.prefix)
+    memory = Memory(settings.memory.bytes)
+    fanout = FanOut(telemetry=telemetry)
+    readers = settings.pages.readers
+    async with _reachable(settings) as config, open_lookup(config) as lookup, open_publisher(config) as publisher:
+        offsets = OffsetQueries(lookup)
+        audience = Audience(names=names, fanout=fanout, offsets=offsets, memory=memory)
+        async with (
+            open_subscription_log(
+                config,
+                topic=settings.subscriptions.topic,
+                publisher=publisher,
+                lookup=lookup,
+                listener=audience.user_changed,
+                telemetry=telemetry,
+            ) as subscription_log,
+            open_tail(
+                config,
+                listener=audience.followed,
+                lookup=lookup,
+                names=names,
+                limits=settings.limits,
+                telemetry=telemetry,
+                embedded=config.embedded,
+                consumers=settings.tail.consumers,
+            ) as tail,
+            open_page_source(
+                config, readers=readers, silent_leaders=SILENT_LEADERS, names=names, limits=settings.limits, lookup=lookup
+            ) as pages,
+            open_page_reads(pages, readers=readers, telemetry=telemetry) as page_reads,
+            open_tasks() as nursery,
+        ):
+            subscriptions = Subscriptions(subscription_log, lookup=lookup, names=names, settings=settings)
+            audience.attach(tail, subscriptions.chats_of)
+            for chat in settings.chats.default:
+                audience.pin(names.topic(chat))
+            service = Service(
+                settings=settings,
+                telemetry=telemetry,
+                names=names,
+                subscriptions=subscriptions,
+                sending=Sending(publisher, lookup=lookup, names=names, settings=settings),
+                subscription_log=subscription_log,
+                lookup=lookup,
+                offsets=offsets,
+                tail=tail,
+                audience=audience,
+                memory=memory,
+                page_reads=page_reads,
+            )
+            telemetry.gauge("sockets", lambda: service.slots_taken)
+            telemetry.gauge("catching_up", lambda: service.slots.catching_up)
+            telemetry.gauge("memory_held_bytes", lambda: memory.used_bytes)
+            telemetry.gauge("memory_limit_bytes", lambda: memory.limit_bytes)
+            telemetry.gauge("owed_bytes", lambda: memory.owed_bytes)
+            telemetry.gauge("followed_topics", lambda: audience.topics)
+            telemetry.gauge("partitions_held", lambda: len(tail.held))
+            telemetry.gauge("followed_partitions", lambda: audience.partitions)
+            nursery.start_soon(fanout.run)
+            nursery.start_soon(audience.followed.starts.run)
+            nursery.start_soon(audience.followed.walks.run)
+            nursery.start_soon(offsets.run)
+            nursery.start_soon(telemetry.run_left_out)
+            nursery.start_soon(service.run_until_read)
+            nursery.start_soon(service.run_drain)
+            nursery.start_soon(service.run_cluster)
+            yield service
