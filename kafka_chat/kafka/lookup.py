@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,11 +15,12 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from ..chat.resume_cursor import NO_EPOCH
 from ..delivery.ports import EMBEDDED_TOPIC_ID, TopicFacts
-from ..errors import BrokerUnreachable, SettingsError
+from ..errors import SettingsError
 from ..nursery import open_tasks
 from .admins import PING_TOPIC, Admins
 from .connect import broker_error, broker_errors, unreachable
 from .epoch_ends import NO_END, EpochEnds
+from .listing import Listings
 from .reasons import Reasons
 from .topic_ids import release_topic_id
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from confluent_kafka.admin._cluster import DescribeClusterResult
     from confluent_kafka.admin._config import ConfigEntry
     from confluent_kafka.admin._listoffsets import ListOffsetsResultInfo
-    from confluent_kafka.admin._metadata import ClusterMetadata
     from confluent_kafka.admin._topic import TopicDescription
 
     from ..chat.partition_key import PartitionKey
@@ -41,9 +40,6 @@ if TYPE_CHECKING:
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-LEAST_SECONDS = 0.05  # of a listing whose time is over
-SLICE_SECONDS = 0.8  # so long a cancel waits for a thread that waits for a listing; an answer comes within, once there is a connection
-REACH_SECONDS = 0.5  # how soon it is looked whether librdkafka has tried all; then twice as long, for a listing is asked for anew
 REMEMBERED = 20_000  # topics, as they were described last
 
 # Any other error says nothing of whether there is such a topic: so it is none of the answers that a topic may be given up for.
@@ -83,7 +79,7 @@ class KafkaLookup:
     """
 
     def __init__(
-        self, admins: Admins, leaders: Admins, lister: Consumer, reasons: Reasons, timeouts: BrokerTimeouts, epoch_ends: EpochEnds
+        self, admins: Admins, leaders: Admins, listings: Listings, reasons: Reasons, timeouts: BrokerTimeouts, epoch_ends: EpochEnds
     ) -> None:
         self._admins = admins
         self._reasons = reasons
@@ -92,18 +88,18 @@ class KafkaLookup:
         self.timeouts = timeouts
         self._described: dict[str, _Described] = {}
         self._addresses: dict[int, str] = {}  # of those
-        self._lister = lister  # never assigned: a Consumer's metadata requests create no topic, an AdminClient's do
+        self._listings = listings
         self._thread = trio.CapacityLimiter(1)  # a Consumer takes one call at a time
 
     def close(self) -> None:
         """Let go of the clients, in milliseconds; nothing may be asked from then on."""
-        self._lister.close()
+        self._listings.close()
         self._admins.close()
         self._leaders.close()
 
     async def reach(self) -> None:
         """Return if any broker answers; raise `BrokerUnreachable` otherwise, with all that librdkafka says of it, once it has tried all."""
-        await trio.to_thread.run_sync(self._reach, limiter=self._thread)
+        await trio.to_thread.run_sync(self._listings.reach, limiter=self._thread)
 
     def reasons(self) -> str:
         """Return what librdkafka has said last of connections that it cannot make or keep; "" where that is nothing."""
@@ -240,45 +236,14 @@ class KafkaLookup:
 
     def _list_cluster(self) -> str:
         with broker_errors("asking for the cluster's id"):
-            listing = self._listed(PING_TOPIC)
+            listing = self._listings.of(PING_TOPIC)
         return str(listing.cluster_id)
 
     def _list(self, topic: str | None) -> dict[str, frozenset[int]]:
         with broker_errors("asking for the topics"):
-            listing = self._listed(topic)
-        self._lister.poll(0)  # its log lines
+            listing = self._listings.of(topic)
+        self._listings.poll()  # its log lines
         return {name: frozenset(facts.partitions) for name, facts in listing.topics.items() if facts.error is None}
-
-    def _reach(self) -> None:
-        until, seconds = time.monotonic() + self.timeouts.answer_seconds, REACH_SECONDS
-        while True:
-            left = until - time.monotonic()
-            try:
-                self._lister.list_topics(PING_TOPIC, timeout=min(seconds, max(left, REACH_SECONDS)))
-                return
-            except KafkaException as error:
-                self._lister.poll(0)  # which tells the reasons
-                if self._reasons.all_down or left <= seconds:
-                    raise BrokerUnreachable(f"no broker answers: {str(self._reasons) or error.args[0].str()}") from error
-            seconds *= 2
-
-    def _listed(self, topic: str | None) -> ClusterMetadata:
-        """Return a listing of one topic, or of all; a thread waits for it."""
-        began = time.monotonic()
-        until = began + self.timeouts.ping_seconds
-        while True:
-            trio.from_thread.check_cancelled()
-            left = until - time.monotonic()
-            asked = {} if topic is None else {"topic": topic}
-            try:
-                # Never below 0, which is for ever: the process may have been stopped for a while.
-                listing: ClusterMetadata = self._lister.list_topics(**asked, timeout=max(LEAST_SECONDS, min(left, SLICE_SECONDS)))
-            except KafkaException:
-                if left <= SLICE_SECONDS:
-                    raise
-            else:
-                self.timeouts.took(time.monotonic() - began)
-                return listing
 
     async def _offsets(
         self, keys: Collection[PartitionKey], spec: OffsetSpec, *, doing: str, isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
@@ -335,10 +300,10 @@ async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
         reasons = Reasons()
         first, second, third = (AdminClient(config.admin(error_cb=reasons.take)) for _ in range(3))
         admins, leaders = Admins([first, second], config.timeouts), Admins([third], config.timeouts)
-        lister = Consumer(config.consumer(error_cb=reasons.take))
+        listings = Listings(Consumer(config.consumer(error_cb=reasons.take)), config.timeouts, reasons)
     except KafkaException as error:
         raise SettingsError(f"kafka.properties cannot be used: {error.args[0].str()}") from error
-    lookup = (EmbeddedLookup if config.embedded else KafkaLookup)(admins, leaders, lister, reasons, config.timeouts, EpochEnds(config))
+    lookup = (EmbeddedLookup if config.embedded else KafkaLookup)(admins, leaders, listings, reasons, config.timeouts, EpochEnds(config))
     try:
         async with open_tasks() as nursery:
             nursery.start_soon(admins.run_log)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import trio
 from confluent_kafka import KafkaError, KafkaException
@@ -17,10 +19,11 @@ from kafka_chat.delivery.log.page_reads import open_page_reads
 from kafka_chat.delivery.log.partition_log import PartitionLog
 from kafka_chat.delivery.records.batch import Batch
 from kafka_chat.delivery.records.formats import PLAIN
-from kafka_chat.delivery.timeouts import BrokerTimeouts
+from kafka_chat.delivery.timeouts import PING_SECONDS, BrokerTimeouts
 from kafka_chat.errors import BrokerError, BrokerUnreachable
 from kafka_chat.kafka.each_leader import ask_each_leader
-from kafka_chat.kafka.lookup import KafkaLookup
+from kafka_chat.kafka.listing import Listings
+from kafka_chat.kafka.reasons import Reasons
 from kafka_chat.telemetry.metrics import Telemetry
 
 REFUSED, READ = PartitionKey("a", "ida", 0), PartitionKey("b", "idb", 0)
@@ -108,24 +111,27 @@ async def test_a_rewind_begins_in_every_partition_though_one_was_lost_while_brok
         nursery.cancel_scope.cancel()
 
 
-async def test_a_listing_whose_time_is_over_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[float] = []
-    now = 0.0
+class StoppedOnce:
+    """A Consumer that no broker answers, in a process that is stopped for a while within its first listing."""
 
-    class Lister:
-        def list_topics(self, timeout: float) -> None:
-            nonlocal now
-            asked.append(timeout)
-            now += 30.0  # the process was stopped meanwhile
-            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+    def __init__(self) -> None:
+        self.asked: list[float] = []
 
-    lookup = KafkaLookup.__new__(KafkaLookup)
-    lookup._lister, lookup.timeouts = Lister(), BrokerTimeouts()  # type: ignore[assignment]
-    monkeypatch.setattr("kafka_chat.kafka.lookup.time.monotonic", lambda: now)
+    def list_topics(self, timeout: float) -> None:
+        self.asked.append(timeout)
+        if len(self.asked) == 1:
+            time.sleep(PING_SECONDS + 0.2)
+        raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+
+async def test_a_listing_whose_time_is_over_is_not_waited_for_for_ever() -> None:
+    consumer, timeouts = StoppedOnce(), BrokerTimeouts()
+    timeouts.took(0.001)  # so that a listing has the least time that there is
+    assert timeouts.ping_seconds == PING_SECONDS
     with pytest.raises(KafkaException):
-        await trio.to_thread.run_sync(lookup._listed, None)
-    assert asked
-    assert all(timeout > 0 for timeout in asked)
+        await trio.to_thread.run_sync(Listings(consumer, timeouts, Reasons()).of, None)  # type: ignore[arg-type]
+    assert len(consumer.asked) > 1
+    assert all(timeout > 0 for timeout in consumer.asked)
 
 
 async def test_two_leaders_that_hang_are_an_error_not_an_empty_answer(autojump_clock: MockClock) -> None:

@@ -1,0 +1,83 @@
+"""Listings of topics and brokers, by a Consumer in a thread: what any broker answers, and what creates no topic."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import trio
+from confluent_kafka import KafkaException
+
+from ..errors import BrokerUnreachable
+from .admins import PING_TOPIC
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer
+    from confluent_kafka.admin._metadata import ClusterMetadata
+
+    from ..delivery.timeouts import BrokerTimeouts
+    from .reasons import Reasons
+
+LEAST_SECONDS = 0.05  # of a listing whose time is over
+SLICE_SECONDS = 0.8  # so long a cancel waits for a thread that waits for a listing; an answer comes within, once there is a connection
+REACH_SECONDS = 0.5  # how soon it is looked whether librdkafka has tried all; then twice as long, for a listing is asked for anew
+
+
+class Listings:
+    """Asks for listings. Its methods wait, so a thread calls them; a Consumer takes one call at a time.
+
+    Args:
+        consumer: never assigned: its metadata requests create no topic, an AdminClient's do.
+        timeouts: how long brokers are given; is told how long they took.
+        reasons: what librdkafka says of connections.
+    """
+
+    def __init__(self, consumer: Consumer, timeouts: BrokerTimeouts, reasons: Reasons) -> None:
+        self._consumer = consumer
+        self._timeouts = timeouts
+        self._reasons = reasons
+
+    def close(self) -> None:
+        """Let go of the Consumer; nothing may be asked from then on."""
+        self._consumer.close()
+
+    def poll(self) -> None:
+        """Have the Consumer tell its log lines and errors now."""
+        self._consumer.poll(0)
+
+    def reach(self) -> None:
+        """Return if any broker answers; raise `BrokerUnreachable` otherwise, with all that librdkafka says of it, once it has tried all."""
+        until, seconds = time.monotonic() + self._timeouts.answer_seconds, REACH_SECONDS
+        while True:
+            left = until - time.monotonic()
+            try:
+                self._consumer.list_topics(PING_TOPIC, timeout=min(seconds, max(left, REACH_SECONDS)))
+                return
+            except KafkaException as error:
+                self.poll()  # which tells the reasons
+                if self._reasons.all_down or left <= seconds:
+                    raise BrokerUnreachable(f"no broker answers: {str(self._reasons) or error.args[0].str()}") from error
+            seconds *= 2
+
+    def of(self, topic: str | None) -> ClusterMetadata:
+        """Return a listing of one topic, or of all.
+
+        Raises:
+            KafkaException: no broker answers.
+            trio.Cancelled: the task that waits for the thread is cancelled.
+        """
+        began = time.monotonic()
+        until = began + self._timeouts.ping_seconds
+        while True:
+            trio.from_thread.check_cancelled()
+            left = until - time.monotonic()
+            asked = {} if topic is None else {"topic": topic}
+            try:
+                # Never below 0, which is for ever: the process may have been stopped for a while.
+                listing: ClusterMetadata = self._consumer.list_topics(**asked, timeout=max(LEAST_SECONDS, min(left, SLICE_SECONDS)))
+            except KafkaException:
+                if left <= SLICE_SECONDS:
+                    raise
+            else:
+                self._timeouts.took(time.monotonic() - began)
+                return listing
