@@ -39,16 +39,17 @@ async def ask_each_leader(
     offsets: dict[PartitionKey, T] = {}
     errors: list[BrokerError] = []
     groups = list(lookup.by_leader(keys).values())
-    left = len(groups)
+    left, answered = len(groups), False
     over = trio.Event()
 
     async def ask_one(led: Sequence[PartitionKey]) -> None:
-        nonlocal left
+        nonlocal left, answered
         try:
             found = await ask(led)
         except BrokerError as error:
             errors.append(error)
         else:
+            answered = True
             offsets.update(found)
             told(found)
         left -= 1
@@ -63,6 +64,6 @@ async def ask_each_leader(
                 nursery.start_soon(ask_one, led)
             with trio.move_on_after(lookup.timeouts.together_seconds):
                 await over.wait()
-    if groups and left + len(errors) == len(groups):
+    if groups and not answered:
         raise errors[0] if errors else BrokerUnreachable("no leader has answered in time")
     return offsets

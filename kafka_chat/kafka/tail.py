@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 from confluent_kafka import KafkaError
 
+from ..changes import Changes
 from ..chat.loss_cause import LossCause
 from ..chat.partition_key import PartitionKey
 from ..chat.resume_cursor import NO_EPOCH
@@ -24,6 +25,7 @@ from ..nursery import open_tasks
 from .each_leader import ask_each_leader
 from .followed_request import TOPICS_A_LOOK, FollowedRequest, due_of_each_kind
 from .lookup import LogEnd
+from .not_shown import tell_not_shown
 from .open_transactions import HELD_SECONDS, OpenTransactions
 from .partition_repair import PartitionRepair
 from .poller import Assignment, Poller, Round
@@ -31,11 +33,10 @@ from .poller_pool import Pollers
 from .reachability import Reachability
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
     from ..chat.names import ChatNames
     from ..delivery.ports import TailListener, TopicFacts
-    from ..delivery.records.batch import Batch
     from ..settings.model import Limits
     from ..telemetry.metrics import Telemetry
     from .connect import ClientConfig
@@ -86,8 +87,8 @@ class KafkaTail:
         self._followed: dict[str, FollowedRequest] = {}
         self._unwatched: dict[FollowedRequest, None] = {}  # those that the watch does not look after yet
         self._in_look: set[FollowedRequest] = set()  # those of them that are being looked up
-        self._requested = trio.Event()
-        self._called = trio.Event()  # the watch is called before its time
+        self._requested = Changes()
+        self._called = Changes()  # the watch is called before its time
         self._brokers = Reachability(lookup, telemetry)
         self._unlooked: str | None = None  # why what was requested a moment ago could not be looked up
         self._rounds = 0
@@ -122,7 +123,7 @@ class KafkaTail:
         if topic not in self._followed:
             followed = self._followed[topic] = FollowedRequest(topic, trio.current_time())
             self._unwatched[followed] = None
-            self._requested.set()
+            self._requested.note()
 
     def unfollow(self, topic: str) -> None:
         """No longer want it; see `Tail`."""
@@ -138,27 +139,18 @@ class KafkaTail:
             if self._poller.wants(assignment):
                 assignment.delivered = batches[-1].next
                 assignment.epoch = next((batch.epochs[-1][1] for batch in reversed(batches) if batch.epochs), assignment.epoch)
-                self._count_rejected(assignment.key, batches)
+                tell_not_shown(self._telemetry, assignment.key, batches)
                 self._listener.append(assignment.key, batches)
         for assignment, error in taken.broken:
             if self._poller.wants(assignment):
                 self._repair.add(assignment)
-                self._called.set()
+                self._called.note()
                 if error.code() not in (KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART):  # those are told by the repair
                     self._log.log(logging.WARNING, "%s cannot be read: %s", str(assignment.key), error.str())
 
-    def _count_rejected(self, key: PartitionKey, batches: Iterable[Batch]) -> None:
-        for batch in batches:
-            for rejected in batch.rejected:
-                self._telemetry.record_rejected(topic=key.topic, partition=key.partition, offset=rejected.offset, reason=rejected.reason)
-            for offset, parts in batch.shortened:
-                for what in parts:
-                    self._telemetry.record_shortened(topic=key.topic, partition=key.partition, offset=offset, what=what)
-            batch.forget_rejected()
-
     def _trouble(self, reason: str) -> None:
         self._brokers.said(reason)
-        self._called.set()
+        self._called.note()
 
     # The two tasks
 
@@ -166,10 +158,11 @@ class KafkaTail:
         """Look up what was requested a moment ago, until cancelled."""
         free = trio.Semaphore(LOOKS)
         async with trio.open_nursery() as looks:
+            version = 0
             while True:
-                await self._requested.wait()
+                await self._requested.wait_beyond(version)
                 await free.acquire()  # meanwhile more may be requested, which is then one look
-                self._requested = trio.Event()
+                version = self._requested.version
                 fresh = [followed for followed in self._unwatched if followed not in self._in_look]
                 self._in_look.update(fresh)
                 looks.start_soon(self._look_at_fresh, fresh, free)
@@ -182,7 +175,7 @@ class KafkaTail:
             self._unlooked = None
         except BrokerError as error:
             self._unlooked = str(error)
-            self._called.set()  # the watch tells of it
+            self._called.note()  # the watch tells of it
         free.release()
         for followed in fresh:
             if followed.watched:
@@ -192,17 +185,17 @@ class KafkaTail:
             await trio.sleep(AGAIN_SECONDS)
         self._in_look.difference_update(fresh)
         if again:
-            self._requested.set()
+            self._requested.note()
 
     async def run_watch(self) -> None:
         """Look at everything else once a second, until cancelled."""
         while True:
+            version = self._called.version
             await self._watch()
             self._note_progress()
             await trio.sleep(CALLED_SECONDS)
             with trio.move_on_after(WATCH_SECONDS - CALLED_SECONDS):
-                await self._called.wait()
-            self._called = trio.Event()
+                await self._called.wait_beyond(version)
 
     async def _watch(self) -> None:
         """Look at what is due, and report brokers that are away."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ...changes import Changes
 from ...chat.loss_cause import LossCause
 from ...chat.resume_cursor import NO_EPOCH
 from ...errors import BrokerError, BrokerUnreachable, PositionLost, TopicGone
@@ -77,7 +78,7 @@ class PageReads:
         self._queue: deque[PageRead] = deque()
         self._queued = trio.Semaphore(0)
         self._silent: dict[int, deque[PageRead]] = {}  # leaders that do not answer, and what is to be read from each
-        self._fell_silent = trio.Event()
+        self._fell_silent = Changes()
         self._refused: list[PageRead] = []  # what was answered by an error, and is to be asked again
 
     @property
@@ -148,11 +149,11 @@ class PageReads:
         async with open_tasks() as readers:
             read_from: set[int] = set()
             while True:
-                await self._fell_silent.wait()
-                self._fell_silent = trio.Event()
+                version = self._fell_silent.version
                 for leader in self._silent.keys() - read_from:
                     read_from.add(leader)
                     readers.start_soon(self._read_patiently, leader, read_from)
+                await self._fell_silent.wait_beyond(version)
 
     # Functions of their own: a loop's variables would keep the last page and its session until the next one comes.
 
@@ -167,7 +168,7 @@ class PageReads:
             settled = await self._read_once(read)
         if scope.cancelled_caught:
             self._silent.setdefault(leader, deque()).append(read)
-            self._fell_silent.set()
+            self._fell_silent.note()
         elif not settled:  # its leader answers, and may answer others otherwise
             self._refused.append(read)
 

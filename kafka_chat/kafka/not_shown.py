@@ -1,0 +1,29 @@
+"""Tells the operator of records that are not shown to clients, or not with all that they have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..chat.partition_key import PartitionKey
+    from ..delivery.records.batch import Batch
+    from ..telemetry.metrics import Telemetry
+
+
+def tell_not_shown(telemetry: Telemetry, key: PartitionKey, batches: Iterable[Batch]) -> None:
+    """Tell of each record once: the batches then know of it no more.
+
+    Args:
+        telemetry: is told.
+        key: the partition that the batches are of.
+        batches: what was read.
+    """
+    for batch in batches:
+        for rejected in batch.rejected:
+            telemetry.record_rejected(topic=key.topic, partition=key.partition, offset=rejected.offset, reason=rejected.reason)
+        for offset, parts in batch.shortened:
+            for what in parts:
+                telemetry.record_shortened(topic=key.topic, partition=key.partition, offset=offset, what=what)
+        batch.forget_rejected()
