@@ -19,12 +19,18 @@ HUNG, WELL = "kafka.chat.hung", "kafka.chat.well"
 V1 = SessionOptions(format=Format.V1)
 
 
-async def test_questions_about_its_partitions_delay_no_others_however_many_they_are(autojump_clock):
-    kafka, told = FakeKafka(), []
-    kafka.create(HUNG, partitions=3)
+def with_a_hung_leader(*, partitions: int = 1) -> FakeKafka:
+    """Return brokers of which the one that leads `HUNG` hangs."""
+    kafka = FakeKafka()
+    kafka.create(HUNG, partitions=partitions)
     kafka.create(WELL)
     kafka.leaders[HUNG] = 2
     kafka.hung = {2}
+    return kafka
+
+
+async def test_questions_about_its_partitions_delay_no_others_however_many_they_are(autojump_clock):
+    kafka, told = with_a_hung_leader(partitions=3), []
     queries = OffsetQueries(kafka)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(queries.run)
@@ -44,11 +50,7 @@ async def test_questions_about_its_partitions_delay_no_others_however_many_they_
 
 
 async def test_one_question_about_partitions_of_several_leaders_is_answered_a_leader_at_a_time(autojump_clock):
-    kafka = FakeKafka()
-    kafka.create(HUNG)
-    kafka.create(WELL)
-    kafka.leaders[HUNG] = 2
-    kafka.hung = {2}
+    kafka = with_a_hung_leader()
     queries = OffsetQueries(kafka)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(queries.run)

@@ -112,15 +112,21 @@ async def test_a_rewind_while_no_broker_answers_misses_nothing_that_comes_after_
 # Beyond the end
 
 
+async def cursor_beyond_the_end(core: Core) -> str:
+    """Return the cursor after ten messages, of which the log then has lost all but four."""
+    core.kafka.create(GLOBAL)
+    core.kafka.produce(GLOBAL, *[value(f"m{n}") for n in range(10)])
+    cursor = await cursor_at_the_end(core)
+    log = core.kafka.topics[GLOBAL].partitions[0]
+    log.end, log.records = 4, {offset: log.records[offset] for offset in range(4)}
+    return cursor
+
+
 @pytest.mark.promise("p-truncated-goes-on")
 @pytest.mark.parametrize("written", [0, 3])
 async def test_what_is_written_while_a_log_is_found_out_to_be_shorter_is_delivered(autojump_clock: MockClock, written: int) -> None:
     async with open_core() as core:
-        core.kafka.create(GLOBAL)
-        core.kafka.produce(GLOBAL, *[value(f"m{n}") for n in range(10)])
-        cursor = await cursor_at_the_end(core)
-        log = core.kafka.topics[GLOBAL].partitions[0]
-        log.end, log.records = 4, {offset: log.records[offset] for offset in range(4)}
+        cursor = await cursor_beyond_the_end(core)
         async with coming(core, client := FakeClient(), v1(cursor)):
             for n in range(written):
                 await trio.sleep(1)
@@ -133,11 +139,7 @@ async def test_what_is_written_while_a_log_is_found_out_to_be_shorter_is_deliver
 
 async def test_a_log_that_comes_to_the_place_meanwhile_was_a_moment_behind(autojump_clock: MockClock) -> None:
     async with open_core() as core:
-        core.kafka.create(GLOBAL)
-        core.kafka.produce(GLOBAL, *[value(f"m{n}") for n in range(10)])
-        cursor = await cursor_at_the_end(core)
-        log = core.kafka.topics[GLOBAL].partitions[0]
-        log.end, log.records = 4, {offset: log.records[offset] for offset in range(4)}
+        cursor = await cursor_beyond_the_end(core)
         async with coming(core, client := FakeClient(), v1(cursor)):
             await trio.sleep(1)
             core.kafka.produce(GLOBAL, *[value(f"m{n}") for n in range(4, 12)])

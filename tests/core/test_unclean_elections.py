@@ -168,14 +168,19 @@ async def test_an_event_stream_says_it_as_a_socket_does(autojump_clock):
         assert kinds_of.count("message") == 50
 
 
+async def rewrite_unseen(core: Core, *, written: int) -> None:
+    """Have a log of 120 messages lose the last 20 and get others in their place, which the Tail does not know yet."""
+    core.kafka.create(GLOBAL)
+    core.audience.pin(GLOBAL)
+    await wait_all_tasks_blocked()
+    core.kafka.produce(GLOBAL, *[value(f"old {n}", tag="x" * 1000) for n in range(120)])
+    core.kafka.elect(GLOBAL, 100, tail=False)
+    core.kafka.produce(GLOBAL, *[value(f"new {n}") for n in range(written)], tail=False)
+
+
 async def test_a_page_that_was_rewritten_before_the_tail_knows_is_not_delivered_before_it_tells(autojump_clock):
     async with open_core(memory_bytes=65_536) as core:
-        core.kafka.create(GLOBAL)
-        core.audience.pin(GLOBAL)
-        await wait_all_tasks_blocked()
-        core.kafka.produce(GLOBAL, *[value(f"old {n}", tag="x" * 1000) for n in range(120)])
-        core.kafka.elect(GLOBAL, 100, tail=False)
-        core.kafka.produce(GLOBAL, *[value(f"new {n}") for n in range(50)], tail=False)
+        await rewrite_unseen(core, written=50)
         async with visiting(core, v1(start=EARLIEST)) as client:
             await trio.sleep(5)
             assert messages(client) == []
@@ -188,12 +193,7 @@ async def test_a_page_that_was_rewritten_before_the_tail_knows_is_not_delivered_
 
 async def test_a_page_that_no_tail_explains_is_delivered_in_the_end(autojump_clock):
     async with open_core(memory_bytes=65_536) as core:
-        core.kafka.create(GLOBAL)
-        core.audience.pin(GLOBAL)
-        await wait_all_tasks_blocked()
-        core.kafka.produce(GLOBAL, *[value(f"old {n}", tag="x" * 1000) for n in range(120)])
-        core.kafka.elect(GLOBAL, 100, tail=False)
-        core.kafka.produce(GLOBAL, *[value(f"new {n}") for n in range(20)], tail=False)
+        await rewrite_unseen(core, written=20)
         async with visiting(core, v1(start=EARLIEST)) as client:
             await trio.sleep(30)
         assert len(messages(client)) == 120

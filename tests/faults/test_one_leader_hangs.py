@@ -36,6 +36,8 @@ def led_by(cluster: KafkaCluster, chats: Chats, node: int, number: int) -> str:
 async def test_nobody_waits_for_a_leader_that_does_not_answer(three_brokers: KafkaCluster, chats: Chats) -> None:
     cluster = three_brokers
     cluster.create_topic(chats.topic("global"))
+    # On one node alone: else Kafka itself keeps a writer waiting, for the replica on the node that hangs, until that is given up.
+    cluster.create_topic(chats.subscriptions_topic, nodes=[1], min_insync_replicas=1, cleanup_policy="compact")
     async with running(chats.settings_for(cluster, sending__enabled=True), check_leaks=False) as server:
         hung_node = next(node for node in (1, 2, 3) if node != cluster.leader(chats.subscriptions_topic))
         well_node = cluster.leader(chats.subscriptions_topic)

@@ -32,6 +32,7 @@ __all__ = [
     "Transaction",
     "embedded_broker",
     "kafka_cluster",
+    "started",
 ]
 
 
@@ -52,22 +53,36 @@ def kafka_cluster(
         java_options: for the Java machine, instead of those that make it start quickly; for benchmarks.
     """
     distribution = kafka_distribution()
-    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     options = (f"-Xms{min(heap_mb, 128)}m", f"-Xmx{heap_mb}m", *(QUICK_JAVA if java_options is None else java_options))
     with temporary_folder("kafka-") as folder:
         made = {n: KafkaNode(n, folder / f"node-{n}", distribution=distribution, options=options) for n in range(1, nodes + 1)}
-        cluster = KafkaCluster(made)
-        try:
-            for node in made.values():
-                node.format(cluster_id, broker_properties(node, made, properties or {}))
-                node.start()
-            cluster.wait_ready()
-            cluster.connect()
+        with started(made, lambda node: broker_properties(node, made, properties or {})) as cluster:
             yield cluster
-        finally:
-            cluster.close()
-            for node in made.values():
-                node.end(kill=True)  # nothing in the folder is needed any more
+
+
+@contextlib.contextmanager
+def started(
+    nodes: dict[int, KafkaNode], properties: Callable[[KafkaNode], Mapping[str, str | int | float | bool]]
+) -> Iterator[KafkaCluster]:
+    """Run nodes as one new cluster for as long as the block lasts.
+
+    Args:
+        nodes: by their ids; their folders are empty.
+        properties: returns the settings of each.
+    """
+    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    cluster = KafkaCluster(nodes)
+    try:
+        for node in nodes.values():
+            node.format(cluster_id, properties(node))
+            node.start()
+        cluster.wait_ready()
+        cluster.connect()
+        yield cluster
+    finally:
+        cluster.close()
+        for node in nodes.values():
+            node.end(kill=True)  # nothing in the folder is needed any more
 
 
 @contextlib.contextmanager

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import uuid
 from typing import TYPE_CHECKING
 
 from confluent_kafka.admin import (
@@ -17,7 +15,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from .brokers import KafkaCluster
+from .brokers import KafkaCluster, started
 from .chats import with_overrides
 from .deadlines import HANG_SECONDS
 from .kafka_distribution import kafka_distribution
@@ -92,14 +90,6 @@ def guarded_kafka() -> Iterator[GuardedKafka]:
                 f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
             ),
         }
-        cluster = KafkaCluster({1: node})
-        try:
-            node.format(base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="), properties)
-            node.start()
-            cluster.wait_ready()
-            cluster.connect()
+        with started({1: node}, lambda _: properties) as cluster:
             cluster.ports.add(port)
             yield GuardedKafka(cluster, f"127.0.0.1:{port}")
-        finally:
-            cluster.close()
-            node.end(kill=True)

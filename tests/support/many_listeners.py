@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .brokers import KafkaCluster
+from .brokers import KafkaCluster, started
 from .chats import with_overrides
 from .kafka_distribution import kafka_distribution
 from .kafka_node import QUICK_JAVA, KafkaNode, broker_properties, free_port
@@ -110,14 +108,6 @@ def many_listeners() -> Iterator[ManyListeners]:
             "ssl.keystore.location": str(store),
             "connection.failed.authentication.delay.ms": 0,
         }
-        cluster = KafkaCluster({1: node})
-        try:
-            node.format(base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="), properties)
-            node.start()
-            cluster.wait_ready()
-            cluster.connect()
+        with started({1: node}, lambda _: properties) as cluster:
             cluster.ports.update(port for there in listeners.values() for port in (there.port, there.advertised[1]))
             yield ManyListeners(cluster, listeners)
-        finally:
-            cluster.close()
-            node.end(kill=True)
