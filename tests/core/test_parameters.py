@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kafka_chat.chat.names import ChatNames, comparable
-from kafka_chat.chat.resume_cursor import MessageIds, cluster_mark, head_of_cursor, parse, text_of, topic_entry
+from kafka_chat.chat.resume_cursor import TEXT_LENGTH, MessageIds, cluster_mark, head_of_cursor, parse, text_of, topic_entry
 from kafka_chat.delivery.audience.wanted_start import EARLIEST, LATEST, Since
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import DEFAULT_OPTIONS, SessionOptions
@@ -231,6 +231,14 @@ def test_the_cursor_of_a_header_takes_the_place_of_those_in_the_address():
     assert options(f"cursor={CURSOR}", Format.EVENTS, last_had=ID).cursor == parse(ID)
     assert options("", Format.EVENTS, last_had=CURSOR).cursor == parse(CURSOR)
     assert options("cursor=stale%20nonsense", Format.EVENTS, last_had=CURSOR).cursor == parse(CURSOR)
+
+
+@pytest.mark.parametrize("bad", ["stale nonsense", "frame", f"{CURSOR[:-1]}", "x" * (TEXT_LENGTH + 1), ""])
+def test_what_is_wrong_with_the_cursor_of_a_header_names_the_header(bad: str):
+    """An address may have a `cursor` as well, which is not read then: its field would send somebody to the wrong place."""
+    with pytest.raises(RequestError, match=r"^Last-Event-ID (is malformed|has [0-9]+ characters)") as caught:
+        options(f"cursor={CURSOR}", Format.EVENTS, last_had=bad)
+    assert caught.value.field == "Last-Event-ID"
 
 
 def test_a_cursor_may_come_as_the_first_frame_of_v1_alone():

@@ -13,11 +13,14 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import kafka_chat.web
+from kafka_chat.client.come_again import CLOSE_CODES
+from kafka_chat.delivery.session.notices import Notice
 from kafka_chat.settings.model import KafkaSettings, Settings
 from kafka_chat.web.documents.openapi import ASSETS
 from tests.support.fake_service import app_with_service, ask
 
 ASSETS_DIRECTORY = Path(kafka_chat.web.__file__).with_name("documents") / "assets"
+PROTOCOL = (Path(__file__).parents[2] / "docs/protocol.md").read_text()
 ERROR = {"$ref": "#/components/schemas/ErrorBody"}
 OPERATIONS = {
     ("/receive-message/client/{username}", "get"): {"101", "400", "403", "426", "500", "503"},
@@ -113,6 +116,54 @@ async def test_each_websocket_is_described_with_its_frames_and_close_codes_and_a
     assert "(WebSocket)" in operation["summary"]
     for piece in (*frames, "1002", "1007", "1008", "1009", "1011", "1012", "1006", "new WebSocket(", path.partition("{")[0].lstrip("/")):
         assert piece in operation["description"]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The rows of a table in Markdown whose first cell is a number, or a name in backticks."""
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in text.splitlines() if re.match(r"\| (\d|`)", line)]
+
+
+def come_again(text: str) -> dict[int, bool]:
+    """Close code -> whether a client comes again, by the first and the last column of a table."""
+    return {int(row[0]): row[-1].startswith("yes") for row in rows(text) if re.fullmatch(r"[14]\d{3}", row[0])}
+
+
+OF_OTHERS = {1001, 1005, 1014, 1015}  # the service sends none of them: they are a client's, a proxy's, or a library's own
+
+
+@pytest.mark.parametrize("path", ["/receive-message/client/{username}", "/subscribing/{username}", "/send-message/chat/{chat}"])
+async def test_the_close_codes_are_those_of_the_protocol_with_the_same_answer(path: str):
+    section = PROTOCOL.partition("### When to come again\n")[2].partition("\n#")[0]
+    of_no_use = {int(row[0]) for row in rows(section) if "of no use" in row[1]}
+    of_the_service = {code: answer for code, answer in come_again(section).items() if code not in OF_OTHERS | of_no_use}
+    assert len(of_the_service) > 8
+    described = (await the_document())["paths"][path]["get"]["description"].partition("Close codes:")[2]
+    assert come_again(described) == of_the_service
+    clients = {code: pause is not None for code, pause in CLOSE_CODES.items()}
+    assert of_the_service.items() <= clients.items()
+
+
+def types_listed(text: str) -> set[str]:
+    """The names in backticks of the list that begins with `hello`."""
+    return set(re.findall(r"`(\w+)`", re.search(r"`hello`(?:,?\s+(?:and\s+)?`\w+`)+", text)[0]))  # type: ignore[index]
+
+
+async def test_the_frames_that_are_listed_are_those_of_the_protocol():
+    """`skipped` is made with its record, all others are of `notices.py`; `end` is of event streams, and the answers of WebSockets."""
+    section = PROTOCOL.partition("## Control frames\n")[2].partition("\n#")[0]
+    control = {name for row in rows(section) for name in re.findall(r"`(\w+)`", row[0])}
+    unasked, on_request = {"end", "skipped"}, {"sent", "pong", "heartbeat", "error"}
+    assert {kind.__struct_config__.tag for kind in kinds_of(Notice)} - {"end"} == control - {"skipped"}
+    paths = (await the_document())["paths"]
+    for path in ("/receive-message/client/{username}", "/receive-messages/user/{username}"):
+        assert types_listed(paths[path]["get"]["description"]) == control
+    assert types_listed(paths["/receive-message/client/{username}/events"]["get"]["description"]) == (control | unasked) - on_request
+
+
+def kinds_of(kind: type[Notice]) -> list[type[Notice]]:
+    """All that are sent: the classes that have no further ones."""
+    below = kind.__subclasses__()
+    return [leaf for one in below for leaf in kinds_of(one)] if below else [kind]
 
 
 async def test_the_earlier_system_s_paths_are_marked():

@@ -86,7 +86,7 @@ async def test_an_id_that_is_no_cursor_is_refused():
     app, _ = app_with_service()
     for value in ("x", "\xff", "AQAA.x", "9"):
         answer = await ask(app, "GET", PATH, headers={"last-event-id": value})
-        assert (answer.status, answer.json()["field"]) == (400, "cursor")
+        assert (answer.status, answer.json()["field"]) == (400, "Last-Event-ID")
 
 
 @bad_names

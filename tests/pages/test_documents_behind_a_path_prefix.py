@@ -79,6 +79,20 @@ async def test_what_is_tried_out_in_the_documents_or_pasted_from_them_reaches_th
             await page.until(f"said.at(-1)?.text === '{len(written.records) - 1}'")
 
 
+async def test_the_documents_are_no_wider_than_a_phone_whatever_is_opened(browser: Browser, address: str):
+    async with browser.open_page() as page:
+        await page.command("Emulation.setDeviceMetricsOverride", width=360, height=800, deviceScaleFactor=1, mobile=False)
+        await page.go_to(f"{address}/redoc")
+        await page.until("document.querySelector('h1') !== null")
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+        await page.go_to(f"{address}/docs")
+        await page.until("document.querySelector('.opblock') !== null")
+        await page.evaluate("[...document.querySelectorAll('.opblock-summary-control')].forEach((summary) => summary.click())")
+        await page.until("[...document.querySelectorAll('.opblock')].every((block) => block.querySelector('.responses-table'))")
+        await keep_screenshot(page, "docs-360.png")
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
 async def test_redoc_shows_the_document_and_where_the_service_is(browser: Browser, address: str):
     async with browser.open_page() as page:
         await page.go_to(f"{address}/redoc")

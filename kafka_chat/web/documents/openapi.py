@@ -109,14 +109,21 @@ _CLOSE_CODES = """\
 
 Close codes:
 
-| code | why |
-|---|---|
-| 1002, 1007 | the client broke the protocol, or sent text that is not UTF-8 |
-| 1008 | the client said too much: over 1,000 messages in 10 seconds |
-| 1009 | one of its messages was too large (`limits.client_message_bytes`) |
-| 1011 | a bug of this service ended this WebSocket |
-| 1012 | the service restarts: connect again |
-| 1006 | no close frame: the network broke, or the client did not read for `limits.write_seconds`, or answered no ping |
+| code | why | come again? |
+|---|---|---|
+| 1000 | the client closed; or `until` is reached: all of it has been sent | no |
+| 1002 | the client broke the protocol | no |
+| 1006 | no close frame: the network broke, the client did not read for `limits.write_seconds`, or it answered no ping | yes |
+| 1007 | a text message of the client was not UTF-8 | no |
+| 1008 | the client said too much: over 1,000 messages in 10 seconds, or over 32 ops that wait | no |
+| 1009 | a message of the client was too large (`limits.client_message_bytes`) | no |
+| 1011 | a bug of this service ended this WebSocket | yes |
+| 1012 | the service restarts | yes |
+| 1013 | no place is left (v1), messages that wait hold too much (`memory.bytes`), or `until` needs one more connection | yes |
+| 4400 | v1: the username, a parameter or the first frame is wrong; the reason names it | no |
+| 4408 | v1: the frame with the cursor did not come within 10 seconds | yes |
+
+v1 is the subprotocol `kafka-chat.v1`.
 
 A refusal comes before the handshake is answered, as an HTTP status with a JSON body. Browsers show a script only 1006 then.
 """
@@ -283,7 +290,13 @@ _HEAD = """\
   <meta charset="utf-8">
   <meta name="viewport" content="width=device-width, initial-scale=1">
   <link rel="icon" href="data:,">
-"""
+  <style>
+    @media (max-width: 640px) {
+      .swagger-ui .response-col_links { display: none; }
+      .swagger-ui td code { overflow-wrap: anywhere; }
+    }
+  </style>
+"""  # no response of ours has links; their column, and the name of a setting in a table, are wider than a phone
 
 _ABSOLUTE = re.compile(r'"/[^"]*openapi\.json"')  # what quart-schema's pages ask for; a proxy may have us below a path
 # ReDoc shows a relative server as `http://host/prefix/./`.

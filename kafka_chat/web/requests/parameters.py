@@ -17,12 +17,14 @@ from .times import parse_time, shown
 
 if TYPE_CHECKING:
     from ...chat.names import ChatNames
+    from ...chat.resume_cursor import ResumeCursor
 
 PARAMETERS = 500  # of an address, whatever their names: a hundred chats, tags and senders, and ids; more take the loop's time
 REPEATED = 100  # chats, tags, senders
 REWIND = 1000
 HEARTBEAT_SECONDS = (10.0, 600.0)
 AHEAD_MS = 60_000  # how far a client's clock may be ahead of ours
+LAST_EVENT_ID = "Last-Event-ID"
 IN_FRAME = "frame"  # the value of `cursor` where it comes as the first frame
 
 _WHOLE = re.compile(r"[0-9]{1,15}")
@@ -99,7 +101,7 @@ def parse_options(query: bytes, *, format: Format, names: ChatNames, now_ms: int
         format: in which it gets its messages, unless `meta=1` says otherwise.
         names: which chats are legal.
         now_ms: the time, Unix, in milliseconds.
-        last_had: a cursor that comes in a header, in place of those in the address.
+        last_had: the cursor of the header `Last-Event-ID`, in place of those in the address.
 
     Raises:
         RequestError: a bad value; it names the parameter and what is allowed.
@@ -108,14 +110,14 @@ def parse_options(query: bytes, *, format: Format, names: ChatNames, now_ms: int
         return SessionOptions(format=format)
     asked = Query(query)
     chosen = _format(asked) if format is Format.PLAIN else format
-    cursors = asked.all("cursor") if last_had is None else [last_had]
+    cursors = asked.all("cursor") if last_had is None else []
     in_frame = chosen is Format.V1 and cursors == [IN_FRAME]
     start = start_of(asked, now_ms)
     rewind = asked.whole("rewind", most=REWIND) or 0
     return SessionOptions(
         format=chosen,
         chats=tuple(dict.fromkeys(names.parse(chat, field="chat") for chat in asked.some("chat"))),
-        cursor=parse_cursor(joined(cursors)) if cursors and not in_frame else None,
+        cursor=_last_had(last_had) if last_had is not None else parse_cursor(joined(cursors)) if cursors and not in_frame else None,
         cursor_in_frame=in_frame,
         start=None if start == LATEST else start,
         rewind=rewind if start is None else 0,
@@ -154,6 +156,14 @@ def check_times(start: object, *, embedded: bool) -> None:
     """Raise `RequestError` for a time where the embedded broker is used, which knows none: every one would be the end."""
     if embedded and isinstance(start, Since):
         raise RequestError("from is a time, and the embedded broker has no times; latest, earliest or rewind=N is possible", field="from")
+
+
+def _last_had(text: str) -> ResumeCursor:
+    """Return the cursor of a `Last-Event-ID`; an error names the header, for an address may have a `cursor`, too, which is not read."""
+    try:
+        return parse_cursor(text)
+    except RequestError as error:
+        raise RequestError(LAST_EVENT_ID + str(error).removeprefix("cursor"), field=LAST_EVENT_ID) from error
 
 
 def _format(asked: Query) -> Format:

@@ -51,9 +51,9 @@ Send nothing: text is discarded, and over 1,000 frames in 10 seconds end the con
 
 To miss nothing, offer the subprotocol `kafka-chat.v1`, or add `?meta=1`: then each message has `meta` with its `id`, partition,
 offset, time, key and headers; frames that have `meta` only say `hello`, `live`, `gap`, `skipped`, `subscribed`, `unsubscribed`,
-`heartbeat`, `reconnect` and `error`; and text frames such as `{"op":"subscribe","chat":"room1"}`, `{"op":"send",…}` and `{"op":"ping"}` are
-answered. Come back with `?cursor=` and the last `cursor` that you were told, a dot and the last message's `id`, and you get exactly
-what followed, from any instance. `/kafka-chat.js` is a client for pages that does all that.
+`sent`, `pong`, `heartbeat`, `reconnect` and `error`; and text frames such as `{"op":"subscribe","chat":"room1"}`,
+`{"op":"send",…}` and `{"op":"ping"}` are answered. Come back with `?cursor=` and the last `cursor` that you were told, a dot and the
+last message's `id`, and you get exactly what followed, from any instance. `/kafka-chat.js` is a client for pages that does all that.
 
 With the subprotocol, a bad username or parameter closes the WebSocket by 4400 and the reason, and too many who catch up by 1013;
 without it, they are refused by 400 and 503.

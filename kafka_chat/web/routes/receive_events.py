@@ -17,7 +17,7 @@ from ..documents.openapi import add_to_operation, refuses
 from ..documents.parameter_docs import CHATS, CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL
 from ..ports import ADMISSION, service
 from ..requests.bodies import read_body
-from ..requests.parameters import check_times, parse_options
+from ..requests.parameters import LAST_EVENT_ID, check_times, parse_options
 from ..requests.raw_path import rest_of_path
 from ..requests.unavailable import as_event
 from ..streams.event_stream import EventStream
@@ -45,7 +45,7 @@ data: {"sender":"bob","text":"hello","tag":null,"chat":"global","meta":{"id":"Aj
 
 """
 _LAST_ID = {
-    "name": "Last-Event-ID",
+    "name": LAST_EVENT_ID,
     "in": "header",
     "required": False,
     "description": "Begin after this event: its `id`, which is a cursor. It wins over `cursor`. An `EventSource` sends it by itself.",
@@ -124,7 +124,7 @@ async def receive_events_after(username: str) -> EventStream:
     """
     name, options = _asked()
     cursor = (await read_body(Beginning)).cursor
-    if cursor and not request.headers.get("Last-Event-ID"):
+    if cursor and not request.headers.get(LAST_EVENT_ID):
         options = replace(options, cursor=await parse_in_turns(cursor))
     return await _stream(name, options)
 
@@ -138,7 +138,7 @@ def _asked() -> tuple[str, SessionOptions]:
         format=Format.EVENTS,
         names=service().names,
         now_ms=time.time_ns() // 1_000_000,
-        last_had=request.headers.get("Last-Event-ID") or None,
+        last_had=request.headers.get(LAST_EVENT_ID) or None,
     )
 
 
