@@ -25,7 +25,7 @@ test: setup lint  ## lint, and all tests, real Kafka included
 	@exec $(BIN)/python tests/run.py
 
 prove: setup  ## prove in full that no client loses or doubles a message, of which `make test` does a tenth (some 15 minutes)
-	PROVE=1 $(BIN)/pytest tests/prove tests/behaviour/test_resume_clients.py -s
+	PROVE=1 $(BIN)/pytest -o faulthandler_timeout=7200 tests/prove tests/behaviour/test_resume_clients.py -s
 
 lint: setup
 	$(BIN)/ruff check .

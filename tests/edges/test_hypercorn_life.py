@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import trio
 from quart import websocket
+from wsproto.frame_protocol import FrameProtocol
 
 from kafka_chat.delivery.records.frames import text_header
 from kafka_chat.errors import ServiceFailed
@@ -221,6 +222,33 @@ async def test_an_ended_connection_is_freed_without_a_search_for_cycles(path: st
                 del connection
             with trio.fail_after(HANG_SECONDS):
                 await freed.wait()
+        finally:
+            gc.enable()
+
+
+def parsers() -> int:
+    return sum(type(each) is FrameProtocol and not each.client for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("how", ["is cut", "closes", "half-closes"])
+async def test_the_parser_of_an_ended_websocket_is_freed_without_a_search_for_cycles(how: str):
+    async with serving_small() as served:
+        gc.collect()
+        before = parsers()
+        gc.disable()
+        try:
+            for _ in range(5):
+                async with open_raw(served.url, PATH) as client:
+                    await served.service.sink()
+                    await client.ping()
+                    if how == "is cut":
+                        client.reset()
+                    elif how == "closes":
+                        await client.send(client_frame(Opcode.CLOSE, b"\x03\xe8"))
+            await served.service.empty()
+            served.service.waits.clear()
+            await trio.sleep(LINGER_SECONDS + 0.2)
+            assert parsers() == before
         finally:
             gc.enable()
 

@@ -63,12 +63,19 @@ class ChatWSStream(WSStream):
                 await self.send(StreamClosed(stream_id=self.stream_id))
         elif isinstance(event, StreamClosed):
             self.closed = True
+            self._forget_parser()
             await self._send_disconnect()
         elif isinstance(event, (Body, Data)) and not self.handshake.accepted:
             policy_in(self.scope["state"]).telemetry.request_refused(status=400)
             await self._refuse(early_frame())
         else:
             await super().handle(event)
+
+    def _forget_parser(self) -> None:
+        """Break the cycle of wsproto's parser and its own generator, which Python would free in a full collection only."""
+        connection = getattr(self, "connection", None)
+        if connection is not None:  # accepted
+            connection._proto._parse_more = iter(())
 
     async def _refuse(self, refusal: Refusal) -> None:
         """Answer a handshake that the app does not get to see, or no longer, and end the connection."""
