@@ -165,7 +165,7 @@ class PageSource(Protocol):
         Raises:
             PositionLost: `first` is below what is left.
             TopicGone: there is no such partition, or the topic is another one by now.
-            BrokerUnreachable: no answer in time.
+            BrokerUnreachable: no answer in time, or no broker lists the topic, which may have another reason; to be asked again.
         """
 
 

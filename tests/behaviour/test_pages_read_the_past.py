@@ -20,7 +20,7 @@ from kafka_chat.delivery.records.batch import BATCH_BYTES
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.errors import BrokerUnreachable, PositionLost, TopicGone
 from kafka_chat.kafka.lookup import open_lookup
-from kafka_chat.kafka.page_source import open_page_source
+from kafka_chat.kafka.page_source import ABSENT_SECONDS, open_page_source
 from kafka_chat.settings.model import Limits
 from tests.support.brokers import kafka_cluster
 from tests.support.chats import message
@@ -121,9 +121,15 @@ async def test_a_partition_that_is_not_there_is_gone(broker, chats):
     broker.create_topic(topic)
     broker.produce(topic, message("x"), partition=0)
     async with reading(broker, chats, topic) as past:
-        for key in (past.key._replace(topic_id="another"), past.key._replace(partition=77), past.key._replace(topic=chats.topic("absent"))):
+        for key in (past.key._replace(topic_id="another"), past.key._replace(partition=77)):
             with pytest.raises(TopicGone):
                 await past.pages.read(key, 0, 1)
+        absent = past.key._replace(topic=chats.topic("absent"))
+        with pytest.raises(BrokerUnreachable, match="no broker lists its topic now"):  # which one that has just started may say, too
+            await past.pages.read(absent, 0, 1)
+        await trio.sleep(ABSENT_SECONDS)
+        with pytest.raises(TopicGone):
+            await past.pages.read(absent, 0, 1)
         assert texts(await past.pages.read(past.key, 0, 1)) == ["x"]
         assert chats.topic("absent") not in broker.topics()
 
@@ -240,6 +246,20 @@ async def test_a_topic_made_anew_is_another_one_within_a_second(kafka, chats):
             await past.pages.read(past.key, 0, 5)
         page = await past.pages.read(past.key._replace(topic_id=second), 0, 5)
         assert texts(page) == ["100", "101", "102", "103", "104"]
+
+
+async def test_a_read_of_a_topic_that_is_deleted_meanwhile_says_so_and_not_that_nothing_came(kafka, chats):
+    topic = chats.topic("past")
+    kafka.create_topic(topic)
+    kafka.produce_many(topic, numbered(0, 10), partition=0)
+    async with reading(kafka, chats, topic) as past, trio.open_nursery() as nursery:
+        await past.pages.read(past.key, 0, 10)
+        nursery.start_soon(trio.to_thread.run_sync, kafka.delete_topic, topic)
+        with pytest.raises(BrokerUnreachable, match="no broker lists its topic now"):
+            await past.pages.read(past.key, 10, 20)  # where nothing is yet
+        await trio.sleep(ABSENT_SECONDS)
+        with pytest.raises(TopicGone):
+            await past.pages.read(past.key, 0, 10)
 
 
 async def test_pages_that_follow_each_other_have_every_record_once(kafka, chats):
