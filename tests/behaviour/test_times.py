@@ -84,6 +84,32 @@ async def test_where_the_broker_sets_the_time_that_one_counts(kafka: KafkaCluste
         assert await everywhere(server.url, "ann", begin="earliest", until="2020-09-13T12:26:40Z") == []
 
 
+@pytest.mark.promise("p-message-time")
+async def test_where_the_broker_sets_the_time_live_messages_streams_and_pages_say_it_and_not_the_producers(
+    kafka: KafkaCluster, chats: Chats
+) -> None:
+    topic, long_ago, hour = chats.topic("room1"), 1_500_000_000_000, 3600
+    kafka.create_topic(topic)
+    kafka.produce(topic, message("before"), partition=0, timestamp_ms=now_ms() + hour * 1000)  # the producer's time stays that record's
+    kafka.set_config(topic, message_timestamp_type="LogAppendTime")
+    async with running(chats.settings_for(kafka)) as server:
+        began = now_ms()
+        async with open_v1(server.url, "ann", ("chat", "room1")) as client:
+            batch = [RawRecord(value=message(str(number)), time_ms=long_ago - number) for number in range(3)]
+            produce_raw(kafka.bootstrap, topic, batch)  # one batch, which has one time then
+            kafka.produce(topic, message("3"), partition=0, timestamp_ms=long_ago)
+            assert await client.texts(4) == list("0123")
+        times = [frame["meta"]["time"] for frame in client.frames if "text" in frame]
+        assert times == sorted(times)
+        assert times[0] == times[2]
+        assert began - 1000 <= times[0] <= times[3] <= now_ms() + 1000
+        past = (await page(server.url, "room1", limit=5))["messages"]
+        assert {one["text"]: one["meta"]["time"] for one in past if one["text"] != "before"} == dict(zip("0123", times, strict=True))
+        assert await everywhere(server.url, "ann", begin=times[0], until=times[3] + 1) == ["0", "1", "2", "3"]
+        assert await everywhere(server.url, "ann", begin="earliest", until=times[3] + 1) == ["0", "1", "2", "3"]
+        assert await everywhere(server.url, "ann", begin=long_ago - 10, until=long_ago + 10) == []
+
+
 @pytest.mark.promise("p-until-own-time")
 async def test_a_record_without_a_time_is_older_than_any(kafka: KafkaCluster, chats: Chats) -> None:
     topic, now = chats.topic("room1"), now_ms()
