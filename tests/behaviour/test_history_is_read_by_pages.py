@@ -14,6 +14,7 @@ from tests.support.brokers import Broker, KafkaCluster
 from tests.support.calls import metric, running, until
 from tests.support.chats import Chats, message
 from tests.support.clients import Answer, http
+from tests.support.deadlines import HANG_SECONDS
 from tests.support.events_client import open_events
 
 
@@ -226,6 +227,44 @@ async def test_a_page_that_stays_the_same_may_be_kept_unless_its_topic_is_compac
             changing = await answered(server.url, chat, cursor=first["next"], limit=300)
             assert changing.headers["cache-control"] == "no-store"
             assert "etag" not in changing.headers
+
+
+@pytest.mark.promise("p-page-stays", "p-page-no-store")
+async def test_a_page_that_could_be_kept_is_another_one_once_its_records_are_deleted_or_its_topic_is_made_anew(
+    kafka: KafkaCluster, chats: Chats
+) -> None:
+    topic = chats.topic("room1")
+    kafka.create_topic(topic)
+    kafka.produce_many(topic, [message(str(number)) for number in range(20)], partition=0)
+    async with running(chats.settings_for(kafka)) as server:
+        await until(lambda: server.service._cluster is not None)
+        cursor = (await page(server.url, "room1", limit=2))["next"]
+        kept = await answered(server.url, "room1", cursor=cursor, limit=3)
+        assert kept.headers["cache-control"] == "private, max-age=3600, immutable"
+        etag = {"if-none-match": kept.headers["etag"]}
+
+        kafka.delete_records(topic, 0, 3)
+        shorter = await answered(server.url, "room1", etag, cursor=cursor, limit=3)
+        assert texts(shorter.json()) == ["3", "4", "5"]  # type: ignore[arg-type]
+        assert [gap["cause"] for gap in shorter.json()["gaps"]] == ["retention"]  # type: ignore[index]
+        assert (shorter.status, shorter.headers["cache-control"]) == (200, "no-store")
+
+        await trio.to_thread.run_sync(kafka.delete_topic, topic)
+        kafka.create_topic(topic)
+        kafka.produce_many(topic, [message(f"new {number}") for number in range(20)], partition=0)
+        with trio.fail_after(HANG_SECONDS):  # as long as it takes until this is known
+            while "new" not in (made_anew := await answered(server.url, "room1", etag, cursor=cursor, limit=3)).text:
+                assert made_anew.status != 304, "the page of the topic that was deleted"
+                await trio.sleep(0.1)
+        assert texts(made_anew.json()) == ["new 0", "new 1", "new 2"]  # type: ignore[arg-type]
+        assert [gap["cause"] for gap in made_anew.json()["gaps"]] == ["recreated"]  # type: ignore[index]
+        assert made_anew.headers["cache-control"] == "no-store"
+        # A cursor of the new topic begins pages that may be kept, and no page of it has the tag of one of the old topic.
+        first = await page(server.url, "room1", limit=2)
+        of_new = await answered(server.url, "room1", etag, cursor=first["next"], limit=3)
+        assert (of_new.status, texts(of_new.json())) == (200, ["new 2", "new 3", "new 4"])  # type: ignore[arg-type]
+        assert of_new.headers["cache-control"] == "private, max-age=3600, immutable"
+        assert of_new.headers["etag"] != kept.headers["etag"]
 
 
 async def test_what_retention_took_is_told(kafka: KafkaCluster, chats: Chats) -> None:
