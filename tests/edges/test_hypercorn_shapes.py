@@ -70,7 +70,11 @@ def test_the_command_loads_the_app_before_it_serves():
     ("ours", "theirs", "overridden"),
     [
         (ChatTCPServer, TCPServer, {"__init__", "run", "protocol_send", "_read_data", "_close"}),
-        (ChatH11Protocol, H11Protocol, {"__init__", "handle", "_handle_events", "_create_stream", "_close_stream", "_send_h11_event"}),
+        (
+            ChatH11Protocol,
+            H11Protocol,
+            {"__init__", "handle", "stream_send", "_handle_events", "_create_stream", "_close_stream", "_send_h11_event"},
+        ),
         (ChatWSStream, WSStream, {"handle", "_accept", "_handle_events", "_send_wsproto_event"}),
     ],
 )

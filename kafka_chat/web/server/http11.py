@@ -6,11 +6,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 import h11
+import trio
 from h11._state import MIGHT_SWITCH_PROTOCOL
 from hypercorn.events import Closed, RawData, Updated
-from hypercorn.protocol.events import Body, Data, EndBody, Request
+from hypercorn.protocol.events import Body, Data, EndBody, Request, Response
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
-from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
+from hypercorn.protocol.ws_stream import ASGIWebsocketState
 from hypercorn.trio.worker_context import EventWrapper
 
 from .handshake import is_handshake, joined
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from hypercorn.config import Config
     from hypercorn.events import Event
+    from hypercorn.protocol.events import Event as StreamEvent
     from hypercorn.trio.worker_context import WorkerContext
     from hypercorn.typing import AppWrapper, ConnectionState, H11SendableEvent, TaskGroup
 
@@ -38,6 +41,7 @@ TWO_LENGTHS = "a request may not have both Content-Length and Transfer-Encoding"
 _TWO_LENGTHS = {b"content-length", b"transfer-encoding"}  # a proxy may have taken the other one for its end: RFC 9112 section 6.1
 
 _READABLE = EventWrapper()  # for all connections: nobody waits for it, see `is_held`
+_UNANSWERED = {ASGIHTTPState.REQUEST: ASGIHTTPState.RESPONSE, ASGIWebsocketState.HANDSHAKE: ASGIWebsocketState.RESPONSE}
 _WHOLE = (h11.DONE, h11.MUST_CLOSE, MIGHT_SWITCH_PROTOCOL)  # the client's side of a request that has come to its end
 
 
@@ -71,6 +75,7 @@ class ChatH11Protocol(H11Protocol):
         self.is_held = False
         self._body_bytes = 0  # that have come of the request that is read or answered; the app has them until then
         self._counted = 0
+        self._closing = False  # the app is being told of the end of its request, and what it still says reaches nobody
         self._tcp: ChatTCPServer | None = connection_state.get(CONNECTION)
 
     @property
@@ -115,8 +120,23 @@ class ChatH11Protocol(H11Protocol):
         if not self._count():
             await self._hold_no_more()
 
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Send what the app, or hypercorn in its place, has to say of a request; nothing where the connection has ended with it.
+
+        Where an app ends without an answer hypercorn says 500. It takes note of an answer only once its head is written, which may
+        be cancelled: it would begin a second answer, at which h11 raises. So that an answer has begun is noted first.
+        """
+        if self.stream is None or self._closing:
+            await trio.lowlevel.checkpoint()
+            return
+        if isinstance(event, Response) and self.stream.state in _UNANSWERED:
+            self.stream.state = _UNANSWERED[self.stream.state]  # type: ignore[assignment]
+        await super().stream_send(event)
+
     async def _close_stream(self) -> None:
+        self._closing = True
         await super()._close_stream()
+        self._closing = False
         self._body_bytes = 0
         self._count()
 
@@ -203,6 +223,7 @@ class ChatH11Protocol(H11Protocol):
     async def _end_with(self, refusal: Refusal) -> None:
         """Answer a request that the app does not get to see, if it may still be answered, and end the connection."""
         policy_in(self.connection_state).telemetry.request_refused(status=refusal.status)
+        self._closing = True
         if self.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             headers = list(chain(refusal.all_headers(), self.config.response_headers("h11")))
             await self._send_h11_event(h11.Response(status_code=refusal.status, headers=headers))
