@@ -118,8 +118,12 @@ class ClientConfig:
         return {**self._common, "fetch.wait.max.ms": min(fetch_wait_ms, 5) if self.embedded else fetch_wait_ms, **extra, **_CONSUMER}
 
     def producer(self, **extra: Property) -> dict[str, Property]:
-        """Return what a Producer takes; the publisher adds what its own promises need."""
-        return {**_PRODUCER_DEFAULTS, **self._common, **extra}
+        """Return what a Producer takes; the publisher adds what its own promises need.
+
+        It is connected to all brokers, not only to those that it has written to: a connection to one that is far, with TLS and a
+        password, takes longer than a record may wait.
+        """
+        return {**_PRODUCER_DEFAULTS, **self._common, "enable.sparse.connections": False, **extra}
 
     def admin(self, **extra: Property) -> dict[str, Property]:
         """Return what an AdminClient takes.
@@ -195,26 +199,6 @@ def broker_errors(doing: str, *, topic: str | None = None, partition: int | None
         yield
     except KafkaException as error:
         raise broker_error(error.args[0], doing, topic=topic, partition=partition) from error
-
-
-async def admin_future(future: Future[T], *, doing: str, timeout_seconds: float, timeouts: BrokerTimeouts) -> T:
-    """Return the result of an AdminClient's future, without a thread that waits.
-
-    Args:
-        future: as the AdminClient returned it; librdkafka's thread resolves it. It goes on when this is cancelled.
-        doing: what was being done, for the error.
-        timeout_seconds: how long to wait.
-        timeouts: are told how long it took.
-
-    Raises:
-        BrokerUnreachable: no answer in time.
-        TopicGone: there is no such topic or partition.
-        BrokerError: the broker refused for another reason.
-    """
-    answer = (await admin_futures({None: future}, doing=doing, timeout_seconds=timeout_seconds, timeouts=timeouts))[None]
-    if isinstance(answer, KafkaError):
-        raise broker_error(answer, doing)
-    return answer
 
 
 async def admin_futures(

@@ -185,6 +185,15 @@ class KafkaLookup:
 
     async def compacted(self, topic: str) -> bool:
         """Return whether a topic is compacted; see `Lookup`."""
+        return "compact" in await self.cleanup_policy(topic)
+
+    async def cleanup_policy(self, topic: str) -> str:
+        """Return a topic's `cleanup.policy`, such as `delete` or `compact,delete`.
+
+        Raises:
+            BrokerUnreachable: no broker answers.
+            BrokerError: there is no such topic, or it may not be asked.
+        """
         doing = f"asking how {topic} is cleaned up"
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
         answers: Mapping[ConfigResource, Mapping[str, ConfigEntry] | KafkaError] = await self._admins.asked(
@@ -193,7 +202,7 @@ class KafkaLookup:
         answer = answers[resource]
         if isinstance(answer, KafkaError):
             raise broker_error(answer, doing, topic=topic)
-        return "compact" in str(answer["cleanup.policy"].value)
+        return str(answer["cleanup.policy"].value)
 
     async def nodes(self) -> list[str]:
         """Return the addresses of the brokers, `HOST:PORT`, as they name themselves; raise `BrokerUnreachable` if none answers."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..delivery.ports import Lookup, Publisher
     from ..telemetry.metrics import Telemetry
     from .connect import ClientConfig
+    from .lookup import KafkaLookup
     from .record_reader import Piece, RecordReader
 
 PARTITION = 0
@@ -276,7 +277,7 @@ async def open_subscription_log(
     *,
     topic: str,
     publisher: Publisher,
-    lookup: Lookup,
+    lookup: KafkaLookup,
     listener: Callable[[SubscriptionChange], Awaitable[None]],
     telemetry: Telemetry,
 ) -> AsyncIterator[SubscriptionLog]:

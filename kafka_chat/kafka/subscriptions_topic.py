@@ -7,24 +7,23 @@ from typing import TYPE_CHECKING
 import trio
 from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._config import ConfigEntry, ConfigResource
-from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from ..delivery.ports import KeyedRecord
 from ..errors import BrokerError, BrokerUnreachable
-from .connect import admin_future, admin_futures, broker_error
+from .connect import admin_futures, broker_error
 
 if TYPE_CHECKING:
-    from ..delivery.ports import Lookup, Publisher, TopicFacts
+    from ..delivery.ports import Publisher, TopicFacts
     from .connect import ClientConfig
+    from .lookup import KafkaLookup
 
 BROKERS_DEFAULT = -1
 COMPACT = "compact"
 
 
 class SubscriptionsTopic:
-    """Cares for the topic, by an AdminClient that lives as long as one question.
+    """Cares for the topic; makes it by an AdminClient that lives as long as that takes.
 
     Args:
         config: how to reach the brokers.
@@ -33,7 +32,7 @@ class SubscriptionsTopic:
         publisher: makes it on the embedded broker, which does not know how to create topics, or compact them.
     """
 
-    def __init__(self, config: ClientConfig, topic: str, *, lookup: Lookup, publisher: Publisher) -> None:
+    def __init__(self, config: ClientConfig, topic: str, *, lookup: KafkaLookup, publisher: Publisher) -> None:
         self.name = topic
         self._config = config
         self._lookup = lookup
@@ -70,21 +69,10 @@ class SubscriptionsTopic:
             return None
         if len(facts.partitions) != 1:
             return f"the subscriptions topic {self.name} has {len(facts.partitions)} partitions; exactly one is needed"
-        policy = await self._cleanup_policy()
+        policy = await self._lookup.cleanup_policy(self.name)
         if policy != COMPACT:
             return f"the subscriptions topic {self.name} would lose subscriptions: its cleanup.policy is {policy}; compact is needed"
         return None
-
-    async def _cleanup_policy(self) -> str:
-        resource = ConfigResource(ResourceType.TOPIC, self.name)
-        admin = AdminClient(self._config.admin())
-        timeouts = self._config.timeouts
-        future = admin.describe_configs([resource], request_timeout=timeouts.answer_seconds)[resource]
-        doing = f"asking how the subscriptions topic {self.name} is configured"
-        entries: dict[str, ConfigEntry] = await admin_future(
-            future, doing=doing, timeout_seconds=timeouts.answer_seconds, timeouts=timeouts
-        )
-        return str(entries["cleanup.policy"].value)
 
     async def _make(self) -> None:
         doing = f"creating the subscriptions topic {self.name} (one partition, compacted)"
