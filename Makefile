@@ -2,13 +2,15 @@
 
 PYTHON ?= python3
 PORT ?= 8001
+SEED ?= 1
+COUNT ?= 200
 
 BIN := .venv/bin
 READY := .venv/ready
 COMPILE := .cache/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links
 
-.PHONY: help setup run quick test prove lint pages image image-try lock clean
+.PHONY: help setup run quick test prove mutants lint pages image image-try lock clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -26,6 +28,10 @@ test: setup lint  ## lint, and all tests, real Kafka included
 
 prove: setup  ## prove in full that no client loses or doubles a message, of which `make test` does a tenth (some 15 minutes)
 	PROVE=1 $(BIN)/pytest -o faulthandler_timeout=7200 tests/prove tests/behaviour/test_resume_clients.py -s
+
+mutants: setup  ## make 200 small changes to the core, one at a time, and tell which ones tests/core does not notice (some 30 minutes)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --target .cache/mutants/lib 'coverage==7.*'
+	PYTHONPATH=$(CURDIR)/.cache/mutants/lib $(BIN)/python -m tests.mutants --seed $(SEED) --count $(COUNT)
 
 lint: setup
 	$(BIN)/ruff check .
