@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol, cast
 
-from hypercorn.utils import LifespanFailureError
 from quart_trio.asgi import TrioASGILifespan
 
 from ..errors import first_error
 from ..nursery import open_tasks
 from ..process.open_files import connections_limit
 from .server.accept_errors import telling_accept_errors
+from .server.ends_the_server import ends_the_server
 from .server.policy import POLICY, ConnectionPolicy
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Opening(Protocol):
 class ServiceLifespan(TrioASGILifespan):
     """Opens the service before the port is bound, and ends the process if it fails later on.
 
-    The server ends for one kind of exception only; for any other it would go on, with nothing behind it.
+    The server ends for one kind of exception only.
     """
 
     def __init__(self, app: QuartTrio, scope: LifespanScope) -> None:
@@ -47,7 +47,7 @@ class ServiceLifespan(TrioASGILifespan):
         """Open, serve until told to stop, close.
 
         Raises:
-            LifespanFailureError: the service could not be opened, or has failed.
+            Exception: `ends_the_server`: the service could not be opened, or has failed.
         """
         stage = "startup"
         opening = cast("Opening", self.app)
@@ -58,6 +58,7 @@ class ServiceLifespan(TrioASGILifespan):
                 policy = ConnectionPolicy(settings.limits, telemetry, connections=connections_limit(settings), held=service)
                 telemetry.gauge("connections", lambda: policy.connections.count)
                 self._state[POLICY] = policy
+                service.watch_shutdown(policy.shutdown.begun)
                 for run in (policy.keepalive.run, policy.idle.run, policy.ready_sockets.run):
                     nursery.start_soon(run)
                 self.app.nursery = nursery
@@ -71,7 +72,7 @@ class ServiceLifespan(TrioASGILifespan):
                 await self.app.shutdown()
         except Exception as error:
             _log.critical("the service failed during %s", stage, exc_info=error)
-            raise LifespanFailureError(stage, str(first_error(error))) from error
+            raise ends_the_server(stage, str(first_error(error))) from error
         finally:
             opening.service = None
         await send({"type": "lifespan.shutdown.complete"})

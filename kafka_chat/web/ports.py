@@ -127,6 +127,9 @@ class Service(Protocol):
     ) -> None:
         """Answer what the client says until it is gone or we close. Never raises either."""
 
+    def watch_shutdown(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Close all sessions once `wait` returns: the server goes down. Only the first call counts."""
+
     def readiness(self) -> Readiness:
         """Say whether clients should be sent here now."""
 

@@ -10,7 +10,7 @@ import trio
 from kafka_chat.process.open_files import OWN_FILES
 from kafka_chat.settings.model import Limits
 from kafka_chat.web.server.connection import ChatTCPServer
-from kafka_chat.web.server.idle import REQUEST_SECONDS
+from kafka_chat.web.server.time_limits import REQUEST_SECONDS
 from tests.edges.small_app import PATH, Served, serving_small
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.raw_client import RawClient, open_raw

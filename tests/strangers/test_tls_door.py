@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from kafka_chat.delivery.records.frames import text_header
-from kafka_chat.web.server.idle import REQUEST_SECONDS
+from kafka_chat.web.server.time_limits import REQUEST_SECONDS
 from tests.edges.small_app import PATH, Served, serving_small
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.raw_client import RawClient, handshake_request, open_raw

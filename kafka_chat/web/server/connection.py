@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 import struct
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from random import uniform
 from typing import TYPE_CHECKING, Self, cast
 
 import trio
@@ -18,19 +17,20 @@ from hypercorn.trio.tcp_server import TCPServer
 
 from ...delivery.records.frames import PING
 from .heard_bytes import HeardBytes
-from .idle import NO_TASK, REQUEST_SECONDS
+from .idle import NO_TASK
 from .owed_bytes import OwedBytes
 from .policy import CONNECTION, policy_in
+from .time_limits import REQUEST_SECONDS, Due, TimeLimits
 from .tls import OwedTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Iterator
 
     from hypercorn.config import Config
     from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
     from hypercorn.typing import AppWrapper, LifespanState
 
-    from .sides import DirectWriter
+    from .owed_bytes import DirectWriter
 
 LINGER_SECONDS = 0.5  # for the client to read our last words: closing at once resets a client that is still sending
 SPARE_SECONDS = 5.0  # for a connection beyond the limit to ask how the service is, or be refused
@@ -39,15 +39,15 @@ GONE_SECONDS = 1.0  # for the app to end by itself once the client is gone
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s; what the kernel holds for a stuck client is dropped, too
 
 
-class ChatTCPServer(OwedBytes, HeardBytes, TCPServer):
+class ChatTCPServer(HeardBytes, TCPServer):
     """One TCP connection.
 
     Attributes:
+        output: writes. Whatever hypercorn or we have to say goes through it, so the order is that of the decisions: nothing of ours
+            before the 101, no pong inside a message, nothing behind a close frame.
+        times: until when what is due.
         peer: the client's address, for log lines.
         is_spare: it is one beyond `limits.connections`: nobody is served here, but told how the service is.
-
-    Whatever hypercorn or we have to say goes through `OwedBytes`, so the order is that of the decisions: nothing of ours before
-    the 101, no pong inside a message, nothing behind a close frame.
     """
 
     def __init__(
@@ -55,24 +55,21 @@ class ChatTCPServer(OwedBytes, HeardBytes, TCPServer):
     ) -> None:
         # hypercorn gives all connections one and the same dict.
         TCPServer.__init__(self, app, config, context, {**state, CONNECTION: self}, stream)
-        self.send_lock = cast("trio.Lock", None)  # 0.4 KiB, and most connections never have to wait: see `_drain_lock`
+        self.send_lock = cast("trio.Lock", None)  # 0.4 KiB; `protocol_send` is ours
         self.idle_task = cast("TrioSingleTask", NO_TASK)
         self.policy = policy_in(state)
-        tls = isinstance(stream, trio.SSLStream)
+        self._tls = isinstance(stream, trio.SSLStream)
+        self._socket = stream.transport_stream.socket if self._tls else cast("trio.SocketStream", stream).socket
         HeardBytes.__init__(self)
-        OwedBytes.__init__(self, stream.transport_stream.socket if tls else cast("trio.SocketStream", stream).socket, tls=tls)
+        write_seconds = self.policy.limits.write_seconds
+        encrypt = stream.send_all if self._tls else None
+        self.output = OwedBytes(self._socket, self.policy.ready_sockets, self, write_seconds=write_seconds, encrypt=encrypt)
+        self.times = TimeLimits()
         self.peer = _peer(self._socket)
-        self._scope = trio.CancelScope()
-        self._direct_writer: DirectWriter | None = None
-        self._taking = False  # offers; from the accept to the first sign of the end
-        self._ending = False
-        self._ping_at = 0.0
-        self._busy_at: float | None = None  # when the request that is being served began
-        self._idle_since: float | None = None  # it waits for a request, or the rest of one, since then …
-        self._idle_seconds = REQUEST_SECONDS  # … and for so long at most
-        self._has_place = False  # it counts for `limits.connections`
         self.is_spare = False
-        self._pinged = False  # it is a WebSocket, and no close frame has been appended
+        self._scope = trio.CancelScope()
+        self._ending = False
+        self._has_place = False  # it counts for `limits.connections`
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self
@@ -86,7 +83,7 @@ class ChatTCPServer(OwedBytes, HeardBytes, TCPServer):
         connections.count += 1
         self._has_place = True
         self.is_spare = connections.are_too_many and not self.policy.idle.make_room()  # the one that goes gives its place back at once
-        self.policy.idle.watch_shutdown(self.wait_terminated)
+        self.policy.shutdown.comes_with(self.context.terminated.wait)
         self._expect_request()
         if connections.are_far_too_many:
             self.abort("connections")
@@ -95,7 +92,7 @@ class ChatTCPServer(OwedBytes, HeardBytes, TCPServer):
         try:
             with self._scope:
                 try:
-                    if not self._gone and (not self._tls or await self._shake_hands()):
+                    if not self.output.closed and (not self._tls or await self._shake_hands()):
                         await super().run()
                 except* Exception as errors:  # noqa: BLE001 - the outer wall round a connection
                     self.policy.telemetry.connection_failed(peer=self.peer, error=errors)
@@ -112,7 +109,7 @@ class ChatTCPServer(OwedBytes, HeardBytes, TCPServer):
         Else it waits for a collection of cyclic garbage that looks at everything, which has to be seldom: with 5,000 clients
         it holds up the loop for half a second.
         """
-        self._direct_writer = None
+        self.output.untie()
         self.policy.idle.leave(self)
         self.state.clear()
         for name in ("protocol", "_task_group", "stream"):  # not all are there where it ended before it began
@@ -124,7 +121,7 @@ class ChatTCPServer(OwedBytes, HeardBytes, TCPServer):
         Args:
             reason: for the operator; None if that is told elsewhere.
         """
-        if self._gone:
+        if self.output.closed:
             return
         if reason is not None:
             self.policy.telemetry.connection_aborted(peer=self.peer, reason=reason)
@@ -149,61 +146,53 @@ class ChatTCPServer(OwedBytes, HeardBytes, TCPServer):
         """All is said: half-close, give the client a moment to read it and to close, then be over."""
         if not self._ending:
             self._ending = True
-            self._idle_since = None
+            self.times.expect_nothing()
             self.policy.idle.leave(self)
             self.stop_taking()
             self.over_within(LINGER_SECONDS)
-            self._half_close()
+            self.output.finish()
             self._wake_reader()
+
+    def lost(self) -> None:
+        """A write has shown that the client is gone; the read loop finds out by itself and tells hypercorn."""
+        self.stop_taking()
+        self.over_within(GONE_SECONDS)
 
     def over_within(self, seconds: float) -> None:
         """Cancel all of this connection's tasks after so many seconds, if they have not ended."""
         self._scope.deadline = min(self._scope.deadline, trio.current_time() + seconds)
 
-    @property
-    def wait_terminated(self) -> Callable[[], Awaitable[None]]:
-        """Waits until the server's shutdown has begun, whichever command it was started with."""
-        return self.context.terminated.wait
+    def _shut(self) -> None:
+        """Close the socket; whoever waits for it is freed."""
+        self.output.close()
+        self.stop_taking()
+        self.policy.ready_sockets.forget(self._socket.fileno())
+        self._socket.close()
 
     def check_alive(self, now: float) -> None:
-        """See `Pingable`."""
-        limits = self.policy.limits
-        if self._gone or self._ending:
+        """Ping, or end it, where it is time; see `Pingable`."""
+        output, limits = self.output, self.policy.limits
+        if output.closed or self._ending:
             return
-        if self.takes_nothing(now):
+        if output.takes_nothing(now):
             self.abort("write_seconds")
-        elif self._pinged:
-            if now - self._heard_at >= limits.ping_seconds + limits.pong_seconds:
-                self.abort("pong_seconds")
-            elif now >= self._ping_at:
-                self._ping_at = now + limits.ping_seconds
-                # A ping behind owed bytes would say nothing that the write limit does not.
-                if (self.owed or not self.write(PING)) and not self._drain_lock.locked():
-                    self._task_group.spawn(self.drain)
-        elif self._busy_at is not None and now - self._busy_at >= self.policy.request_seconds and self._requests.waits_for_body:
+            return
+        due = self.times.due(now, limits, acknowledged_at=output.room_at, request_seconds=self.policy.request_seconds)
+        if due is Due.PONG:
+            self.abort("pong_seconds")
+        elif due is Due.PING:
+            # A ping behind owed bytes would say nothing that the write limit does not.
+            if (output.owed or not output.write(PING)) and not output.draining:
+                self._task_group.spawn(output.drain)
+        elif due is Due.BODY and self._requests.waits_for_body:
             self.abort("request_seconds")
-        elif self._idle_since is not None and now - self._idle_since >= self._idle_seconds:
+        elif due is Due.REQUEST:
             self.end()
 
     def stood_still(self, seconds: float) -> None:
-        """See `Pingable`."""
-        self._heard_at = min(self._heard_at + seconds, trio.current_time())
-        self._ping_at += seconds
-        self._moved_at = min(self._moved_at + seconds, trio.current_time())
-        if self._busy_at is not None:
-            self._busy_at += seconds
-        if self._idle_since is not None:
-            self._idle_since += seconds
-
-    def became_websocket(self) -> None:
-        """A WebSocket is accepted, and the client has been told: from now on it is pinged."""
-        now = trio.current_time()
-        self._pinged = True
-        self._heard_at = now
-        # Clients that came in the same instant, all of them after a restart, are not pinged in the same instant.
-        self._ping_at = now + self.policy.limits.ping_seconds * uniform(0.5, 1.0)
-        self._requests.forget_http()
-        self.state.clear()
+        """Let no limit count the last so many seconds; see `Pingable`."""
+        self.times.stood_still(seconds)
+        self.output.stood_still(seconds)
 
     @contextmanager
     def awaiting_news(self) -> Iterator[None]:
@@ -219,114 +208,49 @@ class ChatTCPServer(OwedBytes, HeardBytes, TCPServer):
         finally:
             self._awaits_news = False
 
-    # Writing
-
-    @property
-    def taking(self) -> bool:
-        """Whether offers are taken."""
-        return self._taking
+    def became_websocket(self) -> None:
+        """A WebSocket is accepted, and the client has been told: from now on it is pinged."""
+        self.times.begin_pings(self.policy.limits)
+        self._requests.forget_http()
+        self.state.clear()
 
     def start_taking(self, writer: DirectWriter) -> None:
-        """Take offers, unless the end has begun.
-
-        Args:
-            writer: is told from now on whether it may write to the socket itself.
-        """
-        self._direct_writer = writer
-        self._taking = not (self._ending or self._gone)
-        self._room_changed()
+        """Take offers, unless the end has begun; see `OwedBytes`."""
+        self.output.start_taking(writer)
+        if self._ending:
+            self.output.stop_taking()
 
     def stop_taking(self) -> None:
         """Take no more offers, and ping no more: a close frame is about to be appended, or the end has begun."""
-        self._taking = False
-        self._pinged = False
-        self._room_changed()
+        self.output.stop_taking()
+        self.times.pinged = False
 
-    def offer(self, frames: bytes | memoryview) -> bool:
-        """See `Sink.offer`."""
-        return self._taking and self.write(frames)
+    # What hypercorn calls
 
     async def protocol_send(self, event: Event) -> None:
         """Do what hypercorn's protocols ask for."""
         if isinstance(event, RawData):
-            if self.write(event.data):
+            if self.output.write(event.data):
                 await trio.lowlevel.checkpoint()  # a client that pings and pings takes turns with the others
             else:
-                await self.drain()
+                await self.output.drain()
         elif isinstance(event, Closed):
             self.end()
             await self.protocol.handle(Closed())
         elif isinstance(event, Updated):
             if event.idle:
-                self._busy_at = None
                 self._rest()
             else:
-                self._busy_at = trio.current_time()
-                self._idle_since = None
+                self.times.begin_request()
                 self.policy.idle.leave(self)
             self._wake_reader()
-
-    def _expect_request(self) -> None:
-        """A request is awaited, the first one or one that has begun."""
-        self._idle_since, self._idle_seconds = trio.current_time(), REQUEST_SECONDS
-        self.policy.idle.expect(self)
-
-    def _rest(self) -> None:
-        """A request has been answered."""
-        if self._requests.held_bytes:  # and the next one has begun
-            self._expect_request()
-            return
-        self._idle_since, self._idle_seconds = trio.current_time(), self.policy.limits.idle_seconds
-        self.policy.idle.rest(self)
-
-    def _room_changed(self) -> None:
-        if self._direct_writer is not None:
-            self._direct_writer.direct = self._taking and not self._owed and not self._tls
-
-    def _lost(self) -> None:
-        """The client is gone, as a write has shown; the read loop finds out by itself and tells hypercorn."""
-        self._forget()
-        self.stop_taking()
-        self.over_within(GONE_SECONDS)
-
-    def _all_taken(self) -> None:
-        if self._ending:
-            self._half_close()
-
-    def _half_close(self) -> None:
-        if not self.owed:
-            with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_WR)
-
-    def _shut(self) -> None:
-        """Close the socket; whoever waits for it is freed."""
-        self._gone = True
-        self._forget()
-        self.stop_taking()
-        self.policy.ready_sockets.forget(self._socket.fileno())
-        self._socket.close()
-
-    # TLS
-
-    async def _shake_hands(self) -> bool:
-        transport = OwedTransport(self.stream.transport_stream, self.receive_from_socket, self._take_encrypted)
-        self.stream.transport_stream = cast("trio.SocketStream", transport)
-        try:
-            with trio.fail_after(min(self.config.ssl_handshake_timeout, REQUEST_SECONDS)):
-                await self.stream.do_handshake()
-        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-            return False
-        self._expect_request()
-        return True
-
-    # What hypercorn calls
 
     async def _read_data(self) -> None:
         if self.is_spare:
             self._requests.close_after_answer()
         try:
             while data := await self._receive():
-                self._heard_at = trio.current_time()
+                self.times.heard_at = trio.current_time()
                 if not self._ending:
                     await self._requests.handle(RawData(data))
                     if self.policy.idle.rests(self):  # so what came is the beginning of a request
@@ -340,6 +264,31 @@ class ChatTCPServer(OwedBytes, HeardBytes, TCPServer):
 
     async def _close(self) -> None:
         self._shut()
+
+    def _expect_request(self) -> None:
+        """A request is awaited, the first one or one that has begun."""
+        self.times.expect_request()
+        self.policy.idle.expect(self)
+
+    def _rest(self) -> None:
+        """A request has been answered."""
+        if self._requests.held_bytes:  # and the next one has begun
+            self._expect_request()
+        else:
+            self.times.expect_request(self.policy.limits.idle_seconds)
+            self.policy.idle.rest(self)
+
+    async def _shake_hands(self) -> bool:
+        """Agree on the keys of TLS, in time."""
+        transport = OwedTransport(self.stream.transport_stream, self.receive_from_socket, self.output.take_encrypted)
+        self.stream.transport_stream = cast("trio.SocketStream", transport)
+        try:
+            with trio.fail_after(min(self.config.ssl_handshake_timeout, REQUEST_SECONDS)):
+                await self.stream.do_handshake()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            return False
+        self._expect_request()
+        return True
 
 
 def awaiting_news(connection: object) -> AbstractContextManager[None]:

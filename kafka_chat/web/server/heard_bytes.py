@@ -5,19 +5,61 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, cast
 
 import trio
-from hypercorn.trio.tcp_server import MAX_RECV
 
 if TYPE_CHECKING:
     import socket
 
+    from hypercorn.events import Event
     from hypercorn.protocol import ProtocolWrapper
 
     from .policy import ConnectionPolicy
-    from .sides import Requests
+    from .time_limits import TimeLimits
 
-HELD_BYTES = MAX_RECV  # of requests behind the one that is being answered; no more is read until it is
-
+MOST_BYTES = 64 * 1024  # read at once
+HELD_BYTES = MOST_BYTES  # of requests behind the one that is being answered; no more is read until it is
 SMALL_BYTES = 4096  # that a client may always say, as most requests are: the cost of a connection has them in it (`CONNECTION_BYTES`)
+
+
+class Requests(Protocol):
+    """What reads a connection's requests: `ChatH11Protocol`.
+
+    Attributes:
+        is_held: there is more behind the request that is being answered; `go_on` reads it once `has_turn`.
+    """
+
+    is_held: bool
+
+    @property
+    def held_bytes(self) -> int:
+        """How much has come, and is not read yet."""
+
+    @property
+    def has_turn(self) -> bool:
+        """Whether the request before has been answered, so that the next one may be read."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the app is at work, for a request or a WebSocket."""
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a request that came in whole is being answered; a WebSocket is none."""
+
+    @property
+    def waits_for_body(self) -> bool:
+        """Whether a request is there whose body is not."""
+
+    def close_after_answer(self) -> None:
+        """Say `Connection: close` with the next answer."""
+
+    def forget_http(self) -> None:
+        """Drop what only requests need."""
+
+    async def go_on(self) -> None:
+        """Read what is held back, as far as it has its turn."""
+
+    async def handle(self, event: Event) -> None:
+        """Take what came from the client, or its end."""
 
 
 class HeardBytes:
@@ -29,7 +71,7 @@ class HeardBytes:
     _socket: trio.socket.SocketType
     _tls: bool
     _ending: bool
-    _heard_at: float
+    times: TimeLimits
 
     def __init__(self) -> None:
         self._held = 0  # bytes of requests and messages that are counted now
@@ -86,7 +128,7 @@ class HeardBytes:
 
     async def _receive_some(self) -> bytes:
         try:
-            return bytes(await self.stream.receive_some(MAX_RECV)) if self._tls else await self.receive_from_socket(MAX_RECV)
+            return bytes(await self.stream.receive_some(MOST_BYTES)) if self._tls else await self.receive_from_socket(MOST_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return b""
 
@@ -98,7 +140,7 @@ class HeardBytes:
             trio.ClosedResourceError: it was closed by us.
         """
         while True:
-            await self.policy.ready_sockets.wait_readable(self._socket, is_new=not self._heard_at)
+            await self.policy.ready_sockets.wait_readable(self._socket, is_new=not self.times.heard_at)
             try:
                 return self.bare_socket.recv(most)
             except BlockingIOError:

@@ -9,9 +9,8 @@ import trio
 from ...loop_sharing import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from .shutdown import Shutdown
 
-REQUEST_SECONDS = 10.0  # for the head of the first request to come in whole, and for that of a later one, from its first byte
 FIRST_WORDS_SECONDS = 0.5  # for a client that has just connected when the shutdown begins to say what for
 
 
@@ -26,13 +25,16 @@ class Idle(Protocol):
 
 
 class IdleConnections:
-    """All connections of the process that wait for a request."""
+    """All connections of the process that wait for a request.
 
-    def __init__(self) -> None:
+    Args:
+        shutdown: ends them.
+    """
+
+    def __init__(self, shutdown: Shutdown) -> None:
         self._expected: dict[Idle, None] = {}  # their first request, or the rest of one that has begun
         self._between: dict[Idle, None] = {}  # two requests, the longest idle first
-        self._shutdown: Callable[[], Awaitable[None]] | None = None
-        self._shutdown_known = trio.Event()
+        self._shutdown = shutdown
 
     def expect(self, connection: Idle) -> None:
         """A request has begun, or the connection has: it gives way to nobody."""
@@ -62,17 +64,9 @@ class IdleConnections:
         longest.give_way()
         return True
 
-    def watch_shutdown(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Once `wait` returns, end all that wait for a request. Only the first call counts."""
-        if self._shutdown is None:
-            self._shutdown = wait
-            self._shutdown_known.set()
-
     async def run(self) -> None:
         """Wait for the shutdown, and end them."""
-        await self._shutdown_known.wait()
-        if self._shutdown is not None:
-            await self._shutdown()
+        await self._shutdown.begun()
         await _end(self._between)
         await trio.sleep(FIRST_WORDS_SECONDS)
         await _end(self._between)

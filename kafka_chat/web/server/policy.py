@@ -12,6 +12,7 @@ from ...telemetry.metrics import Telemetry
 from .idle import IdleConnections
 from .keepalive import Keepalive
 from .ready_sockets import ReadySockets
+from .shutdown import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,10 +72,11 @@ class ConnectionPolicy:
         held: counts what has come of requests and messages and is not whole, or not taken yet.
         ready_sockets: says whose turn it is to read or write; run likewise.
         connections: counts them.
+        shutdown: when the server begins to go down.
         request_seconds: for a client to send a whole request, once its head is there.
     """
 
-    __slots__ = ("connections", "held", "idle", "keepalive", "limits", "ready_sockets", "request_seconds", "telemetry")
+    __slots__ = ("connections", "held", "idle", "keepalive", "limits", "ready_sockets", "request_seconds", "shutdown", "telemetry")
 
     def __init__(self, limits: Limits, telemetry: Telemetry, *, connections: int = sys.maxsize, held: Held | None = None) -> None:
         self.connections = OpenConnections(connections)
@@ -82,7 +84,8 @@ class ConnectionPolicy:
         self.telemetry = telemetry
         self.keepalive = Keepalive(limits)
         self.held = held or Uncounted()
-        self.idle = IdleConnections()
+        self.shutdown = Shutdown()
+        self.idle = IdleConnections(self.shutdown)
         self.ready_sockets = ReadySockets()
         self.request_seconds = 30.0
 

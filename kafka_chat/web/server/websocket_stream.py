@@ -97,11 +97,11 @@ class ChatWSStream(WSStream):
         await super()._accept(message)
         # An empty deque is 760 bytes; wsproto puts something in at an end of the stream only, which it is not told of.
         self.connection._events = cast("deque[WSProtoEvent]", ())
-        if self.tcp is not None and self.is_open:
+        if self.tcp is not None and self._is_open:
             self.tcp.became_websocket()
 
     @property
-    def is_open(self) -> bool:
+    def _is_open(self) -> bool:
         """Whether messages may be sent: accepted, and neither side has begun to close."""
         accepted = self.state is ASGIWebsocketState.CONNECTED
         return accepted and not self.closed and self.connection.state is ConnectionState.OPEN

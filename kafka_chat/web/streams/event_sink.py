@@ -64,9 +64,9 @@ class ConnectionEventsSink(OnConnection):
     def offer(self, events: bytes) -> bool:
         """See `Sink`."""
         if not events:
-            return not self._connection.owed  # an empty chunk is the end
+            return not self._output.owed  # an empty chunk is the end
         self.spoke_at = trio.current_time()
-        return self._connection.offer(b"%x\r\n%b\r\n" % (len(events), events))
+        return self._output.offer(b"%x\r\n%b\r\n" % (len(events), events))
 
     async def close(self, code: int, reason: str) -> None:
         """See `Sink`; a stream of events has neither code nor reason, it ends."""

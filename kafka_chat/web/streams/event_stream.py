@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from quart.typing import ResponseTypes
 
     from ...delivery.ports import Sink
-    from .websocket import DrainingService
+    from ..ports import Service
 
 ANSWER_BYTES_A_SECOND = 64 * 1024  # that a client has to take of an answer, beside `limits.write_seconds` for its beginning
 NO_CODE = 1005  # what a session that ends without a close frame tells the operator
@@ -58,9 +58,7 @@ class ChatHTTPConnection(TrioASGIHTTPConnection):
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Serve one request, to its end."""
         connection = self.scope.get("state", {}).get(CONNECTION)
-        service = cast("DrainingService | None", getattr(self.app, "service", None))
-        if isinstance(connection, ChatTCPServer) and service is not None:
-            service.watch_shutdown(connection.wait_terminated)
+        service = cast("Service | None", getattr(self.app, "service", None))
 
         async def receive_and_see() -> ASGIReceiveEvent:
             event = await receive()
@@ -92,7 +90,7 @@ class ChatHTTPConnection(TrioASGIHTTPConnection):
     async def _stream(
         self,
         admission: Admission,
-        service: DrainingService,
+        service: Service,
         receive: ASGIReceiveCallable,
         send: ASGISendCallable,
         *,
@@ -129,7 +127,7 @@ class ChatHTTPConnection(TrioASGIHTTPConnection):
         """Send an answer that ends by itself, counted until it is written; cut off a client that takes it too slowly, however it drips."""
         state = self.scope.get("state", {})
         seconds = policy_in(state).limits.write_seconds + (response.content_length or 0) / ANSWER_BYTES_A_SECOND
-        service = cast("DrainingService | None", getattr(self.app, "service", None))
+        service = cast("Service | None", getattr(self.app, "service", None))
         with nullcontext() if service is None else service.owing(held_bytes(response)), trio.move_on_after(seconds) as scope:
             await super()._send_response(send, response)
         if scope.cancelled_caught:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import trio
 from quart.asgi import ASGIWebsocketConnection
@@ -11,27 +11,21 @@ from quart_trio.asgi import TrioASGIWebsocketConnection
 
 from ...delivery.ports import Disconnect, Sink
 from ...delivery.session.notices import SUBPROTOCOL
-from ..ports import ADMISSION, ANSWERING, REFUSAL, Admission, Service, Serving
+from ..ports import ADMISSION, ANSWERING, REFUSAL
 from ..server.connection import ChatTCPServer
 from ..server.policy import CONNECTION
 from ..server.websocket_stream import size_of
 from .websocket_sink import open_sink
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope, WebsocketScope
     from quart_trio import QuartTrio
 
     from ...delivery.session.dialogue import Answering
     from ...delivery.session.live_socket import Close
-
-
-class DrainingService(Service, Protocol):
-    """A service that closes its sessions when the server goes down."""
-
-    def watch_shutdown(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Drain once `wait` returns. The first call counts; further ones do nothing."""
+    from ..ports import Admission, Service, Serving
 
 
 class ChatWebsocketConnection(TrioASGIWebsocketConnection):
@@ -62,7 +56,6 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
         with admission:
             connection = self.scope.get("state", {}).get(CONNECTION)
             if isinstance(connection, ChatTCPServer):
-                self._service.watch_shutdown(connection.wait_terminated)
                 await self._serve(admission, receive, send, abort=connection.abort)
             else:
                 with trio.CancelScope() as scope:
@@ -103,8 +96,8 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
         return SUBPROTOCOL if SUBPROTOCOL in self.scope.get("subprotocols", ()) else None
 
     @property
-    def _service(self) -> DrainingService:
-        return cast("DrainingService", cast("Serving", self.app).service)
+    def _service(self) -> Service:
+        return cast("Service", cast("Serving", self.app).service)
 
     async def _decide(self, send: ASGISendCallable) -> Admission | None:
         """Let Quart answer; returns None where it has refused."""

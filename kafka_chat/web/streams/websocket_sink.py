@@ -10,7 +10,6 @@ import trio
 from ...delivery.records.frames import text_header, text_payloads
 from ..server.connection import ChatTCPServer
 from ..server.policy import CONNECTION, policy_in
-from ..server.websocket_stream import ChatWSStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +23,9 @@ CUT = " …"  # where the end of a reason is left out
 
 
 class OnConnection:
-    """What sinks have in common that write to the socket itself: all but what they write. See `ports.Sink`."""
+    """What sinks have in common that write to the socket itself: all but what they write."""
 
-    __slots__ = ("_connection", "_send", "direct")
+    __slots__ = ("_connection", "_output", "_send", "direct")
 
     def __init__(self, connection: ChatTCPServer, send: ASGISendCallable) -> None:
         """Take no offers yet: `connection.start_taking` begins that.
@@ -36,17 +35,18 @@ class OnConnection:
             send: the ASGI callable, for the end.
         """
         self._connection = connection
+        self._output = connection.output
         self._send = send
         self.direct = False
 
     async def flush(self) -> bool:
-        """See `Sink`."""
-        connection = self._connection
-        if not connection.owed:
+        """Wait until nothing is owed; return whether offers are still taken."""
+        output = self._output
+        if not output.owed:
             await trio.lowlevel.checkpoint()
-        while connection.owed:
-            await connection.drain()
-        return connection.taking
+        while output.owed:
+            await output.drain()
+        return output.taking
 
     def abort(self) -> None:
         """See `Sink`."""
@@ -55,12 +55,12 @@ class OnConnection:
     @property
     def owed(self) -> int:
         """See `Sink`."""
-        return self._connection.owed
+        return self._output.owed
 
     async def _end_with(self, message: ASGISendEvent) -> bool:
         """Take nothing more, and write what is owed, then `message`; return whether that was done, and in time."""
         connection = self._connection
-        if not connection.taking:
+        if not self._output.taking:
             await trio.lowlevel.checkpoint()
             return False
         connection.stop_taking()
@@ -78,31 +78,30 @@ class ConnectionSink(OnConnection):
     # tenth of a system call, for the one before has driven it out of the processor's cache.
     __slots__ = ("_write",)
 
-    def __init__(self, connection: ChatTCPServer, send: ASGISendCallable, *, is_open: bool) -> None:
-        """Begin to take offers.
+    def __init__(self, connection: ChatTCPServer, send: ASGISendCallable) -> None:
+        """Begin to take offers, unless the client has left already, while it was being accepted.
 
         Args:
-            connection: whose handshake is answered, all of it written.
+            connection: a WebSocket, all of whose handshake is written.
             send: the ASGI callable of the WebSocket, for its close frame.
-            is_open: False where the client has left already, while it was being accepted.
         """
         super().__init__(connection, send)
         # Of the socket object, never a remembered descriptor: that may be another client's by now.
         self._write = connection.bare_socket.send
-        if is_open:
+        if connection.times.pinged:
             connection.start_taking(self)
 
     def offer(self, frames: bytes) -> bool:
         """See `Sink`."""
         if not self.direct:
-            return self._connection.offer(frames)
+            return self._output.offer(frames)
         try:
             sent = self._write(frames)
         except OSError:  # it is full, or gone
-            return self._connection.offer(frames)
+            return self._output.offer(frames)
         if sent == len(frames):
             return True
-        self._connection.owe(memoryview(frames)[sent:])
+        self._output.owe(memoryview(frames)[sent:])
         return False
 
     async def close(self, code: int, reason: str) -> None:
@@ -194,9 +193,8 @@ def open_sink(scope: WebsocketScope, send: ASGISendCallable, *, abort: Callable[
     """
     state = scope.get("state", {})
     connection = state.get(CONNECTION)
-    stream = getattr(send, "__self__", None)
-    if isinstance(connection, ChatTCPServer) and isinstance(stream, ChatWSStream):
-        return ConnectionSink(connection, send, is_open=stream.is_open)
+    if isinstance(connection, ChatTCPServer):
+        return ConnectionSink(connection, send)
     return AsgiSink(send, abort=abort, write_seconds=policy_in(state).limits.write_seconds)
 
 
