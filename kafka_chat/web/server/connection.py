@@ -2,6 +2,7 @@
 
 hypercorn on trio lets one connection's error end the process, shields its sends from cancellation, and sets them no
 limit. `ChatTCPServer` is put in its place by `install.py`, so it is there under the plain `hypercorn -k trio`, too.
+What it touches of hypercorn, why, and which test watches that, stands in `web/server/__init__.py`.
 """
 
 from __future__ import annotations
