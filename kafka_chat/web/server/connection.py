@@ -132,7 +132,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
         self._scope.cancel()
 
     def give_way(self) -> None:
-        """See `Idle`: to a new connection, where there is no place left."""
+        """Close it now, and give its place to a new connection, where there is none left."""
         self.policy.telemetry.connection_aborted(peer=self.peer, reason="idle")
         self._give_place_back()
         self._shut()

@@ -62,14 +62,14 @@ class ConnectionEventsSink(OnConnection):
         connection.start_taking(self)
 
     def offer(self, events: bytes) -> bool:
-        """See `Sink`."""
+        """Write whole events as one chunk."""
         if not events:
             return not self._output.owed  # an empty chunk is the end
         self.spoke_at = trio.current_time()
         return self._output.offer(b"%x\r\n%b\r\n" % (len(events), events))
 
     async def close(self, code: int, reason: str) -> None:
-        """See `Sink`; a stream of events has neither code nor reason, it ends."""
+        """Write what is owed, and end the response: a stream of events has neither code nor reason."""
         await self._end_with(_END)
 
 
@@ -99,7 +99,7 @@ class AsgiEventsSink:
         self.spoke_at = trio.current_time()
 
     def offer(self, events: bytes) -> bool:
-        """See `Sink`: nothing goes without waiting here, so all of it is owed."""
+        """Owe all of it, in pieces, for nothing goes without waiting here."""
         if self._open:
             self._pieces.extend(events[begin : begin + PIECE_BYTES] for begin in range(0, len(events), PIECE_BYTES))
             self._owed += len(events)
@@ -107,7 +107,7 @@ class AsgiEventsSink:
         return False
 
     async def flush(self) -> bool:
-        """See `Sink`."""
+        """Hand over one piece after the other; return whether the stream goes on."""
         async with self._handing:
             while self._pieces:
                 piece = self._pieces.popleft()
@@ -116,7 +116,7 @@ class AsgiEventsSink:
         return self._open
 
     async def close(self, code: int, reason: str) -> None:
-        """See `Sink`; a stream of events has neither code nor reason, it ends."""
+        """Write what is owed, and end the response: a stream of events has neither code nor reason."""
         if not self._open:
             await trio.lowlevel.checkpoint()
             return
@@ -128,12 +128,12 @@ class AsgiEventsSink:
             self._give_up("write_seconds")
 
     def abort(self) -> None:
-        """See `Sink`."""
+        """Drop what is owed, and end the stream now."""
         self._give_up(None)
 
     @property
     def owed(self) -> int:
-        """See `Sink`."""
+        """Bytes that the server has not been handed yet."""
         return self._owed
 
     async def _hand_over(self, piece: bytes) -> None:

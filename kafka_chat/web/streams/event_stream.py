@@ -149,7 +149,7 @@ class Departure:
         self._receive = receive
 
     async def receive(self) -> str | bytes | Disconnect:
-        """See `Inbox`."""
+        """Wait until the client is gone; what is left of its request is discarded."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
         return Disconnect(code=NO_CODE)

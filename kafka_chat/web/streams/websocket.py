@@ -152,7 +152,7 @@ class AsgiInbox:
         self._connection = connection
 
     async def receive(self) -> str | bytes | Disconnect:
-        """See `Inbox`."""
+        """Return the next message, whose bytes count no more from now on, or the end."""
         event = await self._receive()
         if event["type"] == "websocket.receive":
             text = event.get("text")

@@ -49,12 +49,12 @@ class OnConnection:
         return output.taking
 
     def abort(self) -> None:
-        """See `Sink`."""
+        """End the connection now, without a close frame."""
         self._connection.abort()
 
     @property
     def owed(self) -> int:
-        """See `Sink`."""
+        """Bytes that the socket has not taken yet."""
         return self._output.owed
 
     async def _end_with(self, message: ASGISendEvent) -> bool:
@@ -92,7 +92,7 @@ class ConnectionSink(OnConnection):
             connection.start_taking(self)
 
     def offer(self, frames: bytes) -> bool:
-        """See `Sink`."""
+        """Write whole frames by one system call while nothing is owed; else behind what is."""
         if not self.direct:
             return self._output.offer(frames)
         try:
@@ -105,7 +105,7 @@ class ConnectionSink(OnConnection):
         return False
 
     async def close(self, code: int, reason: str) -> None:
-        """See `Sink`."""
+        """Write what is owed and a close frame, and end the connection."""
         if await self._end_with({"type": "websocket.close", "code": code, "reason": cut_reason(reason)}):
             self._connection.end()
 
@@ -134,14 +134,14 @@ class AsgiSink:
         self._open = True
 
     def offer(self, frames: bytes) -> bool:
-        """See `Sink`: nothing goes without waiting here, so all of it is owed."""
+        """Owe all of it, for nothing goes without waiting here."""
         if self._open:
             self._messages.extend(text_payloads(frames))
             self._owed += len(frames)
         return False
 
     async def flush(self) -> bool:
-        """See `Sink`.
+        """Hand over one message after the other.
 
         A message that is handed over is the server's: hypercorn sends it also where we are cancelled meanwhile.
         """
@@ -153,7 +153,7 @@ class AsgiSink:
         return self._open
 
     async def close(self, code: int, reason: str) -> None:
-        """See `Sink`."""
+        """Hand over what is owed and a close frame, in time; the server ends the connection."""
         if not self._open:
             await trio.lowlevel.checkpoint()
             return
@@ -165,7 +165,7 @@ class AsgiSink:
             self.abort()
 
     def abort(self) -> None:
-        """See `Sink`."""
+        """Drop what is owed, and end the WebSocket now."""
         self._open = False
         self._messages.clear()
         self._owed = 0
@@ -173,7 +173,7 @@ class AsgiSink:
 
     @property
     def owed(self) -> int:
-        """See `Sink`."""
+        """Bytes of frames that the server has not been handed yet."""
         return self._owed
 
     async def _hand_over(self, message: ASGISendEvent) -> None:
