@@ -144,9 +144,9 @@ async def _unsubscribe(asked: _Asked) -> Sequence[Answer]:
     context, chats = asked.context, _chats(asked)
     asked.notices.begin_op(chats)
     positions = await _positions(asked, chats)
+    exists = {chat: context.audience.exists(chat) for chat in chats}  # asked now, for nobody may follow it afterwards
     await context.subscriptions.unsubscribe(asked.session.username, chats, written=asked.written.update)
-    exists = context.audience.exists
-    return [Unsubscribed(re=asked.op.re, chat=chat, exists=exists(chat), positions=positions[chat]) for chat in chats]
+    return [Unsubscribed(re=asked.op.re, chat=chat, exists=exists[chat], positions=positions[chat]) for chat in chats]
 
 
 async def _send(asked: _Asked) -> Sequence[Answer]:
