@@ -13,6 +13,7 @@ import trio.testing
 from trio_websocket import WebSocketConnection, wrap_client_stream, wrap_server_stream
 
 from kafka_chat.client import Away, Chat, Gap, Heartbeat, Hello, Live, Message, Refused, Subscribed, open_chat
+from kafka_chat.client.chat import _Visit
 from kafka_chat.client.connection import PONG_SECONDS, QUIET_SECONDS, SILENT, Connection
 from kafka_chat.client.event_queue import QUEUED_EVENTS, Arrivals
 from tests.conformance.service import Chat as Room
@@ -416,3 +417,18 @@ async def test_an_answer_that_is_awaited_makes_room_for_what_comes_before_it():
         while await arrivals.take() is not None:
             taken += 1
         assert taken == 3 * QUEUED_EVENTS
+
+
+async def test_a_connection_that_was_live_or_lasted_half_a_minute_is_no_failed_try(autojump_clock: trio.testing.MockClock):
+    await trio.sleep(1000)
+    visit = _Visit()
+    assert not visit.steady
+    visit.begun = trio.current_time()
+    assert not visit.steady
+    visit.note(Heartbeat(cursor=None))
+    assert not visit.steady
+    await trio.sleep(30.5)
+    assert visit.steady
+    visit = _Visit(begun=trio.current_time())
+    visit.note(Live(cursor=None))
+    assert visit.steady

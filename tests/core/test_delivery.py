@@ -21,9 +21,10 @@ async def test_a_message_is_delivered_with_exactly_four_fields_in_their_order(au
     async with open_core() as core:
         core.kafka.create(GLOBAL)
         client = FakeClient()
-        async with core.connected(client):
+        async with core.connected(client) as session:
             core.kafka.produce(GLOBAL, value("hello", sender="bo", tag="t"), value("again"))
             await wait_all_tasks_blocked()
+            assert session.fell_behind == 0
         assert client.got[2:].startswith(b'{"sender":"bo","text":"hello","tag":"t","chat":"global"}')
         assert client.deliveries[1] == {"sender": "ann", "text": "again", "tag": None, "chat": "global"}
 
@@ -57,7 +58,7 @@ async def test_a_client_that_fell_behind_the_memory_reads_pages_and_catches_up(a
     async with open_core(memory_bytes=65_536) as core:
         core.kafka.create(GLOBAL)
         slow, fast = FakeClient(room=10), FakeClient()
-        async with core.connected(slow, "slow") as session, core.connected(fast, "fast"):
+        async with core.connected(slow, "slow") as session, core.connected(fast, "fast") as ahead:
             for n in range(5000):
                 core.kafka.produce(GLOBAL, value(f"m{n}"), hole=n % 3)
                 if not n % 100:
@@ -70,6 +71,12 @@ async def test_a_client_that_fell_behind_the_memory_reads_pages_and_catches_up(a
         assert slow.texts == fast.texts == [f"m{n}" for n in range(5000)]
         assert session.fell_behind
         assert core.memory.owed_bytes == 0
+        # What is read from pages counts as what is written as it comes.
+        assert session.messages == ahead.messages == 5000
+        assert session.bytes_sent == len(slow.got) == len(fast.got)
+        told = dict(line.rsplit(" ", 1) for line in core.telemetry.metrics().decode().splitlines() if not line.startswith("#"))
+        assert float(told["kafka_chat_messages_delivered_total"]) == 10_000
+        assert float(told["kafka_chat_delivered_bytes_total"]) == 2 * len(slow.got)
 
 
 async def test_clients_near_the_same_place_share_the_pages(autojump_clock):
@@ -127,6 +134,29 @@ async def test_a_page_that_no_broker_gives_is_asked_for_until_one_does(autojump_
             await trio.sleep(2)
             nursery.cancel_scope.cancel()
         assert client.texts == ["a", "b"]
+
+
+async def test_a_page_that_nobody_waits_for_any_more_is_not_read(autojump_clock):
+    async with open_core(readers=1) as core:
+        core.kafka.create(GLOBAL)
+        core.kafka.produce(GLOBAL, *[value(f"m{n}") for n in range(2000)])
+        session = core.session()
+        with core.audience.joined(session, known=True):
+            await core.audience.wait_started(session, seconds=2)
+            [log] = core.audience.logs(session, "global")
+            core.kafka.page_gate = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(core.reads.fetch, log, 0)
+                await wait_all_tasks_blocked()
+                with trio.move_on_after(1):
+                    await core.reads.fetch(log, 600)
+                nursery.start_soon(core.reads.fetch, log, 1100)
+                await wait_all_tasks_blocked()
+                assert core.reads.waiting == 2
+                core.kafka.page_gate.set()
+            await wait_all_tasks_blocked()
+        assert core.reads.waiting == 0
+        assert [first for _, _, first, _ in core.kafka.page_reads] == [0, 1024]
 
 
 async def test_live_chats_go_on_while_a_page_of_another_is_awaited(autojump_clock):

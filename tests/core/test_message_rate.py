@@ -20,6 +20,11 @@ def test_it_counts_what_came_in_the_last_ten_seconds_give_or_take_a_tenth(begin:
         assert sum(now - time < 9.9 - 1e-6 for time in times) <= counted <= sum(now - time <= 10 + 1e-6 for time in times)
 
 
+def test_what_came_nine_and_nine_tenths_seconds_ago_counts_and_what_came_ten_ago_does_not() -> None:
+    rate = MessageRate()
+    assert [rate.count(now) for now in (0.05, 9.94, 9.96, 10.04, 19.96)] == [1, 2, 3, 3, 2]
+
+
 def test_a_thousand_messages_cost_a_socket_less_than_half_a_kilobyte() -> None:
     tracemalloc.start()
     try:

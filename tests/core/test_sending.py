@@ -40,6 +40,9 @@ async def test_a_message_is_placed_in_the_topic_that_is_there() -> None:
     assert await sending.place("room1", "ann", "hi", None) == Placed(
         Published(TOPIC, 0, 0), (await kafka.describe([TOPIC]))[TOPIC].topic_id
     )
+    assert await sending.place("room1", "ann", "ho", None) == Placed(
+        Published(TOPIC, 0, 1), (await kafka.describe([TOPIC]))[TOPIC].topic_id
+    )
     embedded, _, _ = made(embedded=True, exists=False)
     assert await embedded.place("room1", "ann", "hi", None) == Placed(Published(TOPIC, 0, 0), EMBEDDED_TOPIC_ID)
 

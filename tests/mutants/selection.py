@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 
 ONLY = os.environ.get("MUTANTS_ONLY")  # a file with the names of the tests to run, in their order
 RESULTS = os.environ.get("MUTANTS_RESULTS")  # a file to write how many seconds each test takes that passes, and which ones fail
+# What a test of a mutant may take: of the processor, and in all. The process then ends by a signal, whatever the mutant does.
+HUNG_CPU_SECONDS, HUNG_SECONDS = 20.0, 120.0
 _seconds: dict[str, float] = {}
 _failed: set[str] = set()
 
@@ -33,6 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    if ONLY is not None:
+        signal.setitimer(signal.ITIMER_PROF, HUNG_CPU_SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, HUNG_SECONDS)
     measured = coverage.Coverage.current()
     if measured is not None:
         measured.switch_context(item.nodeid)

@@ -1,0 +1,66 @@
+"""A page looks far enough for messages that a filter lets pass, and no further."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from kafka_chat.delivery.log.merge import SCAN_OFFSETS, BackwardScan, ForwardScan, merge_by_time
+
+
+class Nothing:
+    """A range of which a page shows nothing."""
+
+    def __init__(self, first: int, next: int) -> None:
+        self.first = first
+        self.next = next
+
+    def marks(self, *, first: int, end: int) -> Sequence[object]:
+        return []
+
+
+class NothingAnywhere:
+    """A partition of which a page shows nothing; `fetched` is where it was read."""
+
+    def __init__(self, piece: int, *, seconds: float = 0.0) -> None:
+        self.fetched: list[int] = []
+        self._piece = piece
+        self._seconds = seconds
+
+    async def fetch(self, offset: int) -> Nothing:
+        self.fetched.append(offset)
+        await trio.sleep(self._seconds)
+        first = offset - offset % self._piece
+        return Nothing(first, first + self._piece)
+
+
+@pytest.mark.parametrize(("pieces", "read"), [(1, 1), (2, 2), (5, 5), (7, 7)])
+async def test_it_ends_once_it_has_looked_at_so_many_offsets(pieces: int, read: int, autojump_clock: MockClock):
+    piece = SCAN_OFFSETS // 5
+    source = NothingAnywhere(piece)
+    forward = ForwardScan(0, source, 0, pieces * piece, most=10)  # type: ignore[arg-type]
+    assert await merge_by_time([forward], messages=10, size=1000) == []
+    assert len(source.fetched) == min(read, 5)
+    assert forward.position == min(read, 5) * piece
+    assert forward.at_end is (pieces <= 5)
+
+    source = NothingAnywhere(piece)
+    backward = BackwardScan(0, source, pieces * piece, 0, most=10)  # type: ignore[arg-type]
+    assert await merge_by_time([backward], messages=10, size=1000) == []
+    assert backward.position == max(0, pieces - 5) * piece
+    assert all(later == earlier - piece for earlier, later in pairwise(source.fetched))
+
+
+async def test_it_ends_once_its_time_is_over_but_looks_at_something(autojump_clock: MockClock):
+    slow = NothingAnywhere(10, seconds=1.0)
+    scan = ForwardScan(0, slow, 0, 1000, most=10, scan_seconds=2.0)  # type: ignore[arg-type]
+    await scan.fill()
+    assert slow.fetched == [0, 10]
+    never = NothingAnywhere(10, seconds=1.0)
+    scan = ForwardScan(0, never, 0, 1000, most=10, scan_seconds=0.0)  # type: ignore[arg-type]
+    await scan.fill()
+    assert never.fetched == [0]

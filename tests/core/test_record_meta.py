@@ -1,0 +1,75 @@
+"""What a record has beside its value is shown as text where it is text, in base64 where not, and cut where it is too large."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from kafka_chat.chat.partition_key import PartitionKey
+from kafka_chat.delivery.records.batch import Batch
+from kafka_chat.delivery.records.formats import Format, View
+from kafka_chat.delivery.records.frames import text_payloads
+from kafka_chat.delivery.records.record import Record
+from kafka_chat.delivery.records.record_meta import HEADERS, META_BYTES
+from tests.support.fakes import value
+
+KEY = PartitionKey("kafka.chat.x", "id", 3)
+V1 = View(format=Format.V1)
+
+
+def shown(record: Record, *, max_bytes: int = 1_000_000) -> dict[str, Any]:
+    """The one frame of v1 that a record is."""
+    batch = Batch.decode([record], KEY, first=record.offset, next=record.offset + 1, chat="x", max_bytes=max_bytes)
+    [payload] = text_payloads(batch.whole(V1).data)
+    frame: dict[str, Any] = json.loads(payload)
+    return frame
+
+
+def meta_of(*, key: bytes | None = None, headers: Sequence[tuple[str, bytes | None]] = (), time_ms: int = 5) -> dict[str, Any]:
+    meta: dict[str, Any] = shown(Record(7, value("hi"), time_ms, key, headers))["meta"]
+    return meta
+
+
+def test_key_and_headers_are_text_where_they_are_and_base64_where_not() -> None:
+    headers = [("trace", b"abc"), ("raw", b"\xff\x00"), ("none", None), ("trace", "é".encode())]
+    meta = meta_of(key=b"ann", headers=headers)
+    assert (meta["partition"], meta["offset"], meta["time"], meta["key"]) == (3, 7, 5, "ann")
+    assert meta["headers"] == [["trace", "abc"], ["raw", {"base64": "/wA="}], ["none", None], ["trace", "é"]]
+    assert "left_out" not in meta
+    assert meta_of(key=b"\xff")["key"] == {"base64": "/w=="}
+    assert meta_of()["key"] is None
+
+
+@pytest.mark.parametrize(("time_ms", "told"), [(-1, None), (0, 0), (1, 1)])
+def test_a_time_is_told_from_the_first_millisecond_on(time_ms: int, told: int | None) -> None:
+    assert meta_of(time_ms=time_ms)["time"] == told
+    large = shown(Record(7, value("x" * 100), time_ms), max_bytes=len(json.dumps({"sender": "ann", "text": "x" * 100})) + 60)
+    assert (large["meta"]["type"], large["meta"]["time"]) == ("skipped", told)
+
+
+def test_as_many_headers_are_shown_as_are_allowed_and_of_more_none() -> None:
+    many = [("h", b"")] * HEADERS
+    assert len(meta_of(headers=many)["headers"]) == HEADERS
+    assert meta_of(headers=[*many, ("h", b"")])["headers"] == []
+    assert meta_of(headers=[*many, ("h", b"")])["left_out"] == ["headers"]
+
+
+def test_key_and_headers_together_have_a_limit_and_the_headers_go_first() -> None:
+    half = b"x" * (META_BYTES // 2)
+    meta = meta_of(key=half, headers=[("h", half)])
+    assert (len(meta["key"]), meta["headers"], meta["left_out"]) == (len(half), [], ["headers"])
+    fits = META_BYTES - len(half) - len('""') - len('[["h",""]]')
+    meta = meta_of(key=half, headers=[("h", b"x" * fits)])
+    assert (len(meta["key"]), len(meta["headers"]), "left_out" in meta) == (len(half), 1, False)
+    meta = meta_of(key=half, headers=[("h", b"x" * (fits + 1))])
+    assert meta["left_out"] == ["headers"]
+
+
+def test_a_key_has_a_limit_and_what_is_shown_of_the_record_stays() -> None:
+    fits = META_BYTES - len('""') - len("[]")
+    assert len(meta_of(key=b"x" * fits)["key"]) == fits
+    meta = meta_of(key=b"x" * META_BYTES, headers=[("h", b"v")])
+    assert (meta["key"], meta["headers"], meta["left_out"]) == (None, [["h", "v"]], ["key"])
