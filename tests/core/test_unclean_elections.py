@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import trio
@@ -207,6 +211,178 @@ async def test_a_page_under_way_is_of_one_log(autojump_clock):
         assert reads[1].log is logs[1]
 
 
+# Two instances, one of which hears of an election later than the other
+
+
+@asynccontextmanager
+async def two_instances() -> AsyncIterator[tuple[Core, Core]]:
+    """Two on one Kafka. The second follows a chat of 120 messages, and from then on hears of nothing by itself."""
+    async with open_core() as first, open_core() as second:
+        second.kafka.topics = first.kafka.topics
+        first.kafka.create(GLOBAL)
+        second.audience.pin(GLOBAL)
+        await wait_all_tasks_blocked()
+        first.kafka.produce(GLOBAL, *[value(f"old {n}") for n in range(120)])
+        second.kafka.catch_up(GLOBAL, 0)
+        yield first, second
+
+
+async def cursor_at_the_end(core: Core, *produced: str) -> str:
+    """The cursor of a client of an instance that has had these messages, and all before them."""
+    async with visiting(core, v1()) as client:
+        core.kafka.produce(GLOBAL, *map(value, produced))
+    assert messages(client) == list(produced)
+    return cursor_of(client)
+
+
+@pytest.mark.promise("p-epochs")
+@pytest.mark.parametrize("written", [1, 5, 20, 50])  # the new log is shorter, shorter, equal, longer
+async def test_a_cursor_of_an_instance_that_knew_of_the_election_first_waits_for_the_new_log(autojump_clock, written):
+    async with two_instances() as (first, second):
+        first.kafka.elect(GLOBAL, 100)
+        cursor = await cursor_at_the_end(first, *(f"new {n}" for n in range(written)))
+        async with visiting(second, resumed(cursor)) as client:
+            await trio.sleep(1)  # as long as it takes the Tail to be told
+            assert kinds(client) == []
+            second.kafka.listener.position_lost(second.kafka.key(GLOBAL), 120, 100, LossCause.TRUNCATED, epoch=1)
+            second.kafka.catch_up(GLOBAL, 100)
+            await wait_all_tasks_blocked()
+            first.kafka.produce(GLOBAL, value("later"))
+            second.kafka.catch_up(GLOBAL, 100 + written)
+        assert told(client, "hello")[0]["resume"] == "exact"
+        assert (messages(client), told(client, "gap")) == (["later"], [])
+
+
+async def test_a_page_that_goes_on_with_such_a_cursor_waits_too(autojump_clock):
+    async with two_instances() as (first, second):
+        first.kafka.elect(GLOBAL, 100)
+        cursor = await cursor_at_the_end(first, *(f"new {n}" for n in range(50)))
+
+        async def tell() -> None:
+            await trio.sleep(1)
+            second.kafka.listener.position_lost(second.kafka.key(GLOBAL), 120, 100, LossCause.TRUNCATED, epoch=1)
+            second.kafka.catch_up(GLOBAL, 100)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tell)
+            page = await second.history.page(PageQuery(chat="global", cursor=parse(cursor)))
+        assert (page.messages, page.gaps) == ([], [])
+
+
+async def test_a_cursor_of_an_instance_that_knew_of_a_clean_election_first_waits_for_the_tail_alone(autojump_clock):
+    async with two_instances() as (first, second):
+        first.kafka.elect(GLOBAL)
+        cursor = await cursor_at_the_end(first, "new")
+        async with visiting(second, resumed(cursor)) as client:
+            second.kafka.catch_up(GLOBAL, 120)
+            await trio.sleep(0.05)
+            first.kafka.produce(GLOBAL, value("later"))
+            second.kafka.catch_up(GLOBAL, 121)
+        assert told(client, "hello")[0]["resume"] == "exact"
+        assert messages(client) == ["later"]
+
+
+async def test_a_log_that_lost_its_end_and_is_not_told_of_is_read_in_the_end(autojump_clock):
+    async with two_instances() as (first, second):
+        first.kafka.elect(GLOBAL, 100)
+        cursor = await cursor_at_the_end(first, *(f"new {n}" for n in range(5)))
+        async with visiting(second, resumed(cursor)) as client:
+            await until_hello(client)
+        assert told(client, "hello")[0]["resume"] == "exact"
+        assert messages(client) == [f"old {n}" for n in range(105, 120)]
+
+
+async def test_who_has_not_begun_when_a_log_loses_its_end_twice_at_once_begins_in_the_last_one(autojump_clock):
+    async with two_instances() as (first, second):
+        first.kafka.elect(GLOBAL, 100)
+        cursor = await cursor_at_the_end(first, *(f"new {n}" for n in range(5)))
+        async with visiting(second, resumed(cursor)) as client:
+            first.kafka.elect(GLOBAL, 90)
+            first.kafka.produce(GLOBAL, value("newest"))
+            for asked, end, epoch in ((120, 100, 1), (100, 90, 2)):
+                second.kafka.listener.position_lost(second.kafka.key(GLOBAL), asked, end, LossCause.TRUNCATED, epoch=epoch)
+            second.kafka.catch_up(GLOBAL, 90)
+        assert [range_of(gap) for gap in told(client, "gap")] == [(105, 90, "truncated")]
+        assert messages(client) == ["newest"]
+
+
+@pytest.mark.promise("p-epochs")
+async def test_a_cursor_ahead_of_a_tail_that_read_nothing_of_what_was_lost_is_told_of_it_all_the_same(autojump_clock):
+    async with open_core() as first, open_core() as second:
+        second.kafka.topics = first.kafka.topics
+        first.kafka.create(GLOBAL)
+        second.audience.pin(GLOBAL)
+        await wait_all_tasks_blocked()
+        first.kafka.produce(GLOBAL, *[value(f"old {n}") for n in range(50)])
+        second.kafka.catch_up(GLOBAL, 0)
+        cursor = await cursor_at_the_end(first, *(f"old {n}" for n in range(50, 120)))
+        first.kafka.elect(GLOBAL, 100)
+        first.kafka.produce(GLOBAL, *[value(f"new {n}") for n in range(50)])
+        async with visiting(second, resumed(cursor)) as client:
+            await trio.sleep(0.1)
+            second.kafka.catch_up(GLOBAL, 50)
+            await trio.sleep(0.5)
+        assert told(client, "hello")[0]["resume"] == "future"
+        assert [range_of(gap) for gap in told(client, "gap")] == [(120, 100, "truncated")]
+        assert messages(client) == [f"new {n}" for n in range(50)]
+
+
+class LateTail:
+    """Tells an instance what happens in a Kafka that is another one's: in order, and when a test wants it, or some seconds later.
+
+    What is lost before it is told may have been read, or not.
+    """
+
+    SECONDS = 2.0
+
+    def __init__(self, instance: Core, dice: Random) -> None:
+        self._kafka = instance.kafka
+        self._dice = dice
+        self._untold: dict[int, deque[Untold]] = {}
+        self._heads: dict[int, int] = {}  # up to where each partition was told
+
+    def look(self, partition: int, asked: int) -> None:
+        """Take note of what has just happened to a partition that ended at an offset: it was written to, or has lost its end."""
+        log, untold = self._kafka.topics[GLOBAL].partitions[partition], self._untold.setdefault(partition, deque())
+        if log.end < asked and self._dice.random() < 0.5:  # what is not told was not read, either
+            head = self._heads.get(partition, 0)
+            asked = min(head, log.end, *(one.head for one in untold))
+            untold.clear()
+            if asked < head:
+                self._put_lost(partition, head, asked)
+        if log.end < asked:
+            self._put_lost(partition, asked, log.end)
+        elif log.end > asked:
+            key, batch = self._kafka.key(GLOBAL, partition), self._kafka.batch(GLOBAL, partition, asked, log.end)
+            untold.append(Untold(trio.current_time(), log.end, partial(self._kafka.listener.append, key, [batch])))
+
+    def tell(self, partition: int) -> None:
+        """Tell what is next to be told of a partition, if there is anything."""
+        if self._untold.get(partition):
+            told = self._untold[partition].popleft()
+            told.tell()
+            self._heads[partition] = told.head
+
+    def tell_all(self, *, seconds: float = 0.0) -> None:
+        """Tell all that happened so many seconds ago, or earlier."""
+        for partition, untold in self._untold.items():
+            while untold and untold[0].time <= trio.current_time() - seconds:
+                self.tell(partition)
+
+    def _put_lost(self, partition: int, asked: int, end: int) -> None:
+        epoch = self._kafka.topics[GLOBAL].partitions[partition].epoch
+        tell = partial(self._kafka.listener.position_lost, self._kafka.key(GLOBAL, partition), asked, end, LossCause.TRUNCATED, epoch=epoch)
+        self._untold[partition].append(Untold(trio.current_time(), end, tell))
+
+
+class Untold(NamedTuple):
+    """What happened to a partition, where that ended then, and what tells it."""
+
+    time: float
+    head: int
+    tell: Callable[[], None]
+
+
 # Whatever happens
 
 
@@ -248,12 +424,65 @@ async def test_whatever_is_elected_each_client_knows_the_log_as_it_is(autojump_c
         async with visiting(core, resumed(cursor or "")) as client:
             pass
         take(known, client)
-        there = {
-            (partition, offset): text_of_value(record)
-            for partition, log in core.kafka.topics[GLOBAL].partitions.items()
-            for offset, record in log.records.items()
-        }
-        assert known == there
+        assert known == records_of(core)
+
+
+@pytest.mark.parametrize("seed", range(100))
+async def test_whatever_an_instance_hears_late_each_client_knows_the_log_as_it_is(autojump_clock, seed):
+    """As above, with a client that comes now to an instance that knows all at once, now to one that learns it in some seconds."""
+    dice = Random(seed)
+    async with open_core() as first, open_core() as second:
+        second.kafka.topics, late = first.kafka.topics, LateTail(second, dice)
+        first.kafka.create(GLOBAL, partitions=2)
+        second.audience.pin(GLOBAL)
+        await wait_all_tasks_blocked()
+        cursor, known, produced = "", dict[tuple[int, int], str](), 0
+
+        def something_happens() -> None:
+            nonlocal produced
+            partition = dice.randrange(2)
+            log = first.kafka.topics[GLOBAL].partitions[partition]
+            asked, what = log.end, dice.randrange(8)
+            if what == 0:
+                first.kafka.elect(GLOBAL, partition=partition)
+            elif what == 1:
+                first.kafka.elect(GLOBAL, max(0, log.end - dice.randrange(6)), partition)
+            else:
+                values = [f"m{produced + n}" for n in range(dice.randrange(1, 5))]
+                produced += len(values)
+                first.kafka.produce(GLOBAL, *map(value, values), partition=partition)
+            if log.end != asked:
+                late.look(partition, asked)
+            if dice.random() < 0.2:
+                late.tell(dice.randrange(2))
+            late.tell_all(seconds=late.SECONDS)
+
+        for visit in range(12):
+            for _ in range(dice.randrange(5)):
+                something_happens()
+            begin = resumed(cursor) if cursor else v1(start=EARLIEST)
+            async with visiting(dice.choice([first, second]) if visit else first, begin) as client:
+                for _ in range(dice.randrange(6)):
+                    something_happens()
+                    await trio.sleep(dice.choice([0, 0, 0.3, 1]))
+                if dice.random() < 0.3:
+                    late.tell_all()
+            take(known, client)
+            cursor = ".".join(filter(None, [cursor, cursor_of(client).strip(".")]))
+        late.tell_all()
+        async with visiting(second, resumed(cursor)) as client:
+            await trio.sleep(10)  # longer than a position may lie beyond the end
+        take(known, client)
+        assert known == records_of(first)
+
+
+def records_of(core: Core) -> dict[tuple[int, int], str]:
+    """(partition, offset) -> the text of the record there."""
+    return {
+        (partition, offset): text_of_value(record)
+        for partition, log in core.kafka.topics[GLOBAL].partitions.items()
+        for offset, record in log.records.items()
+    }
 
 
 def take(known: dict[tuple[int, int], str], client: FakeClient) -> None:

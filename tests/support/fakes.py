@@ -113,13 +113,13 @@ class FakeKafka:
             log.epochs[log.end] = log.epoch
             log.end += 1
         if tail and topic in self.opened:
-            self.listener.append(self.key(topic, partition), [self._batch(topic, partition, first, log.end)])
+            self.listener.append(self.key(topic, partition), [self.batch(topic, partition, first, log.end)])
         return log.end - 1
 
     def catch_up(self, topic: str, first: int, partition: int = 0) -> None:
         """Hand the Tail's listener what was produced with `tail=False`, from `first` on."""
         log = self.topics[topic].partitions[partition]
-        self.listener.append(self.key(topic, partition), [self._batch(topic, partition, first, log.end)])
+        self.listener.append(self.key(topic, partition), [self.batch(topic, partition, first, log.end)])
 
     def elect(self, topic: str, end: int | None = None, partition: int = 0, *, tail: bool = True) -> None:
         """Have another leader; with `end` one whose log ends there, which is an unclean election. The Tail tells of that, if it knows."""
@@ -208,13 +208,15 @@ class FakeKafka:
         log = topic.partitions[key.partition]
         if first < log.low:
             raise PositionLost(asked=first, first_left=log.low)
+        if first >= log.end:
+            raise BrokerUnreachable(f"{key} has no offset {first} now")
         end, size = first, 0
         while end < min(until, log.end):
             size += len(log.records.get(end) or b"")
             if size > self.page_bytes and end > first:
                 break
             end += 1
-        return self._batch(key.topic, key.partition, first, end)
+        return self.batch(key.topic, key.partition, first, end)
 
     # Lookup
 
@@ -293,7 +295,7 @@ class FakeKafka:
             if topic is not None and topic.topic_id == key.topic_id and key.partition in topic.partitions:
                 yield key, topic.partitions[key.partition]
 
-    def _batch(self, topic: str, partition: int, first: int, end: int) -> Batch:
+    def batch(self, topic: str, partition: int, first: int, end: int) -> Batch:
         log = self.topics[topic].partitions[partition]
         offsets = [offset for offset in range(first, end) if offset in log.records]
         records = [Record(offset, log.records[offset], log.times[offset], epoch=log.epochs[offset]) for offset in offsets]

@@ -241,8 +241,8 @@ class FollowedTopics:
             if begin != position:
                 follower.on_gap(new.key, position, begin, cause)
             follower.follow(new, begin, afresh=True)
-        elif start is not None and not self.starts.is_placed(follower, new):  # it was not fixed yet where it begins
-            self.starts.resolve(follower, new.key)
+        elif start is not None and followed.logs.get(new.key.partition) is new and not self.starts.is_placed(follower, new):
+            self.starts.resolve(follower, new.key)  # it was not fixed yet where it begins
             self.starts.begin(follower, {new: new.start}, start)
         yield
 

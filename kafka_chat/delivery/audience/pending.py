@@ -22,7 +22,7 @@ class Pending:
     Attributes:
         questions: what is asked of each partition; there is none of these objects where there would be none.
         readings: what is read for it, or waited for.
-        beyond: the partitions that a broker has told to end before the offset at which it is to begin.
+        beyond: the partitions that a broker has told to end before the offset at which it is to begin, or before our log does.
         since: by trio's clock.
         changes: noted whenever there is less of this, or more in `beyond`.
     """

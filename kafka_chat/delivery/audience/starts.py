@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from .wanted_start import Start, Unresumed
 
 LOST_SECONDS = 1.0  # after which it is looked whether a log whose offset is asked for has been lost
-BEYOND_SECONDS = 5.0  # how long a position may lie beyond the end before the log is known to have lost its end
-LOOK_SECONDS = 0.5  # between two questions meanwhile
+BEYOND_SECONDS = 5.0  # how long a position may lie beyond the end, or our log have more than a broker, before that is taken for a loss
+LOOK_SECONDS = 0.5  # between two questions meanwhile, at most; …
+FIRST_LOOK_SECONDS = 0.01  # … and first where it is only the Tail that may be behind
 READ_SECONDS = 2.0  # how long a client is not greeted for what is read to know where it begins
 
 
@@ -120,11 +121,11 @@ class Starts:
             await pending.changes.wait_beyond(pending.changes.version)
 
     async def wait_readings(self, follower: Follower) -> None:
-        """Wait for what is read for `follower`, at most `READ_SECONDS` from its beginning; where brokers are away that takes longer.
+        """Wait for what is read for `follower`, and asked then, at most `READ_SECONDS`; where brokers are away that takes longer.
 
-        Where one has told that a partition ends before the offset that is due, the seconds that decide it are waited for.
+        Where one has told that a partition ends before the offset that is due, or before our log does, wait for what decides it.
         """
-        while (pending := self._pending.get(follower)) is not None and pending.readings:
+        while (pending := self._pending.get(follower)) is not None:
             until = pending.since + (BEYOND_SECONDS + 2 * LOOK_SECONDS if pending.beyond else READ_SECONDS)
             with trio.move_on_at(until) as waiting:
                 await pending.changes.wait_beyond(pending.changes.version)
@@ -155,25 +156,46 @@ class Starts:
         recreated = start.recreated(log.key)
         if recreated is not None:
             follower.on_gap(log.key, recreated, 0, LossCause.RECREATED)
-        due, epoch = start.offset(log.key), start.epoch(log.key)
+        due, epoch, known = start.offset(log.key), start.epoch(log.key), log.epochs.latest
         if due is None:
             return start.otherwise
-        if epoch in (NO_EPOCH, log.epochs.latest):
-            self._resume_at(follower, log, due)
-        else:  # there was an election since, perhaps an unclean one: is what its client has had still there?
+        if epoch in (NO_EPOCH, known):
+            self._resume_at(follower, log, due, epoch)
+        elif epoch < known or known == NO_EPOCH:  # there was an election since: is what its client has had still there?
             self._ask(follower, log, end_of_epoch(epoch), partial(self._resume_before, follower, log, due))
+        else:  # of an instance that knew of an election first: up to where is this log what the partition is?
+            self._ask(follower, log, end_of_epoch(known), partial(self._resume_within, follower, log, due, epoch))
         return None
 
     def _resume_before(self, follower: Follower, log: PartitionLog, due: int, end: int) -> None:
-        """Go on at `due`, or where the epoch ended in which its client has had what is before it: behind that are other records now."""
+        """Go on at `due`, or at the end of the epoch in which its client has had what is before it: behind that are other records now."""
         if self._may_begin(follower, log):
             if end < due:
                 follower.on_gap(log.key, due, end, LossCause.TRUNCATED)
             self._resume_at(follower, log, min(due, end))
 
-    def _resume_at(self, follower: Follower, log: PartitionLog, due: int) -> None:
-        if due > log.head:  # a broker may be a moment behind, or have lost its end
-            self._read(follower, {log: due}, partial(self._find_end, follower, log.head))
+    def _resume_within(self, follower: Follower, log: PartitionLog, due: int, epoch: int, kept: int) -> None:
+        """Go on at `due` where what is before it is kept; else once the Tail knows what its client has had."""
+        if not self._may_begin(follower, log):
+            return
+        if due <= min(kept, log.head):
+            self._resume_at(follower, log, due)
+            return
+        self._read(follower, {log: due}, partial(self._resume_later, follower, epoch))
+        if kept < log.head:  # it was an unclean one, and the log is about to be begun anew
+            self._note_beyond(follower, log)
+
+    def _resume_at(self, follower: Follower, log: PartitionLog, due: int, epoch: int = NO_EPOCH) -> None:
+        """Go on at `due`.
+
+        Args:
+            follower: who.
+            log: where.
+            due: its next offset.
+            epoch: of the record before that; `NO_EPOCH` where it is not known, or known to be there.
+        """
+        if due > log.head:  # a broker or the Tail may be a moment behind, or the log have lost its end
+            self._read(follower, {log: due}, partial(self._find_end, follower, log.head, epoch))
         elif due == log.head or log.batch_at(due) is not None:
             follower.follow(log, due)
         else:  # is it still there?
@@ -230,7 +252,7 @@ class Starts:
             if log in reading.logs and self._may_begin(follower, log):
                 follower.follow(log, begin)
 
-    async def _find_end(self, follower: Follower, head: int, reading: Reading) -> None:
+    async def _find_end(self, follower: Follower, head: int, epoch: int, reading: Reading) -> None:
         """Begin at the offset that is due once the log has come there; or where it ended at first, if it stays shorter for long.
 
         A broker may be a moment behind, so what is written meanwhile may be what was there before; it is due all the same where the
@@ -245,12 +267,36 @@ class Starts:
                 end = due
                 break
             end = min(end, told)
-            pending = self._pending[follower]
-            pending.beyond.add(log.key)
-            pending.changes.note()
+            self._note_beyond(follower, log)
             await trio.sleep(LOOK_SECONDS)
-        if log in reading.logs and self._may_begin(follower, log):
+        if end == due and epoch != NO_EPOCH:
+            await self._resume_later(follower, epoch, reading)
+        elif log in reading.logs and self._may_begin(follower, log):
             if end < due:
                 end = min(end, head)
                 follower.on_gap(log.key, due, end, LossCause.TRUNCATED)
             follower.follow(log, end)
+
+    async def _resume_later(self, follower: Follower, epoch: int, reading: Reading) -> None:
+        """Resume once the Tail has come to where a cursor stands, in offsets and in epochs; or after long, with what is known then.
+
+        What the Tail reads next may be of a later epoch, and other records than its client has had. Where the log is begun anew instead,
+        which ends this, `follower` begins again in the new one.
+        """
+        ((log, due),) = reading.logs.items()
+        give_up_at, pause = trio.current_time() + BEYOND_SECONDS, FIRST_LOOK_SECONDS
+        while (log.head < due or log.epochs.latest < epoch) and trio.current_time() < give_up_at:
+            await trio.sleep(pause)
+            pause = min(2 * pause, LOOK_SECONDS)
+        if log not in reading.logs or not self._may_begin(follower, log):
+            return
+        if epoch == log.epochs.latest and due <= log.head:
+            self._resume_at(follower, log, due)
+        else:
+            self._ask(follower, log, end_of_epoch(epoch), partial(self._resume_before, follower, log, due))
+
+    def _note_beyond(self, follower: Follower, log: PartitionLog) -> None:
+        """Have those that wait for `follower` wait until it is decided whether the log has lost its end."""
+        pending = self._pending[follower]
+        pending.beyond.add(log.key)
+        pending.changes.note()
