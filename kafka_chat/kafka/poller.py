@@ -106,7 +106,7 @@ class Poller:
     Args:
         config: of the Consumer.
         deliver: takes a round, in the trio thread.
-        trouble: is called, in the trio thread, with what librdkafka says of a connection that it cannot make or keep.
+        trouble: is called, in the trio thread, with what librdkafka has said last of a connection that it cannot make or keep.
         message_bytes: `limits.message_bytes`.
     """
 
@@ -124,6 +124,7 @@ class Poller:
         self._unknown: dict[tuple[str, str], int] = {}  # those that it has not been told of yet -> how often it may still ask
         self._looked_up = 0.0
         self._probed = 0.0
+        self._said = ""  # by librdkafka of a connection, last; written by our thread, read by the trio thread
         self.rounds = 0  # how often it has been round
 
     def assign(self, assignment: Assignment) -> None:
@@ -156,8 +157,9 @@ class Poller:
         def trouble(error: KafkaError) -> None:
             # It runs inside poll, where an exception would come out garbled.
             if error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says nothing that those before it did not say
+                self._said = error.str()
                 with suppress(trio.RunFinishedError):
-                    token.run_sync_soon(self._trouble, error.str())
+                    token.run_sync_soon(self._tell_trouble, idempotent=True)  # thousands a second, with `reconnect.backoff.ms` 0
 
         def poll() -> None:
             consumer = Consumer(self._config.consumer(fetch_wait_ms=FETCH_WAIT_MS, error_cb=trouble, **_QUEUE))
@@ -172,6 +174,9 @@ class Poller:
                 consumer.close()
 
         await trio.to_thread.run_sync(poll, limiter=trio.CapacityLimiter(1), thread_name="kafka_chat tail")
+
+    def _tell_trouble(self) -> None:
+        self._trouble(self._said)
 
     # Everything below runs in the thread.
 

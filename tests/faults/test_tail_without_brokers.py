@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ import trio
 
 from kafka_chat.delivery.timeouts import BrokerTimeouts
 from kafka_chat.errors import BrokerUnreachable
+from kafka_chat.kafka.connect import ClientConfig
+from kafka_chat.kafka.poller import Poller
+from kafka_chat.settings.model import KafkaSettings
 from tests.support.chats import message
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.leaks import nothing_left
@@ -236,3 +240,22 @@ async def test_brokers_that_answer_a_ping_now_and_then_are_away_until_they_answe
         lookup.resolves = True
         await until(lambda: tail.problem is None)
         assert noted.brokers == ["away", "back"]
+
+
+async def test_connections_that_fail_without_a_pause_are_told_once_in_a_round_of_the_loop():
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        properties = {"reconnect.backoff.ms": "0", "reconnect.backoff.max.ms": "0"}
+        config = ClientConfig(KafkaSettings(bootstrap_servers=f"127.0.0.1:{nobody.getsockname()[1]}", properties=properties))
+        told: list[str] = []
+        poller = Poller(config, deliver=lambda _: None, trouble=told.append, message_bytes=1_000_000)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(poller.run)
+            await until(lambda: len(told) > 3)
+            rounds, before = poller.rounds, len(told)
+            with trio.fail_after(HANG_SECONDS):
+                while poller.rounds < rounds + 20:
+                    time.sleep(0.01)  # noqa: ASYNC251 - the loop is held up, and the thread goes on
+                await trio.lowlevel.checkpoint()
+            assert len(told) - before <= 2
+            nursery.cancel_scope.cancel()
