@@ -3,42 +3,129 @@
 from __future__ import annotations
 
 import logging
+import re
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Producer
+
+from ..settings.kafka_properties import PropertyProblem, allowed_values
+from ..settings.model import KafkaSettings
+from .connect import ClientConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from .connect import Property
 
 _TOKEN_ENDPOINT = "sasl.oauthbearer.token.endpoint.url"
 _METADATA = "sasl.oauthbearer.metadata.authentication.type"
+_UNKNOWN = "No such configuration property"
+_NO_NUMBER = "Invalid value for configuration property"  # of a property that takes a number
+
+_BEGINS_AS_NUMBER = re.compile(r"\s*[+-]?[0-9]")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,9})")
+_LARGEST = 2**31 - 1
 
 
-def properties_problem(properties: Mapping[str, str]) -> str | None:
-    """Return what librdkafka says against `properties`, or None.
+def properties_problem(properties: Mapping[str, str]) -> PropertyProblem | None:
+    """Return what librdkafka has against `properties`, or None.
 
     Files (`ssl.ca.location` and so on) are opened; nothing is sent to anybody.
 
     Args:
         properties: librdkafka's names and values; none of those that take code.
     """
+    if (name := _no_number(properties)) is not None:
+        return PropertyProblem(f"a whole number is needed, {_LARGEST} at most", name)
     # First what each property is for itself, then what they are together: the second has TLS and SASL set up.
     alone = {name: value for name, value in properties.items() if name != "security.protocol"}
-    return _refused(alone) or _missing(properties) or _refused(_without_tokens(properties))
+    together = _without_tokens(properties)
+    problem = _refused(alone) or _missing(properties) or _refused(together) or _refused_with_ours(together)
+    return None if problem is None else _told(problem, properties)
+
+
+def _told(problem: str, properties: Mapping[str, str]) -> PropertyProblem:
+    """Return a problem with the name of the property that it is about."""
+    # librdkafka names it somewhere in its sentence, if not by an alias; the longest name that is there is the one that it means.
+    name = max((name for name in properties if name in problem), key=len, default=None)
+    of_one = problem.startswith("Invalid value")
+    if name is None and of_one:
+        name = next((one for one, value in properties.items() if _refused({one: value}) == problem), None)
+    if name is None:
+        return PropertyProblem(problem)
+    if of_one and (allowed := allowed_values(name)) is not None:
+        return PropertyProblem(f"{allowed} is needed", name)
+    unread = _unread(properties[name]) if name.endswith((".location", ".file")) else None
+    return PropertyProblem(unread or f"librdkafka says: {problem}", name, unknown=problem.startswith(_UNKNOWN))
+
+
+def _unread(path: str) -> str | None:
+    """Return why a file cannot be read, of which librdkafka gives no more than OpenSSL's numbers; None where it can."""
+    try:
+        if not Path(path).is_dir():
+            with Path(path).open("rb"):
+                pass
+    except (OSError, ValueError) as error:
+        return f"a file that can be read is needed ({getattr(error, 'strerror', None) or error})"
+    return None
+
+
+def _no_number(properties: Mapping[str, str]) -> str | None:
+    """Return a property that takes a number and has something else behind it, which librdkafka leaves out without a word.
+
+    It would also take the rest of a number that is too large, and a number with a leading 0 for an octal one.
+    """
+    for name, value in properties.items():
+        if _BEGINS_AS_NUMBER.match(value) is None or (_NUMBER.fullmatch(value) is not None and abs(int(value)) <= _LARGEST):
+            continue
+        if (_refused({name: "x"}) or "").startswith(_NO_NUMBER):
+            return name
+    return None
 
 
 def _refused(properties: Mapping[str, str]) -> str | None:
     """Return why librdkafka makes no client of `properties`."""
-    silent = logging.Logger("kafka_chat.kafka.check")  # the clients that stay will log what there is to log
-    silent.disabled = True
+    return _says(lambda: Producer({**properties, "logger": _silent()}))
+
+
+def _refused_with_ours(properties: Mapping[str, str]) -> str | None:
+    """Return why librdkafka makes none of the clients that the service has, with its own properties beside these."""
+    ours = ClientConfig(KafkaSettings(bootstrap_servers="none:0", properties=dict(properties)))
+
+    def offline(config: Mapping[str, Property]) -> dict[str, Property]:
+        # Without a broker it connects to nobody.
+        return {**{name: value for name, value in config.items() if name != "bootstrap.servers"}, "logger": _silent()}
+
+    def consume() -> None:
+        with closing(Consumer(offline(ours.consumer()))):
+            pass
+
+    return (
+        _says(consume)
+        or _says(lambda: Producer(offline(ours.producer(**{"enable.idempotence": True}))))
+        or _says(lambda: Producer(offline(ours.admin())))
+    )
+
+
+def _says(make: Callable[[], object]) -> str | None:
+    """Return what librdkafka says against the client that is made."""
     try:
-        Producer({**properties, "logger": silent})
+        make()
     except KafkaException as error:
         text: str = error.args[0].str()
-        return text.strip().removeprefix("Failed to create producer: ")
+        return re.sub(r"^Failed to create (?:producer|consumer): ", "", text.strip())
     except (ValueError, ImportError) as error:  # confluent-kafka's own checks, and a library of AWS that is not installed
         return str(error)
     return None
+
+
+def _silent() -> logging.Logger:
+    """Return a logger that says nothing: the clients that stay will log what there is to log."""
+    silent = logging.Logger("kafka_chat.kafka.check")
+    silent.disabled = True
+    return silent
 
 
 def _missing(properties: Mapping[str, str]) -> str | None:

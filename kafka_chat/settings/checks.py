@@ -11,11 +11,12 @@ import msgspec
 
 from ..chat.names import ChatNames
 from ..errors import RequestError, SettingsError
-from .kafka_properties import MASK, allowed_values, is_secret, nearest_property
+from .kafka_properties import MASK, is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from .kafka_properties import PropertyProblem
     from .model import Settings
 
 _BROKER = re.compile(r"(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
@@ -44,7 +45,7 @@ def checked(settings: Settings, source: Callable[[str], str]) -> Settings:
 
 
 def refuse_properties(
-    properties: Mapping[str, str], source: Callable[[str], str], problem_of: Callable[[Mapping[str, str]], str | None]
+    properties: Mapping[str, str], source: Callable[[str], str], problem_of: Callable[[Mapping[str, str]], PropertyProblem | None]
 ) -> None:
     """Raise `SettingsError` with what librdkafka has against a property, if it has something.
 
@@ -56,22 +57,16 @@ def refuse_properties(
     problem = problem_of(properties) if properties else None
     if problem is None:
         return
-    # librdkafka names the property somewhere in its sentence; the longest name that is there is the one it means.
-    named = max((name for name in properties if name in problem), key=len, default=None)
-    for name, value in properties.items():
-        if is_secret(name) and value:
-            problem = problem.replace(value, MASK)
-    if named is None:
-        raise SettingsError(f"kafka.properties: librdkafka does not take them: {problem}")
-    key = f"kafka.properties.{named}"
-    if problem.startswith("No such configuration property"):
-        near = nearest_property(named)
-        hint = f"did you mean {near}?" if near else "its configuration reference lists them"
-        raise SettingsError(f"{source(key)}: there is no property {named} in librdkafka; {hint}")
-    value = MASK if is_secret(named) else shown(properties[named])
-    allowed = allowed_values(named)
-    needed = f"{allowed} is needed" if allowed else f"librdkafka says: {problem}"
-    raise SettingsError(f"{source(key)}: {key} is {value}; {needed}")
+    sentence, name, unknown = problem
+    for one, value in properties.items():
+        if is_secret(one) and value:
+            sentence = sentence.replace(value, MASK)
+    if name is None:
+        raise SettingsError(f"kafka.properties: librdkafka does not take them: {sentence}")
+    key = f"kafka.properties.{name}"
+    if unknown:
+        raise SettingsError(f"{source(key)}: there is no property {name} in librdkafka; its configuration reference lists them")
+    raise SettingsError(f"{source(key)}: {key} is {MASK if is_secret(name) else shown(properties[name])}; {sentence}")
 
 
 def shown(text: str) -> str:

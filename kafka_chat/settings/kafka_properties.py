@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MASK = "***"
+
+
+class PropertyProblem(NamedTuple):
+    """What librdkafka has against some properties.
+
+    Attributes:
+        sentence: says it.
+        name: of the property that it is about; None where it is about several together.
+        unknown: librdkafka has no property of that name.
+    """
+
+    sentence: str
+    name: str | None = None
+    unknown: bool = False
+
 
 # Broad on purpose: a value that is masked for nothing costs less than a secret in a log.
 _SECRET = re.compile(
@@ -103,43 +117,10 @@ _REFUSED: dict[str, str] = {
     "ssl_engine_callback_data": _CODE,
 }
 
-# What is left of librdkafka's list: for the nearest name of one that was mistyped.
-_OPEN = """
-    client.id client.rack client.dns.lookup security.protocol
-    ssl.cipher.suites ssl.curves.list ssl.sigalgs.list ssl.key.location ssl.key.password ssl.key.pem ssl.certificate.location
-    ssl.certificate.pem ssl.ca.location ssl.ca.pem ssl.ca.certificate.stores ssl.crl.location ssl.keystore.location
-    ssl.keystore.password ssl.providers ssl.engine.location ssl.engine.id ssl.endpoint.identification.algorithm
-    enable.ssl.certificate.verification https.ca.location https.ca.pem
-    sasl.mechanism sasl.mechanisms sasl.username sasl.password sasl.kerberos.service.name sasl.kerberos.principal
-    sasl.kerberos.kinit.cmd sasl.kerberos.keytab sasl.kerberos.min.time.before.relogin sasl.oauthbearer.config
-    enable.sasl.oauthbearer.unsecure.jwt sasl.oauthbearer.method sasl.oauthbearer.client.id sasl.oauthbearer.client.secret
-    sasl.oauthbearer.client.credentials.client.id sasl.oauthbearer.client.credentials.client.secret sasl.oauthbearer.scope
-    sasl.oauthbearer.extensions sasl.oauthbearer.token.endpoint.url sasl.oauthbearer.sub.claim.name sasl.oauthbearer.grant.type
-    sasl.oauthbearer.assertion.algorithm sasl.oauthbearer.assertion.private.key.file
-    sasl.oauthbearer.assertion.private.key.passphrase sasl.oauthbearer.assertion.private.key.pem sasl.oauthbearer.assertion.file
-    sasl.oauthbearer.assertion.claim.aud sasl.oauthbearer.assertion.claim.exp.seconds sasl.oauthbearer.assertion.claim.iss
-    sasl.oauthbearer.assertion.claim.jti.include sasl.oauthbearer.assertion.claim.nbf.seconds
-    sasl.oauthbearer.assertion.claim.sub sasl.oauthbearer.assertion.jwt.template.file
-    sasl.oauthbearer.metadata.authentication.type
-    socket.timeout.ms socket.blocking.max.ms socket.send.buffer.bytes socket.receive.buffer.bytes socket.keepalive.enable
-    socket.nagle.disable socket.max.fails socket.connection.setup.timeout.ms connections.max.idle.ms reconnect.backoff.jitter.ms
-    reconnect.backoff.ms reconnect.backoff.max.ms broker.address.ttl broker.address.family broker.version.fallback
-    api.version.request api.version.request.timeout.ms api.version.fallback.ms
-    metadata.recovery.strategy metadata.recovery.rebootstrap.trigger.ms metadata.max.age.ms topic.metadata.refresh.interval.ms
-    topic.metadata.refresh.fast.interval.ms topic.metadata.refresh.fast.cnt topic.metadata.refresh.sparse
-    topic.metadata.propagation.max.ms
-    message.copy.max.bytes check.crcs retry.backoff.ms retry.backoff.max.ms queue.buffering.max.messages queue.buffering.max.kbytes
-    queue.buffering.backpressure.threshold batch.num.messages batch.size sticky.partitioning.linger.ms partitioner
-    compression.codec compression.type compression.level
-    debug log_level log.thread.name log.connection.close enable.random.seed enable.metrics.push statistics.interval.ms
-    builtin.features
-"""
-
-OPEN_PROPERTIES = frozenset(_OPEN.split())
 REFUSED_PROPERTIES = frozenset(_REFUSED)
 
-# An environment variable cannot have dots, and a few of librdkafka's names have underscores of their own.
-_BY_ENVIRONMENT_NAME = {name.replace(".", "_"): name for name in sorted(OPEN_PROPERTIES | REFUSED_PROPERTIES)}
+# An environment variable cannot have dots; these have underscores of their own.
+_UNDERSCORED = frozenset({"log_level", *(name for name in _REFUSED if "_" in name)})
 
 # Where librdkafka's own message does not say what it would take.
 _ALLOWED = {
@@ -156,7 +137,7 @@ _ALLOWED = {
 def property_name(environment_name: str) -> str:
     """Return the property that `SASL_PASSWORD` or `LOG_LEVEL` in an environment variable's name stands for."""
     name = environment_name.lower()
-    return _BY_ENVIRONMENT_NAME.get(name, name.replace("_", "."))
+    return name if name in _UNDERSCORED else name.replace("_", ".")
 
 
 def refusal(name: str) -> str | None:
@@ -173,11 +154,6 @@ def refusal(name: str) -> str | None:
 def allowed_values(name: str) -> str | None:
     """Return what a property may be, where librdkafka does not say it itself."""
     return _ALLOWED.get(name)
-
-
-def nearest_property(name: str) -> str | None:
-    """Return the property that may have been meant, if one is near."""
-    return next(iter(get_close_matches(name, OPEN_PROPERTIES, n=1, cutoff=0.75)), None)
 
 
 def is_secret(name: str) -> bool:

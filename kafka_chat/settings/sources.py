@@ -13,12 +13,14 @@ from msgspec import inspect
 
 from ..errors import SettingsError
 from .checks import checked, refuse_properties, shown
-from .kafka_properties import MASK, is_secret, nearest_property, property_name, refusal
+from .kafka_properties import MASK, is_secret, property_name, refusal
 from .model import Settings
 from .yaml_file import Entry, Scalar, read_config_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from .kafka_properties import PropertyProblem
 
 DEFAULT_FILE = Path("config.yaml")
 _KUBERNETES = "tcp://"  # of a Service that is called kafka-chat-server it makes KAFKA_CHAT_SERVER_PORT=tcp://10.0.0.1:8001
@@ -60,7 +62,7 @@ def load_settings(
     config_file: Path | None,
     environ: Mapping[str, str],
     flags: Mapping[str, object],
-    check_properties: Callable[[Mapping[str, str]], str | None] | None = None,
+    check_properties: Callable[[Mapping[str, str]], PropertyProblem | None] | None = None,
 ) -> Settings:
     """Return the settings: defaults, changed by the file, then by the environment, then by flags.
 
@@ -257,10 +259,10 @@ def _known(key: str, source: str) -> str:
         return key
     if (near := _nearest(key)) is not None:
         raise SettingsError(f"{source}: there is no setting {key}; did you mean {near}?")
-    if (near := nearest_property(key.removeprefix("kafka."))) is not None:
-        raise SettingsError(f"{source}: there is no setting {key}; did you mean {near} under {_PROPERTIES}?")
     section = key.partition(".")[0]
     inside = f"{section} has {_listed(_keys_of(section))}" if _keys_of(section) else f"see {_sections()}"
+    if "." in key and (section == "kafka" or not _keys_of(section)):
+        inside += f"; librdkafka's properties go under {_PROPERTIES}"
     raise SettingsError(f"{source}: there is no setting {key}; {inside}")
 
 

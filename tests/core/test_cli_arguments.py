@@ -101,7 +101,7 @@ def test_a_wrong_property_is_one_sentence_without_its_secret_and_exit_code_2(tmp
     ended = run("serve", folder=tmp_path, env={"KAFKA_CHAT_KAFKA__PROPERTIES__SASL_PASSWRD": "hunter2"})
     sentence = (
         "kafka-chat: KAFKA_CHAT_KAFKA__PROPERTIES__SASL_PASSWRD: there is no property sasl.passwrd in librdkafka; "
-        "did you mean sasl.password?\n"
+        "its configuration reference lists them\n"
     )
     assert (ended.returncode, ended.stderr) == (2, sentence)
 
