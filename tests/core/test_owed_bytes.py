@@ -325,6 +325,24 @@ async def test_seconds_in_which_the_process_stood_still_are_not_the_clients(mock
         assert pair.output.takes_nothing(trio.current_time() + WRITE_SECONDS)
 
 
+async def test_a_sign_of_life_is_as_old_after_the_process_stood_still_as_before(mock_clock: MockClock):
+    with made() as pair:
+        mock_clock.jump(1_000)
+        pair.write(MUCH)
+        pair.take(500_000)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pair.output.drain)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        mock_clock.jump(3)
+        age = trio.current_time() - pair.output.room_at
+        mock_clock.jump(500)
+        pair.output.stood_still(500)
+        assert trio.current_time() - pair.output.room_at == age == 3
+        pair.output.stood_still(500)
+        assert pair.output.room_at == trio.current_time()
+
+
 async def test_an_owner_is_freed_with_its_bytes_without_a_search_for_cycles():
     gc.disable()
     try:

@@ -203,7 +203,9 @@ class OwedBytes:
 
     def stood_still(self, seconds: float) -> None:
         """Do not count the last so many seconds: the process stood still in them."""
-        self._moved_at = min(self._moved_at + seconds, trio.current_time())
+        now = trio.current_time()
+        self._moved_at = min(self._moved_at + seconds, now)
+        self.room_at = min(self.room_at + seconds, now)
 
     # The end
 
