@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager, suppress
 from functools import partial
-from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -14,15 +13,12 @@ from .changes import Changes
 from .chat.resume_cursor import cluster_mark
 from .delivery.audience.named_chats import NamedChats
 from .delivery.history.pages import History
-from .delivery.records.formats import Format
 from .delivery.session.context import SessionContext
 from .delivery.session.dialogue import Dialogue
-from .delivery.session.event_session import EventSession
+from .delivery.session.factory import session_for
 from .delivery.session.first_frame import FirstFrame
 from .delivery.session.live_socket import RESTARTS, Close, LiveSocket
 from .delivery.session.options import DEFAULT_OPTIONS, SessionOptions
-from .delivery.session.resumable_session import ResumableSession
-from .delivery.session.session import Session
 from .delivery.session.slots import ConnectionSlot, Slots
 from .errors import BrokerError, Overloaded, TopicGone
 from .loop_sharing import Turn
@@ -107,12 +103,14 @@ class Service:
             offsets=offsets,
             limits=settings.limits,
             cluster=lambda: self._cluster,
+            page_reads=page_reads,
+            memory=memory,
+            telemetry=telemetry,
         )
-        self.history = History(self._context, lookup=lookup, page_reads=page_reads, memory=memory)
+        self.history = History(self._context, lookup=lookup)
         self._tail = tail
         self._audience = audience
         self._memory = memory
-        self._page_reads = page_reads
         self._live: set[LiveSocket] = set()
         self._departures = Changes()
         self._shutdown: Callable[[], Awaitable[None]] | None = None
@@ -169,7 +167,7 @@ class Service:
         """
         if admission.options.cursor_in_frame:
             sink = await accept()
-            first = FirstFrame(admission, session_id=token_hex(4), telemetry=self.telemetry)
+            first = FirstFrame(admission, telemetry=self.telemetry)
             with self._drainable(first):
                 await first.run(sink, inbox)
             if not first.came:
@@ -180,7 +178,8 @@ class Service:
                 await sink.close(1013, str(error))
                 return
             accept = partial(_accepted, sink)
-        session = self._session(admission)
+        options, admission.options = admission.options, DEFAULT_OPTIONS  # a cursor in them is the session's to forget
+        session = session_for(options, self._context, username=admission.username, caught_up=admission.caught_up)
         started_by = trio.current_time() + START_SECONDS
         with self._drainable(session):
             if session.subscriptions_known or not self._subscription_log.ready:  # the others do not pay for a deadline
@@ -191,15 +190,6 @@ class Service:
             with self._audience.joined(session, known=self._subscription_log.ready):
                 await self._audience.wait_started(session, seconds=max(0.0, started_by - trio.current_time()))
                 await self._serve(session, accept=accept, inbox=inbox, peer=peer)
-
-    def _session(self, admission: Admission) -> Session:
-        options, admission.options = admission.options, DEFAULT_OPTIONS  # a cursor in them is the session's to forget
-        common: dict[str, Any] = {"page_reads": self._page_reads, "memory": self._memory, "telemetry": self.telemetry}
-        common |= {"session_id": token_hex(4), "username": admission.username}
-        if options.is_default:
-            return Session(**common)
-        kind = EventSession if options.format is Format.EVENTS else ResumableSession
-        return kind(options, self._context, caught_up=admission.caught_up, **common)
 
     async def run_dialogue(
         self, admission: Admission, *, answering: Answering, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str
@@ -213,8 +203,7 @@ class Service:
             inbox: what the client says.
             peer: its address, for the operator.
         """
-        user, memory = admission.username, self._memory
-        dialogue = Dialogue(answering, session_id=token_hex(4), username=user, memory=memory, telemetry=self.telemetry)
+        dialogue = Dialogue(answering, username=admission.username, memory=self._memory, telemetry=self.telemetry)
         with self._drainable(dialogue):
             await self._serve(dialogue, accept=accept, inbox=inbox, peer=peer)
 

@@ -41,7 +41,7 @@ class Gate:
 
 def dialogue(answer: Answer = echo, *, opening: Callable[[], Awaitable[bytes]] | None = None, memory: Memory | None = None) -> Dialogue:
     answering = Answering(answer=answer, opening=opening)
-    return Dialogue(answering, session_id="d", username="ann", memory=memory or Memory(1 << 20), telemetry=Telemetry())
+    return Dialogue(answering, username="ann", memory=memory or Memory(1 << 20), telemetry=Telemetry())
 
 
 @asynccontextmanager
@@ -211,10 +211,11 @@ async def test_a_bug_in_an_answer_ends_it_with_1011(caplog: pytest.LogCaptureFix
 
     client = FakeClient()
     client.say("a")
-    assert await dialogue(broken).run(client, client) == 1011
+    live = dialogue(broken)
+    assert await live.run(client, client) == 1011
     assert client.closed is not None
     assert client.closed[0] == 1011
-    assert "session.failed session=d" in caplog.text
+    assert f"session.failed session={live.session_id} " in caplog.text
 
 
 @pytest.mark.parametrize("steps", range(1, 40))

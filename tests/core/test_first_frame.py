@@ -29,7 +29,7 @@ class Admission:
 
 async def heard(client: FakeClient) -> tuple[FirstFrame, Admission, int]:
     admission = Admission()
-    first = FirstFrame(admission, session_id="s", telemetry=Telemetry())
+    first = FirstFrame(admission, telemetry=Telemetry())
     return first, admission, await first.run(client, client)
 
 
@@ -67,7 +67,7 @@ async def test_any_other_first_frame_is_refused(said: str | bytes, autojump_cloc
 
 async def test_who_says_nothing_is_waited_for_ten_seconds(autojump_clock: MockClock):
     client, admission = FakeClient(), Admission()
-    first = FirstFrame(admission, session_id="s", telemetry=Telemetry())
+    first = FirstFrame(admission, telemetry=Telemetry())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(first.run, client, client)
         await trio.sleep(9.9)
@@ -79,7 +79,7 @@ async def test_who_says_nothing_is_waited_for_ten_seconds(autojump_clock: MockCl
 
 async def test_a_restart_meanwhile_is_told_as_to_anybody(autojump_clock: MockClock):
     client, admission = FakeClient(), Admission()
-    first = FirstFrame(admission, session_id="s", telemetry=Telemetry())
+    first = FirstFrame(admission, telemetry=Telemetry())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(first.run, client, client)
         await wait_all_tasks_blocked()

@@ -118,7 +118,7 @@ class Slow(Session):
 
 
 def slow(core: Core, username: str) -> Slow:
-    session = Slow(session_id="s", username=username, page_reads=core.reads, memory=core.memory, telemetry=core.telemetry)
+    session = Slow(core.context, username=username)
     session.follower = SlowFollower(session, PLAIN, core.reads)
     return session
 

@@ -171,7 +171,7 @@ class FakeService:
     async def run_dialogue(
         self, admission: FakeAdmission, *, answering: Answering, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str
     ) -> None:
-        dialogue = Dialogue(answering, session_id="s", username=admission.username, memory=Memory(1 << 20), telemetry=self.telemetry)
+        dialogue = Dialogue(answering, username=admission.username, memory=Memory(1 << 20), telemetry=self.telemetry)
         await dialogue.run(await accept(), inbox)
 
     def readiness(self) -> FakeReadiness:

@@ -22,12 +22,11 @@ from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.log.page_reads import PageReads, open_page_reads
 from kafka_chat.delivery.ports import Disconnect, SubscriptionChange, TailListener, TopicFacts
 from kafka_chat.delivery.records.batch import Batch
-from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.delivery.records.record import Record
 from kafka_chat.delivery.session.context import SessionContext
-from kafka_chat.delivery.session.event_session import EventSession
-from kafka_chat.delivery.session.options import SessionOptions
+from kafka_chat.delivery.session.factory import session_for
+from kafka_chat.delivery.session.options import DEFAULT_OPTIONS, SessionOptions
 from kafka_chat.delivery.session.resumable_session import ResumableSession
 from kafka_chat.delivery.session.session import Session
 from kafka_chat.delivery.timeouts import BrokerTimeouts
@@ -387,30 +386,22 @@ class Core:
 
     @property
     def history(self) -> History:
-        return History(self.context, lookup=self.kafka, page_reads=self.reads, memory=self.memory)
+        return History(self.context, lookup=self.kafka)
 
     def requested(self, options: SessionOptions, username: str = "ann") -> ResumableSession:
-        kind = EventSession if options.format is Format.EVENTS else ResumableSession
-        return kind(
-            options,
-            self.context,
-            session_id="s",
-            username=username,
-            page_reads=self.reads,
-            memory=self.memory,
-            telemetry=self.telemetry,
-            caught_up=lambda: None,
-        )
+        session = session_for(options, self.context, username=username, caught_up=lambda: None)
+        assert isinstance(session, ResumableSession)
+        return session
 
     def session(self, username: str = "ann") -> Session:
-        return Session(session_id="s", username=username, page_reads=self.reads, memory=self.memory, telemetry=self.telemetry)
+        return Session(self.context, username=username)
 
     @asynccontextmanager
     async def connected(
         self, client: FakeClient, username: str = "ann", *, options: SessionOptions | None = None
     ) -> AsyncIterator[Session]:
         """A session that runs for as long as the block lasts, its start fixed."""
-        session = self.session(username) if options is None else self.requested(options, username)
+        session = session_for(options or DEFAULT_OPTIONS, self.context, username=username, caught_up=lambda: None)
         with self.audience.joined(session, known=True):
             await self.audience.wait_started(session, seconds=2)
             async with trio.open_nursery() as nursery:
@@ -449,6 +440,9 @@ async def open_core(*, memory_bytes: int = 1 << 24, readers: int = 2) -> AsyncIt
             offsets=offsets,
             limits=Settings().limits,
             cluster=lambda: cluster_mark("here"),
+            page_reads=reads,
+            memory=memory,
+            telemetry=telemetry,
         )
         yield Core(kafka, audience, memory, reads, telemetry, chats, subscribed, context)
         nursery.cancel_scope.cancel()

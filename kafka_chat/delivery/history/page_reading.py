@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from ...chat.partition_key import PartitionKey
-    from ..log.memory import Memory
     from ..log.merge import PartitionScan
-    from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog
     from ..ports import Lookup
     from ..records.batch import HistoryMessage
@@ -46,8 +44,6 @@ class PageReading:
         reader: follows the chat.
         context: the service.
         lookup: asks whether there is such a chat.
-        page_reads: reads what memory does not have.
-        memory: where what is read is counted.
         shared: what others that wait have merged.
         compacted: knows which topics are.
     """
@@ -59,8 +55,6 @@ class PageReading:
         context: SessionContext,
         *,
         lookup: Lookup,
-        page_reads: PageReads,
-        memory: Memory,
         shared: SharedMerge,
         compacted: CompactedTopics,
     ) -> None:
@@ -68,8 +62,6 @@ class PageReading:
         self._reader = reader
         self._context = context
         self._lookup = lookup
-        self._page_reads = page_reads
-        self._memory = memory
         self._shared = shared
         self._compacted = compacted
         self._logs: Sequence[PartitionLog] = ()
@@ -120,7 +112,8 @@ class PageReading:
             self._begins |= await self._wait_for_heads(loose)
         if loose and isinstance(begin, Rewind):
             ends, view = {log: self._begins[log.key] for log in loose}, reader.follower.view
-            last = await last_messages(ends, begin.messages, view=view, page_reads=self._page_reads, memory=self._memory)
+            page_reads, memory = self._context.page_reads, self._context.memory
+            last = await last_messages(ends, begin.messages, view=view, page_reads=page_reads, memory=memory)
             self._begins |= {log.key: position for log, position in last.items()}
 
     async def _merge(self) -> list[HistoryMessage]:
@@ -198,9 +191,10 @@ class PageReading:
     def _scans_of(
         self, query: PageQuery, logs: Sequence[PartitionLog], begins: Mapping[PartitionKey, int], bounds: Mapping[PartitionKey, int]
     ) -> Sequence[PartitionScan]:
+        context = self._context
         scans: list[PartitionScan] = []
         for log in logs:
-            source = LogSource(log, self._reader.follower.view, self._page_reads, self._memory, before_ms=query.until_ms)
+            source = LogSource(log, self._reader.follower.view, context.page_reads, context.memory, before_ms=query.until_ms)
             begin, bound = begins[log.key], bounds[log.key]
             if query.backward:
                 scans.append(BackwardScan(log.key.partition, source, begin, min(begin, bound), most=query.limit))

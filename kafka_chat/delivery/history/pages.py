@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from ..log.memory import Memory
-    from ..log.page_reads import PageReads
     from ..ports import Lookup
     from ..session.context import SessionContext
     from .query import Page, PageQuery
@@ -34,15 +32,11 @@ class History:
     Args:
         context: the service.
         lookup: asks what only pages want to know.
-        page_reads: reads what memory does not have.
-        memory: where what is read is counted.
     """
 
-    def __init__(self, context: SessionContext, *, lookup: Lookup, page_reads: PageReads, memory: Memory) -> None:
+    def __init__(self, context: SessionContext, *, lookup: Lookup) -> None:
         self._context = context
         self._lookup = lookup
-        self._page_reads = page_reads
-        self._memory = memory
         self._compacted = CompactedTopics(lookup)
         self._shared = SharedMerge()
         self._readers: set[HistoryReader] = set()
@@ -72,19 +66,10 @@ class History:
         if cursor is not None and cursor.says_nothing:
             raise RequestError("cursor is of a later version of this service; leave it out to begin anew", field="cursor")
         view, begin = query.view(Format.V1), LATEST if isinstance(query.begin, Rewind) else query.begin
-        reader = HistoryReader(query.chat, begin, cursor, context.names, view=view, page_reads=self._page_reads)
+        reader = HistoryReader(query.chat, begin, cursor, context.names, view=view, page_reads=context.page_reads)
         if self._draining:
             reader.finish()
-        reading = PageReading(
-            query,
-            reader,
-            context,
-            lookup=self._lookup,
-            page_reads=self._page_reads,
-            memory=self._memory,
-            shared=self._shared,
-            compacted=self._compacted,
-        )
+        reading = PageReading(query, reader, context, lookup=self._lookup, shared=self._shared, compacted=self._compacted)
         self._readers.add(reader)
         try:
             with context.audience.joined(reader, known=True):

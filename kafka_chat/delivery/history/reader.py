@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ...chat.resume_cursor import identity_of
 from ..audience.wanted_start import Resumed
 from ..log.follower import Follower
-from ..session.notices import Gap
+from ..session.notices import gap_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..ports import SubscriptionChange
     from ..records.batch import Chunk
     from ..records.formats import View
+    from ..session.notices import Gap
 
 
 class HistoryReader:
@@ -83,8 +84,7 @@ class HistoryReader:
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
         """See `Owner.on_gap`."""
-        chat = self._names.chat(key.topic)
-        self.gaps.append(Gap(chat=chat, partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause))
+        self.gaps.append(gap_in(key, self._names, first_lost, first_left, cause))
 
     async def news(self) -> None:
         """Wait until something changes in what it follows."""

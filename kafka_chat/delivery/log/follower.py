@@ -162,6 +162,11 @@ class Follower:
         """Whether some cursor waits for a page of the past."""
         return any(cursor.page is not None for cursor in self.cursors.values())
 
+    @property
+    def at_heads(self) -> bool:
+        """Whether it has had all that its logs have."""
+        return all(cursor.page is None and cursor.position >= cursor.log.head for cursor in self.cursors.values())
+
     def read(self, cursor: LogCursor) -> Chunk | None:
         """Return what is at `cursor`; None where it has to wait for its head or for a page, which then wakes it."""
         if self.cursors.get(cursor.log.key) is not cursor:

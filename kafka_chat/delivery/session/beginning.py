@@ -4,24 +4,72 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...chat.loss_cause import LossCause
 from ..audience.wanted_start import LATEST, AtOffsets, Resumed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ...chat.resume_cursor import ResumeCursor
     from ..audience.wanted_start import Start, Unresumed
     from ..ports import SubscriptionChange
     from .options import SessionOptions
 
 
-def beginning_in(topic: str, options: SessionOptions, cursor: ResumeCursor | None, change: SubscriptionChange | None) -> Start:
-    """Return where a client begins in a topic.
+class Beginning:
+    """Where one client begins, and how that looks to it.
 
     Args:
-        topic: that it follows.
         options: what it asked for besides its cursor.
-        cursor: after what it begins, of this cluster; None for none.
-        change: how its user subscribed to the chat; None where it did not.
+        cursor: after what it begins; None for none.
+        cluster: tells this cluster's mark; None where it is not known yet.
+
+    Attributes:
+        cursor: until it is forgotten: a stranger's may be large.
+        resume: what `hello` says of it: "none", "exact", "gap" or "future".
     """
+
+    __slots__ = ("_cluster", "_options", "cursor", "resume")
+
+    def __init__(self, options: SessionOptions, cursor: ResumeCursor | None, cluster: Callable[[], bytes | None]) -> None:
+        self._options = options
+        self._cluster = cluster
+        self.cursor = cursor
+        self.resume = "none" if self._cursor_of_this_cluster is None else "exact"
+
+    @property
+    def subscriptions_known(self) -> int:
+        """The offset in the subscriptions topic up to which its client has learned of changes; 0: of none."""
+        cursor = self.cursor
+        return max(0, cursor.subscriptions) if cursor is not None and cursor.cluster in (None, self._cluster()) else 0
+
+    def start(self, topic: str, change: SubscriptionChange | None) -> Start:
+        """Return where it begins in a topic.
+
+        Args:
+            topic: that it follows.
+            change: how its user subscribed to the chat; None where it did not.
+        """
+        return _beginning_in(topic, self._options, self._cursor_of_this_cluster, change)
+
+    def note_gap(self, cause: LossCause) -> None:
+        """Take note that something is lost of what it is due."""
+        if self.resume != "none":
+            self.resume = "future" if cause is LossCause.TRUNCATED else "gap"
+
+    def forget(self) -> int:
+        """Free the cursor; return how many bytes that had."""
+        held_bytes = 0 if self.cursor is None else self.cursor.held_bytes
+        self.cursor = None
+        return held_bytes
+
+    @property
+    def _cursor_of_this_cluster(self) -> ResumeCursor | None:
+        cursor = self.cursor
+        return cursor if cursor is not None and not cursor.says_nothing and cursor.is_of(self._cluster()) else None
+
+
+def _beginning_in(topic: str, options: SessionOptions, cursor: ResumeCursor | None, change: SubscriptionChange | None) -> Start:
     begin: Unresumed = options.beginning(LATEST)
     subscribed = None if change is None or change.offset < 0 else AtOffsets(change.topic_id, change.starts)
     if cursor is None:

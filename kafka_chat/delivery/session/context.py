@@ -1,4 +1,4 @@
-"""What a session needs of the service."""
+"""What sessions and the readers of pages need of the service."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 
     from ...chat.names import ChatNames
     from ...settings.model import Limits as LimitSettings
+    from ...telemetry.metrics import Telemetry
     from ..audience.audience import Audience
     from ..audience.offset_queries import OffsetQueries
+    from ..log.memory import Memory
+    from ..log.page_reads import PageReads
     from ..ports import SubscriptionLog
     from ..writes.sending import Sending
     from ..writes.subscriptions import Subscriptions
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionContext:
-    """What such a session needs of the service.
+    """What sessions and the readers of pages need of the service.
 
     Attributes:
         audience: who follows what, and how far.
@@ -32,6 +35,9 @@ class SessionContext:
         offsets: asks for those of times.
         limits: told to clients.
         cluster: tells the cluster's mark; None where it is not known yet.
+        page_reads: reads what memory does not have.
+        memory: where it counts what is held for clients.
+        telemetry: the service's.
     """
 
     audience: Audience
@@ -42,6 +48,9 @@ class SessionContext:
     offsets: OffsetQueries
     limits: LimitSettings
     cluster: Callable[[], bytes | None]
+    page_reads: PageReads
+    memory: Memory
+    telemetry: Telemetry
 
     @property
     def subscriptions_read(self) -> int:

@@ -49,8 +49,8 @@ class Dialogue(LiveSocket):
 
     __slots__ = ("_answer", "_changes", "_gone", "_memory", "_ops", "_waiting_bytes")
 
-    def __init__(self, answering: Answering, *, session_id: str, username: str, memory: Memory, telemetry: Telemetry) -> None:
-        super().__init__(session_id=session_id, username=username, telemetry=telemetry)
+    def __init__(self, answering: Answering, *, username: str, memory: Memory, telemetry: Telemetry) -> None:
+        super().__init__(username=username, telemetry=telemetry)
         self._memory = memory
         self._answer = answering.answer
         self._ops: deque[tuple[int, Callable[[], Awaitable[bytes]]]] = deque()

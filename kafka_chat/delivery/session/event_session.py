@@ -10,20 +10,19 @@ import msgspec
 
 from ..audience.cursor_parts import CursorParts
 from ..records.formats import MARK
-from .notices import Hello, control_event
+from .notices import End, Hello, control_event
 from .resumable_session import ResumableSession
+from .until import UNTIL_REACHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...chat.loss_cause import LossCause
     from ...chat.partition_key import PartitionKey
-    from ...telemetry.metrics import Telemetry
     from ..log.follower import LogCursor
-    from ..log.memory import Memory
-    from ..log.page_reads import PageReads
     from ..records.batch import Chunk
     from .context import SessionContext
+    from .live_socket import Close
     from .notices import Notice
     from .options import SessionOptions
 
@@ -47,23 +46,11 @@ class EventSession(ResumableSession):
 
     __slots__ = ("_parts", "_resumable")
 
-    def __init__(
-        self,
-        options: SessionOptions,
-        context: SessionContext,
-        *,
-        session_id: str,
-        username: str,
-        page_reads: PageReads,
-        memory: Memory,
-        telemetry: Telemetry,
-        caught_up: Callable[[], None],
-    ) -> None:
+    def __init__(self, options: SessionOptions, context: SessionContext, *, username: str, caught_up: Callable[[], None]) -> None:
         """See `ResumableSession`."""
+        super().__init__(options, context, username=username, caught_up=caught_up)
         self._parts = CursorParts()
         self._resumable = True
-        common = {"session_id": session_id, "username": username}
-        super().__init__(options, context, **common, page_reads=page_reads, memory=memory, telemetry=telemetry, caught_up=caught_up)
 
     def take(self, cursor: LogCursor, chunk: Chunk) -> int:
         """See `Owner.take`."""
@@ -101,6 +88,11 @@ class EventSession(ResumableSession):
         if cursor_text is not None and self._may_have(len(cursor_text) + _last_id_bytes(chunk.data)):
             return chunk.data.replace(MARK, b"id: %b." % cursor_text.encode())
         return _ID_LINE.sub(b"" if self._resumable else b"id:\n", chunk.data)
+
+    async def _take_leave(self, close: Close) -> None:
+        if close is UNTIL_REACHED:
+            self._offer(End(cursor=self._cursor()))
+        await super()._take_leave(close)
 
     def _offer(self, notice: Notice) -> bool:
         with_id = self._may_have(len(getattr(notice, "cursor", None) or ""))

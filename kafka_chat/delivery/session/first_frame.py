@@ -40,8 +40,8 @@ class FirstFrame(LiveSocket):
 
     __slots__ = ("_admission", "_receiving", "came")
 
-    def __init__(self, admission: HasOptions, *, session_id: str, telemetry: Telemetry) -> None:
-        super().__init__(session_id=session_id, username=admission.username, telemetry=telemetry)
+    def __init__(self, admission: HasOptions, *, telemetry: Telemetry) -> None:
+        super().__init__(username=admission.username, telemetry=telemetry)
         self.came = False
         self._admission = admission
         self._receiving = True

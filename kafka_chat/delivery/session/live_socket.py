@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import TYPE_CHECKING, ClassVar
 
 import trio
@@ -46,8 +47,8 @@ class LiveSocket(ABC):
     sink: Sink
     too_much: ClassVar[str] = f"over {TALK_FRAMES} messages in {RATE_SECONDS:.0f} s"  # the reason of 1008
 
-    def __init__(self, *, session_id: str, username: str, telemetry: Telemetry) -> None:
-        self.session_id = session_id
+    def __init__(self, *, username: str, telemetry: Telemetry) -> None:
+        self.session_id = token_hex(4)
         self.username = username
         self.messages = 0
         self.bytes_sent = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ...chat.loss_cause import LossCause
 from .notices import Gap, Heartbeat, Live, Notice, Subscribed, Unsubscribed
@@ -48,10 +48,13 @@ class NoticeQueue:
     not reach the client before a gap that it lies behind.
 
     Attributes:
+        heard: whether the client understands notices.
         waits: whether anything does. An attribute, for each read of a session asks: `len` would take a quarter of a microsecond.
     """
 
     __slots__ = ("_answers", "_heartbeat", "_hello", "_live", "_own", "_waiting", "waits")
+
+    heard: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.waits = False
@@ -188,6 +191,26 @@ class NoticeQueue:
         self._waiting = self._waiting or None
         self.waits = len(self) > 0
         return removed
+
+
+class Unheard(NoticeQueue):
+    """The queue of a bare client, which is told nothing: it would not know what it is."""
+
+    __slots__ = ()
+
+    heard = False
+
+    def add_hello(self, hello: Hello) -> None:
+        """Leave it out, as all of these."""
+
+    def add_gap(self, gap: Gap) -> None:
+        """See `add_hello`."""
+
+    def add_subscription(self, notice: Subscription, offset: int) -> None:
+        """See `add_hello`."""
+
+    def add_live(self) -> None:
+        """See `add_hello`."""
 
 
 def _merged(waiting: object, change: _Change) -> _Change | None:

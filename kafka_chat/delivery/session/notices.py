@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ...chat.loss_cause import LossCause
+    from ...chat.names import ChatNames
+    from ...chat.partition_key import PartitionKey
+    from ...settings.model import Limits as LimitSettings
 
 SUBPROTOCOL = "kafka-chat.v1"
 STAY_AWAY_MS = 3000  # clients that are told to come back do so within this time, spread over it
@@ -117,6 +120,16 @@ class Reconnect(Notice, frozen=True, kw_only=True, tag="reconnect"):
 
     after_ms: int
     cursor: str | None
+
+
+def limits_told(limits: LimitSettings, heartbeat_seconds: float | None) -> Limits:
+    """Return what `hello` says of the limits of the service, and how often it says that all is well."""
+    return Limits(limits.message_bytes, limits.client_message_bytes, limits.chats_per_user, heartbeat_seconds)
+
+
+def gap_in(key: PartitionKey, names: ChatNames, first_lost: int, first_left: int, cause: LossCause) -> Gap:
+    """Return what tells of messages that were due in a partition and are gone."""
+    return Gap(chat=names.chat(key.topic), partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause)
 
 
 def come_again(cursor: str | None) -> Reconnect:

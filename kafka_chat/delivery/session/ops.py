@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import msgspec
 
     from ..audience.member import Member
-    from ..log.memory import Memory
     from .context import SessionContext
     from .notice_queue import NoticeQueue
     from .notices import Op
@@ -36,16 +35,14 @@ class Ops:
         session: the client's.
         context: the service.
         notices: are told the answers, and hold back the news of the chats that an op changes until then.
-        memory: what waits counts there, until `close`.
     """
 
-    __slots__ = ("_answered", "_bytes", "_context", "_memory", "_notices", "_session", "_waiting")
+    __slots__ = ("_answered", "_bytes", "_context", "_notices", "_session", "_waiting")
 
-    def __init__(self, session: Member, context: SessionContext, notices: NoticeQueue, memory: Memory) -> None:
+    def __init__(self, session: Member, context: SessionContext, notices: NoticeQueue) -> None:
         self._session = session
         self._context = context
         self._notices = notices
-        self._memory = memory
         self._waiting: list[str | bytes] = []  # few, and an empty deque has 600 bytes, for each socket that has asked once
         self._bytes = 0
         self._answered: trio.Event | None = None  # set once the answers to the first of them are written
@@ -86,9 +83,9 @@ class Ops:
         self._answered = None
 
     def _count(self, size: int) -> None:
-        """Count so many bytes more, or less, of ops that wait."""
+        """Count so many bytes more, or less, of ops that wait, until `close`."""
         self._bytes += size
-        self._memory.owe(size)
+        self._context.memory.owe(size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,34 +7,27 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ...chat.loss_cause import LossCause
 from ...loop_sharing import Turn
 from ..records.formats import Format
-from .beginning import beginning_in
+from .beginning import Beginning
 from .live_socket import RESTARTS, Close
-from .notice_queue import NoticeQueue
-from .notices import End, Gap, Hello, Limits, Notice, Subscribed, Unsubscribed, come_again, control
+from .notice_queue import NoticeQueue, Unheard
+from .notices import Hello, Notice, Subscribed, Unsubscribed, come_again, control, gap_in, limits_told
 from .ops import OPS_WAITING, Ops
 from .session import Session
-from .until import Until
+from .until import LOOKED_FAR_ENOUGH, Until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ...chat.loss_cause import LossCause
     from ...chat.partition_key import PartitionKey
-    from ...chat.resume_cursor import ResumeCursor
-    from ...telemetry.metrics import Telemetry
     from ..audience.wanted_start import Start
     from ..log.follower import LogCursor
-    from ..log.memory import Memory
-    from ..log.page_reads import PageReads
     from ..ports import SubscriptionChange
     from ..records.batch import Chunk
     from .context import SessionContext
     from .options import SessionOptions
-
-UNTIL_REACHED = Close(code=1000, reason="until is reached")
-LOOKED_FAR_ENOUGH = Close(code=1013, reason="until is not reached yet; come again with the cursor, and it goes on from there")
 
 
 class ResumableSession(Session):
@@ -48,68 +41,32 @@ class ResumableSession(Session):
     """
 
     __slots__ = (
-        "_begins_after",
-        "_caught_up",
-        "_context",
-        "_live",
-        "_notices",
-        "_ops",
-        "_resume",
-        "_said_hello",
-        "_until",
-        "held_bytes",
-        "only",
-        "options",
-        "subscriptions_known",
+        "_beginning", "_caught_up", "_context", "_live", "_notices", "_ops", "_said_hello", "_until",
+        "held_bytes", "only", "options", "subscriptions_known",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        options: SessionOptions,
-        context: SessionContext,
-        *,
-        session_id: str,
-        username: str,
-        page_reads: PageReads,
-        memory: Memory,
-        telemetry: Telemetry,
-        caught_up: Callable[[], None],
-    ) -> None:
-        """Make one that the `Audience` is to let in.
-
-        Args:
-            options: what its client asked for.
-            context: the service.
-            session_id: for the operator's eyes.
-            username: whose it is.
-            page_reads: reads what memory does not have.
-            memory: what sockets are owed counts there.
-            telemetry: the service's.
-            caught_up: is called once when it has delivered all that was there.
-        """
-        common = {"session_id": session_id, "username": username}
-        super().__init__(**common, page_reads=page_reads, memory=memory, telemetry=telemetry, view=options.view(options.format))
+    def __init__(self, options: SessionOptions, context: SessionContext, *, username: str, caught_up: Callable[[], None]) -> None:
+        """Make one that the `Audience` is to let in; see `session_for`."""
+        super().__init__(context, username=username, view=options.view(options.format))
         self.options = replace(options, cursor=None)
-        self._begins_after = options.cursor  # until the beginning is fixed: a stranger's cursor may be large
         self.only = options.chats
         self._context = context
         self._caught_up = caught_up
-        cursor = options.cursor
-        self.subscriptions_known = max(0, cursor.subscriptions) if cursor is not None and cursor.cluster in (None, context.cluster()) else 0
-        self._notices = NoticeQueue()
+        self._beginning = Beginning(self.options, options.cursor, context.cluster)
+        self.subscriptions_known = self._beginning.subscriptions_known
+        self._notices = Unheard() if options.format is Format.PLAIN else NoticeQueue()
         self._said_hello = False
         self._live = False
-        self._resume = "none" if self._cursor_of_this_cluster() is None else "exact"
         self._until = None if options.until_ms is None else Until(options.until_ms, context.offsets)
         self._ops: Ops | None = None
         self.held_bytes = 0
         self._hold(options.held_bytes)
 
-    # What the Audience asks and tells.
+    # What the audience asks and tells.
 
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:
         """See `Member.start`."""
-        return beginning_in(topic, self.options, self._cursor_of_this_cluster(), change)
+        return self._beginning.start(topic, change)
 
     def on_follow(self, cursor: LogCursor) -> None:
         """See `Owner.on_follow`."""
@@ -123,26 +80,22 @@ class ResumableSession(Session):
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
         """See `Owner.on_gap`."""
-        if not self._said_hello and self._resume != "none":
-            self._resume = "future" if cause is LossCause.TRUNCATED else "gap"
-        if self._takes_notices:
-            chat = self._context.names.chat(key.topic)
-            self._notices.add_gap(Gap(chat=chat, partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause))
-            self.follower.wake()
+        if not self._said_hello:
+            self._beginning.note_gap(cause)
+        self._notices.add_gap(gap_in(key, self._context.names, first_lost, first_left, cause))
+        self.follower.wake()
 
     def on_subscribed(self, change: SubscriptionChange) -> None:
         """See `Member.on_subscribed`."""
-        if self._takes_notices:
-            exists = bool(change.topic_id) or self._context.audience.exists(change.chat)
-            self._notices.add_subscription(Subscribed(chat=change.chat, exists=exists, positions=change.starts), change.offset)
-            self.follower.wake()
+        exists = bool(change.topic_id) or self._context.audience.exists(change.chat)
+        self._notices.add_subscription(Subscribed(chat=change.chat, exists=exists, positions=change.starts), change.offset)
+        self.follower.wake()
 
     def on_unsubscribed(self, change: SubscriptionChange, positions: Mapping[int, int]) -> None:
         """See `Member.on_unsubscribed`."""
-        if self._takes_notices:
-            exists = self._context.audience.exists(change.chat)
-            self._notices.add_subscription(Unsubscribed(chat=change.chat, exists=exists, positions=positions), change.offset)
-            self.follower.wake()
+        exists = self._context.audience.exists(change.chat)
+        self._notices.add_subscription(Unsubscribed(chat=change.chat, exists=exists, positions=positions), change.offset)
+        self.follower.wake()
 
     def hold_nothing(self) -> None:
         """See `LiveSocket.hold_nothing`."""
@@ -158,7 +111,7 @@ class ResumableSession(Session):
             await super()._hear(nursery, said)
             return
         if self._ops is None:
-            self._ops = Ops(self, self._context, self._notices, self._memory)
+            self._ops = Ops(self, self._context, self._notices)
         if not self._ops.add(said, nursery):
             self.end(Close(code=1008, reason=f"over {OPS_WAITING} ops wait for their answers"))
 
@@ -166,7 +119,8 @@ class ResumableSession(Session):
         if self.options.heartbeat_seconds is not None:
             nursery.start_soon(self._send_heartbeats, self.options.heartbeat_seconds)
         await self._context.audience.wait_readings(self)
-        self._say_hello()
+        self._said_hello = True
+        self._notices.add_hello(self._hello())
         self._forget_cursor()
         await super()._serve(nursery)
 
@@ -183,25 +137,23 @@ class ResumableSession(Session):
     async def _wait(self) -> None:
         self._forget_cursor()
         if not self._notices.waits:
-            if self._until is not None:
-                self._end_at_until(self._until)
-            elif not self._live and self._has_all():
-                self._live = True
-                self._caught_up()
-                if self._takes_notices:
-                    self._notices.add_live()
+            self._note_what_is_read()
         if self._notices.waits:
             await self._say_notices()
         else:
             await self.follower.wait(parked=self._until is None and not self.follower.awaits_page)
 
-    def _end_at_until(self, until: Until) -> None:
-        if self._context.audience.has_started(self) and until.is_reached(self.follower):
-            if self.options.format is Format.EVENTS:
-                self._offer(End(cursor=self._cursor()))
-            self.end(UNTIL_REACHED)
-        elif until.looked_far_enough:
-            self.end(LOOKED_FAR_ENOUGH)
+    def _note_what_is_read(self) -> None:
+        """See to what follows from that there is nothing to read now: `live`, or the end."""
+        started = self._context.audience.has_started
+        if self._until is not None:
+            close = self._until.end(self.follower, started=started(self))
+            if close is not None:
+                self.end(close)
+        elif not self._live and started(self) and self.follower.at_heads:
+            self._live = True
+            self._caught_up()
+            self._notices.add_live()
 
     async def _say_notices(self) -> None:
         """Say what waits, no more at a time than the socket takes: what comes meanwhile is merged with what still waits."""
@@ -221,7 +173,7 @@ class ResumableSession(Session):
         The audience may still move its cursors and tell of it, until the cursor is made: no gap lies before that untold. A client
         that has had no `hello` begins the next time as it has begun now, and is told the same then.
         """
-        if close.code not in (RESTARTS, LOOKED_FAR_ENOUGH.code) or not self._takes_notices:
+        if close.code not in (RESTARTS, LOOKED_FAR_ENOUGH.code) or not self._notices.heard:
             return
         if self._said_hello:
             self._notices.add_answers((), {})  # what the op under way holds back has happened, whatever came of the op itself
@@ -241,47 +193,30 @@ class ResumableSession(Session):
 
     # Inside
 
-    def _cursor_of_this_cluster(self) -> ResumeCursor | None:
-        cursor = self._begins_after
-        return cursor if cursor is not None and not cursor.says_nothing and cursor.is_of(self._context.cluster()) else None
-
     def _forget_cursor(self) -> None:
         """Free the cursor that the client came with, once it is fixed where it begins."""
-        if self._begins_after is not None and self._context.audience.has_started(self):
-            whole, self._begins_after = self._begins_after.held_bytes, None
-            self._hold(self._context.audience.forget_start(self) - whole)
+        if self._beginning.cursor is not None and self._context.audience.has_started(self):
+            self._hold(self._context.audience.forget_start(self) - self._beginning.forget())
 
     def _cursor(self) -> str | None:
-        context = self._context
-        return context.audience.cursor(self, cluster=context.cluster(), subscriptions=context.subscriptions_read)
-
-    def _say_hello(self) -> None:
-        self._said_hello = True
-        if self._takes_notices:
-            self._notices.add_hello(self._hello())
+        return self._context.audience.cursor(self, cluster=self._context.cluster(), subscriptions=self._context.subscriptions_read)
 
     def _hello(self) -> Hello:
-        limits = self._context.limits
-        told = Limits(limits.message_bytes, limits.client_message_bytes, limits.chats_per_user, self.options.heartbeat_seconds)
-        chats = self._context.audience.chats(self)
-        return Hello(session=self.session_id, user=self.username, chats=chats, resume=self._resume, cursor=self._cursor(), limits=told)
+        context, beginning = self._context, self._beginning
+        return Hello(
+            session=self.session_id,
+            user=self.username,
+            chats=context.audience.chats(self),
+            resume=beginning.resume,
+            cursor=self._cursor(),
+            limits=limits_told(context.limits, self.options.heartbeat_seconds),
+        )
 
     def _hold(self, size: int) -> None:
         """Count so many bytes more, or less."""
         self.held_bytes += size
         self._memory.owe(size)
 
-    @property
-    def _takes_notices(self) -> bool:
-        """Whether its client understands notices. Bare clients hear nothing: they would not know what it is."""
-        return self.options.format is not Format.PLAIN
-
     def _offer(self, notice: Notice) -> bool:
         """Write a notice; False where the socket does not take all of it at once, or the connection is closed."""
         return self.sink.offer(control(notice))
-
-    def _has_all(self) -> bool:
-        """Whether all that was there has been delivered."""
-        return self._context.audience.has_started(self) and all(
-            cursor.page is None and cursor.position >= cursor.log.head for cursor in self.follower.cursors.values()
-        )

@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 
     from ...chat.loss_cause import LossCause
     from ...chat.partition_key import PartitionKey
-    from ...telemetry.metrics import Telemetry
     from ..audience.wanted_start import Start
     from ..log.follower import LogCursor
-    from ..log.memory import Memory
-    from ..log.page_reads import PageReads
     from ..ports import SubscriptionChange
     from ..records.batch import Chunk
+    from .context import SessionContext
 
 
 class Session(LiveSocket):
@@ -44,12 +42,10 @@ class Session(LiveSocket):
     subscriptions_known: int = 0
     too_much: ClassVar[str] = f"{LiveSocket.too_much}; this service only sends"
 
-    def __init__(
-        self, *, session_id: str, username: str, page_reads: PageReads, memory: Memory, telemetry: Telemetry, view: View = PLAIN
-    ) -> None:
-        super().__init__(session_id=session_id, username=username, telemetry=telemetry)
-        self.follower = Follower(self, view, page_reads)
-        self._memory = memory
+    def __init__(self, context: SessionContext, *, username: str, view: View = PLAIN) -> None:
+        super().__init__(username=username, telemetry=context.telemetry)
+        self.follower = Follower(self, view, context.page_reads)
+        self._memory = context.memory
 
     @property
     def fell_behind(self) -> int:

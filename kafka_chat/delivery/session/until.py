@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..audience.offset_queries import LATEST_TIMESTAMP
 from ..records.formats import Bound
+from .live_socket import Close
 
 if TYPE_CHECKING:
     from ...chat.partition_key import PartitionKey
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 # How many offsets one connection may look at that have no message for it, where it has an end to come to: with `until` all of a log
 # is read, also where what is older lies at its beginning. Two thousand pages; some ten seconds of one of `pages.readers`.
 UNTIL_OFFSETS = 1_000_000
+
+UNTIL_REACHED = Close(code=1000, reason="until is reached")
+LOOKED_FAR_ENOUGH = Close(code=1013, reason="until is not reached yet; come again with the cursor, and it goes on from there")
 
 
 class Until:
@@ -49,19 +53,26 @@ class Until:
 
     def may_read(self, cursor: LogCursor) -> bool:
         """Whether there may be something for the client at a cursor."""
-        return not self.looked_far_enough and cursor.bound is not None and cursor.position < cursor.bound.end
+        return not self._looked_far_enough and cursor.bound is not None and cursor.position < cursor.bound.end
 
     def note(self, cursor: LogCursor, chunk: Chunk) -> None:
         """Take note of what is at a cursor."""
         if not chunk.messages:
             self._shown_nothing += chunk.next - cursor.position
 
-    def is_reached(self, follower: Follower) -> bool:
-        """Whether all that `follower` follows is read."""
-        return all(cursor.bound is not None and cursor.position >= cursor.bound.end for cursor in follower.cursors.values())
+    def end(self, follower: Follower, *, started: bool) -> Close | None:
+        """Return how the connection ends now that `follower` has had what it may read; None: it goes on.
+
+        Args:
+            follower: whose connection.
+            started: it is fixed where it begins in all that it follows.
+        """
+        if started and all(cursor.bound is not None and cursor.position >= cursor.bound.end for cursor in follower.cursors.values()):
+            return UNTIL_REACHED
+        return LOOKED_FAR_ENOUGH if self._looked_far_enough else None
 
     @property
-    def looked_far_enough(self) -> bool:
+    def _looked_far_enough(self) -> bool:
         """Whether nothing was found for the client in so many offsets that others come first."""
         return self._shown_nothing >= UNTIL_OFFSETS
 
