@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from kafka_chat.chat.loss_cause import LossCause
+from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.chat.resume_cursor import parse
 from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
@@ -19,6 +20,7 @@ from kafka_chat.delivery.session.resumable_session import ResumableSession
 from kafka_chat.delivery.session.session import Session
 from kafka_chat.service import RESTART
 from tests.support.fakes import Core, FakeClient, open_core, value
+from tests.support.loop_steps import loop_steps
 
 GLOBAL, ROOM = "kafka.chat.global", "kafka.chat.room"
 PARTITIONS = 2
@@ -225,3 +227,31 @@ async def test_whenever_the_restart_comes_each_offset_is_delivered_once_or_told_
                 had[meta["partition"]].append(meta["offset"])
         for partition, log in core.kafka.topics[GLOBAL].partitions.items():
             assert had[partition] == sorted({*range(log.end)} - lost[partition])
+
+
+async def test_who_has_had_no_hello_is_told_of_nothing_but_to_come_again(autojump_clock: MockClock) -> None:
+    async with open_core() as core:
+        core.kafka.create(GLOBAL)
+        session, client = core.requested(v1()), FakeClient()
+        with core.audience.joined(session, known=True):
+            await core.audience.wait_started(session, seconds=2)
+            session.on_gap(core.kafka.key(GLOBAL), 0, 5, LossCause.RETENTION)
+            session.end(RESTART)
+            await session.run(client, client)
+    assert kinds(client) == ["reconnect"]
+    assert metas(client)[0]["cursor"] is None
+
+
+async def test_however_much_waits_the_others_go_on_meanwhile(autojump_clock: MockClock) -> None:
+    async with open_core() as core:
+        core.kafka.create(GLOBAL)
+        async with core.connected(client := FakeClient(), options=v1()) as session:
+            await wait_all_tasks_blocked()
+            topic_id = core.kafka.topics[GLOBAL].topic_id
+            for partition in range(8000):
+                session.on_gap(PartitionKey(GLOBAL, topic_id, partition), 0, 5, LossCause.RETENTION)
+            session.end(RESTART)
+            with loop_steps() as steps:
+                await wait_all_tasks_blocked()
+            steps.check()
+    assert kinds(client).count("gap") == 8000

@@ -165,6 +165,17 @@ async def test_ops_are_answered_whatever_comes_between(service: FakeService):
         assert [(await next_message(chat)).offset for _ in range(5 * QUEUED_EVENTS)] == list(range(5 * QUEUED_EVENTS))
 
 
+async def test_an_error_that_nobody_asked_for_is_told(service: FakeService):
+    told: list[str] = []
+    async with open_chat(service.url, "ann", tell=told.append) as chat:
+        visit = await service.visit()
+        await visit.greet(BEGINNING)
+        await visit.control("error", re=None, code=400, message="the message is binary")
+        await visit.send(ROOM.message(0))
+        assert (await next_message(chat)).offset == 0
+    assert "the service tells of an error: the message is binary (400)" in told
+
+
 async def test_a_message_whose_answer_was_cut_off_is_not_sent_twice_and_a_subscription_is_asked_again(service: FakeService):
     async with open_chat(service.url, "ann") as chat, trio.open_nursery() as nursery:
         outcomes: list[object] = []

@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.records.frames import text_payloads
-from kafka_chat.delivery.session.dialogue import WAITING_BYTES, Answering, Dialogue
+from kafka_chat.delivery.session.dialogue import MESSAGE_BYTES, WAITING_BYTES, Answering, Dialogue
 from kafka_chat.delivery.session.live_socket import Close
 from kafka_chat.telemetry.metrics import Telemetry
 from tests.support.fakes import FakeClient
@@ -126,6 +126,16 @@ async def test_who_takes_its_time_may_say_more(autojump_clock):
             await trio.sleep(11)
         assert codes == []
     assert len(text_payloads(client.got)) == 2700
+
+
+async def test_what_fills_the_room_to_the_byte_is_not_too_much():
+    gate, client = Gate(), FakeClient()
+    client.say("x" * (WAITING_BYTES - MESSAGE_BYTES))
+    client.say("y")
+    client.say("z")
+    async with running(dialogue(gate), client):
+        await wait_all_tasks_blocked()
+        assert await client.receive() == "z"  # which the dialogue has not taken: "y" is more than there is room for
 
 
 @pytest.mark.promise("p-dialogue-waiting")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -16,7 +17,8 @@ PAGES = 100
 MOST_MS = 40.0  # with a turn of 2 ms for each of them it was 150; it is 6
 
 
-async def test_a_hundred_pages_of_a_thousand_messages_make_no_long_round(autojump_clock):
+@pytest.mark.parametrize("backward", [False, True])
+async def test_a_hundred_pages_of_a_thousand_messages_make_no_long_round(autojump_clock, *, backward: bool):
     async with open_core() as core:
         core.kafka.create(TOPIC, partitions=2)
         for number in range(3000):
@@ -25,7 +27,7 @@ async def test_a_hundred_pages_of_a_thousand_messages_make_no_long_round(autojum
         pages: list[Page] = []
 
         async def read() -> None:
-            pages.append(await core.history.page(PageQuery(chat="room", limit=1000)))
+            pages.append(await core.history.page(PageQuery(chat="room", limit=1000, backward=backward)))
 
         await read()  # what is rendered once for all is
         gc.disable()  # what a look at all objects costs is the test run's

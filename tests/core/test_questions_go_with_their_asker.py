@@ -103,3 +103,25 @@ async def test_a_withdrawn_question_is_not_answered_and_does_not_disturb_others(
         assert len(queries) == 0
         nursery.cancel_scope.cancel()
     assert sorted(told) == [2, 3, 4, 5, 6, 7, 8]
+
+
+async def test_a_partition_that_nobody_follows_any_more_is_asked_for_no_longer(autojump_clock):
+    kafka, told = FakeKafka(), []
+    kafka.create(GLOBAL, partitions=2)
+    queries = OffsetQueries(kafka)
+    left, followed = kafka.key(GLOBAL, 0), kafka.key(GLOBAL, 1)
+    async with trio.open_nursery() as nursery:
+        kafka.away = True
+        nursery.start_soon(queries.run)
+        for key in (left, followed):
+            queries.put(key, LATEST_TIMESTAMP, lambda _, key=key: told.append(key))
+            queries.put(key, 1_000, lambda _, key=key: told.append(key))
+        await trio.sleep(0.5)  # they are asked, and wait to be asked again
+        queries.put(left, LATEST_TIMESTAMP, lambda _: told.append(left))
+        assert len(queries) == 5
+        queries.forget(left)
+        assert len(queries) == 2
+        kafka.away = False
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    assert told == [followed, followed]

@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
+from kafka_chat.chat.message import LeftOut
 from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.delivery.records.batch import Batch
 from kafka_chat.delivery.records.formats import Format, View
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.delivery.records.record import Record
-from kafka_chat.delivery.records.record_meta import HEADERS, META_BYTES
+from kafka_chat.delivery.records.record_meta import HEADERS
 from tests.support.fakes import value
 
 KEY = PartitionKey("kafka.chat.x", "id", 3)
+META_BYTES = 65_536  # of JSON, for key and headers together
 V1 = View(format=Format.V1)
 
 
@@ -73,3 +75,16 @@ def test_a_key_has_a_limit_and_what_is_shown_of_the_record_stays() -> None:
     assert len(meta_of(key=b"x" * fits)["key"]) == fits
     meta = meta_of(key=b"x" * META_BYTES, headers=[("h", b"v")])
     assert (meta["key"], meta["headers"], meta["left_out"]) == (None, [["h", "v"]], ["key"])
+
+
+def test_what_is_not_shown_is_noted_for_the_operator_and_what_is_shown_is_not() -> None:
+    records = [
+        Record(0, value("all"), 5, b"k", [("h", b"v")]),
+        Record(1, value("no headers"), 5, b"k", [("h", b"x" * META_BYTES)]),
+        Record(2, value("no key"), 5, b"x" * META_BYTES),
+        Record(3, value("x" * 900), 5, b"k" * 100),
+    ]
+    batch = Batch.decode(records, KEY, first=0, next=4, chat="x", max_bytes=1_000)
+    noted = {one.offset: [*one.what] for one in batch.shortened}
+    assert noted == {1: [LeftOut.HEADERS], 2: [LeftOut.KEY], 3: [LeftOut.KEY, LeftOut.MESSAGE]}
+    assert batch.rejected == []

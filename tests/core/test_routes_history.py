@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 from urllib.parse import parse_qs
 
@@ -78,6 +79,20 @@ async def test_what_is_asked_for_goes_to_the_history(query: str, asked: PageQuer
     for path in (PATH, "/history/kafka.chat.room1"):
         assert (await ask(app, "GET", f"{path}?{query}")).status == 200
     assert service.history.asked == [asked, asked]
+
+
+async def test_a_time_that_is_not_yet_is_now_and_a_span_is_before_now():
+    app, service = app_with_service()
+    before = time.time_ns() // 1_000_000
+    assert (await ask(app, "GET", f"{PATH}?from=2200-01-01T00:00:00Z")).status == 200
+    assert (await ask(app, "GET", f"{PATH}?from=-15m&until=-1m")).status == 200
+    after = time.time_ns() // 1_000_000
+    future, past = service.history.asked
+    assert isinstance(future.start, Since)
+    assert isinstance(past.start, Since)
+    assert past.until_ms is not None
+    for time_ms in (future.start.time_ms, past.start.time_ms + 15 * 60_000, past.until_ms + 60_000):
+        assert before <= time_ms <= after
 
 
 @pytest.mark.parametrize(

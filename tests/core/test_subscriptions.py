@@ -295,6 +295,20 @@ async def test_ending_a_subscription_whose_call_was_cancelled_ends_it(autojump_c
 
 
 @pytest.mark.parametrize("chats", [["room1"], None])
+async def test_unsubscribing_ends_what_is_just_being_subscribed_to(chats: list[str] | None, autojump_clock) -> None:
+    async with opened() as here:
+        here.publisher.gate = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(here.subscriptions.subscribe, "ann", ["room1"])
+            await trio.sleep(0.5)
+            nursery.start_soon(here.subscriptions.unsubscribe, "ann", chats)
+            await trio.sleep(0.5)
+            here.publisher.gate.set()
+        assert await here.chats() == ["global"]
+        assert len(here.records) == 2
+
+
+@pytest.mark.parametrize("chats", [["room1"], None])
 async def test_a_subscription_in_doubt_is_ended_though_it_cannot_be_seen(chats: list[str] | None, autojump_clock) -> None:
     async with opened(read=False) as here:
         here.log.read()

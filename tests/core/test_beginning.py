@@ -1,0 +1,86 @@
+"""Where a client begins in a topic: what it asks for, what its cursor says, and since when its user is subscribed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kafka_chat.chat.resume_cursor import NOT_KNOWN, OF_A_PAGE, MessageIds, head_of_cursor, parse, text_of, topic_entry
+from kafka_chat.delivery.audience.wanted_start import EARLIEST, LATEST, AtOffsets, Resumed, Rewind, Since
+from kafka_chat.delivery.ports import SubscriptionChange
+from kafka_chat.delivery.session.beginning import beginning_in
+from kafka_chat.delivery.session.options import SessionOptions
+
+TOPIC, OTHER, TOPIC_ID = "kafka.chat.room", "kafka.chat.other", "id1"
+SUBSCRIBED = AtOffsets(TOPIC_ID, {0: 7})
+
+
+def since(offset: int) -> SubscriptionChange:
+    """A subscription whose record has this offset."""
+    return SubscriptionChange(username="ann", chat="room", subscribed=True, topic_id=TOPIC_ID, starts={0: 7}, offset=offset)
+
+
+def naming(topic: str, subscriptions: int = 10, *, complete: bool = False) -> str:
+    """A whole cursor that stands at 5 in a topic."""
+    return text_of(head_of_cursor(None, subscriptions, complete=complete) + topic_entry(topic, TOPIC_ID, [5]))
+
+
+def id_in(topic: str) -> str:
+    """A cursor that is the id of a message alone."""
+    return MessageIds(topic, TOPIC_ID, 0).of(4).decode()
+
+
+def begins(cursor: str | None = None, change: SubscriptionChange | None = None, **asked: Any) -> Any:
+    return beginning_in(TOPIC, SessionOptions(**asked), None if cursor is None else parse(cursor), change)
+
+
+@pytest.mark.parametrize("change", [None, since(3), since(12)])
+def test_without_a_cursor_it_begins_where_it_asks_to(change: SubscriptionChange | None) -> None:
+    assert begins(None, change) == LATEST
+    assert begins(None, change, start=EARLIEST) == EARLIEST
+    assert begins(None, change, rewind=3) == Rewind(3)
+
+
+def test_what_its_cursor_names_goes_on_there() -> None:
+    for change in (None, since(-1), since(3), since(9)):
+        start = begins(naming(TOPIC), change)
+        assert isinstance(start, Resumed)
+        assert (start.entry.next(0), start.otherwise, start.not_before) == (5, LATEST, None)
+
+
+@pytest.mark.parametrize("offset", [10, 12])
+def test_what_was_subscribed_to_again_since_its_cursor_goes_on_there_but_not_before_that(offset: int) -> None:
+    start = begins(naming(TOPIC), since(offset), start=EARLIEST)
+    assert (start.entry.next(0), start.otherwise, start.not_before) == (5, SUBSCRIBED, SUBSCRIBED)
+    # Of a client that names its chats, of a page, and of what did not know, subscriptions say nothing.
+    for cursor, asked in [
+        (naming(TOPIC), {"chats": ("room",)}),
+        (naming(TOPIC, NOT_KNOWN), {}),
+        (naming(TOPIC, OF_A_PAGE), {}),
+    ]:
+        assert begins(cursor, since(offset), **asked).not_before is None
+
+
+def test_what_only_an_id_names_was_subscribed_to_while_its_client_was_here() -> None:
+    both = f"{naming(OTHER)}.{id_in(TOPIC)}"
+    assert begins(both, since(3), start=EARLIEST).otherwise == SUBSCRIBED
+    assert begins(id_in(TOPIC), since(3), start=EARLIEST).otherwise == EARLIEST
+    assert begins(naming(TOPIC), since(3), start=EARLIEST).otherwise == EARLIEST
+
+
+def test_what_a_whole_cursor_does_not_name_begins_where_it_was_subscribed_to_unless_something_else_is_asked() -> None:
+    assert begins(naming(OTHER), since(12)) == SUBSCRIBED
+    assert begins(naming(OTHER), since(12), start=EARLIEST) == EARLIEST
+    assert begins(naming(OTHER), since(12), start=Since(5)) == Since(5)
+    assert begins(naming(OTHER), None) == LATEST
+    assert begins(naming(OTHER), since(-1)) == LATEST  # everybody follows it
+    assert begins(id_in(OTHER), since(12)) == LATEST
+    assert begins(id_in(OTHER), since(12), start=EARLIEST) == EARLIEST
+
+
+def test_what_a_complete_cursor_leaves_out_begins_as_its_record_says_whatever_is_asked() -> None:
+    complete = naming(OTHER, 10, complete=True)
+    assert begins(complete, since(9), start=EARLIEST) == SUBSCRIBED
+    assert begins(complete, since(10), start=EARLIEST) == EARLIEST
+    assert begins(naming(OTHER, 10), since(9), start=EARLIEST) == EARLIEST
