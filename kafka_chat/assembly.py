@@ -13,6 +13,7 @@ import msgspec
 
 from .chat.names import ChatNames
 from .delivery.audience.audience import Audience
+from .delivery.audience.followed_topics import FollowedTopics
 from .delivery.audience.offset_queries import OffsetQueries
 from .delivery.log.fan_out import FanOut
 from .delivery.log.memory import Memory
@@ -60,19 +61,11 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
     readers = settings.pages.readers
     async with _reachable(settings) as config, open_lookup(config) as lookup, open_publisher(config) as publisher:
         offsets = OffsetQueries(lookup)
-        audience = Audience(names=names, fanout=fanout, offsets=offsets, memory=memory)
+        followed = FollowedTopics(fanout=fanout, offsets=offsets, memory=memory)
         async with (
-            open_subscription_log(
-                config,
-                topic=settings.subscriptions.topic,
-                publisher=publisher,
-                lookup=lookup,
-                listener=audience.user_changed,
-                telemetry=telemetry,
-            ) as subscription_log,
             open_tail(
                 config,
-                listener=audience.followed,
+                listener=followed,
                 lookup=lookup,
                 names=names,
                 limits=settings.limits,
@@ -84,40 +77,50 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
                 config, readers=readers, silent_leaders=SILENT_LEADERS, names=names, limits=settings.limits, lookup=lookup
             ) as pages,
             open_page_reads(pages, readers=readers, telemetry=telemetry) as page_reads,
-            open_tasks() as nursery,
         ):
-            subscriptions = Subscriptions(subscription_log, lookup=lookup, names=names, settings=settings)
-            audience.attach(tail, subscriptions.chats_of)
-            for chat in settings.chats.default:
-                audience.pin(names.topic(chat))
-            service = Service(
-                settings=settings,
-                telemetry=telemetry,
-                names=names,
-                subscriptions=subscriptions,
-                sending=Sending(publisher, lookup=lookup, names=names, settings=settings),
-                subscription_log=subscription_log,
-                lookup=lookup,
-                offsets=offsets,
-                tail=tail,
-                audience=audience,
-                memory=memory,
-                page_reads=page_reads,
-            )
-            telemetry.gauge("sockets", lambda: service.slots_taken)
-            telemetry.gauge("catching_up", lambda: service.slots.catching_up)
-            telemetry.gauge("memory_held_bytes", lambda: memory.used_bytes)
-            telemetry.gauge("memory_limit_bytes", lambda: memory.limit_bytes)
-            telemetry.gauge("owed_bytes", lambda: memory.owed_bytes)
-            telemetry.gauge("followed_topics", lambda: audience.topics)
-            telemetry.gauge("partitions_held", lambda: len(tail.held))
-            telemetry.gauge("followed_partitions", lambda: audience.partitions)
-            nursery.start_soon(fanout.run)
-            nursery.start_soon(audience.followed.starts.run)
-            nursery.start_soon(audience.followed.walks.run)
-            nursery.start_soon(offsets.run)
-            nursery.start_soon(telemetry.run_left_out)
-            nursery.start_soon(service.run_until_read)
-            nursery.start_soon(service.run_drain)
-            nursery.start_soon(service.run_cluster)
-            yield service
+            audience = Audience(followed, tail=tail, names=names)
+            async with (
+                open_subscription_log(
+                    config,
+                    topic=settings.subscriptions.topic,
+                    publisher=publisher,
+                    lookup=lookup,
+                    listener=audience.user_changed,
+                    telemetry=telemetry,
+                ) as subscription_log,
+                open_tasks() as nursery,
+            ):
+                subscriptions = Subscriptions(subscription_log, lookup=lookup, names=names, settings=settings)
+                for chat in settings.chats.default:
+                    audience.pin(names.topic(chat))
+                service = Service(
+                    settings=settings,
+                    telemetry=telemetry,
+                    names=names,
+                    subscriptions=subscriptions,
+                    sending=Sending(publisher, lookup=lookup, names=names, settings=settings),
+                    subscription_log=subscription_log,
+                    lookup=lookup,
+                    offsets=offsets,
+                    tail=tail,
+                    audience=audience,
+                    memory=memory,
+                    page_reads=page_reads,
+                )
+                telemetry.gauge("sockets", lambda: service.slots_taken)
+                telemetry.gauge("catching_up", lambda: service.slots.catching_up)
+                telemetry.gauge("memory_held_bytes", lambda: memory.used_bytes)
+                telemetry.gauge("memory_limit_bytes", lambda: memory.limit_bytes)
+                telemetry.gauge("owed_bytes", lambda: memory.owed_bytes)
+                telemetry.gauge("followed_topics", lambda: audience.topics)
+                telemetry.gauge("partitions_held", lambda: len(tail.held))
+                telemetry.gauge("followed_partitions", lambda: audience.partitions)
+                nursery.start_soon(fanout.run)
+                nursery.start_soon(followed.starts.run)
+                nursery.start_soon(followed.walks.run)
+                nursery.start_soon(offsets.run)
+                nursery.start_soon(telemetry.run_left_out)
+                nursery.start_soon(service.run_until_read)
+                nursery.start_soon(service.run_drain)
+                nursery.start_soon(service.run_cluster)
+                yield service

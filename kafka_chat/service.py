@@ -98,6 +98,7 @@ class Service:
             audience=audience,
             subscription_log=subscription_log,
             subscriptions=subscriptions,
+            chats_of=subscriptions.chats_of,
             sending=sending if settings.sending_enabled else None,
             names=names,
             offsets=offsets,

@@ -15,6 +15,7 @@ from kafka_chat.chat.names import ChatNames
 from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.chat.resume_cursor import cluster_mark
 from kafka_chat.delivery.audience.audience import Audience
+from kafka_chat.delivery.audience.followed_topics import FollowedTopics
 from kafka_chat.delivery.audience.offset_queries import OffsetQueries
 from kafka_chat.delivery.history.pages import History
 from kafka_chat.delivery.log.fan_out import FanOut
@@ -423,9 +424,8 @@ async def open_core(*, memory_bytes: int = 1 << 24, readers: int = 2) -> AsyncIt
         default = {chat: SubscriptionChange(username=username, chat=chat, subscribed=True, starts={}) for chat in followed}
         return default | {chat: change for (user, chat), change in subscribed.items() if user == username}
 
-    audience = Audience(names=NAMES, fanout=fanout, offsets=offsets, memory=memory)
-    audience.attach(kafka, chats_of)
-    kafka.listener = audience.followed
+    kafka.listener = followed = FollowedTopics(fanout=fanout, offsets=offsets, memory=memory)
+    audience = Audience(followed, tail=kafka, names=NAMES)
     async with open_page_reads(kafka, readers=readers, telemetry=telemetry) as reads, trio.open_nursery() as nursery:
         nursery.start_soon(fanout.run)
         nursery.start_soon(audience.followed.starts.run)
@@ -435,6 +435,7 @@ async def open_core(*, memory_bytes: int = 1 << 24, readers: int = 2) -> AsyncIt
             audience=audience,
             subscription_log=FakeSubscriptionLog(FakePublisher()),
             subscriptions=Subscriptions(FakeSubscriptionLog(FakePublisher()), lookup=kafka, names=NAMES, settings=Settings()),
+            chats_of=chats_of,
             sending=None,
             names=NAMES,
             offsets=offsets,

@@ -14,59 +14,40 @@ import trio
 from ...chat.resume_cursor import head_of_cursor
 from ...loop_sharing import Turn
 from .cursor_parts import CursorParts
-from .followed_topics import FollowedTopics
 from .wanted_start import FROM_ZERO, AtOffsets, Resumed, Since, rather_early, some_seconds_ago
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from ...chat.names import ChatNames
     from ...chat.partition_key import PartitionKey
-    from ..log.fan_out import FanOut
-    from ..log.memory import Memory
     from ..log.partition_log import PartitionLog
     from ..ports import SubscriptionChange, Tail
+    from .followed_topics import FollowedTopics
     from .member import Member
-    from .offset_queries import OffsetQueries
     from .wanted_start import Start
 
 
 class Audience:
     """The live sessions and the readers of pages, and the chats that they follow.
 
+    First in and last out move the Tail.
+
     Args:
+        followed: see below.
+        tail: is told which topics to follow, and tells `followed` what becomes of them.
         names: chat <-> topic.
-        fanout: is told of logs with news.
-        offsets: asks for the starts that take a broker to tell.
-        memory: where the logs count what they hold.
 
     Attributes:
-        followed: the topics that somebody follows; the listener of the Tail.
+        followed: the topics that somebody follows.
     """
 
-    def __init__(
-        self,
-        *,
-        names: ChatNames,
-        fanout: FanOut,
-        offsets: OffsetQueries,
-        memory: Memory,
-    ) -> None:
-        self.followed = FollowedTopics(fanout=fanout, offsets=offsets, memory=memory)
+    def __init__(self, followed: FollowedTopics, *, tail: Tail, names: ChatNames) -> None:
+        self.followed = followed
+        self._tail = tail
         self._names = names
         self._by_user: dict[str | None, dict[Member, list[str]]] = {}  # username -> member -> the topics that it follows
         self._early: dict[Member, Since] = {}
-        self._chats_of: Callable[[str], Mapping[str, SubscriptionChange]]
-
-    def attach(self, tail: Tail, chats_of: Callable[[str], Mapping[str, SubscriptionChange]]) -> None:
-        """Name those that in turn were made with this.
-
-        Args:
-            tail: is told which topics to follow.
-            chats_of: what a user follows now, the defaults included.
-        """
-        self.followed.attach(tail)
-        self._chats_of = chats_of
 
     @property
     def sessions(self) -> int:
@@ -90,6 +71,7 @@ class Audience:
     def pin(self, topic: str) -> None:
         """Follow `topic` also while nobody is here, so that who comes need not ask a broker."""
         self.followed.pin(topic)
+        self._tail.follow(topic)
 
     @contextmanager
     def joined(self, session: Member, *, known: bool) -> Iterator[None]:
@@ -105,9 +87,8 @@ class Audience:
         if not known:
             self._early[session] = some_seconds_ago()
         try:
-            changes = self._chats_of(session.username)
-            for chat in session.only or changes:
-                self._follow(session, self._names.topic(chat), session.start(self._names.topic(chat), changes.get(chat)))
+            for chat, change in session.chats().items():
+                self._follow(session, self._names.topic(chat), session.start(self._names.topic(chat), change))
             yield
         finally:
             for topic in tuple(sessions[session]):
@@ -202,7 +183,7 @@ class Audience:
         if not topics or parts.versions != [self.followed[topic].version for topic in topics]:
             if not self.has_started(session):
                 return parts.stale_text()
-            unsaid = () if session.only else self._begun_by_record(session.username, subscriptions)
+            unsaid = () if session.only else self._begun_by_record(session, subscriptions)
             parts.make(head, {topic: self.followed[topic] for topic in topics}, session.follower, unsaid)
         return parts.text(head)
 
@@ -211,10 +192,9 @@ class Audience:
         turn = Turn()
         while self._early:  # who leaves while others have their turn takes itself out
             session, since = self._early.popitem()
-            for chat, change in self._chats_of(session.username).items():
+            for chat, change in () if session.only else session.chats().items():
                 topic = self._names.topic(chat)
-                if not session.only:
-                    self._follow(session, topic, rather_early(session.start(topic, change), since))
+                self._follow(session, topic, rather_early(session.start(topic, change), since))
             await turn.share()
 
     async def user_changed(self, change: SubscriptionChange) -> None:
@@ -222,7 +202,7 @@ class Audience:
 
         What everybody follows nobody leaves: another instance may have other defaults, or the log be older than ours.
 
-        Called for one change at a time, when `chats_of` has it; not to be cancelled. Sessions that come while others have their
+        Called for one change at a time, when the log has it; not to be cancelled. Sessions that come while others have their
         turn know the change already, and those that leave have nothing to do with it.
         """
         topic = self._names.topic(change.chat)
@@ -233,7 +213,7 @@ class Audience:
             if session not in self._by_user.get(change.username, ()):
                 continue
             if change.subscribed == (topic in self._topics_of(session)):
-                continue  # it came when `chats_of` had the change already, and was greeted with it
+                continue  # it came when the log had the change already, and was greeted with it
             if change.subscribed:
                 self._follow(session, topic, AtOffsets(change.topic_id, change.starts))
                 session.on_subscribed(change)
@@ -252,17 +232,21 @@ class Audience:
     def _follow(self, session: Member, topic: str, start: Start) -> None:
         topics = self._topics_of(session)
         topics.append(topic)  # before it has a cursor: its session asks for what it follows as soon as it has one
-        if not self.followed.follow(session.follower, topic, start, by_name=bool(session.only)):
+        if self.followed.follow(session.follower, topic, start, by_name=bool(session.only)):
+            self._tail.follow(topic)  # which tells nothing before this has returned
+        else:
             topics.pop()
 
     def _unfollow(self, session: Member, topic: str) -> None:
         if self.followed.unfollow(session.follower, topic, by_name=bool(session.only)):
             self._topics_of(session).remove(topic)
+            if self.followed.get(topic) is None:
+                self._tail.unfollow(topic)
 
-    def _begun_by_record(self, username: str, subscriptions: int) -> set[str]:
-        """Return the topics of a user that did not exist when they were subscribed to, by records below an offset."""
-        changes = self._chats_of(username).items()
-        return {self._names.topic(chat) for chat, change in changes if not change.topic_id and 0 <= change.offset < subscriptions}
+    def _begun_by_record(self, session: Member, subscriptions: int) -> set[str]:
+        """Return the topics of a member that did not exist when they were subscribed to, by records below an offset."""
+        changes = {chat: change for chat, change in session.chats().items() if change is not None}
+        return {self._names.topic(chat) for chat, change in changes.items() if not change.topic_id and 0 <= change.offset < subscriptions}
 
     def _topics_of(self, session: Member) -> list[str]:
         return self._by_user[None if session.only else session.username][session]

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ..log.fan_out import FanOut
     from ..log.follower import Follower
     from ..log.memory import Memory
-    from ..ports import Tail
     from ..records.batch import Batch
     from .offset_queries import OffsetQueries
     from .walks import Walk
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class FollowedTopics:
-    """First in and last out move the Tail, of which this is the `TailListener`.
+    """Followers join and leave topics here, and the Tail tells what becomes of these: it is the `TailListener`.
 
     Args:
         fanout: is told of logs with news.
@@ -57,11 +56,6 @@ class FollowedTopics:
         self._memory = memory
         self._topics: dict[str, FollowedTopic] = {}
         self._named_absent: set[str] = set()  # topics that are not there, or not yet known to be, and that some follower names
-        self._tail: Tail
-
-    def attach(self, tail: Tail) -> None:
-        """Name the one that is told which topics to follow, and was made with this as its listener."""
-        self._tail = tail
 
     def __len__(self) -> int:
         """How many topics are followed, absent ones included."""
@@ -115,7 +109,7 @@ class FollowedTopics:
         return True
 
     def unfollow(self, follower: Follower, topic: str, *, by_name: bool) -> bool:
-        """Have `follower` leave a topic; False where it does not follow it."""
+        """Have `follower` leave a topic, which is followed no more where that was the last one; False where it does not follow it."""
         followed = self._topics.get(topic)
         if followed is None or followed.followers.pop(follower, None) is None:
             return False
@@ -126,7 +120,6 @@ class FollowedTopics:
             follower.unfollow(log)
             self.starts.resolve(follower, log.key)
         if not followed.followers and not followed.pinned:
-            self._tail.unfollow(topic)
             del self._topics[topic]
             followed.existence_known.set()  # nobody will tell any more, and nobody has to wait for it
             self._retire(followed, followed.logs.values())
@@ -252,7 +245,6 @@ class FollowedTopics:
         followed = self._topics.get(topic)
         if followed is None:
             followed = self._topics[topic] = FollowedTopic()
-            self._tail.follow(topic)
         return followed
 
     def _wants(self, follower: Follower, log: PartitionLog) -> bool:

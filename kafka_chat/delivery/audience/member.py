@@ -29,6 +29,9 @@ class Member(Protocol):
     def follower(self) -> Follower:
         """Its places in the logs."""
 
+    def chats(self) -> Mapping[str, SubscriptionChange | None]:
+        """Return the chats that it follows, and how its user subscribed to each; None where it did not."""
+
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:
         """Return where it begins in a topic.
 

@@ -74,6 +74,10 @@ class HistoryReader:
         self._cursor = cursor
         self._names = names
 
+    def chats(self) -> Mapping[str, SubscriptionChange | None]:
+        """See `Member.chats`."""
+        return dict.fromkeys(self.only)
+
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:
         """See `Member.start`."""
         entry = None if self._cursor is None else self._cursor.entry(topic)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...chat.resume_cursor import NOT_KNOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ...chat.names import ChatNames
     from ...settings.model import Limits as LimitSettings
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..audience.offset_queries import OffsetQueries
     from ..log.memory import Memory
     from ..log.page_reads import PageReads
-    from ..ports import SubscriptionLog
+    from ..ports import SubscriptionChange, SubscriptionLog
     from ..writes.sending import Sending
     from ..writes.subscriptions import Subscriptions
 
@@ -30,6 +30,7 @@ class SessionContext:
         audience: who follows what, and how far.
         subscription_log: how far it has been read.
         subscriptions: changed by ops.
+        chats_of: what a user follows, what everybody does included.
         sending: None where it is switched off.
         names: chat <-> topic.
         offsets: asks for those of times.
@@ -43,6 +44,7 @@ class SessionContext:
     audience: Audience
     subscription_log: SubscriptionLog
     subscriptions: Subscriptions
+    chats_of: Callable[[str], Mapping[str, SubscriptionChange]]
     sending: Sending | None
     names: ChatNames
     offsets: OffsetQueries

@@ -41,7 +41,7 @@ class ResumableSession(Session):
     """
 
     __slots__ = (
-        "_beginning", "_caught_up", "_context", "_live", "_notices", "_ops", "_said_hello", "_until",
+        "_beginning", "_caught_up", "_live", "_notices", "_ops", "_said_hello", "_until",
         "held_bytes", "only", "options", "subscriptions_known",
     )  # fmt: skip
 
@@ -50,7 +50,6 @@ class ResumableSession(Session):
         super().__init__(context, username=username, view=options.view(options.format))
         self.options = replace(options, cursor=None)
         self.only = options.chats
-        self._context = context
         self._caught_up = caught_up
         self._beginning = Beginning(self.options, options.cursor, context.cluster)
         self.subscriptions_known = self._beginning.subscriptions_known
@@ -215,7 +214,7 @@ class ResumableSession(Session):
     def _hold(self, size: int) -> None:
         """Count so many bytes more, or less."""
         self.held_bytes += size
-        self._memory.owe(size)
+        self._context.memory.owe(size)
 
     def _offer(self, notice: Notice) -> bool:
         """Write a notice; False where the socket does not take all of it at once, or the connection is closed."""

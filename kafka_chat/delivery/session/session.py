@@ -36,7 +36,7 @@ class Session(LiveSocket):
         subscriptions_known: the offset in the subscriptions topic up to which its client has learned of changes; 0: of none.
     """
 
-    __slots__ = ("_memory", "follower")
+    __slots__ = ("_context", "follower")
 
     only: Sequence[str] = ()
     subscriptions_known: int = 0
@@ -45,7 +45,7 @@ class Session(LiveSocket):
     def __init__(self, context: SessionContext, *, username: str, view: View = PLAIN) -> None:
         super().__init__(username=username, telemetry=context.telemetry)
         self.follower = Follower(self, view, context.page_reads)
-        self._memory = context.memory
+        self._context = context
 
     @property
     def fell_behind(self) -> int:
@@ -53,6 +53,11 @@ class Session(LiveSocket):
         return self.follower.fell_behind
 
     # What the audience asks and tells: plain functions, at any time.
+
+    def chats(self) -> Mapping[str, SubscriptionChange | None]:
+        """See `Member.chats`."""
+        changes = self._context.chats_of(self.username)
+        return {chat: changes.get(chat) for chat in self.only} if self.only else changes
 
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:
         """See `Member.start`."""
@@ -131,5 +136,5 @@ class Session(LiveSocket):
         return chunk.data
 
     async def _flush(self) -> bool:
-        with self._memory.owing(self.sink.owed):
+        with self._context.memory.owing(self.sink.owed):
             return await self.sink.flush()
