@@ -107,6 +107,19 @@ def test_appending_what_is_there_already_doubles_nothing():
     assert [json.loads(p)["text"] for p in text_payloads(chunk.data)] == [f"m{n}" for n in range(6)]
 
 
+def test_what_did_not_fit_is_not_passed_over_for_a_smaller_message_behind_it():
+    log = PartitionLog(KEY, 0, Memory(1 << 20))
+    log.append(batch_of(0, Record(0, value("a")), Record(1, value("b" * 5000))))
+    log.append(batch_of(2, Record(2, value("c"))))
+    log.append(batch_of(3, Record(3, value("d"))))
+    found = log.read(0, 1000)
+    assert isinstance(found, Chunk)
+    assert (found.messages, found.next) == (1, 1)
+    found = log.read(2, 1000)
+    assert isinstance(found, Chunk)
+    assert (found.messages, found.next) == (2, 4)
+
+
 def test_nothing_is_joined_over_a_hole():
     log = PartitionLog(KEY, 0, Memory(1 << 20))
     log.append(batch_of(0, Record(0, value("a")), next=1))

@@ -315,8 +315,9 @@ async def test_frames_that_are_none_of_the_protocol_end_it(service: FakeService)
 async def test_a_service_that_does_not_speak_v1_is_refused_unless_bare_messages_will_do(service: FakeService):
     async with open_chat(service.url, "ann") as chat:
         await (await service.visit()).accept(v1=False)
-        with pytest.raises(Refused, match=r"does not speak kafka-chat\.v1$"):
+        with pytest.raises(Refused, match=r"does not speak kafka-chat\.v1$") as refused:
             await anext(chat)
+        assert refused.value.code == 1002
 
 
 async def test_bare_messages_come_with_a_word_of_warning_and_without_ops(service: FakeService):

@@ -159,6 +159,23 @@ async def test_a_page_that_nobody_waits_for_any_more_is_not_read(autojump_clock)
         assert [first for _, _, first, _ in core.kafka.page_reads] == [0, 1024]
 
 
+async def test_a_page_that_grows_while_it_is_awaited_is_read_once(autojump_clock):
+    async with open_core() as core:
+        core.kafka.create(GLOBAL)
+        core.kafka.produce(GLOBAL, *[value(f"m{n}") for n in range(10)])
+        async with core.connected(FakeClient()) as session, trio.open_nursery() as nursery:
+            await wait_all_tasks_blocked()
+            [log] = core.audience.logs(session, "global")
+            core.kafka.page_gate = trio.Event()
+            nursery.start_soon(core.reads.fetch, log, 3)
+            await wait_all_tasks_blocked()
+            core.kafka.produce(GLOBAL, value("m10"))
+            nursery.start_soon(core.reads.fetch, log, 5)
+            await wait_all_tasks_blocked()
+            core.kafka.page_gate.set()
+        assert core.kafka.page_reads == [(GLOBAL, 0, 0, 10)]
+
+
 async def test_live_chats_go_on_while_a_page_of_another_is_awaited(autojump_clock):
     async with open_core() as core:
         core.chats["ann"] = {"global", "old"}

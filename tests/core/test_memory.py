@@ -87,6 +87,18 @@ def test_a_form_that_is_made_later_counts():
     assert memory.held_bytes == 0
 
 
+def test_a_form_that_is_made_later_has_the_oldest_go():
+    memory = Memory(3 * SIZE)
+    log = PartitionLog(KEY, 0, memory)
+    for first in (0, 10, 20):
+        log.append(batch_of(first, first + 10))
+    latest = log.batch_at(25)
+    assert latest is not None
+    log.render(latest, View(format=Format.V1))
+    assert [has(log, offset) for offset in (5, 15, 25)] == [False, False, True]
+    assert memory.held_bytes == latest.size
+
+
 def test_a_page_takes_the_place_of_those_that_it_covers_and_of_no_other():
     memory = Memory(1 << 20)
     log = log_with_head(memory, 1000)

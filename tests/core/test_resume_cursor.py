@@ -40,6 +40,7 @@ from kafka_chat.chat.resume_cursor import (
     topic_entry,
     topic_mark,
 )
+from kafka_chat.delivery.session.long_cursor import parse_in_turns
 from kafka_chat.errors import RequestError
 from kafka_chat.loop_sharing import Turn
 from tests.support.first_cursors import first_cursor, first_id
@@ -426,6 +427,17 @@ async def test_no_step_of_parsing_the_largest_text_holds_the_loop(kind: str) -> 
             await turn.share()
     await trio.lowlevel.checkpoint()
     steps.check()
+
+
+async def test_a_long_text_is_parsed_in_turns() -> None:
+    text = LARGE["topics"](TEXT_LENGTH // 2)
+    at_once = parse(text)
+    with loop_steps() as steps:
+        await trio.lowlevel.checkpoint()
+        in_turns = await parse_in_turns(text)
+        await trio.lowlevel.checkpoint()
+    steps.check()
+    assert in_turns == at_once
 
 
 def test_a_cursor_that_names_too_many_partitions_is_refused_by_that_number() -> None:

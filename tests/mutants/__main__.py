@@ -65,12 +65,12 @@ def measure() -> tuple[coverage.CoverageData, dict[str, float]]:
 
 
 def tests_over(mutant: Mutant, measured: coverage.CoverageData, seconds: dict[str, float]) -> list[str]:
-    """Return the tests to run, the quickest first."""
+    """Return the tests to run: those that go over it, the quickest first; and then all others, where it runs at import."""
     by_line = measured.contexts_by_lineno(str((TREE / mutant.path).resolve()))
-    over = {name for line in mutant.lines for name in by_line.get(line, ()) if name}
-    # What runs at import concerns all who use the file; where it has no function, anybody may.
-    if not over and any(line in by_line for line in mutant.lines):
-        over = {name for names in by_line.values() for name in names if name} or set(seconds)
+    over = {name for line in mutant.lines for name in by_line.get(line, ())}
+    if "" in over:
+        in_file = {name for names in by_line.values() for name in names}
+        return sorted(seconds, key=lambda name: (name not in in_file, seconds[name]))
     return sorted(over & seconds.keys(), key=lambda name: seconds[name])
 
 
