@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .chat.names import ChatNames
+from .cluster import Cluster
 from .delivery.audience.audience import Audience
 from .delivery.audience.followed_topics import FollowedTopics
 from .delivery.audience.offset_queries import OffsetQueries
 from .delivery.log.fan_out import FanOut
 from .delivery.log.memory import Memory
 from .delivery.log.page_reads import open_page_reads
+from .delivery.session.context import SessionContext
 from .delivery.writes.sending import Sending
 from .delivery.writes.subscriptions import Subscriptions
 from .kafka.connect import ClientConfig
@@ -60,7 +62,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
     fanout = FanOut(telemetry=telemetry)
     readers = settings.pages.readers
     async with _reachable(settings) as config, open_lookup(config) as lookup, open_publisher(config) as publisher:
-        offsets = OffsetQueries(lookup)
+        cluster, offsets = Cluster(lookup), OffsetQueries(lookup)
         followed = FollowedTopics(fanout=fanout, offsets=offsets, memory=memory)
         async with (
             open_tail(
@@ -93,20 +95,22 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
                 subscriptions = Subscriptions(subscription_log, lookup=lookup, names=names, settings=settings)
                 for chat in settings.chats.default:
                     audience.pin(names.topic(chat))
-                service = Service(
-                    settings=settings,
-                    telemetry=telemetry,
-                    names=names,
-                    subscriptions=subscriptions,
-                    sending=Sending(publisher, lookup=lookup, names=names, settings=settings),
-                    subscription_log=subscription_log,
-                    lookup=lookup,
-                    offsets=offsets,
-                    tail=tail,
+                sending = Sending(publisher, lookup=lookup, names=names, settings=settings)
+                context = SessionContext(
                     audience=audience,
-                    memory=memory,
+                    subscription_log=subscription_log,
+                    subscriptions=subscriptions,
+                    chats_of=subscriptions.chats_of,
+                    sending=sending if settings.sending_enabled else None,
+                    names=names,
+                    offsets=offsets,
+                    limits=settings.limits,
+                    cluster=lambda: cluster.mark,
                     page_reads=page_reads,
+                    memory=memory,
+                    telemetry=telemetry,
                 )
+                service = Service(settings, context, sending=sending, lookup=lookup, tail=tail)
                 telemetry.gauge("sockets", lambda: service.slots_taken)
                 telemetry.gauge("catching_up", lambda: service.slots.catching_up)
                 telemetry.gauge("memory_held_bytes", lambda: memory.used_bytes)
@@ -122,5 +126,5 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
                 nursery.start_soon(telemetry.run_left_out)
                 nursery.start_soon(service.run_until_read)
                 nursery.start_soon(service.run_drain)
-                nursery.start_soon(service.run_cluster)
+                nursery.start_soon(cluster.run)
                 yield service

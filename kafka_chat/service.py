@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from .changes import Changes
-from .chat.resume_cursor import cluster_mark
 from .delivery.audience.named_chats import NamedChats
 from .delivery.history.pages import History
-from .delivery.session.context import SessionContext
 from .delivery.session.dialogue import Dialogue
 from .delivery.session.factory import session_for
 from .delivery.session.first_frame import FirstFrame
 from .delivery.session.live_socket import RESTARTS, Close, LiveSocket
 from .delivery.session.options import DEFAULT_OPTIONS, SessionOptions
 from .delivery.session.slots import ConnectionSlot, Slots
-from .errors import BrokerError, Overloaded, TopicGone
+from .errors import Overloaded, TopicGone
 from .loop_sharing import Turn
 from .process.open_files import connections_limit
 from .readiness import Readiness, held_notices, leaderless_notices
@@ -29,22 +26,15 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterator
     from contextlib import AbstractContextManager
 
-    from .chat.names import ChatNames
-    from .delivery.audience.audience import Audience
-    from .delivery.audience.offset_queries import OffsetQueries
-    from .delivery.log.memory import Memory
-    from .delivery.log.page_reads import PageReads
-    from .delivery.ports import Inbox, Sink, SubscriptionLog
+    from .delivery.ports import Inbox, Sink
+    from .delivery.session.context import SessionContext
     from .delivery.session.dialogue import Answering
     from .delivery.writes.sending import Sending
-    from .delivery.writes.subscriptions import Subscriptions
     from .kafka.lookup import KafkaLookup
     from .kafka.tail import KafkaTail
     from .settings.model import Settings
-    from .telemetry.metrics import Telemetry
     from .web.ports import Admission
 
-CLUSTER_SECONDS = 1.0
 SMALL_BYTES = 4096  # that is remembered for a client in any case: the cost of a connection has them in it
 ANSWERS_BYTES = 16 << 20  # that may be owed however small `memory.bytes` is: a page of /history has a mebibyte
 START_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same
@@ -67,51 +57,21 @@ class Service:
         draining: the process ends; nobody new is taken in.
     """
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        telemetry: Telemetry,
-        names: ChatNames,
-        subscriptions: Subscriptions,
-        sending: Sending,
-        subscription_log: SubscriptionLog,
-        lookup: KafkaLookup,
-        offsets: OffsetQueries,
-        tail: KafkaTail,
-        audience: Audience,
-        memory: Memory,
-        page_reads: PageReads,
-    ) -> None:
+    def __init__(self, settings: Settings, context: SessionContext, *, sending: Sending, lookup: KafkaLookup, tail: KafkaTail) -> None:
         self.settings = settings
-        self.telemetry = telemetry
-        self.names = names
-        self.subscriptions = subscriptions
+        self.telemetry = context.telemetry
+        self.names = context.names
+        self.subscriptions = context.subscriptions
         self.sending = sending
         self.slots = Slots(connections_limit(settings), catching_up_limit=settings.limits.catching_up)
-        self.named_chats = NamedChats(audience, lookup, names, settings.limits.absent_chats)
+        self.named_chats = NamedChats(context.audience, lookup, context.names, settings.limits.absent_chats)
+        self.history = History(context, lookup=lookup)
         self.draining = False
-        self._subscription_log = subscription_log
-        self._lookup = lookup
-        self._cluster: bytes | None = None
-        self._context = SessionContext(
-            audience=audience,
-            subscription_log=subscription_log,
-            subscriptions=subscriptions,
-            chats_of=subscriptions.chats_of,
-            sending=sending if settings.sending_enabled else None,
-            names=names,
-            offsets=offsets,
-            limits=settings.limits,
-            cluster=lambda: self._cluster,
-            page_reads=page_reads,
-            memory=memory,
-            telemetry=telemetry,
-        )
-        self.history = History(self._context, lookup=lookup)
+        self._context = context
         self._tail = tail
-        self._audience = audience
-        self._memory = memory
+        self._subscription_log = context.subscription_log
+        self._audience = context.audience
+        self._memory = context.memory
         self._live: set[LiveSocket] = set()
         self._departures = Changes()
         self._shutdown: Callable[[], Awaitable[None]] | None = None
@@ -166,19 +126,11 @@ class Service:
             inbox: what the client says.
             peer: its address, for the operator.
         """
+        sink: Sink | None = None
         if admission.options.cursor_in_frame:
             sink = await accept()
-            first = FirstFrame(admission, telemetry=self.telemetry)
-            with self._drainable(first):
-                await first.run(sink, inbox)
-            if not first.came:
+            if not await self._take_first_frame(admission, sink, inbox):
                 return
-            try:
-                self._check_memory(admission.options)
-            except Overloaded as error:
-                await sink.close(1013, str(error))
-                return
-            accept = partial(_accepted, sink)
         options, admission.options = admission.options, DEFAULT_OPTIONS  # a cursor in them is the session's to forget
         session = session_for(options, self._context, username=admission.username, caught_up=admission.caught_up)
         started_by = trio.current_time() + START_SECONDS
@@ -190,7 +142,21 @@ class Service:
                         await self._subscription_log.passed(session.subscriptions_known - 1)
             with self._audience.joined(session, known=self._subscription_log.ready):
                 await self._audience.wait_started(session, seconds=max(0.0, started_by - trio.current_time()))
-                await self._serve(session, accept=accept, inbox=inbox, peer=peer)
+                await self._serve(session, sink=sink or await accept(), inbox=inbox, peer=peer)
+
+    async def _take_first_frame(self, admission: Admission, sink: Sink, inbox: Inbox) -> bool:
+        """Take the cursor that comes as the first frame; False where the connection is closed instead."""
+        first = FirstFrame(admission, telemetry=self.telemetry)
+        with self._drainable(first):
+            await first.run(sink, inbox)
+        if not first.came:
+            return False
+        try:
+            self._check_memory(admission.options)
+        except Overloaded as error:
+            await sink.close(1013, str(error))
+            return False
+        return True
 
     async def run_dialogue(
         self, admission: Admission, *, answering: Answering, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str
@@ -206,7 +172,7 @@ class Service:
         """
         dialogue = Dialogue(answering, username=admission.username, memory=self._memory, telemetry=self.telemetry)
         with self._drainable(dialogue):
-            await self._serve(dialogue, accept=accept, inbox=inbox, peer=peer)
+            await self._serve(dialogue, sink=await accept(), inbox=inbox, peer=peer)
 
     @contextmanager
     def _drainable(self, live: LiveSocket) -> Iterator[None]:
@@ -221,9 +187,8 @@ class Service:
             live.hold_nothing()
             self._departures.note()
 
-    async def _serve(self, live: LiveSocket, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
-        """Accept a client, and run what serves it to its end."""
-        sink = await accept()
+    async def _serve(self, live: LiveSocket, *, sink: Sink, inbox: Inbox, peer: str) -> None:
+        """Run what serves a client that is accepted to its end."""
         self.telemetry.session_opened(session_id=live.session_id, username=live.username, peer=peer)
         began, code = time.monotonic(), 1006
         try:
@@ -280,23 +245,9 @@ class Service:
         await self._subscription_log.wait_ready()
         await self._audience.subscriptions_read()
 
-    async def run_cluster(self) -> None:
-        """Learn which cluster this is, for cursors are of one; as long as it takes."""
-        while self._cluster is None:
-            try:
-                self._cluster = cluster_mark(await self._lookup.cluster_id())
-            except BrokerError:
-                await trio.sleep(CLUSTER_SECONDS)
-
     async def run_drain(self) -> None:
         """Wait for the server's shutdown, then drain."""
         await self._shutdown_known.wait()
         if self._shutdown is not None:
             await self._shutdown()
             await self.drain()
-
-
-async def _accepted(sink: Sink) -> Sink:
-    """Stand in for an accept that has been made."""
-    await trio.lowlevel.checkpoint()
-    return sink
