@@ -112,6 +112,46 @@ async def test_what_does_not_fit_is_owed_to_the_byte_and_goes_before_all_that_co
         assert pair.arrived == pair.decided
 
 
+async def test_what_a_full_socket_does_not_take_is_owed_whole():
+    with made() as pair:
+        while sent := send_some(pair.ours, MUCH):
+            pair.decided += MUCH[:sent]
+        assert not pair.write(b"all of this")
+        assert pair.output.owed == len(b"all of this")
+
+
+async def test_a_write_takes_along_what_was_owed_where_there_is_room_again():
+    with made() as pair:
+        pair.write(MUCH[:300_000])
+        assert pair.output.owed
+        pair.take()
+        assert pair.write(b"the last")
+        assert pair.output.owed == 0
+        pair.take()
+        assert pair.arrived == pair.decided
+
+
+@pytest.mark.parametrize("owed", [False, True])
+async def test_a_write_to_a_client_that_is_gone_says_so(*, owed: bool):
+    with made() as pair:
+        writer = Writer()
+        pair.output.start_taking(writer)
+        if owed:
+            pair.write(MUCH)
+        pair.theirs.close()
+        assert not pair.write(b"to nobody")
+        assert (pair.owner.lost_times, pair.output.owed, pair.output.taking, writer.direct) == (1, 0, False, False)
+
+
+@pytest.mark.parametrize("end", ["finish", "close"])
+async def test_the_end_takes_no_more_offers(end: str):
+    with made() as pair:
+        writer = Writer()
+        pair.output.start_taking(writer)
+        getattr(pair.output, end)()
+        assert (pair.output.taking, writer.direct, pair.output.offer(b"late")) == (False, False, False)
+
+
 async def test_an_offer_is_taken_from_the_start_to_the_stop_and_never_behind_the_end():
     with made() as pair:
         assert not pair.output.offer(b"early")
@@ -386,6 +426,13 @@ async def test_under_tls_nothing_goes_without_its_keys_and_writers_never_write_t
         assert pair.output.owed == 0
         assert pair.take() == b"ABC"
         assert not writer.direct
+
+
+async def test_what_tls_has_to_say_by_itself_goes_at_once():
+    with encrypting() as pair:
+        pair.output.take_encrypted(b"its handshake")
+        assert pair.output.owed == 0
+        assert pair.take() == b"its handshake"
 
 
 async def test_under_tls_a_cancelled_drain_tears_nothing():

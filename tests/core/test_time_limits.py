@@ -27,6 +27,7 @@ def times(mock_clock: MockClock) -> TimeLimits:
 
 
 async def test_nothing_is_due_of_a_connection_that_waits_for_nothing(times: TimeLimits, mock_clock: MockClock):
+    assert not times.heard_at
     mock_clock.jump(10_000)
     assert due(times) is Due.NOTHING
 
