@@ -7,53 +7,23 @@ log, so parallel changes end the same everywhere, and compaction, which keeps ea
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from ..errors import RequestError
 from .names import ChatNames, check_username
+from .subscription_change import SubscriptionChange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 VERSION = 1  # of the values; what has another one is left to the instances that know it
 
 MANY = 64  # chats of a user whose record is folded in 20 µs as one byte string
 
 _Number = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class Subscription(msgspec.Struct, frozen=True, kw_only=True):
-    """Since when somebody follows a chat.
-
-    Attributes:
-        topic_id: the identity of the chat's topic then; "" where there was none.
-        starts: partition -> its last stable offset then; one that is not named came later, and starts at 0.
-        offset: of its record in the subscriptions topic; negative where that is not known.
-    """
-
-    topic_id: str
-    starts: Mapping[int, int]
-    offset: int = -1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """What a record changed: `username` follows `chat` from now on, or (None) no longer.
-
-    Attributes:
-        username: whose subscription it is.
-        chat: to what.
-        subscription: likewise.
-        offset: of the record; negative where that is not known.
-    """
-
-    username: str
-    chat: str
-    subscription: Subscription | None
-    offset: int = -1
 
 
 class Skip(enum.StrEnum):
@@ -82,7 +52,7 @@ class Following:
         """How many users follow anything."""
         return len(self._entries)
 
-    def apply(self, key: bytes | None, value: bytes | None, *, offset: int = -1) -> Change | Skip | None:
+    def apply(self, key: bytes | None, value: bytes | None, *, offset: int = -1) -> SubscriptionChange | Skip | None:
         """Fold in the next record of the log.
 
         Args:
@@ -105,33 +75,34 @@ class Following:
             if not present:
                 return None
             self._remove(username, chat)
-            return Change(username=username, chat=chat, subscription=None, offset=offset)
-        subscription = _subscription(value, offset)
-        if isinstance(subscription, Skip):
-            return subscription
+            return SubscriptionChange(username=username, chat=chat, subscribed=False, starts={}, offset=offset)
+        said = _said(value)
+        if isinstance(said, Skip):
+            return said
         if present:
             return None
         self._add(username, chat, b"%b %d %b" % (chat.encode(), offset, value))
-        return Change(username=username, chat=chat, subscription=subscription, offset=offset)
+        return _subscribed(username, chat, said, offset)
 
-    def chats_of(self, username: str) -> dict[str, Subscription]:
-        """Return chat -> since when."""
-        return dict(map(_decoded, self._of(username)))
+    def chats_of(self, username: str) -> dict[str, SubscriptionChange]:
+        """Return chat -> since when it is followed."""
+        subscriptions = [_decoded(username, entry) for entry in self._of(username)]
+        return {subscription.chat: subscription for subscription in subscriptions}
 
-    def changes_from(self, before: Following) -> Iterator[Change]:
-        """Yield what turns `before` into this; neither may change meanwhile."""
+    def changes_from(self, before: Following) -> Iterator[SubscriptionChange]:
+        """Yield what turns `before` into this, without offsets of records; neither may change meanwhile."""
         for username, entries in before._entries.items():
             if self._entries.get(username) != entries:
                 now = self.chats_of(username)
                 for chat in before.chats_of(username):
                     if chat not in now:
-                        yield Change(username=username, chat=chat, subscription=None)
+                        yield SubscriptionChange(username=username, chat=chat, subscribed=False, starts={})
         for username, entries in self._entries.items():
             if before._entries.get(username) != entries:
                 then = before.chats_of(username)
                 for chat, subscription in self.chats_of(username).items():
                     if chat not in then:
-                        yield Change(username=username, chat=chat, subscription=subscription)
+                        yield replace(subscription, offset=-1)
 
     def _of(self, username: str) -> list[bytes]:
         entries = self._entries.get(username)
@@ -175,9 +146,9 @@ def record_key(username: str, chat: str) -> bytes:
     return _encode(_Key(username, chat))
 
 
-def record_value(subscription: Subscription) -> bytes:
-    """Return the value that says "subscribed"."""
-    return _encode(_Value(VERSION, subscription.topic_id, dict(subscription.starts)))
+def record_value(change: SubscriptionChange) -> bytes | None:
+    """Return the value that says "subscribed" from where on, or a tombstone."""
+    return _encode(_Value(VERSION, change.topic_id, dict(change.starts))) if change.subscribed else None
 
 
 class _Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -217,14 +188,16 @@ def _pair(key: bytes) -> tuple[str, str] | None:
     return (user, chat) if legal and record_key(user, chat) == key else None
 
 
-def _subscription(value: bytes, offset: int) -> Subscription | Skip:
+def _said(value: bytes) -> _Value | Skip:
     try:
         decoded = _decode_value(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Skip.UNKNOWN_VERSION if _is_of_another_version(value) else Skip.BAD_VALUE
-    if decoded.v != VERSION:
-        return Skip.UNKNOWN_VERSION
-    return Subscription(topic_id=decoded.topic_id, starts=decoded.starts, offset=offset)
+    return decoded if decoded.v == VERSION else Skip.UNKNOWN_VERSION
+
+
+def _subscribed(username: str, chat: str, said: _Value, offset: int) -> SubscriptionChange:
+    return SubscriptionChange(username=username, chat=chat, subscribed=True, topic_id=said.topic_id, starts=said.starts, offset=offset)
 
 
 def _is_of_another_version(value: bytes) -> bool:
@@ -238,7 +211,6 @@ def _chat_of(entry: bytes) -> str:
     return entry.split(b" ", 1)[0].decode()
 
 
-def _decoded(entry: bytes) -> tuple[str, Subscription]:
+def _decoded(username: str, entry: bytes) -> SubscriptionChange:
     chat, offset, value = entry.split(b" ", 2)
-    decoded = _decode_value(value)
-    return chat.decode(), Subscription(topic_id=decoded.topic_id, starts=decoded.starts, offset=int(offset))
+    return _subscribed(username, chat.decode(), _decode_value(value), int(offset))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ..chat.loss_cause import LossCause
     from ..chat.partition_key import PartitionKey
+    from ..chat.subscription_change import SubscriptionChange
     from .records.batch import Batch
     from .timeouts import BrokerTimeouts
 
@@ -228,27 +229,6 @@ class Inbox(Protocol):
 
     async def receive(self) -> str | bytes | Disconnect:
         """Return the next message. After a `Disconnect` it is not called again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubscriptionChange:
-    """A record of the subscriptions topic, folded: what changed for one user.
-
-    Attributes:
-        username: whose.
-        chat: which.
-        subscribed: or unsubscribed.
-        topic_id: the identity of the chat's topic when it was subscribed; "" where there was none.
-        starts: partition -> offset from which it is followed; partitions that are not named start at 0.
-        offset: of the record; negative where it is not known.
-    """
-
-    username: str
-    chat: str
-    subscribed: bool
-    topic_id: str = ""
-    starts: Mapping[int, int]
-    offset: int = -1
 
 
 class KeyedRecord(NamedTuple):

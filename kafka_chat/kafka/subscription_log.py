@@ -15,8 +15,8 @@ import trio
 from ..changes import Changes
 from ..chat.partition_key import PartitionKey
 from ..chat.resume_cursor import NO_EPOCH
-from ..chat.subscription_fold import Change, Following, Skip, Subscription, record_key, record_value
-from ..delivery.ports import KeyedRecord, SubscriptionChange
+from ..chat.subscription_fold import Following, Skip, record_key, record_value
+from ..delivery.ports import KeyedRecord
 from ..errors import BrokerError, BrokerUnreachable, TopicGone
 from ..loop_sharing import Turn
 from ..nursery import open_tasks
@@ -26,6 +26,7 @@ from .subscriptions_topic import SubscriptionsTopic
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
+    from ..chat.subscription_change import SubscriptionChange
     from ..delivery.ports import Lookup, Publisher
     from ..telemetry.metrics import Telemetry
     from .connect import ClientConfig
@@ -100,15 +101,14 @@ class SubscriptionLog:
 
     def chats_of(self, username: str) -> Mapping[str, SubscriptionChange]:
         """Return chat -> subscription of one user; see the port."""
-        chats = self._following.chats_of(username)
-        return {chat: _told(username, chat, subscription, subscription.offset) for chat, subscription in chats.items()}
+        return self._following.chats_of(username)
 
     async def write(self, changes: Sequence[SubscriptionChange]) -> int:
         """Produce changes, and return the last one's offset; see the port."""
         if self._unfit or not self.ready:
             raise BrokerError(self.problem or "", topic=self._topic.name)
         before = self._position
-        records = [KeyedRecord(record_key(change.username, change.chat), _value(change)) for change in changes]
+        records = [KeyedRecord(record_key(change.username, change.chat), record_value(change)) for change in changes]
         offset = await self._publisher.publish_together(self._topic.name, records, partition=PARTITION)
         if offset < before:
             raise self._made_anew()  # which we have not noticed yet
@@ -207,7 +207,7 @@ class SubscriptionLog:
                 self._position, self._epoch = piece.next, piece.epoch
                 self._moved.note()
 
-    def _fold(self, following: Following, piece: Piece) -> list[Change]:
+    def _fold(self, following: Following, piece: Piece) -> list[SubscriptionChange]:
         changes = []
         for offset, key, value in piece.records:
             outcome = following.apply(key, value, offset=offset)
@@ -223,12 +223,12 @@ class SubscriptionLog:
             await self._tell(self._following.changes_from(self._untold))
             self._untold = None
 
-    async def _tell(self, changes: Iterable[Change]) -> None:
+    async def _tell(self, changes: Iterable[SubscriptionChange]) -> None:
         """Tell of changes that are folded. Shielded, for it waits for nobody, and what is folded is not told a second time."""
         turn = Turn()
         with trio.CancelScope(shield=True):
             for change in changes:
-                await self._listener(_told(change.username, change.chat, change.subscription, change.offset))
+                await self._listener(change)
                 await turn.share()
 
     async def _watch(self, topic_id: str, reading: trio.CancelScope) -> None:
@@ -252,23 +252,6 @@ class SubscriptionLog:
 
     def _made_anew(self) -> TopicGone:
         return TopicGone(f"the subscriptions topic {self._topic.name} was made anew; it is read again", topic=self._topic.name)
-
-
-def _told(username: str, chat: str, subscription: Subscription | None, offset: int) -> SubscriptionChange:
-    if subscription is None:
-        return SubscriptionChange(username=username, chat=chat, subscribed=False, starts={}, offset=offset)
-    return SubscriptionChange(
-        username=username,
-        chat=chat,
-        subscribed=True,
-        topic_id=subscription.topic_id,
-        starts=subscription.starts,
-        offset=offset,
-    )
-
-
-def _value(change: SubscriptionChange) -> bytes | None:
-    return record_value(Subscription(topic_id=change.topic_id, starts=change.starts)) if change.subscribed else None
 
 
 @asynccontextmanager

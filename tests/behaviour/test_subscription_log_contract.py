@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from kafka_chat.delivery.ports import KeyedRecord, SubscriptionChange
+from kafka_chat.chat.subscription_change import SubscriptionChange
+from kafka_chat.delivery.ports import KeyedRecord
 from kafka_chat.errors import BrokerError
 from tests.support.fake_kafka import FakePublisher, FakeSubscriptionLog
 from tests.support.instances import opened

@@ -10,7 +10,8 @@ import pytest
 import trio
 from confluent_kafka import KafkaException
 
-from kafka_chat.chat.subscription_fold import Subscription, record_key, record_value
+from kafka_chat.chat.subscription_change import SubscriptionChange
+from kafka_chat.chat.subscription_fold import record_key, record_value
 from kafka_chat.delivery.ports import KeyedRecord
 from kafka_chat.errors import BrokerError
 from tests.support.deadlines import HANG_SECONDS
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tests.support.brokers import Broker, KafkaCluster
     from tests.support.chats import Chats
 
-SINCE = Subscription(topic_id="", starts={})
+SINCE = SubscriptionChange(username="any", chat="any", subscribed=True, starts={})
 
 
 async def test_a_call_answers_with_what_it_wrote_and_tells_the_live_sessions(broker: Broker, chats: Chats) -> None:

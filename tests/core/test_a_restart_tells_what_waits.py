@@ -13,7 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.chat.resume_cursor import parse
-from kafka_chat.delivery.ports import SubscriptionChange
+from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.delivery.session.resumable_session import ResumableSession

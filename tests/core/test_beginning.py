@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from kafka_chat.chat.resume_cursor import NOT_KNOWN, OF_A_PAGE, MessageIds, head_of_cursor, parse, text_of, topic_entry
+from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.audience.wanted_start import EARLIEST, LATEST, AtOffsets, Resumed, Rewind, Since
-from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.session.beginning import beginning_in
 from kafka_chat.delivery.session.options import SessionOptions
 

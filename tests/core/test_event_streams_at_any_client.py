@@ -11,7 +11,7 @@ from httpx_sse._decoders import SSEDecoder, SSELineDecoder
 from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.chat.resume_cursor import parse
-from kafka_chat.delivery.ports import SubscriptionChange
+from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.event_session import ID_BYTES, RETRY_MS
 from kafka_chat.delivery.session.live_socket import Close

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kafka_chat.chat.resume_cursor import cluster_mark, head_of_cursor, parse, text_of, topic_entry
+from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.audience.wanted_start import EARLIEST, LATEST, Since
 from kafka_chat.delivery.history.query import PAGE_BYTES, Page, PageQuery
 from kafka_chat.delivery.log.merge import SCAN_OFFSETS
-from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.errors import BrokerUnreachable, NotFound, RequestError

@@ -11,8 +11,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.chat.resume_cursor import parse
+from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.history.query import PageQuery
-from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from tests.support.fakes import Core, FakeClient, open_core, value

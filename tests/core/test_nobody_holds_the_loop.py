@@ -13,11 +13,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.chat.partition_key import PartitionKey
+from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.log.fan_out import FanOut
 from kafka_chat.delivery.log.follower import LogCursor
 from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.log.partition_log import PartitionLog
-from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.batch import Batch
 from kafka_chat.delivery.records.formats import PLAIN, Format
 from kafka_chat.delivery.records.record import Record

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from kafka_chat.chat.loss_cause import LossCause
-from kafka_chat.delivery.ports import SubscriptionChange
+from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.delivery.session.ops import OPS_WAITING

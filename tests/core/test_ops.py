@@ -12,8 +12,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.audience.audience import Audience
-from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.ops import OPS_WAITING
 from kafka_chat.delivery.session.options import SessionOptions

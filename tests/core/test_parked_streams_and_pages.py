@@ -13,9 +13,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.resume_cursor import parse
+from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.audience.wanted_start import LATEST
 from kafka_chat.delivery.history.query import Page, PageQuery
-from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from tests.support.fakes import Core, FakeClient, open_core, value

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from kafka_chat.chat.resume_cursor import head_of_cursor, parse, text_of, topic_entry
-from kafka_chat.delivery.ports import SubscriptionChange
+from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from tests.support.fakes import FakeClient, open_core, value

@@ -12,9 +12,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.resume_cursor import parse
+from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.audience.wanted_start import EARLIEST
 from kafka_chat.delivery.log.last_messages import last_messages
-from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format, View
 from kafka_chat.delivery.session.ops import OPS_WAITING
 from kafka_chat.delivery.session.options import SessionOptions

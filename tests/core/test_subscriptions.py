@@ -22,7 +22,7 @@ from tests.support.fakes import NAMES, PREFIX, FakeKafka, value
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from kafka_chat.delivery.ports import SubscriptionChange
+    from kafka_chat.chat.subscription_change import SubscriptionChange
 
 GLOBAL = FollowedChat(chat="global", topic="kafka.chat.global", exists=True, default=True)
 

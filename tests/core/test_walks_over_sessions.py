@@ -11,8 +11,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.chat.loss_cause import LossCause
+from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.log.follower import Follower
-from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import PLAIN
 from kafka_chat.delivery.session.session import Session
 from kafka_chat.loop_sharing import TURN_SECONDS

@@ -8,9 +8,9 @@ import pytest
 from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.chat.resume_cursor import NOT_KNOWN, OF_A_PAGE, ResumeCursor, parse
+from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.audience.wanted_start import EARLIEST, Since
 from kafka_chat.delivery.history.query import PageQuery
-from kafka_chat.delivery.ports import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.delivery.session.resumable_session import ResumableSession

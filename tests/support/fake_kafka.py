@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from kafka_chat.chat.subscription_fold import Change, Following, Subscription, record_key, record_value
-from kafka_chat.delivery.ports import KeyedRecord, Published, SubscriptionChange
+from kafka_chat.chat.subscription_change import SubscriptionChange
+from kafka_chat.chat.subscription_fold import Following, record_key, record_value
+from kafka_chat.delivery.ports import KeyedRecord, Published
 from kafka_chat.errors import BrokerError, BrokerUnreachable
 
 if TYPE_CHECKING:
@@ -76,12 +77,12 @@ class FakeSubscriptionLog:
         await self._ready.wait()
 
     def chats_of(self, username: str) -> Mapping[str, SubscriptionChange]:
-        return {chat: self._told(username, chat, since, since.offset) for chat, since in self._following.chats_of(username).items()}
+        return self._following.chats_of(username)
 
     async def write(self, changes: Sequence[SubscriptionChange]) -> int:
         if self.problem or not self.ready:
             raise BrokerError(self.problem or "not read yet")
-        records = [KeyedRecord(record_key(change.username, change.chat), self._value(change)) for change in changes]
+        records = [KeyedRecord(record_key(change.username, change.chat), record_value(change)) for change in changes]
         return await self._publisher.publish_together(self.TOPIC, records, partition=0)
 
     async def passed(self, offset: int) -> None:
@@ -94,8 +95,8 @@ class FakeSubscriptionLog:
         for record in self._records[self._position :]:
             outcome = self._following.apply(*record, offset=self._position)
             self._position += 1
-            if self.ready and isinstance(outcome, Change):
-                self.listener(self._told(outcome.username, outcome.chat, outcome.subscription, outcome.offset))
+            if self.ready and isinstance(outcome, SubscriptionChange):
+                self.listener(outcome)
         self._ready.set()
         self._moved.set()
         self._moved = trio.Event()
@@ -107,12 +108,3 @@ class FakeSubscriptionLog:
         while True:
             await trio.sleep(0.01)
             self.read()
-
-    def _told(self, username: str, chat: str, since: Subscription | None, offset: int) -> SubscriptionChange:
-        if since is None:
-            return SubscriptionChange(username=username, chat=chat, subscribed=False, starts={}, offset=offset)
-        since_when = {"topic_id": since.topic_id, "starts": since.starts}
-        return SubscriptionChange(username=username, chat=chat, subscribed=True, offset=offset, **since_when)
-
-    def _value(self, change: SubscriptionChange) -> bytes | None:
-        return record_value(Subscription(topic_id=change.topic_id, starts=change.starts)) if change.subscribed else None

@@ -14,6 +14,7 @@ from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.names import ChatNames
 from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.chat.resume_cursor import cluster_mark
+from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.audience.audience import Audience
 from kafka_chat.delivery.audience.followed_topics import FollowedTopics
 from kafka_chat.delivery.audience.offset_queries import OffsetQueries
@@ -21,7 +22,7 @@ from kafka_chat.delivery.history.pages import History
 from kafka_chat.delivery.log.fan_out import FanOut
 from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.log.page_reads import PageReads, open_page_reads
-from kafka_chat.delivery.ports import Disconnect, SubscriptionChange, TailListener, TopicFacts
+from kafka_chat.delivery.ports import Disconnect, TailListener, TopicFacts
 from kafka_chat.delivery.records.batch import Batch
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.delivery.records.record import Record

@@ -22,7 +22,8 @@ from .deadlines import HANG_SECONDS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from kafka_chat.delivery.ports import Lookup, SubscriptionChange
+    from kafka_chat.chat.subscription_change import SubscriptionChange
+    from kafka_chat.delivery.ports import Lookup
     from kafka_chat.settings.model import Settings
 
 

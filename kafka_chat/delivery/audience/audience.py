@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from ...chat.names import ChatNames
     from ...chat.partition_key import PartitionKey
+    from ...chat.subscription_change import SubscriptionChange
     from ..log.partition_log import PartitionLog
-    from ..ports import SubscriptionChange, Tail
+    from ..ports import Tail
     from .followed_topics import FollowedTopics
     from .member import Member
     from .wanted_start import Start

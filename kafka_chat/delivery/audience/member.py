@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ...chat.subscription_change import SubscriptionChange
     from ..log.follower import Follower
-    from ..ports import SubscriptionChange
     from .wanted_start import Start
 
 

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from ...chat.names import ChatNames
     from ...chat.partition_key import PartitionKey
     from ...chat.resume_cursor import ResumeCursor
+    from ...chat.subscription_change import SubscriptionChange
     from ..audience.wanted_start import Start, Unresumed
     from ..log.follower import LogCursor
     from ..log.page_reads import PageReads
     from ..log.partition_log import PartitionLog
-    from ..ports import SubscriptionChange
     from ..records.batch import Chunk
     from ..records.formats import View
     from ..session.notices import Gap

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...chat.resume_cursor import ResumeCursor
+    from ...chat.subscription_change import SubscriptionChange
     from ..audience.wanted_start import Start, Unresumed
-    from ..ports import SubscriptionChange
     from .options import SessionOptions
 
 
@@ -50,7 +50,7 @@ class Beginning:
             topic: that it follows.
             change: how its user subscribed to the chat; None where it did not.
         """
-        return _beginning_in(topic, self._options, self._cursor_of_this_cluster, change)
+        return beginning_in(topic, self._options, self._cursor_of_this_cluster, change)
 
     def note_gap(self, cause: LossCause) -> None:
         """Take note that something is lost of what it is due."""
@@ -69,7 +69,8 @@ class Beginning:
         return cursor if cursor is not None and not cursor.says_nothing and cursor.is_of(self._cluster()) else None
 
 
-def _beginning_in(topic: str, options: SessionOptions, cursor: ResumeCursor | None, change: SubscriptionChange | None) -> Start:
+def beginning_in(topic: str, options: SessionOptions, cursor: ResumeCursor | None, change: SubscriptionChange | None) -> Start:
+    """Return where a client begins in a topic; see `Beginning.start`."""
     begin: Unresumed = options.beginning(LATEST)
     subscribed = None if change is None or change.offset < 0 else AtOffsets(change.topic_id, change.starts)
     if cursor is None:

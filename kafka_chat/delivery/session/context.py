@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ...chat.names import ChatNames
+    from ...chat.subscription_change import SubscriptionChange
     from ...settings.model import Limits as LimitSettings
     from ...telemetry.metrics import Telemetry
     from ..audience.audience import Audience
     from ..audience.offset_queries import OffsetQueries
     from ..log.memory import Memory
     from ..log.page_reads import PageReads
-    from ..ports import SubscriptionChange, SubscriptionLog
+    from ..ports import SubscriptionLog
     from ..writes.sending import Sending
     from ..writes.subscriptions import Subscriptions
 

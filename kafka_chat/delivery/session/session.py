@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from ...chat.loss_cause import LossCause
     from ...chat.partition_key import PartitionKey
+    from ...chat.subscription_change import SubscriptionChange
     from ..audience.wanted_start import Start
     from ..log.follower import LogCursor
-    from ..ports import SubscriptionChange
     from ..records.batch import Chunk
     from .context import SessionContext
 

@@ -8,8 +8,8 @@ import msgspec
 
 from ...chat.names import TOPIC_LENGTH, ChatNames
 from ...chat.partition_key import PartitionKey
+from ...chat.subscription_change import SubscriptionChange
 from ...errors import BrokerUnreachable, Conflict, RequestError
-from ..ports import Lookup, SubscriptionChange, SubscriptionLog, TopicFacts
 from .deadlines import Due, answer_due
 from .pending_writes import PendingWrites
 from .record_rate import RecordRate
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence, Set
 
     from ...settings.model import Settings
+    from ..ports import Lookup, SubscriptionLog, TopicFacts
 
 CHATS_PER_CALL = 100
 
