@@ -28,7 +28,7 @@ from .kafka.lookup import open_lookup
 from .kafka.page_source import SILENT_LEADERS, open_page_source
 from .kafka.publish import open_publisher
 from .kafka.subscription_log import open_subscription_log
-from .kafka.tail import open_tail
+from .kafka.tail import KafkaTail, open_tail
 from .nursery import open_tasks
 from .service import Service
 from .telemetry.metrics import Telemetry
@@ -64,17 +64,17 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
     async with _reachable(settings) as config, open_lookup(config) as lookup, open_publisher(config) as publisher:
         cluster, offsets = Cluster(lookup), OffsetQueries(lookup)
         followed = FollowedTopics(fanout=fanout, offsets=offsets, memory=memory)
+        tail = KafkaTail(
+            config,
+            listener=followed,
+            lookup=lookup,
+            names=names,
+            limits=settings.limits,
+            telemetry=telemetry,
+            consumers=settings.tail.consumers,
+        )
         async with (
-            open_tail(
-                config,
-                listener=followed,
-                lookup=lookup,
-                names=names,
-                limits=settings.limits,
-                telemetry=telemetry,
-                embedded=config.embedded,
-                consumers=settings.tail.consumers,
-            ) as tail,
+            open_tail(tail),
             open_page_source(
                 config, readers=readers, silent_leaders=SILENT_LEADERS, names=names, limits=settings.limits, lookup=lookup
             ) as pages,

@@ -6,11 +6,14 @@ import heapq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .topic_state import TRANSITIONS, TopicState
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from .lookup import LogEnd
     from .poller import Assignment
+    from .topic_state import TopicAction, TopicEvent
 
 TOPICS_A_LOOK = 500  # describing so many takes 13 ms
 WATCHES_A_ROUND = 5  # where more topics are followed, a watch looks at a part of them, several times so many: a round takes 5 s
@@ -23,22 +26,21 @@ class FollowedRequest:
     Attributes:
         topic: as requested.
         requested: when; `trio.current_time()`, like all times here.
+        state: what is known of it.
         looked: when it was last looked at.
         watched: whether the watch looks after it; until then the task for new requests does.
         topic_id: of the topic that was found; "" while there is none.
         former: the ids of those that had the name before. A broker that lags behind may still name them.
-        resumable: the ids of those that were absent, and the positions in them, should they come back.
+        resumable: the ids of those that were lost, and the positions in them, should they come back.
         known: its partitions, as they were when it was found, and those that were opened since.
         leaderless: those of them that have no leader now.
         assignments: those that are opened.
-        opened: whether the listener was told of it.
-        missing: whether the listener was told that it is missing.
         absent_since: when the first of the listings in a row was asked for that lack it.
-        absent: whether it is known for certain that there was none, so that one that comes is a new one.
     """
 
     topic: str
     requested: float
+    state: TopicState = TopicState.REQUESTED
     looked: float = float("-inf")
     watched: bool = False
     topic_id: str = ""
@@ -47,10 +49,19 @@ class FollowedRequest:
     known: frozenset[int] = frozenset()
     leaderless: frozenset[int] = frozenset()
     assignments: dict[int, Assignment] = field(default_factory=dict)
-    opened: bool = False
-    missing: bool = False
     absent_since: float | None = None
-    absent: bool = False
+
+    @property
+    def opened(self) -> bool:
+        """Whether the listener was told of it."""
+        return self.state is TopicState.OPENED
+
+    def take(self, event: TopicEvent) -> TopicAction:
+        """Go to the next state; return what is to be done."""
+        self.state, action = TRANSITIONS[self.state, event]
+        if self.state is not TopicState.FOUND:
+            self.watched = True
+        return action
 
 
 def due_of_each_kind(followed: Iterable[FollowedRequest], is_subscribed: Callable[[str], bool]) -> Iterator[FollowedRequest]:

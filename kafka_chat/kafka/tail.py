@@ -1,8 +1,10 @@
 """Follows topics at their live end, and tells what becomes of them.
 
 Three run beside each other: the Pollers' threads, which read; tasks that look up what was requested a moment ago; and a
-task that looks once a second at everything else that is followed. No two tasks ever have the same topic in hand, all change
-what they know only between two checkpoints, and after each await ask again whether the topic is still requested.
+task that looks once a second at everything else that is followed. No two tasks look at the same topic, but for one that
+a look has opened and still holds while it waits for another leader. All change what they know only between two checkpoints, and after
+each await ask again whether the topic is still requested, and the same.
+What is known of a topic, and what takes it from one state to the next, is in `topic_state`.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from .partition_repair import PartitionRepair
 from .poller import Assignment, Poller, Round
 from .poller_pool import Pollers
 from .reachability import Reachability
+from .topic_state import TopicAction, TopicEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -67,17 +70,28 @@ class KafkaTail:
         names: ChatNames,
         limits: Limits,
         telemetry: Telemetry,
-        embedded: bool,
-        consumers: int,
-        held_seconds: float,
+        consumers: int = 1,
+        held_seconds: float = HELD_SECONDS,
     ) -> None:
+        """Follow nothing yet; `open_tail` runs it.
+
+        Args:
+            config: of the Consumers.
+            listener: is told what is found.
+            lookup: is asked what there is.
+            names: chat <-> topic.
+            limits: of the service.
+            telemetry: its events.
+            consumers: how many there may be, where many partitions are followed.
+            held_seconds: how long a transaction is open before it is told that it holds a partition up.
+        """
         self._listener = listener
         self._lookup = lookup
         self._names = names
         self._telemetry = telemetry
         self._log = config.logger
         # The embedded broker is one, and knows what it has; of several, one may not have heard of a topic yet.
-        self._absent_seconds = 0.0 if embedded else ABSENT_SECONDS
+        self._absent_seconds = 0.0 if config.embedded else ABSENT_SECONDS
         poller = partial(Poller, config, deliver=self._deliver, trouble=self._trouble, message_bytes=limits.message_bytes)
         self._poller = Pollers(poller, most=consumers)
         self._repair = PartitionRepair(
@@ -263,44 +277,34 @@ class KafkaTail:
 
     def _found(self, followed: FollowedRequest, facts: TopicFacts | None, asked: float) -> list[PartitionKey]:
         """Take note of what a broker says of a topic; return the partitions that are to begin at their end."""
-        if facts is None:
+        if facts is None or facts.topic_id in followed.former:
             self._not_found(followed, asked)
-            return []
-        if facts.topic_id in followed.former:
             return []
         if followed.topic_id not in ("", facts.topic_id):
             followed.former.add(followed.topic_id)
-            self._lose(followed, LossCause.RECREATED)
+            self._lose(followed, TopicEvent.REPLACED)
+        may_be_new = followed.take(TopicEvent.LISTED) is TopicAction.OPEN_NEW
         positions = followed.resumable.pop(facts.topic_id, None)
-        added = facts.partitions - followed.known if followed.topic_id or followed.absent else frozenset()
+        new = facts.partitions - followed.known if may_be_new else frozenset()
         followed.topic_id = facts.topic_id
         followed.known |= facts.partitions
         followed.leaderless = facts.leaderless
-        followed.absent = False
         followed.absent_since = None
-        if positions is not None:
+        if positions:
             self._open(followed, positions, created=False)
             for assignment in followed.assignments.values():
                 self._repair.add(assignment)  # nobody has looked meanwhile whether the log has lost its end
-        elif added:
-            self._open(followed, dict.fromkeys(sorted(added), LogEnd(0, NO_EPOCH)), created=True)
+        elif new and positions is None:
+            self._open(followed, dict.fromkeys(sorted(new), LogEnd(0, NO_EPOCH)), created=True)
         return [PartitionKey(followed.topic, facts.topic_id, number) for number in sorted(facts.partitions - followed.assignments.keys())]
 
     def _not_found(self, followed: FollowedRequest, asked: float) -> None:
         if followed.absent_since is None:
             followed.absent_since = asked
-        certain = asked - followed.absent_since >= self._absent_seconds
-        if followed.topic_id:
-            if certain:
-                followed.resumable[followed.topic_id] = {
-                    number: LogEnd(taken.delivered, taken.epoch) for number, taken in followed.assignments.items()
-                }
-                self._lose(followed, None)
-            return
-        followed.watched = True
-        followed.absent = followed.absent or certain
-        if not followed.missing:
-            followed.missing = True
+        if asked - followed.absent_since >= self._absent_seconds:
+            followed.former.clear()  # else it was the broker of the last one that lagged behind, and a former one stays
+            self._lose(followed, TopicEvent.GONE)
+        elif followed.take(TopicEvent.UNLISTED) is TopicAction.TELL_MISSING:
             self._listener.topic_missing(followed.topic)
 
     def _open_led(
@@ -310,14 +314,15 @@ class KafkaTail:
 
         One that was made a moment ago is given the time to have all leaders; and who begins is not taken in between two of them.
         """
-        starts = {key.partition: ends[key] for key in keys if key in ends and key.partition not in followed.assignments}
+        # A look that waits for another leader may have such a topic still in hand while the watch finds another in its place.
+        there = [key for key in keys if key in ends and key.topic_id == followed.topic_id]
+        starts = {key.partition: ends[key] for key in there if key.partition not in followed.assignments}
         if starts and (followed.opened or in_part or len(starts) == len(keys)):
             self._open(followed, starts, created=False)
 
     def _open(self, followed: FollowedRequest, starts: Mapping[int, LogEnd], *, created: bool) -> None:
         """Tell the listener first, then have it read."""
-        followed.watched = followed.opened = True
-        followed.missing = False
+        followed.take(TopicEvent.TOLD_START)
         offsets = {number: start.offset for number, start in starts.items()}
         epochs = {number: start.epoch for number, start in starts.items() if start.epoch != NO_EPOCH}
         self._listener.topic_opened(followed.topic, followed.topic_id, offsets, created=created, epochs=epochs)
@@ -325,16 +330,20 @@ class KafkaTail:
             for number, start in starts.items():
                 self._assign(followed, PartitionKey(followed.topic, followed.topic_id, number), start)
 
-    def _lose(self, followed: FollowedRequest, cause: LossCause | None) -> None:
-        """End reading a topic that is no more; what comes under its name is a new one."""
-        topic_id, opened = followed.topic_id, followed.opened
+    def _lose(self, followed: FollowedRequest, event: TopicEvent) -> None:
+        """End reading a topic that is no more, if it was; what comes under its name is a new one."""
+        topic_id = followed.topic_id
+        if topic_id:
+            positions = {number: LogEnd(taken.delivered, taken.epoch) for number, taken in followed.assignments.items()}
+            followed.resumable[topic_id] = positions
         self._unassign(followed)
         followed.topic_id = ""
         followed.known = followed.leaderless = frozenset()
-        followed.opened = False
-        followed.missing = followed.absent = True
-        if opened:
-            self._listener.topic_lost(followed.topic, topic_id, cause)
+        action = followed.take(event)
+        if action is TopicAction.TELL_LOST:
+            self._listener.topic_lost(followed.topic, topic_id, LossCause.RECREATED if event is TopicEvent.REPLACED else None)
+        elif action is TopicAction.TELL_MISSING:
+            self._listener.topic_missing(followed.topic)
 
     def _follows(self, followed: FollowedRequest) -> bool:
         return self._followed.get(followed.topic) is followed
@@ -354,45 +363,12 @@ class KafkaTail:
 
 
 @asynccontextmanager
-async def open_tail(
-    config: ClientConfig,
-    *,
-    listener: TailListener,
-    lookup: KafkaLookup,
-    names: ChatNames,
-    limits: Limits,
-    telemetry: Telemetry,
-    embedded: bool,
-    consumers: int = 1,
-    held_seconds: float = HELD_SECONDS,
-) -> AsyncIterator[KafkaTail]:
-    """Follow topics at their live end for as long as the block lasts; Kafka may be away.
-
-    Args:
-        config: of the Consumers.
-        listener: is told what is found.
-        lookup: is asked what there is.
-        names: chat <-> topic.
-        limits: of the service.
-        telemetry: its events.
-        embedded: the broker is the embedded one.
-        consumers: how many there may be, where many partitions are followed.
-        held_seconds: how long a transaction is open before it is told that it holds a partition up.
+async def open_tail(tail: KafkaTail) -> AsyncIterator[KafkaTail]:
+    """Have a Tail follow topics at their live end for as long as the block lasts; Kafka may be away.
 
     Raises:
         ExceptionGroup: a bug in here; a broker that is away is none.
     """
-    tail = KafkaTail(
-        config,
-        listener=listener,
-        lookup=lookup,
-        names=names,
-        limits=limits,
-        telemetry=telemetry,
-        embedded=embedded,
-        consumers=consumers,
-        held_seconds=held_seconds,
-    )
     async with open_tasks() as nursery:
         await nursery.start(tail.run_thread)
         nursery.start_soon(tail.run_requests)

@@ -11,7 +11,6 @@ from kafka_chat.chat.names import ChatNames
 from kafka_chat.delivery.ports import TopicFacts
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.followed_request import TOPICS_A_LOOK, WATCHES_A_ROUND
-from kafka_chat.kafka.open_transactions import HELD_SECONDS
 from kafka_chat.kafka.tail import KafkaTail
 from kafka_chat.settings.model import KafkaSettings, Limits
 from kafka_chat.telemetry.metrics import Telemetry
@@ -58,9 +57,6 @@ async def test_each_look_has_what_is_subscribed_and_a_part_of_what_is_only_named
         names=ChatNames("kafka.chat."),
         limits=Limits(),
         telemetry=Telemetry(),
-        embedded=False,
-        consumers=1,
-        held_seconds=HELD_SECONDS,
     )
     for topic in [*named, *subscribed]:
         tail.follow(topic)

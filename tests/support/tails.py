@@ -17,7 +17,7 @@ from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.lookup import open_lookup
 from kafka_chat.kafka.open_transactions import HELD_SECONDS
-from kafka_chat.kafka.tail import open_tail
+from kafka_chat.kafka.tail import KafkaTail, open_tail
 from kafka_chat.settings.model import KafkaSettings, Limits
 from kafka_chat.telemetry.metrics import Telemetry
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from kafka_chat.chat.message import Reject
     from kafka_chat.delivery.records.batch import Batch
     from kafka_chat.kafka.lookup import KafkaLookup
-    from kafka_chat.kafka.tail import KafkaTail
 
     from .brokers import Broker
     from .chats import Chats
@@ -215,15 +214,16 @@ async def following(
         lookup = lookup or await stack.enter_async_context(open_lookup(client_config(broker)))
         tail = await stack.enter_async_context(
             open_tail(
-                client_config(broker),
-                listener=told,
-                lookup=lookup,
-                names=ChatNames(chats.prefix),
-                limits=limits or Limits(),
-                telemetry=noted,
-                embedded=broker.embedded,
-                consumers=consumers,
-                held_seconds=held_seconds,
+                KafkaTail(
+                    client_config(broker),
+                    listener=told,
+                    lookup=lookup,
+                    names=ChatNames(chats.prefix),
+                    limits=limits or Limits(),
+                    telemetry=noted,
+                    consumers=consumers,
+                    held_seconds=held_seconds,
+                )
             )
         )
         for topic in topics:
