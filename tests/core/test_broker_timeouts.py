@@ -16,6 +16,7 @@ def measured(*seconds: float) -> BrokerTimeouts:
     return timeouts
 
 
+@pytest.mark.promise("p-brokers-measured")
 def test_before_anything_is_measured_it_is_five_seconds():
     timeouts = BrokerTimeouts()
     assert timeouts.typical_seconds is None
@@ -38,6 +39,7 @@ def test_a_first_answer_for_which_a_connection_had_to_be_made_has_soon_no_weight
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=30))
+@pytest.mark.promise("p-brokers-measured")
 def test_no_brokers_are_given_more_than_ten_seconds_or_less_than_a_record_that_is_written_takes(took: list[float]):
     timeouts = measured(*took)
     for seconds in (timeouts.answer_seconds, timeouts.ping_seconds, timeouts.page_seconds, timeouts.request_seconds):

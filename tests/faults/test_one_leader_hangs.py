@@ -33,6 +33,7 @@ def led_by(cluster: KafkaCluster, chats: Chats, node: int, number: int) -> str:
     return chat
 
 
+@pytest.mark.promise("p-brokers-that-hang")
 async def test_nobody_waits_for_a_leader_that_does_not_answer(three_brokers: KafkaCluster, chats: Chats) -> None:
     cluster = three_brokers
     cluster.create_topic(chats.topic("global"))

@@ -35,6 +35,7 @@ def broker() -> Iterator[ManyListeners]:
 
 
 @pytest.mark.parametrize(("listener", "round_trip_seconds"), WAYS)
+@pytest.mark.promise("p-brokers-far")
 async def test_all_works_through_a_delay(broker: ManyListeners, chats: Chats, listener: str, round_trip_seconds: float) -> None:
     for chat in ("global", "room"):
         broker.cluster.create_topic(chats.topic(chat), partitions=2)
