@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .delivery.ports import Inbox, Sink
     from .delivery.session.context import SessionContext
     from .delivery.session.dialogue import Answering
+    from .delivery.session.session import Session
     from .delivery.writes.sending import Sending
     from .kafka.lookup import KafkaLookup
     from .kafka.tail import KafkaTail
@@ -131,8 +132,7 @@ class Service:
             sink = await accept()
             if not await self._take_first_frame(admission, sink, inbox):
                 return
-        options, admission.options = admission.options, DEFAULT_OPTIONS  # a cursor in them is the session's to forget
-        session = session_for(options, self._context, username=admission.username, caught_up=admission.caught_up)
+        session = self._session(admission)
         started_by = trio.current_time() + START_SECONDS
         with self._drainable(session):
             if session.subscriptions_known or not self._subscription_log.ready:  # the others do not pay for a deadline
@@ -143,6 +143,11 @@ class Service:
             with self._audience.joined(session, known=self._subscription_log.ready):
                 await self._audience.wait_started(session, seconds=max(0.0, started_by - trio.current_time()))
                 await self._serve(session, sink=sink or await accept(), inbox=inbox, peer=peer)
+
+    def _session(self, admission: Admission) -> Session:
+        """Make the session of a client. A cursor that it came with is the session's to forget, so nobody else keeps its options."""
+        options, admission.options = admission.options, DEFAULT_OPTIONS
+        return session_for(options, self._context, username=admission.username, caught_up=admission.caught_up)
 
     async def _take_first_frame(self, admission: Admission, sink: Sink, inbox: Inbox) -> bool:
         """Take the cursor that comes as the first frame; False where the connection is closed instead."""
