@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..changes import Changes
 from ..chat.resume_cursor import parse
 from ..errors import KafkaChatError, RequestError, SettingsError
 from ..nursery import open_tasks
@@ -108,19 +109,20 @@ async def open_notes(file: CursorFile) -> AsyncIterator[Callable[[str | None], N
         CursorNotKept: the file cannot be written; the block is cancelled.
     """
     noted: str | None = None
-    news = trio.Event()
+    notes = Changes()
     failed = False
 
     def note(cursor: str | None) -> None:
         nonlocal noted
         noted = cursor
-        news.set()
+        notes.note()
 
     async def keep_noted() -> None:
-        nonlocal news, failed
+        nonlocal failed
+        kept = 0
         while True:
-            await news.wait()
-            news = trio.Event()
+            await notes.wait_beyond(kept)
+            kept = notes.version
             failed = True
             file.keep(noted)
             failed = False

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..changes import Changes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -24,17 +26,16 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._events: deque[Message | Control] = deque()
-        self._news = trio.Event()
-        self._room = trio.Event()
+        self._changes = Changes()
         self._askers = 0
         self._ended = False
 
     async def put(self, event: Message | Control) -> None:
         """Add an event, once there is room."""
         while len(self._events) >= QUEUED_EVENTS and not self._askers:
-            await self._room.wait()
+            await self._changes.wait_beyond(self._changes.version)
         self._events.append(event)
-        self._news.set()
+        self._changes.note()
 
     async def take(self) -> Message | Control | None:
         """Return the next event; None: there will be none."""
@@ -42,27 +43,22 @@ class Arrivals:
         while not self._events:
             if self._ended:
                 return None
-            self._news = trio.Event()
-            await self._news.wait()
+            await self._changes.wait_beyond(self._changes.version)
         event = self._events.popleft()
-        self._make_room()
+        self._changes.note()
         return event
 
     def end(self) -> None:
         """No more will be added."""
         self._ended = True
-        self._news.set()
+        self._changes.note()
 
     @contextmanager
     def unbounded(self) -> Iterator[None]:
         """Take whatever comes, for as long as the block lasts."""
         self._askers += 1
-        self._make_room()
+        self._changes.note()
         try:
             yield
         finally:
             self._askers -= 1
-
-    def _make_room(self) -> None:
-        self._room.set()
-        self._room = trio.Event()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from ..changes import Changes
 from ..errors import Overloaded, ServiceFailed, SettingsError
 from ..process.gc_tuning import collect_seldom
 from ..process.log_output import log_to_stderr
@@ -106,7 +107,7 @@ class _Asking:
     def __init__(self, channel: WorkerChannel) -> None:
         self._line = channel
         self._one_at_a_time = trio.Lock()
-        self._waiting = trio.Event()
+        self._answers = Changes()
         self._text = ""
 
     async def metrics_of_all(self) -> bytes:
@@ -116,14 +117,14 @@ class _Asking:
             Overloaded: no answer.
         """
         async with self._one_at_a_time:
-            self._waiting = trio.Event()
+            answers = self._answers.version
             with trio.move_on_after(ANSWER_SECONDS):
                 await self._line.send(AskMetrics())
-                await self._waiting.wait()
+                await self._answers.wait_beyond(answers)
                 return self._text.encode()
             raise Overloaded("the supervisor of the workers does not answer; come again")
 
     def answered(self, text: str) -> None:
         """Take the answer. It may be one that nobody waited for any more, and then it is a little older."""
         self._text = text
-        self._waiting.set()
+        self._answers.note()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from ..changes import Changes
 from .channel import TO_SUPERVISOR, AskMetrics, Begin, Metrics, MetricsOfAll, Ping, Pong, Serving, TellMetrics, WorkerChannel
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class WorkerProcess:
         self._settings = settings
         self._command = command
         self._ping_seconds = silent_seconds / PINGS
-        self._answered = trio.Event()
+        self._answers = 0  # to pings
         self._process: trio.Process | None = None
         self._terminating = trio.Event()
         self._began = trio.current_time()
@@ -69,7 +70,7 @@ class WorkerProcess:
         self._problem: str | None = None
         self._metrics: list[Family] = []
         self._metrics_came: trio.Event | None = None  # while it is asked
-        self._tell_metrics = trio.Event()
+        self._questions = Changes()  # for metrics
 
     async def run(self, listener: socket.socket, metrics_of_all: Callable[[], Awaitable[str]]) -> None:
         """Start it and be with it until it has ended. Whoever cancels this kills it.
@@ -158,7 +159,7 @@ class WorkerProcess:
         """Return its metrics; None if it does not tell them in time."""
         if self._metrics_came is None:  # else it has not answered the last time; one question waits, and no more
             self._metrics_came = trio.Event()
-            self._tell_metrics.set()
+            self._questions.note()
         came = self._metrics_came
         with trio.move_on_after(METRICS_SECONDS):
             await came.wait()
@@ -176,7 +177,7 @@ class WorkerProcess:
                         case Serving():
                             self.serving.set()
                         case Pong():
-                            self._answered.set()
+                            self._answers += 1
                         case AskMetrics():  # it asks once at a time
                             answering.start_soon(_answer, channel, metrics_of_all)
                         case Metrics():
@@ -190,9 +191,10 @@ class WorkerProcess:
             answering.cancel_scope.cancel()
 
     async def _ask_metrics(self, channel: WorkerChannel) -> None:
+        asked = 0
         while True:
-            await self._tell_metrics.wait()
-            self._tell_metrics = trio.Event()
+            await self._questions.wait_beyond(asked)
+            asked = self._questions.version
             await channel.send(TellMetrics())
 
     async def _watch(self, channel: WorkerChannel) -> None:
@@ -200,10 +202,10 @@ class WorkerProcess:
         await self.serving.wait()
         unanswered = 0
         while unanswered < PINGS:
-            self._answered = trio.Event()
+            answers = self._answers
             await channel.send(Ping())
             await trio.sleep(self._ping_seconds)
-            unanswered = 0 if self._answered.is_set() else unanswered + 1
+            unanswered = 0 if self._answers > answers else unanswered + 1
         if not self.terminating:  # one that drains has its own time
             self._problem = f"did not answer for {PINGS * self._ping_seconds:g} s, and was killed"
             self.kill()

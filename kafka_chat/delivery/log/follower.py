@@ -150,7 +150,7 @@ class Follower:
         Args:
             parked: meanwhile be offered what comes.
         """
-        self._awake = trio.Event()
+        self._awake = trio.Event()  # not `Changes`: one waits, and each socket would have 56 bytes more
         self.parked = parked
         try:
             await self._awake.wait()
