@@ -18,7 +18,7 @@ from .delivery.audience.followed_topics import FollowedTopics
 from .delivery.audience.offset_queries import OffsetQueries
 from .delivery.log.fan_out import FanOut
 from .delivery.log.memory import Memory
-from .delivery.log.page_reads import open_page_reads
+from .delivery.log.page_reads import PageReads, open_page_reads
 from .delivery.session.context import SessionContext
 from .delivery.writes.sending import Sending
 from .delivery.writes.subscriptions import Subscriptions
@@ -78,7 +78,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
             open_page_source(
                 config, readers=readers, silent_leaders=SILENT_LEADERS, names=names, limits=settings.limits, lookup=lookup
             ) as pages,
-            open_page_reads(pages, readers=readers, telemetry=telemetry) as page_reads,
+            open_page_reads(PageReads(pages, telemetry=telemetry), readers=readers) as page_reads,
         ):
             audience = Audience(followed, tail=tail, names=names)
             async with (

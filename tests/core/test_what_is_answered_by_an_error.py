@@ -15,7 +15,7 @@ from kafka_chat.delivery.audience.starts import Starts
 from kafka_chat.delivery.audience.wanted_start import Rewind
 from kafka_chat.delivery.log.follower import Follower
 from kafka_chat.delivery.log.memory import Memory
-from kafka_chat.delivery.log.page_reads import open_page_reads
+from kafka_chat.delivery.log.page_reads import PageReads, open_page_reads
 from kafka_chat.delivery.log.partition_log import PartitionLog
 from kafka_chat.delivery.records.batch import Batch
 from kafka_chat.delivery.records.formats import PLAIN
@@ -47,7 +47,7 @@ class OneLeader:
 async def test_a_page_that_is_refused_keeps_no_other_page_of_its_leader_waiting(autojump_clock: MockClock) -> None:
     memory = Memory(10)  # keeps nothing
     refused, log = PartitionLog(REFUSED, 100_000, memory), PartitionLog(READ, 10_000_000, memory)
-    async with open_page_reads(OneLeader(), readers=2, telemetry=Telemetry()) as reads, trio.open_nursery() as nursery:
+    async with open_page_reads(PageReads(OneLeader(), telemetry=Telemetry()), readers=2) as reads, trio.open_nursery() as nursery:
         nursery.start_soon(reads.fetch, refused, 5)
         await trio.sleep(0.1)
         position = pages = 0

@@ -427,7 +427,7 @@ async def open_core(*, memory_bytes: int = 1 << 24, readers: int = 2) -> AsyncIt
 
     kafka.listener = followed = FollowedTopics(fanout=fanout, offsets=offsets, memory=memory)
     audience = Audience(followed, tail=kafka, names=NAMES)
-    async with open_page_reads(kafka, readers=readers, telemetry=telemetry) as reads, trio.open_nursery() as nursery:
+    async with open_page_reads(PageReads(kafka, telemetry=telemetry), readers=readers) as reads, trio.open_nursery() as nursery:
         nursery.start_soon(fanout.run)
         nursery.start_soon(audience.followed.starts.run)
         nursery.start_soon(audience.followed.walks.run)

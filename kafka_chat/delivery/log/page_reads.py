@@ -268,9 +268,8 @@ def _check_epochs(read: PageRead, page: Batch) -> None:
 
 
 @asynccontextmanager
-async def open_page_reads(source: PageSource, *, readers: int, telemetry: Telemetry) -> AsyncIterator[PageReads]:
+async def open_page_reads(reads: PageReads, *, readers: int) -> AsyncIterator[PageReads]:
     """Read at most `readers` pages at a time, and one more from each leader that hangs, for as long as the block lasts."""
-    reads = PageReads(source, telemetry=telemetry)
     async with open_tasks() as nursery:
         for _ in range(readers):
             nursery.start_soon(reads.run_reader)

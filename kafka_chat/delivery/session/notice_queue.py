@@ -200,17 +200,14 @@ class Unheard(NoticeQueue):
 
     heard = False
 
-    def add_hello(self, hello: Hello) -> None:
-        """Leave it out, as all of these."""
-
     def add_gap(self, gap: Gap) -> None:
-        """See `add_hello`."""
+        """Leave it out."""
 
     def add_subscription(self, notice: Subscription, offset: int) -> None:
-        """See `add_hello`."""
+        """Leave it out."""
 
     def add_live(self) -> None:
-        """See `add_hello`."""
+        """Leave it out."""
 
 
 def _merged(waiting: object, change: _Change) -> _Change | None:

@@ -119,7 +119,8 @@ class ResumableSession(Session):
             nursery.start_soon(self._send_heartbeats, self.options.heartbeat_seconds)
         await self._context.audience.wait_readings(self)
         self._said_hello = True
-        self._notices.add_hello(self._hello())
+        if self._notices.heard:
+            self._notices.add_hello(self._hello())
         self._forget_cursor()
         await super()._serve(nursery)
 
