@@ -13,7 +13,8 @@ from kafka_chat.chat.message import Reject
 from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.log.partition_log import NotInMemory, PartitionLog
-from kafka_chat.delivery.records.batch import Batch, Chunk
+from kafka_chat.delivery.records.batch import TIMES_A_READ, Batch, Chunk
+from kafka_chat.delivery.records.formats import PLAIN, Bound
 from kafka_chat.delivery.records.frames import text_header, text_payloads
 from kafka_chat.delivery.records.record import Record
 from tests.support.fakes import value
@@ -134,3 +135,15 @@ def test_a_frame_that_grew_past_the_limit_is_a_reject():
     batch = Batch.decode([Record(0, grown)], KEY, first=0, next=1, chat="y" * 200, max_bytes=150)
     assert [(r.offset, r.reason) for r in batch.rejected] == [(0, Reject.TOO_LARGE)]
     assert batch.messages == 0
+
+
+def test_messages_are_looked_at_for_their_time_so_many_at_a_time_and_none_is_left_out():
+    for count in (TIMES_A_READ - 1, TIMES_A_READ, TIMES_A_READ + 1):
+        records = [Record(n, value(f"m{n}"), 5 if n % 2 else 50) for n in range(count)]
+        batch = batch_of(0, *records)
+        position, messages = 0, 0
+        while position < count:
+            chunk = batch.read(position, 1 << 20, PLAIN, bound=Bound(count, 10))
+            assert chunk.next > position
+            position, messages = chunk.next, messages + chunk.messages
+        assert messages == count // 2

@@ -8,7 +8,7 @@ import pytest
 
 from kafka_chat.chat.resume_cursor import NOT_KNOWN, OF_A_PAGE, MessageIds, head_of_cursor, parse, text_of, topic_entry
 from kafka_chat.chat.subscription_change import SubscriptionChange
-from kafka_chat.delivery.audience.wanted_start import EARLIEST, LATEST, AtOffsets, Resumed, Rewind, Since
+from kafka_chat.delivery.audience.wanted_start import EARLIEST, LATEST, AtOffsets, Resumed, Rewind, Since, partitions_named
 from kafka_chat.delivery.session.beginning import beginning_in
 from kafka_chat.delivery.session.options import SessionOptions
 
@@ -84,3 +84,12 @@ def test_what_a_complete_cursor_leaves_out_begins_as_its_record_says_whatever_is
     assert begins(complete, since(9), start=EARLIEST) == SUBSCRIBED
     assert begins(complete, since(10), start=EARLIEST) == EARLIEST
     assert begins(naming(OTHER, 10), since(9), start=EARLIEST) == EARLIEST
+
+
+def test_a_start_names_partitions_up_to_its_highest_one_of_its_very_topic() -> None:
+    assert partitions_named(AtOffsets(TOPIC_ID, {0: 5, 3: 7}), TOPIC_ID) == 4
+    assert partitions_named(AtOffsets(TOPIC_ID, {0: 5, 3: 7}), "id2") == 0
+    assert partitions_named(AtOffsets(TOPIC_ID, {}), TOPIC_ID) == 0
+    assert partitions_named(begins(naming(TOPIC)), TOPIC_ID) == 1
+    assert partitions_named(begins(naming(TOPIC)), "id2") == 0
+    assert partitions_named(LATEST, TOPIC_ID) == 0

@@ -13,6 +13,7 @@ import trio.testing
 from trio_websocket import WebSocketConnection, wrap_client_stream, wrap_server_stream
 
 from kafka_chat.client import Away, Chat, Gap, Heartbeat, Hello, Live, Message, Refused, Subscribed, open_chat
+from kafka_chat.client.backoff import Pauses
 from kafka_chat.client.chat import _Visit
 from kafka_chat.client.connection import PONG_SECONDS, QUIET_SECONDS, SILENT, Connection
 from kafka_chat.client.event_queue import QUEUED_EVENTS, Arrivals
@@ -444,3 +445,42 @@ async def test_a_connection_that_was_live_or_lasted_half_a_minute_is_no_failed_t
     visit = _Visit(begun=trio.current_time())
     visit.note(Live(cursor=None))
     assert visit.steady
+
+
+async def test_a_queue_has_room_for_so_many_events_and_for_any_number_while_an_answer_is_awaited(autojump_clock: trio.testing.MockClock):
+    arrivals = Arrivals()
+
+    async def put_several(count: int) -> int:
+        """Put events until one has to wait; return how many went in."""
+        for done in range(count):
+            with trio.move_on_after(1) as waited:
+                await arrivals.put(Heartbeat(cursor=str(done)))
+            if waited.cancelled_caught:
+                return done
+        return count
+
+    assert await put_several(2 * QUEUED_EVENTS) == QUEUED_EVENTS
+    assert await arrivals.take() == Heartbeat(cursor="0")
+    assert await put_several(5) == 1
+    with arrivals.unbounded():
+        assert await put_several(QUEUED_EVENTS) == QUEUED_EVENTS
+    assert await put_several(5) == 0
+    arrivals.end()
+    taken = 0
+    while await arrivals.take() is not None:
+        taken += 1
+    assert taken == 2 * QUEUED_EVENTS
+
+
+async def test_who_is_told_when_to_come_again_comes_then(autojump_clock: trio.testing.MockClock):
+    told: list[str] = []
+    async with open_chat("http://127.0.0.1:9", "ann", tell=told.append) as chat:
+        begun = trio.current_time()
+        visit = _Visit(restarts=True, away_until=begun + 0.25)
+        await chat._stay_away(Pauses(), visit, 1012, "the service restarts")
+        assert math.isclose(trio.current_time() - begun, 0.25)
+        await chat._stay_away(Pauses(), _Visit(restarts=True), 1012, "the service restarts")
+        assert math.isclose(trio.current_time() - begun, 0.25)
+        await chat.aclose()
+    assert "the service restarts; trying again in 0.2 s" in told
+    assert "the service restarts; trying again now" in told

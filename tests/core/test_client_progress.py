@@ -163,3 +163,19 @@ def test_the_ids_of_the_protocol_are_those_that_messages_have():
     assert isinstance(parsed, Message)
     assert not Progress(cursor_of({ROOM: [4]})).note(parsed)
     assert Progress(cursor_of({ROOM: [3]})).note(parsed)
+
+
+def test_the_first_message_of_a_topic_that_was_made_anew_is_news_and_only_once():
+    progress = Progress()
+    assert progress.note(message(5))
+    assert progress.note(message(0, chat=RECREATED))
+    assert not progress.note(message(0, chat=RECREATED))
+    assert progress.cursor == RECREATED.id_of(0)
+
+
+def test_what_is_lost_of_no_one_partition_is_news_each_time():
+    progress = Progress()
+    whole = Gap(chat=None, partition=None, first_lost=None, first_left=None, cause="cluster")
+    assert [progress.note(whole), progress.note(whole)] == [True, True]
+    assert progress.note(gap(3, 7, "retention"))
+    assert not progress.note(gap(3, 7, "retention"))

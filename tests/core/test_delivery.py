@@ -159,6 +159,30 @@ async def test_a_page_that_nobody_waits_for_any_more_is_not_read(autojump_clock)
         assert [first for _, _, first, _ in core.kafka.page_reads] == [0, 1024]
 
 
+async def test_what_is_no_message_is_told_by_the_tail_and_not_again_by_a_page(autojump_clock):
+    async with open_core() as core:
+        core.kafka.create(GLOBAL)
+        core.kafka.produce(GLOBAL, value("m0"), b"no JSON", value("m2"))
+        async with core.connected(FakeClient()) as session:
+            [log] = core.audience.logs(session, "global")
+            page = await core.reads.fetch(log, 0)
+        assert page.messages == 2
+        assert not page.rejected
+
+
+async def test_a_session_that_is_aborted_aborts_its_connection(autojump_clock):
+    async with open_core() as core:
+        core.kafka.create(GLOBAL)
+        stuck = FakeClient(room=0)
+        async with core.connected(stuck) as session:
+            core.kafka.produce(GLOBAL, value("never read"))
+            await wait_all_tasks_blocked()
+            session.abort()
+            await wait_all_tasks_blocked()
+            assert stuck.aborted
+            assert stuck.closed is None
+
+
 async def test_a_page_that_grows_while_it_is_awaited_is_read_once(autojump_clock):
     async with open_core() as core:
         core.kafka.create(GLOBAL)

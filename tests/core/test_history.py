@@ -335,6 +335,14 @@ async def test_an_empty_page_may_wait_for_news(autojump_clock):
         assert texts(await page_of(core, pages[0].next)) == ["more"]
 
 
+async def test_an_empty_page_is_there_at_once_where_nobody_asks_to_wait(autojump_clock):
+    async with open_core() as core:
+        core.kafka.create(ROOM)
+        began = trio.current_time()
+        assert (await core.history.page(PageQuery(chat="room"))).messages == []
+        assert trio.current_time() - began < 0.5
+
+
 async def test_an_empty_page_that_has_waited_long_enough_is_empty(autojump_clock):
     async with open_core() as core:
         core.kafka.create(ROOM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from urllib.parse import quote
 
@@ -10,7 +11,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kafka_chat.chat.names import ChatNames, comparable, parse_username
+from kafka_chat.chat.names import MARKS_IN_A_ROW, ChatNames, comparable, parse_username
 from kafka_chat.errors import RequestError
 from tests.support.loop_steps import loop_steps
 
@@ -115,3 +116,17 @@ async def test_a_name_that_is_too_long_in_any_spelling_is_refused_unspelled(name
             parse_username(name)
         await trio.lowlevel.checkpoint()
     steps.check()
+
+
+def test_so_many_marks_in_a_row_are_put_in_their_order_and_no_more():
+    for text in ("e\u0301", "xe\u0301"):
+        most = text + "\u0301" * (MARKS_IN_A_ROW - 1)
+        assert comparable(most) == unicodedata.normalize("NFC", most) != most
+        assert comparable(most + "\u0301") == most + "\u0301"
+
+
+def test_a_name_that_is_refused_is_shown_up_to_sixty_characters():
+    names = ChatNames("kafka.chat.")
+    for name, shown in [("!" * 60, "!" * 60), ("!" * 61, "!" * 57 + "..."), ("!" * 80, "!" * 57 + "...")]:
+        with pytest.raises(RequestError, match=re.escape(f"chat is '{shown}'; a chat is made of")):
+            names.parse(name, field="chat")

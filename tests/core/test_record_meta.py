@@ -88,3 +88,12 @@ def test_what_is_not_shown_is_noted_for_the_operator_and_what_is_shown_is_not() 
     noted = {one.offset: [*one.what] for one in batch.shortened}
     assert noted == {1: [LeftOut.HEADERS], 2: [LeftOut.KEY], 3: [LeftOut.KEY, LeftOut.MESSAGE]}
     assert batch.rejected == []
+
+
+def test_a_message_is_shown_whole_up_to_the_limit_and_without_its_headers_one_byte_below() -> None:
+    record = Record(7, value("hi"), 5, b"ann", [("h", b"v" * 50)])
+    batch = Batch.decode([record], KEY, first=7, next=8, chat="x", max_bytes=1_000_000)
+    [payload] = text_payloads(batch.whole(V1).data)
+    assert "left_out" not in shown(record, max_bytes=len(payload))["meta"]
+    cut = shown(record, max_bytes=len(payload) - 1)["meta"]
+    assert (cut["key"], cut["headers"], cut["left_out"]) == ("ann", [], ["headers"])

@@ -442,6 +442,7 @@ async def test_a_long_text_is_parsed_in_turns() -> None:
 
 def test_a_cursor_that_names_too_many_partitions_is_refused_by_that_number() -> None:
     assert parse(text_of(head_of_cursor(None, 0) + topic_entry(TOPIC, TOPIC_ID, [5] * PARTITIONS))).entry(TOPIC) is not None
+    assert parse(text_of(head_of_cursor(None, 0) + topic_entry(TOPIC, TOPIC_ID, [5]) * PARTITIONS)).entry(TOPIC) is not None
     for named in (
         head_of_cursor(None, 0) + topic_entry(TOPIC, TOPIC_ID, [5] * (PARTITIONS + 1)),
         head_of_cursor(None, 0) + topic_entry(TOPIC, TOPIC_ID, [5]) * (PARTITIONS + 1),
@@ -483,3 +484,10 @@ def test_a_cursor_of_64_kib_costs_less_than_half_a_megabyte() -> None:
             tracemalloc.stop()
         assert cursor.entries
         assert held < 512 * 1024
+
+
+def test_an_id_names_a_partition_as_a_topic_may_have() -> None:
+    most = 1 << 20
+    assert parse(MessageIds(TOPIC, TOPIC_ID, most - 1).of(9).decode()).entry(TOPIC) is not None
+    with pytest.raises(RequestError):
+        parse(MessageIds(TOPIC, TOPIC_ID, most).of(9).decode())
