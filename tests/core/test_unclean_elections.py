@@ -295,6 +295,24 @@ async def test_a_log_that_lost_its_end_and_is_not_told_of_is_read_in_the_end(aut
         assert messages(client) == [f"old {n}" for n in range(105, 120)]
 
 
+@pytest.mark.parametrize("seconds", [0.5, 8])
+async def test_a_cursor_ahead_of_a_tail_that_is_slow_or_stuck_is_greeted_in_time_and_gets_what_comes_after_it(autojump_clock, seconds):
+    async with two_instances() as (first, second):
+        cursor = await cursor_at_the_end(first, "had")
+        first.kafka.produce(GLOBAL, hole=1)  # a transaction's marker, which the Tail finds when it looks at its position
+        began = trio.current_time()
+        async with visiting(second, resumed(cursor)) as client:
+            await until_hello(client)
+            assert trio.current_time() - began < 2.5
+            await trio.sleep(seconds)
+            second.kafka.catch_up(GLOBAL, 120)
+            await trio.sleep(0.5)
+            first.kafka.produce(GLOBAL, value("later"))
+            second.kafka.catch_up(GLOBAL, 122)
+        assert told(client, "hello")[0]["resume"] == "exact"
+        assert (messages(client), told(client, "gap")) == (["later"], [])
+
+
 async def test_who_has_not_begun_when_a_log_loses_its_end_twice_at_once_begins_in_the_last_one(autojump_clock):
     async with two_instances() as (first, second):
         first.kafka.elect(GLOBAL, 100)
