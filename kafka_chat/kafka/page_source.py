@@ -17,10 +17,11 @@ import trio
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from ..delivery.records.batch import BATCH_BYTES, Batch
-from ..errors import BrokerError, BrokerUnreachable, PositionLost, TopicGone
+from ..errors import BrokerError, BrokerUnreachable, PositionLost
 from ..nursery import open_tasks
 from .connect import broker_error, of_the_group
 from .records import chat_record, envelope
+from .topic_identity import IDENTITY_SECONDS, TopicIdentity
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -29,18 +30,14 @@ if TYPE_CHECKING:
 
     from ..chat.names import ChatNames
     from ..chat.partition_key import PartitionKey
-    from ..delivery.ports import TopicFacts
     from ..delivery.records.record import Record
     from ..delivery.timeouts import BrokerTimeouts
     from ..settings.model import Limits
     from .connect import ClientConfig
     from .lookup import KafkaLookup
 
-ABSENT_SECONDS = 1.0  # how far two listings that lack a topic are apart before it is taken for absent; …
-ABSENT_MOST_SECONDS = 30.0  # … and at most: in longer than that it may have been there
 CLOSE_SECONDS = 2.0  # for closing all Consumers, which takes milliseconds, also while the brokers are away
 POLL_SECONDS = 0.1  # how long a poll waits for the first record
-IDENTITY_SECONDS = 1.0  # how old what is known of a topic's identity may be
 REST_SECONDS = 1.0  # how long a Consumer waits for somebody to go on where it stopped
 IDLE_SECONDS = 30.0  # how long a Consumer is kept that nobody needs
 SILENT_LEADERS = 8  # that do not answer, and are read from apart: by one Consumer each, beside those that others use
@@ -80,13 +77,13 @@ class KafkaPageSource:
         self._names = names
         self._message_bytes = limits.message_bytes
         self._lookup = lookup
+        self._identity = TopicIdentity(lookup)
         self._free_readers = trio.Semaphore(readers + silent_leaders)
         self._threads = trio.CapacityLimiter(readers + silent_leaders)
         self._most = readers
         self._silent_leaders = silent_leaders
         self._readers: set[_Reader] = set()
         self._idle: list[_Reader] = []  # the one used longest ago first
-        self._absent: dict[str, float] = {}  # topics that the last listing lacked -> when the first one did that counts
 
     @property
     def timeouts(self) -> BrokerTimeouts:
@@ -107,7 +104,7 @@ class KafkaPageSource:
         seconds = self._lookup.timeouts.request_seconds
         with trio.move_on_after(seconds):
             async with self._free_readers:
-                await self._identify(key)
+                await self._identity.check(key)
                 leader = self.leader(key)
                 reader = self._idle_reader(leader, key, first) or await self._new_reader(leader)
                 try:
@@ -123,61 +120,37 @@ class KafkaPageSource:
         )
 
     async def _read_while_listed(self, reader: _Reader, key: PartitionKey, first: int, until: int) -> Batch | None:
-        """Return what the reader returns, unless its topic is deleted meanwhile: a Consumer hears of that half a minute late.
+        """Return what the reader returns, unless its topic turns out to be another one by now, or none.
 
-        It is found out before a leader that takes so long is taken for silent.
+        A Consumer knows topics by name: it goes on in one that was made again, and hears half a minute late of a deletion. So that is
+        looked up beside the read, and found out before a leader that takes so long is taken for silent.
         """
         refusal: BrokerError | None = None
+        looked = trio.Event()
+        is_fresh = self._identity.is_fresh(key)
 
         async def look() -> None:
             nonlocal refusal
-            await trio.sleep(self.timeouts.page_seconds / 2)
+            if is_fresh:
+                looked.set()
+                await trio.sleep(self.timeouts.page_seconds / 2)
             while True:
                 with suppress(BrokerError):  # brokers that do not answer are told of by the read itself
-                    refusal = self._refusal(key, (await self._lookup.describe([key.topic])).get(key.topic))
+                    refusal = await self._identity.refusal(key)
+                looked.set()
                 if refusal is not None:
                     reading.cancel_scope.cancel()
                 await trio.sleep(IDENTITY_SECONDS)
 
-        page: Batch | None = None
+        page = None
         async with open_tasks() as reading:
             reading.start_soon(look)
             page = await trio.to_thread.run_sync(reader.read, key, first, until, limiter=self._threads)
+            with trio.move_on_after(self.timeouts.again_seconds):  # it may have been asked of a broker that hangs
+                await looked.wait()
         if refusal is not None:
             raise refusal
         return page
-
-    async def _identify(self, key: PartitionKey) -> None:
-        """Raise an error unless the topic is still the one that `key` means."""
-        facts = None if key.topic in self._absent else self._lookup.described(key.topic, seconds=IDENTITY_SECONDS)
-        if facts is None:
-            facts = (await self._lookup.describe([key.topic])).get(key.topic)
-        if (refusal := self._refusal(key, facts)) is not None:
-            raise refusal
-
-    def _refusal(self, key: PartitionKey, facts: TopicFacts | None) -> BrokerError | None:
-        """Return why nothing can be read, if so, by what a broker says of a topic.
-
-        One that has started a moment ago may not have heard of the topic yet. Nothing waits here until that is sure: who reads asks
-        again in a moment, and a leader that seems silent meanwhile would keep others waiting.
-        """
-        if facts is None and not self._is_absent(key.topic):
-            return BrokerUnreachable(f"{key} cannot be read: no broker lists its topic now", topic=key.topic, partition=key.partition)
-        if facts is not None:
-            self._absent.pop(key.topic, None)
-            if facts.topic_id == key.topic_id and key.partition in facts.partitions:
-                return None
-        there = facts or "none"
-        return TopicGone(f"{key} of id {key.topic_id} is gone; there is now {there}", topic=key.topic, partition=key.partition)
-
-    def _is_absent(self, topic: str) -> bool:
-        """Take note that a listing lacks a topic; return whether one long enough before did so, too."""
-        now = trio.current_time()
-        since = self._absent.pop(topic, now)
-        if len(self._absent) >= TOPICS_KNOWN:
-            self._absent.clear()
-        self._absent[topic] = since = since if now - since <= ABSENT_MOST_SECONDS else now
-        return now - since >= ABSENT_SECONDS
 
     async def _refuse_lost(self, key: PartitionKey, first: int) -> None:
         """Raise `PositionLost` if `first` is below what is left.

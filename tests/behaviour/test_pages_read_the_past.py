@@ -20,7 +20,8 @@ from kafka_chat.delivery.records.batch import BATCH_BYTES
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.errors import BrokerUnreachable, PositionLost, TopicGone
 from kafka_chat.kafka.lookup import open_lookup
-from kafka_chat.kafka.page_source import ABSENT_SECONDS, open_page_source
+from kafka_chat.kafka.page_source import open_page_source
+from kafka_chat.kafka.topic_identity import ABSENT_SECONDS, IDENTITY_SECONDS
 from kafka_chat.settings.model import Limits
 from tests.support.brokers import kafka_cluster
 from tests.support.chats import message
@@ -31,7 +32,9 @@ from tests.support.tails import client_config
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from kafka_chat.delivery.ports import TopicFacts
     from kafka_chat.delivery.records.batch import Batch
+    from kafka_chat.kafka.lookup import KafkaLookup
     from kafka_chat.kafka.page_source import KafkaPageSource
     from tests.support.brokers import Broker
     from tests.support.chats import Chats
@@ -246,6 +249,40 @@ async def test_a_topic_made_anew_is_another_one_within_a_second(kafka, chats):
             await past.pages.read(past.key, 0, 5)
         page = await past.pages.read(past.key._replace(topic_id=second), 0, 5)
         assert texts(page) == ["100", "101", "102", "103", "104"]
+
+
+class Remembering:
+    """A Lookup that has described a topic within the last second, and not since."""
+
+    def __init__(self, lookup: KafkaLookup, facts: TopicFacts) -> None:
+        self._lookup = lookup
+        self._facts = facts
+
+    def described(self, topic: str, *, seconds: float) -> TopicFacts | None:
+        return self._facts if seconds >= IDENTITY_SECONDS else None
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._lookup, name)
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_no_page_has_records_of_a_topic_that_was_made_again_a_moment_ago(kafka, chats, is_known):
+    topic = chats.topic("past")
+    kafka.create_topic(topic)
+    kafka.produce_many(topic, numbered(0, 100), partition=0)
+    config = client_config(kafka)
+    async with open_lookup(config) as lookup:
+        facts = (await lookup.describe([topic]))[topic]
+        remembering = Remembering(lookup, facts)
+        key = PartitionKey(topic, facts.topic_id, 0)
+        async with open_page_source(config, readers=1, names=ChatNames(chats.prefix), limits=Limits(), lookup=remembering) as pages:
+            if is_known:
+                assert texts(await pages.read(key, 0, 2)) == ["0", "1"]
+            await trio.to_thread.run_sync(kafka.delete_topic, topic)
+            kafka.create_topic(topic)
+            kafka.produce_many(topic, numbered(1000, 1100), partition=0)
+            with pytest.raises(TopicGone):
+                await pages.read(key, 20, 25)
 
 
 async def test_a_read_of_a_topic_that_is_deleted_meanwhile_says_so_and_not_that_nothing_came(kafka, chats):

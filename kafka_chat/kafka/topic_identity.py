@@ -1,0 +1,75 @@
+"""Whether a topic is still the one that a page is wanted of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..errors import BrokerError, BrokerUnreachable, TopicGone
+
+if TYPE_CHECKING:
+    from ..chat.partition_key import PartitionKey
+    from ..delivery.ports import TopicFacts
+    from .lookup import KafkaLookup
+
+ABSENT_SECONDS = 1.0  # how far two listings that lack a topic are apart before it is taken for absent; …
+ABSENT_MOST_SECONDS = 30.0  # … and at most: in longer than that it may have been there
+ABSENT_TOPICS = 1_000  # how many are remembered
+IDENTITY_SECONDS = 1.0  # how old what is known of a topic's identity may be where a read begins, …
+FRESH_SECONDS = 0.1  # … and where it ends: in so short a time none is deleted, made again and filled
+
+
+class TopicIdentity:
+    """Knows what brokers have listed lately.
+
+    Nothing waits here until it is sure that a topic is absent: who reads asks again in a moment, and a leader that seems silent meanwhile
+    would keep others waiting.
+    """
+
+    def __init__(self, lookup: KafkaLookup) -> None:
+        self._lookup = lookup
+        self._absent: dict[str, float] = {}  # topics that the last listing lacked -> when the first one did that counts
+
+    async def check(self, key: PartitionKey) -> None:
+        """Return if the topic is the one that `key` means, as of a second ago at most.
+
+        Raises:
+            TopicGone: it is not, or there is none.
+            BrokerUnreachable: a broker lists none, which may have started a moment ago; or none answers.
+        """
+        facts = None if key.topic in self._absent else self._lookup.described(key.topic, seconds=IDENTITY_SECONDS)
+        refusal = await self.refusal(key) if facts is None else self._refusal(key, facts)
+        if refusal is not None:
+            raise refusal
+
+    def is_fresh(self, key: PartitionKey) -> bool:
+        """Return whether a topic was described so lately that it is the same where a read ends that begins now."""
+        return self._lookup.described(key.topic, seconds=FRESH_SECONDS) is not None
+
+    async def refusal(self, key: PartitionKey) -> BrokerError | None:
+        """Ask, and return why nothing can be read of a partition, if so.
+
+        Raises:
+            BrokerError: no broker answers.
+        """
+        return self._refusal(key, (await self._lookup.describe([key.topic])).get(key.topic))
+
+    def _refusal(self, key: PartitionKey, facts: TopicFacts | None) -> BrokerError | None:
+        if facts is None and not self._is_absent(key.topic):
+            return BrokerUnreachable(f"{key} cannot be read: no broker lists its topic now", topic=key.topic, partition=key.partition)
+        if facts is not None:
+            self._absent.pop(key.topic, None)
+            if facts.topic_id == key.topic_id and key.partition in facts.partitions:
+                return None
+        there = facts or "none"
+        return TopicGone(f"{key} of id {key.topic_id} is gone; there is now {there}", topic=key.topic, partition=key.partition)
+
+    def _is_absent(self, topic: str) -> bool:
+        """Take note that a listing lacks a topic; return whether one long enough before did so, too."""
+        now = trio.current_time()
+        since = self._absent.pop(topic, now)
+        if len(self._absent) >= ABSENT_TOPICS:
+            self._absent.clear()
+        self._absent[topic] = since = since if now - since <= ABSENT_MOST_SECONDS else now
+        return now - since >= ABSENT_SECONDS
