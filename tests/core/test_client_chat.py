@@ -15,7 +15,7 @@ from trio_websocket import WebSocketConnection, wrap_client_stream, wrap_server_
 from kafka_chat.client import Away, Chat, Gap, Heartbeat, Hello, Live, Message, Refused, Subscribed, open_chat
 from kafka_chat.client.backoff import Pauses
 from kafka_chat.client.chat import _Visit
-from kafka_chat.client.connection import PONG_SECONDS, QUIET_SECONDS, SILENT, Connection
+from kafka_chat.client.connection import PONG_SECONDS, QUIET_SECONDS, Connection
 from kafka_chat.client.event_queue import QUEUED_EVENTS, Arrivals
 from tests.conformance.service import Chat as Room
 from tests.conformance.service import FakeService, Visit, cursor_of, open_fake_service
@@ -392,7 +392,7 @@ async def test_a_peer_that_answers_no_ping_is_gone(autojump_clock: trio.testing.
             connection, _ = await connected(nursery, theirs)
             theirs.cancel_scope.cancel()
         begun = trio.current_time()
-        assert await connection.receive() == SILENT
+        assert await connection.receive() == (1006, "the service does not answer any more")
         assert math.isclose(trio.current_time() - begun, QUIET_SECONDS + PONG_SECONDS)
         nursery.cancel_scope.cancel()
 

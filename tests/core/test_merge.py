@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from time import thread_time
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from kafka_chat.delivery.log.merge import SCAN_OFFSETS, BackwardScan, ForwardScan, merge_by_time
+from kafka_chat.delivery.records.batch import HistoryMessage, Mark
+from tests.support.loop_steps import loop_steps
 
 
 class Nothing:
@@ -64,3 +67,33 @@ async def test_it_ends_once_its_time_is_over_but_looks_at_something(autojump_clo
     scan = ForwardScan(0, never, 0, 1000, most=10, scan_seconds=0.0)  # type: ignore[arg-type]
     await scan.fill()
     assert never.fetched == [0]
+
+
+class Slow:
+    """A range whose messages take half a millisecond each to make."""
+
+    def __init__(self, count: int) -> None:
+        self.first = 0
+        self.next = count
+
+    def marks(self, *, first: int, end: int) -> Sequence[Mark]:
+        return [Mark(offset, offset) for offset in range(first, end)]
+
+    def message(self, offset: int) -> HistoryMessage:
+        until = thread_time() + 0.0005
+        while thread_time() < until:
+            pass
+        return HistoryMessage(offset, offset, b"{}")
+
+    async def fetch(self, offset: int) -> Slow:
+        await trio.lowlevel.checkpoint()
+        return self
+
+
+async def test_others_go_on_while_a_long_page_is_made():
+    scans = [ForwardScan(partition, Slow(100), 0, 100, most=200) for partition in range(2)]  # type: ignore[arg-type]
+    with loop_steps() as steps:
+        await trio.lowlevel.checkpoint()
+        assert len(await merge_by_time(scans, messages=200, size=10_000)) == 200
+        await trio.lowlevel.checkpoint()
+    steps.check()

@@ -6,6 +6,8 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from time import thread_time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,13 +17,14 @@ from trio.testing import wait_all_tasks_blocked
 from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.audience.audience import Audience
 from kafka_chat.delivery.records.formats import Format
-from kafka_chat.delivery.session.ops import OPS_WAITING
+from kafka_chat.delivery.session.ops import OPS_WAITING, _positions
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.delivery.writes.sending import Sending
 from kafka_chat.delivery.writes.subscriptions import Subscriptions
 from kafka_chat.settings.model import Settings
 from tests.support.fake_kafka import FakePublisher, FakeSubscriptionLog
 from tests.support.fakes import NAMES, Core, FakeClient, open_core, value
+from tests.support.loop_steps import loop_steps
 
 GLOBAL, ROOM = "kafka.chat.global", "kafka.chat.room"
 
@@ -193,3 +196,21 @@ async def test_as_many_ops_may_wait_as_is_told_and_one_more_ends_the_connection(
             client.make_room(float("inf"))
             await trio.sleep(1)
             assert client.closed == (1008, f"over {OPS_WAITING} ops wait for their answers")
+
+
+async def test_others_go_on_while_places_in_many_chats_are_looked_up():
+    class Crowded:
+        """An audience in which it takes half a millisecond to tell where a session is in a chat."""
+
+        def positions(self, session: object, chat: str) -> dict[int, int]:
+            until = thread_time() + 0.0005
+            while thread_time() < until:
+                pass
+            return {}
+
+    asked: Any = SimpleNamespace(context=SimpleNamespace(audience=Crowded()), session=None)
+    with loop_steps() as steps:
+        await trio.lowlevel.checkpoint()
+        assert len(await _positions(asked, [f"chat{n}" for n in range(100)])) == 100
+        await trio.lowlevel.checkpoint()
+    steps.check()

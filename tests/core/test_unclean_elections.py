@@ -138,6 +138,20 @@ async def test_a_cursor_without_epochs_that_lies_beyond_the_end_skips_nothing_th
         assert messages(client) == [f"new {n}" for n in range(7)]
 
 
+async def test_a_cursor_that_the_log_comes_to_to_the_offset_has_lost_nothing(autojump_clock):
+    async with open_core() as core:
+        core.kafka.create(GLOBAL)
+        await had(core, 100)
+        topic_id = core.kafka.topics[GLOBAL].topic_id
+        async with visiting(core, resumed(first_id(GLOBAL, topic_id, 0, 119))) as client:
+            core.kafka.produce(GLOBAL, *[value(f"had {n}") for n in range(20)])
+            await trio.sleep(30)
+            assert kinds(client) == ["[hello]", "[live]"]
+            assert told(client, "hello")[0]["resume"] == "exact"
+            core.kafka.produce(GLOBAL, value("new"))
+        assert messages(client) == ["new"]
+
+
 async def until_hello(client: FakeClient) -> None:
     while not told(client, "hello"):  # noqa: ASYNC110 - a client in memory tells nobody
         await trio.sleep(0.1)
