@@ -106,6 +106,14 @@ def test_a_wrong_property_is_one_sentence_without_its_secret_and_exit_code_2(tmp
     assert (ended.returncode, ended.stderr) == (2, sentence)
 
 
+@pytest.mark.promise("p-exit-2")
+def test_a_number_with_something_else_in_it_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("kafka:\n  properties:\n    socket.timeout.ms: 60000x\n")
+    ended = run("serve", folder=tmp_path)
+    sentence = 'config.yaml, line 3: kafka.properties.socket.timeout.ms is "60000x"; a whole number is needed, 2147483647 at most\n'
+    assert (ended.returncode, ended.stderr) == (2, f"kafka-chat: {sentence}")
+
+
 def test_more_connections_than_open_files_is_exit_code_2(tmp_path: Path) -> None:
     ended = run("serve", folder=tmp_path, env={"KAFKA_CHAT_LIMITS__CONNECTIONS": "1000000000"})
     assert ended.returncode == 2
