@@ -236,16 +236,17 @@ class _Reader:
         self.idle_since = 0.0
 
     def read(self, key: PartitionKey, first: int, until: int) -> Batch | None:
-        """Return a piece of a partition; None where the broker says that `first` is out of range.
+        """Return a piece of a partition; None where the broker says that `first` is out of range, or is where its log ends.
 
         Ends only with one of the two, or cancelled.
         """
-        if self.at != (key, first):
+        goes_on = self.at == (key, first)
+        if not goes_on:
             self.rest()
             self._look_up(key)
             self._consumer.assign([TopicPartition(key.topic, key.partition, first)])
         try:
-            records, end = self._collect(key, first, until)
+            records, end = self._collect(key, first, until, goes_on=goes_on)
         except _OutOfRange:
             self.rest()
             return None
@@ -265,7 +266,7 @@ class _Reader:
         """Close the Consumer."""
         self._consumer.close()
 
-    def _collect(self, key: PartitionKey, first: int, until: int) -> tuple[list[Record], int]:
+    def _collect(self, key: PartitionKey, first: int, until: int, *, goes_on: bool) -> tuple[list[Record], int]:
         records: list[Record] = []
         size = 0
         while True:
@@ -277,6 +278,8 @@ class _Reader:
                     if end > first:
                         self._taken = messages[number + 1 :]
                         return records, min(end, until)
+                    if not goes_on:  # the log has no such offset now; one that goes on may have this from when it was last read
+                        raise _OutOfRange
                     continue
                 if error is not None and of_the_group(error):
                     continue
@@ -328,7 +331,7 @@ def _arrival(message: Message) -> _Arrival:
 
 
 class _OutOfRange(Exception):
-    """The broker has no such offset."""
+    """The broker has no such offset, or not yet."""
 
 
 def _error(error: KafkaError, key: PartitionKey) -> Exception:

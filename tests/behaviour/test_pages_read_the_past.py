@@ -6,9 +6,9 @@ import json
 import os
 import random
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
@@ -162,7 +162,7 @@ async def test_a_read_that_is_cancelled_ends_within_a_second_and_harms_no_other(
     async with reading(broker, chats, topic, readers=1) as past:
         for seconds in (0, 0.001, 0.005, 0.02, 0.3):
             began = trio.current_time()
-            with trio.move_on_after(seconds):
+            with trio.move_on_after(seconds), suppress(BrokerUnreachable):
                 await past.pages.read(past.key, 100, 200)  # where nothing is yet
             assert trio.current_time() - began < 1
             assert texts(await past.pages.read(past.key, 10, 20)) == [str(number) for number in range(10, 20)]
@@ -187,10 +187,9 @@ async def test_what_lies_beyond_the_end_is_for_asking_again(kafka, chats):
     async with reading(kafka, chats, topic) as past:
         with pytest.raises(BrokerUnreachable):
             await past.pages.read(past.key, 50, 60)
-        began = trio.current_time()
-        with pytest.raises(BrokerUnreachable):
+        # Not "nothing came within 5 s": its leader has answered, and is not to be taken for silent.
+        with pytest.raises(BrokerUnreachable, match="has no offset 10 now"):
             await past.pages.read(past.key, 10, 60)
-        assert 4 < trio.current_time() - began < 6
 
 
 async def test_transactions_are_read_as_committed_and_their_markers_are_moved_over(kafka, chats):
@@ -265,38 +264,44 @@ class Remembering:
         return getattr(self._lookup, name)
 
 
+@asynccontextmanager
+async def described(kafka: Broker, chats: Chats, topic: str) -> AsyncIterator[Reading]:
+    """Read a topic whose identity is believed for as long as it may be."""
+    config = client_config(kafka)
+    async with open_lookup(config) as lookup:
+        facts = (await lookup.describe([topic]))[topic]
+        remembering = cast("KafkaLookup", Remembering(lookup, facts))
+        async with open_page_source(config, readers=1, names=ChatNames(chats.prefix), limits=Limits(), lookup=remembering) as pages:
+            yield Reading(pages=pages, key=PartitionKey(topic, facts.topic_id, 0))
+
+
 @pytest.mark.parametrize("is_known", [False, True])
 async def test_no_page_has_records_of_a_topic_that_was_made_again_a_moment_ago(kafka, chats, is_known):
     topic = chats.topic("past")
     kafka.create_topic(topic)
     kafka.produce_many(topic, numbered(0, 100), partition=0)
-    config = client_config(kafka)
-    async with open_lookup(config) as lookup:
-        facts = (await lookup.describe([topic]))[topic]
-        remembering = Remembering(lookup, facts)
-        key = PartitionKey(topic, facts.topic_id, 0)
-        async with open_page_source(config, readers=1, names=ChatNames(chats.prefix), limits=Limits(), lookup=remembering) as pages:
-            if is_known:
-                assert texts(await pages.read(key, 0, 2)) == ["0", "1"]
-            await trio.to_thread.run_sync(kafka.delete_topic, topic)
-            kafka.create_topic(topic)
-            kafka.produce_many(topic, numbered(1000, 1100), partition=0)
-            with pytest.raises(TopicGone):
-                await pages.read(key, 20, 25)
+    async with described(kafka, chats, topic) as past:
+        if is_known:
+            assert texts(await past.pages.read(past.key, 0, 2)) == ["0", "1"]
+        await trio.to_thread.run_sync(kafka.delete_topic, topic)
+        kafka.create_topic(topic)
+        kafka.produce_many(topic, numbered(1000, 1100), partition=0)
+        with pytest.raises(TopicGone):
+            await past.pages.read(past.key, 20, 25)
 
 
-async def test_a_read_of_a_topic_that_is_deleted_meanwhile_says_so_and_not_that_nothing_came(kafka, chats):
+async def test_a_read_of_a_topic_that_was_deleted_a_moment_ago_says_so_and_not_that_nothing_came(kafka, chats):
     topic = chats.topic("past")
     kafka.create_topic(topic)
     kafka.produce_many(topic, numbered(0, 10), partition=0)
-    async with reading(kafka, chats, topic) as past, trio.open_nursery() as nursery:
-        await past.pages.read(past.key, 0, 10)
-        nursery.start_soon(trio.to_thread.run_sync, kafka.delete_topic, topic)
+    async with described(kafka, chats, topic) as past:
+        await past.pages.read(past.key, 0, 5)
+        await trio.to_thread.run_sync(kafka.delete_topic, topic)
         with pytest.raises(BrokerUnreachable, match="no broker lists its topic now"):
-            await past.pages.read(past.key, 10, 20)  # where nothing is yet
+            await past.pages.read(past.key, 2, 7)
         await trio.sleep(ABSENT_SECONDS)
         with pytest.raises(TopicGone):
-            await past.pages.read(past.key, 0, 10)
+            await past.pages.read(past.key, 0, 5)
 
 
 async def test_pages_that_follow_each_other_have_every_record_once(kafka, chats):
