@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from kafka_chat.delivery.log.merge import SCAN_OFFSETS, BackwardScan, ForwardScan, merge_by_time
 from kafka_chat.delivery.records.batch import HistoryMessage, Mark
-from tests.support.loop_steps import loop_steps
+from tests.support.loop_steps import loop_rounds, loop_steps
 
 
 class Nothing:
@@ -97,3 +97,15 @@ async def test_others_go_on_while_a_long_page_is_made():
         assert len(await merge_by_time(scans, messages=200, size=10_000)) == 200
         await trio.lowlevel.checkpoint()
     steps.check()
+
+
+async def test_of_pages_that_are_made_together_one_has_its_turn_in_a_round():
+    async def make() -> None:
+        scans = [ForwardScan(0, Slow(5), 0, 5, most=10)]  # type: ignore[arg-type]
+        assert len(await merge_by_time(scans, messages=10, size=10_000)) == 5
+
+    with loop_rounds() as rounds:
+        async with trio.open_nursery() as nursery:
+            for _ in range(40):
+                nursery.start_soon(make)
+    assert rounds.longest_ms < 40  # all in one would be 100

@@ -53,7 +53,9 @@ def measure() -> tuple[coverage.CoverageData, dict[str, float]]:
     data, results, only = CACHE / "coverage", CACHE / "results.json", CACHE / "only.json"
     environ = environment(MUTANTS_RESULTS=str(results))
     traced = ("-m", "coverage", "run", f"--data-file={data}", f"--include={','.join(f'{part}/*' for part in CORE)}")
-    subprocess.run([sys.executable, *traced, *PYTEST, "tests/core"], cwd=TREE, env=environ, check=False)
+    code = subprocess.run([sys.executable, *traced, *PYTEST, "tests/core"], cwd=TREE, env=environ, check=False).returncode
+    if code not in (0, 1):
+        raise SystemExit(f"pytest ends with {code} on the unchanged code; nothing can be learned from what it says of mutants")
     seconds, failed = json.loads(results.read_text())
     if failed:  # some count bytes or steps, and those of coverage are among them: once more, without it
         only.write_text(json.dumps(failed))
