@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.audience.wanted_start import EARLIEST, LATEST, Since
 from kafka_chat.delivery.history.query import PAGE_BYTES, Page, PageQuery
 from kafka_chat.delivery.log.merge import SCAN_OFFSETS
+from kafka_chat.delivery.ports import TopicFacts
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.errors import BrokerUnreachable, NotFound, RequestError
@@ -161,6 +163,35 @@ async def test_a_chat_without_a_topic_is_not_found(autojump_clock):
 
 
 @pytest.mark.promise("p-page-503")
+async def test_a_chat_that_is_made_just_now_has_its_page(autojump_clock):
+    async with open_core() as core:
+        describe = core.kafka.describe
+
+        async def made_meanwhile(topics: Collection[str]) -> Mapping[str, TopicFacts]:
+            """The brokers have it already; the Tail was told a moment ago that they have not, and hears of it later."""
+            if ROOM not in core.kafka.topics:
+                core.kafka.requested.discard(ROOM)
+                core.kafka.create(ROOM)
+                core.kafka.requested.add(ROOM)
+            return await describe(topics)
+
+        core.kafka.describe = made_meanwhile  # type: ignore[method-assign]
+        pages: list[Page] = []
+
+        async def ask() -> None:
+            pages.append(await page_of(core, start=EARLIEST))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.sleep(0.5)
+            assert ROOM in core.kafka.topics
+            assert not pages
+            core.kafka.produce(ROOM, value("first"))
+            core.kafka.round_trip_seconds = 0.2
+            core.kafka._open(ROOM, created=False)
+        assert [texts(page) for page in pages] == [["first"]]
+
+
 async def test_while_no_broker_answers_the_answer_is_to_come_again(autojump_clock):
     async with open_core() as core:
         core.kafka.create(ROOM)
