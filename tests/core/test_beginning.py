@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from kafka_chat.chat.resume_cursor import NOT_KNOWN, OF_A_PAGE, MessageIds, head_of_cursor, parse, text_of, topic_entry
+from kafka_chat.chat.resume_cursor import NOT_KNOWN, OF_A_PAGE, MessageIds, cluster_mark, head_of_cursor, parse, text_of, topic_entry
 from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.audience.wanted_start import EARLIEST, LATEST, AtOffsets, Resumed, Rewind, Since, partitions_named
-from kafka_chat.delivery.session.beginning import beginning_in
+from kafka_chat.delivery.session.beginning import Beginning, beginning_in
 from kafka_chat.delivery.session.options import SessionOptions
 
 TOPIC, OTHER, TOPIC_ID = "kafka.chat.room", "kafka.chat.other", "id1"
@@ -93,3 +93,17 @@ def test_a_start_names_partitions_up_to_its_highest_one_of_its_very_topic() -> N
     assert partitions_named(begins(naming(TOPIC)), TOPIC_ID) == 1
     assert partitions_named(begins(naming(TOPIC)), "id2") == 0
     assert partitions_named(LATEST, TOPIC_ID) == 0
+
+
+def test_subscriptions_are_known_as_far_as_a_cursor_of_this_cluster_says() -> None:
+    def known(cursor: str | None) -> int:
+        options = SessionOptions()
+        return Beginning(options, None if cursor is None else parse(cursor), lambda: cluster_mark("here")).subscriptions_known
+
+    def of(cluster: str | None, subscriptions: int) -> str:
+        head = head_of_cursor(None if cluster is None else cluster_mark(cluster), subscriptions)
+        return text_of(head + topic_entry(TOPIC, TOPIC_ID, [5]))
+
+    assert [known(of(cluster, 10)) for cluster in ("here", None, "elsewhere")] == [10, 10, 0]
+    assert [known(of("here", subscriptions)) for subscriptions in (NOT_KNOWN, OF_A_PAGE, 0)] == [0, 0, 0]
+    assert known(None) == 0

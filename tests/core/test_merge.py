@@ -8,9 +8,9 @@ from time import thread_time
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from kafka_chat.delivery.log.merge import SCAN_OFFSETS, BackwardScan, ForwardScan, merge_by_time
+from kafka_chat.delivery.log.merge import SCAN_OFFSETS, BackwardScan, ForwardScan, PartitionScan, merge_by_time
 from kafka_chat.delivery.records.batch import HistoryMessage, Mark
 from tests.support.loop_steps import loop_rounds, loop_steps
 
@@ -108,4 +108,33 @@ async def test_of_pages_that_are_made_together_one_has_its_turn_in_a_round():
         async with trio.open_nursery() as nursery:
             for _ in range(40):
                 nursery.start_soon(make)
+    assert rounds.longest_ms < 40  # all in one would be 100
+
+
+class LongToSort(Nothing):
+    """A range that takes two and a half milliseconds to look through."""
+
+    def marks(self, *, first: int, end: int) -> Sequence[object]:
+        until = thread_time() + 0.0025
+        while thread_time() < until:
+            pass
+        return []
+
+
+@pytest.mark.parametrize("kind", [ForwardScan, BackwardScan])
+async def test_of_those_that_have_waited_for_the_same_piece_one_goes_on_in_a_round(kind: type[PartitionScan]):
+    come = trio.Event()
+
+    class Awaited:
+        async def fetch(self, offset: int) -> LongToSort:
+            await come.wait()
+            return LongToSort(0, 10)
+
+    begin, bound = (0, 10) if kind is ForwardScan else (10, 0)
+    with loop_rounds() as rounds:
+        async with trio.open_nursery() as nursery:
+            for _ in range(40):
+                nursery.start_soon(kind(0, Awaited(), begin, bound, most=10).scan)  # type: ignore[arg-type]
+            await wait_all_tasks_blocked()
+            come.set()
     assert rounds.longest_ms < 40  # all in one would be 100

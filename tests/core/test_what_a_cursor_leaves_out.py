@@ -85,12 +85,13 @@ async def test_the_cursor_of_a_page_says_that_it_is_one_and_brings_no_chat_back_
 BEGINNINGS = {"nothing": {}, "rewind": {"rewind": 1}, "a time": {"start": Since(10)}, "the earliest": {"start": EARLIEST}}
 
 
+@pytest.mark.parametrize("offset", [0, 4])
 @pytest.mark.parametrize("otherwise", BEGINNINGS)
 @pytest.mark.promise("p-cursor-complete")
-async def test_an_absent_chat_is_not_named_and_begins_with_its_first_message_whatever_else_is_asked_for(autojump_clock, otherwise):
+async def test_an_absent_chat_is_not_named_and_begins_with_its_first_message_whatever_else_is_asked_for(autojump_clock, otherwise, offset):
     async with open_core() as core:
         core.kafka.create(GLOBAL)
-        await subscribe(core, "room", offset=4)
+        await subscribe(core, "room", offset=offset)
         async with visiting(core, v1()) as first:
             pass
         cursor = parse(told(first, "live")[0]["cursor"])
