@@ -41,7 +41,7 @@ ANSWERS_BYTES = 16 << 20  # that may be owed however small `memory.bytes` is: a 
 START_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same
 KNOWN_SECONDS = 1.0  # of these, for subscriptions that another instance has told of already; the rest is for where a client begins
 FAREWELLS_A_TURN = 16  # clients that are ended before others run: each then tells its own what waits, and its cursor, for some 100 µs
-RESTART = Close(code=RESTARTS, reason="the service restarts; come again")
+RESTART = Close(code=RESTARTS, reason="the service is restarting; reconnect")
 
 
 class Service:
@@ -90,7 +90,7 @@ class Service:
             Overloaded: all are taken, too many catch up, too many absent chats are named, or the service drains.
         """
         if self.draining:
-            raise Overloaded("the service restarts; come again", retry_after_seconds=1)
+            raise Overloaded("the service is restarting; try again later", retry_after_seconds=1)
         self.named_chats.check(options.chats, existing)
         self._check_memory(options)
         return self.slots.take(username, options)
@@ -98,7 +98,7 @@ class Service:
     def _check_memory(self, options: SessionOptions) -> None:
         """Raise `Overloaded` where clients together hold too much, and one that asks for this would hold much more."""
         if self.owes_too_much and options.held_bytes > SMALL_BYTES:
-            raise Overloaded("clients hold too much that has to be remembered for them (memory.bytes); come again")
+            raise Overloaded("what is remembered for clients fills the memory (memory.bytes); try again later")
 
     @property
     def slots_taken(self) -> int:
@@ -214,9 +214,9 @@ class Service:
         """Return whether clients should be sent here, and what is wrong."""
         problems = [problem for problem in (self._tail.problem, self._subscription_log.problem) if problem]
         if not self._subscription_log.ready and not problems:
-            problems.append("the subscriptions are not read yet")
+            problems.append("the subscriptions are still being read")
         if self.draining:
-            problems.append("the service restarts; it takes nobody in any more")
+            problems.append("the service is restarting and accepts no more clients")
         notices = [
             *leaderless_notices(self._tail.leaderless),
             *held_notices({(key.topic, key.partition): offset for key, offset in self._tail.held.items()}),

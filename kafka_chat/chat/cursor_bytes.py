@@ -123,5 +123,5 @@ def parts_of(text: str) -> Iterator[str]:
 
 def malformed() -> RequestError:
     """Return what is to be raised for a text that is no cursor."""
-    sentence = "cursor is malformed; send back one that this service gave, whole, or leave it out to begin anew"
+    sentence = "cursor: this is not a cursor; send one exactly as this service gave it, or leave it out to start over"
     return RequestError(sentence, field="cursor")

@@ -48,7 +48,7 @@ async def check(settings: Settings) -> list[Finding]:
     findings = [_well("settings", "nothing is wrong with them"), _files(settings)]
     servers = settings.kafka.bootstrap_servers
     if servers is None:
-        return [*findings, _well("brokers", "the embedded one is used, with which nothing can be wrong")]
+        return [*findings, _well("brokers", "the embedded broker is used; there is nothing to check")]
     config = ClientConfig(settings.kafka)
     with trio.move_on_after(ANSWER_SECONDS) as scope:
         async with open_lookup(config) as lookup:
@@ -57,19 +57,19 @@ async def check(settings: Settings) -> list[Finding]:
             except BrokerError as error:
                 # What no one named is what a broker has named, which then took the place of the address that was tried.
                 named = set(re.findall(r"Failed to resolve '([^']+)'", str(error))) - set(servers.split(","))
-                hint = "; brokers name that themselves (advertised.listeners)" if named else ""
+                hint = "; the brokers advertise this address (advertised.listeners)" if named else ""
                 return [*findings, _wrong("brokers", f"{servers}: {error}{hint}")]
             try:
                 nodes = await lookup.nodes()
             except BrokerError as error:
                 why = lookup.reasons() or str(error)
-                sentence = f"{servers} answers, but the brokers that it names (advertised.listeners) cannot be reached: {why}"
+                sentence = f"{servers} answers, but the brokers that it advertises (advertised.listeners) cannot be reached: {why}"
                 return [*findings, _wrong("brokers", sentence)]
             findings.append(_well("brokers", f"{servers} answers; {_count(len(nodes), 'broker')}: {', '.join(nodes)}"))
             findings += await _topics(settings, lookup)
             findings.append(await _subscriptions(settings, config, lookup))
     if scope.cancelled_caught:
-        findings.append(_wrong("brokers", f"{servers}: not everything was answered within {ANSWER_SECONDS:.0f} s"))
+        findings.append(_wrong("brokers", f"{servers}: some questions had no answer within {ANSWER_SECONDS:.0f} s"))
     return findings
 
 
@@ -94,7 +94,7 @@ async def _topics(settings: Settings, lookup: KafkaLookup) -> list[Finding]:
     findings = []
     for topic in topics:
         if topic not in facts:
-            sentence = f"{topic} is not there, or may not be seen by this user; it is followed from its first message on once it is"
+            sentence = f"{topic} does not exist, or this user may not see it; once it exists, it is followed from its first message"
             findings.append(_well("topics", sentence))
         elif facts[topic].leaderless:
             partitions = ", ".join(map(str, sorted(facts[topic].leaderless)))
@@ -106,7 +106,7 @@ async def _topics(settings: Settings, lookup: KafkaLookup) -> list[Finding]:
                 _wrong("topics", f"{topic} may not be written by this user, though sending is on; an ACL that allows Write is needed")
             )
         else:
-            findings.append(_well("topics", f"{topic} is there, with {_count(len(facts[topic].partitions), 'partition')}"))
+            findings.append(_well("topics", f"{topic} exists, with {_count(len(facts[topic].partitions), 'partition')}"))
     return findings
 
 
@@ -117,7 +117,7 @@ async def _subscriptions(settings: Settings, config: ClientConfig, lookup: Kafka
         try:
             facts = await topic.look()
             if facts is None:
-                return _well("subscriptions", f"{name} is not there; the service makes it at its first start")
+                return _well("subscriptions", f"{name} does not exist; the service creates it at its first start")
             problem = await topic.problem(facts)
             operations = (await lookup.operations([name])).get(name, frozenset())
         except BrokerError as error:
@@ -128,7 +128,7 @@ async def _subscriptions(settings: Settings, config: ClientConfig, lookup: Kafka
     if missing:
         allowed = " and ".join(operation.capitalize() for operation in missing)
         return _wrong("subscriptions", f"{name} may not be used by this user; an ACL that allows {allowed} is needed")
-    return _well("subscriptions", f"{name} is there: compacted, one partition, may be written")
+    return _well("subscriptions", f"{name} exists: compacted, one partition, writable")
 
 
 def _well(subject: str, sentence: str) -> Finding:

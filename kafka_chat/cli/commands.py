@@ -35,7 +35,7 @@ URL = "http://127.0.0.1:8001"
 FAILED = 1
 REWIND = 1000  # as the service has it: docs/protocol.md, "Asking for it"
 
-_TIMES = "a time as 2026-11-25T10:00:00Z, Unix milliseconds, or how long ago as -15m"
+_TIMES = "a time such as 2026-11-25T10:00:00Z, Unix milliseconds, or a span before now such as -15m"
 
 
 def add_listen(commands: Commands) -> None:
@@ -43,10 +43,11 @@ def add_listen(commands: Commands) -> None:
     listen = commands.add_parser(
         "listen",
         help="print a user's messages as they come",
-        description="Print a user's messages as they come, until Ctrl-C. Comes back when the connection is lost or the service is away, "
-        "and misses nothing: what was sent meanwhile comes then, and what is lost for good is told.",
-        epilog="Messages go to stdout, all else to stderr. Exit codes: 0 --until is reached, or the reader of stdout has gone; 1 refused, "
-        "and one sentence says why; 2 wrong flags; 130 ended by Ctrl-C. Example: kafka-chat listen ann --chat room1 --rewind 20",
+        description="Print a user's messages as they come, until Ctrl-C. Reconnects when the connection is lost or the service is down, "
+        "and misses nothing: messages sent in the meantime are printed then, and messages lost for good are reported.",
+        epilog="Messages go to stdout, everything else to stderr. Exit codes: 0 --until is reached, or the reader of stdout has gone; "
+        "1 refused, with one sentence that says why; 2 wrong flags; 130 ended by Ctrl-C. "
+        "Example: kafka-chat listen ann --chat room1 --rewind 20",
     )
     listen.add_argument("user", metavar="USER", help="whose messages")
     listen.add_argument("--chat", action="append", default=[], metavar="CHAT", help="subscribe the user to this chat first; repeatable")
@@ -55,16 +56,18 @@ def add_listen(commands: Commands) -> None:
     )
     listen.add_argument("--from", dest="from_", metavar="TIME", help=f"begin here: latest, earliest, {_TIMES}")
     listen.add_argument("--rewind", default="", metavar="N", help="begin with the last N messages of each chat, 1 to 1000")
-    listen.add_argument("--until", metavar="TIME", help=f"end with what is older than {_TIMES}")
+    listen.add_argument("--until", metavar="TIME", help=f"end with the last message older than {_TIMES}")
     listen.add_argument("--tag", action="append", default=[], metavar="T", help="only messages with this tag, or with none; repeatable")
-    listen.add_argument("--sender", action="append", default=[], metavar="NAME", help="only messages from this one; repeatable")
+    listen.add_argument("--sender", action="append", default=[], metavar="NAME", help="only messages from this sender; repeatable")
     beginning = listen.add_mutually_exclusive_group()
-    beginning.add_argument("--cursor", metavar="TEXT", help="begin after what this cursor, or id of a message, stands for")
+    beginning.add_argument("--cursor", metavar="TEXT", help="begin after this cursor, or after the message with this id")
     beginning.add_argument(
-        "--cursor-file", type=Path, metavar="FILE", help="begin where the last run with this file ended, and note there where this one does"
+        "--cursor-file", type=Path, metavar="FILE", help="begin where the last run with this file ended, and save there where this run ends"
     )
-    listen.add_argument("--meta", action="store_true", help="print with each message where it is in Kafka; with --json all that is known")
-    _add_client_flags(listen, "print each message as JSON, a line each")
+    listen.add_argument(
+        "--meta", action="store_true", help="also print where each message is in Kafka; with --json everything that is known"
+    )
+    _add_client_flags(listen, "print each message as one line of JSON")
     listen.set_defaults(run=_listen)
 
 
@@ -73,16 +76,16 @@ def add_send(commands: Commands) -> None:
     send = commands.add_parser(
         "send",
         help="send a message to a chat",
-        description="Send a message to a chat, and print where Kafka has put it. The service has to allow it (sending.enabled).",
-        epilog="Exit codes: 0 Kafka has the message, and stdout its place; 1 not sent, and one sentence says why; 2 wrong flags, or "
-        "stdout takes nothing, and a sentence says whether the message is sent; 130 ended by Ctrl-C. "
+        description="Send a message to a chat, and print where Kafka stored it. The service must allow sending (sending.enabled).",
+        epilog="Exit codes: 0 Kafka has the message, and its place is on stdout; 1 not sent, with one sentence that says why; "
+        "2 wrong flags, or stdout cannot be written, with a sentence that says whether the message was sent; 130 ended by Ctrl-C. "
         'Example: kafka-chat send room1 "hello" --as bob',
     )
     send.add_argument("chat", metavar="CHAT", help="which chat")
-    send.add_argument("text", metavar="TEXT", help="what to say; - takes it from stdin")
-    send.add_argument("--as", dest="sender", required=True, metavar="NAME", help="who says it")
+    send.add_argument("text", metavar="TEXT", help="the text; - reads it from stdin")
+    send.add_argument("--as", dest="sender", required=True, metavar="NAME", help="the sender")
     send.add_argument("--tag", metavar="T", help="its tag")
-    _add_client_flags(send, "print what the service answers")
+    _add_client_flags(send, "print the service's answer")
     send.set_defaults(run=_send)
 
 
@@ -90,15 +93,15 @@ def add_cursor(commands: Commands) -> None:
     """Add `cursor TEXT`."""
     cursor = commands.add_parser(
         "cursor",
-        help="say in words what a cursor means",
-        description="Say in words what a cursor, or the id of a message, means. Asks nobody.",
-        epilog="Exit codes: 0 said; 2 it is none, or wrong flags. Example: kafka-chat cursor AgEC... --topic kafka.chat.room1",
+        help="explain a cursor",
+        description="Explain a cursor, or the id of a message. Needs no service.",
+        epilog="Exit codes: 0 explained; 2 not a cursor, or wrong flags. Example: kafka-chat cursor AgEC... --topic kafka.chat.room1",
     )
-    cursor.add_argument("text", metavar="TEXT", help="the cursor; - takes it from stdin")
+    cursor.add_argument("text", metavar="TEXT", help="the cursor; - reads it from stdin")
     cursor.add_argument(
-        "--topic", action="append", default=[], metavar="TOPIC", help="a topic to know again: cursors have hashes of names only; repeatable"
+        "--topic", action="append", default=[], metavar="TOPIC", help="a topic to recognize: cursors hold only hashes of names; repeatable"
     )
-    cursor.add_argument("--json", action="store_true", help="say it as JSON")
+    cursor.add_argument("--json", action="store_true", help="print JSON")
     cursor.set_defaults(run=_cursor)
 
 
@@ -117,15 +120,15 @@ def add_check(commands: Commands) -> None:
     """Add `check`."""
     check = commands.add_parser(
         "check",
-        help="say what is wrong with settings, brokers and topics",
-        description="Look at the settings, the brokers, the topics and the file limit, say what is wrong, and change nothing. "
-        "Takes 10 seconds at most.",
+        help="check settings, brokers and topics",
+        description="Check the settings, the brokers, the topics and the limit of open files, and report what is wrong. "
+        "Changes nothing. Takes at most 10 seconds.",
         epilog="Exit codes: 0 nothing is wrong; 1 something is; 2 the settings are wrong, or name no broker. "
         "Example: kafka-chat check --bootstrap kafka1:9092",
     )
     check.add_argument("--config", type=Path, metavar="FILE", help="read this file instead of ./config.yaml")
-    check.add_argument("--bootstrap", dest="kafka.bootstrap_servers", metavar="HOST:PORT[,...]", help="look at these Kafka brokers")
-    check.add_argument("--json", action="store_true", help="print what was found as JSON, a line each")
+    check.add_argument("--bootstrap", dest="kafka.bootstrap_servers", metavar="HOST:PORT[,...]", help="check these Kafka brokers")
+    check.add_argument("--json", action="store_true", help="print each finding as one line of JSON")
     check.set_defaults(run=_check)
 
 

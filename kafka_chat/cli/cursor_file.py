@@ -40,7 +40,7 @@ class CursorFile:
         try:
             self._path = path.resolve()
         except (OSError, RuntimeError) as error:  # the working folder has been deleted; links lead to each other
-            raise SettingsError(f"--cursor-file: {path} leads nowhere: {error}") from error
+            raise SettingsError(f"--cursor-file: {path} cannot be resolved: {error}") from error
         self._kept: str | None = None
 
     def read(self) -> str | None:
@@ -82,7 +82,9 @@ class CursorFile:
         except OSError as error:
             with contextlib.suppress(OSError):
                 beside.unlink()
-            raise CursorNotKept(f"{self._path} cannot be written: {error.strerror}; what was printed last is not noted there") from error
+            raise CursorNotKept(
+                f"{self._path} cannot be written: {error.strerror}; the last messages printed are not saved there"
+            ) from error
         self._kept = cursor
 
 

@@ -23,7 +23,7 @@ def words_of(cursor: ResumeCursor, topics: Sequence[str]) -> Iterator[str]:
         topics: names that its hashes may be those of.
     """
     names = _names(topics)
-    cluster = f"of the cluster {cursor.cluster.hex()}" if cursor.cluster is not None else "of a cluster that it does not name"
+    cluster = f"of the cluster {cursor.cluster.hex()}" if cursor.cluster is not None else "of an unnamed cluster"
     if cursor.whole:
         yield f"a cursor {cluster}: everything before this is delivered"
         yield _subscription_words(cursor.subscriptions)
@@ -35,11 +35,11 @@ def words_of(cursor: ResumeCursor, topics: Sequence[str]) -> Iterator[str]:
             offset = entry.next(partition)
             epoch = entry.epoch(partition)
             after = "" if epoch == NO_EPOCH else f", after epoch {epoch} at most"
-            yield f"  partition {partition}: " + ("next is not known" if offset is None else f"next is offset {offset}{after}")
+            yield f"  partition {partition}: " + ("next is unknown" if offset is None else f"next is offset {offset}{after}")
         if cursor.whole and entry.identity is not None and not entry.whole:
-            yield "  other partitions begin where it was subscribed to, else as without a cursor"
+            yield "  other partitions begin where the user subscribed, or else as without a cursor"
     if cursor.complete:
-        yield "what was subscribed to by then and is not named had no topic, and begins with its first message"
+        yield "chats subscribed to by then and not named here had no topic; they begin with their first message"
 
 
 def facts_of(cursor: ResumeCursor, topics: Sequence[str]) -> dict[str, object]:
@@ -84,7 +84,7 @@ def _identity(entry: TopicOffsets) -> str | None:
 
 def _subscription_words(subscriptions: int) -> str:
     if subscriptions == OF_A_PAGE:
-        return "of a page of history: it says nothing of subscriptions"
+        return "from a page of history: it says nothing about subscriptions"
     if subscriptions == NOT_KNOWN:
-        return "up to where subscriptions were known is not said"
+        return "it does not say up to which offset subscriptions were known"
     return f"subscriptions are known as of offset {subscriptions} of their topic"

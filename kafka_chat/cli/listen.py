@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from .cursor_file import CursorFile
 
 _CAUSES = {
-    "retention": "deleted by age, size or hand",
-    "recreated": "the topic was deleted, or made anew",
+    "retention": "deleted by age, by size or by hand",
+    "recreated": "the topic was deleted or recreated",
     "truncated": "a broker lost the end of its log",
 }
 
@@ -84,13 +84,13 @@ async def listen(wanted: Wanted, *, show: Callable[[str], Awaitable[None]], tell
 def gap_sentence(gap: Gap) -> str:
     """Return in words what is lost."""
     if gap.cause == "cluster":
-        return "the cursor is of another Kafka cluster: what came after it is not there, and all begins as without a cursor"
+        return "the cursor is from another Kafka cluster: the messages after it are not here, and everything begins as without a cursor"
     where, cause = f"{gap.chat}/{gap.partition}", _CAUSES.get(gap.cause, gap.cause)
     if gap.cause == "retention" and gap.first_lost is not None and gap.first_left is not None:
         last = gap.first_left - 1
         lost = f"offset {last} is" if gap.first_lost == last else f"offsets {gap.first_lost} to {last} are"
-        return f"messages of {where} are lost: {lost} gone ({cause}); it goes on at {gap.first_left}"
-    return f"messages of {where} may be lost, from offset {gap.first_lost} on ({cause}); it goes on at {gap.first_left}"
+        return f"messages of {where} are lost: {lost} gone ({cause}); it continues at {gap.first_left}"
+    return f"messages of {where} may be lost, from offset {gap.first_lost} on ({cause}); it continues at {gap.first_left}"
 
 
 async def _listen(

@@ -104,21 +104,21 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="kafka-chat",
-        description="Kafka chat topics on people's screens.",
-        epilog="Exit codes: 0 well; 1 it failed, and one sentence says why; 2 wrong settings or flags; 130 ended by Ctrl-C.",
+        description="Delivers the chats of a Kafka cluster over WebSockets.",
+        epilog="Exit codes: 0 success; 1 failure, with one sentence that says why; 2 wrong settings or flags; 130 ended by Ctrl-C.",
     )
     parser.add_argument("--version", action="version", version=f"kafka-chat {version('kafka-chat')}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     serve = commands.add_parser(
         "serve",
-        help="serve the chats of a Kafka on WebSockets",
-        description="Serve the chats of a Kafka on WebSockets until SIGTERM or Ctrl-C. "
+        help="serve the chats of a Kafka cluster over WebSockets",
+        description="Serve the chats of a Kafka cluster over WebSockets until SIGTERM or Ctrl-C. "
         "Settings come from config.yaml, then the environment (KAFKA_CHAT_SERVER__PORT), then these flags.",
     )
     serve.add_argument("--config", type=Path, metavar="FILE", help="read this file instead of ./config.yaml")
     serve.add_argument(FLAGS["server.host"], dest="server.host", metavar="H", help="listen on this address (127.0.0.1)")
-    serve.add_argument(FLAGS["server.port"], dest="server.port", metavar="N", help="listen on this port (8001); 0 for any that is free")
+    serve.add_argument(FLAGS["server.port"], dest="server.port", metavar="N", help="listen on this port (8001); 0 picks a free one")
     serve.add_argument(FLAGS["server.workers"], dest="server.workers", metavar="N", help="serve with this many processes (1)")
     broker = serve.add_mutually_exclusive_group()
     broker.add_argument(
@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="kafka.embedded",
         action="store_true",
         default=None,
-        help="use a broker in this process, in memory, to try things out; so it is where no broker is named",
+        help="use a broker inside this process, in memory, to try things out; the default where no broker is named",
     )
     broker.add_argument(
         FLAGS["kafka.bootstrap_servers"], dest="kafka.bootstrap_servers", metavar="HOST:PORT[,...]", help="use these Kafka brokers"
@@ -262,9 +262,9 @@ def _why_not_listening(error: OSError, settings: Settings) -> str | None:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} on {host} is in use; choose another with --port"
     if error.errno == errno.EACCES:
-        return f"port {port} on {host} is not for this user; choose one above 1023 with --port"
+        return f"this user may not listen on port {port} of {host}; choose one above 1023 with --port"
     if isinstance(error, socket.gaierror) or error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-        return f"{host} is no address of this machine; choose another with --host"
+        return f"{host} is not an address of this machine; choose another with --host"
     return None
 
 

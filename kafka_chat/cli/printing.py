@@ -26,7 +26,7 @@ class OutputFailed(SettingsError):
 def check_stdout() -> None:
     """Raise `OutputFailed` where stdout is closed: what is printed there would be lost, and might be noted as printed."""
     if was_closed("stdout"):
-        raise OutputFailed("stdout is closed, which is where the output goes")
+        raise OutputFailed("stdout is closed; the output goes there")
 
 
 def print_line(line: str) -> None:
@@ -48,7 +48,7 @@ def read_stdin() -> str:
         SettingsError: it is closed, cannot be read, or is no text.
     """
     if was_closed("stdin"):
-        raise SettingsError("stdin is closed, which is where - takes its text from")
+        raise SettingsError("stdin is closed; - reads the text from it")
     try:
         return sys.stdin.read()
     except OSError as error:

@@ -12,7 +12,7 @@ import trio
 from ..nursery import open_tasks
 from .address import Address, address_of, quoted
 from .backoff import Pauses
-from .come_again import is_passing, pause_after
+from .come_again import RESTARTS, is_passing, pause_after
 from .connection import LOST, Closed, Connection, open_connection
 from .event_queue import Arrivals
 from .events import (
@@ -229,7 +229,7 @@ class Chat:
         told = visit.away_until - trio.current_time()
         # Who restarts has shared out the pauses itself; who has no place has told all the same.
         pause = told if visit.restarts else max(told, 0) + pauses.next(after=code)
-        self._tell(f"{why}; trying again {f'in {pause:.1f} s' if pause >= 0.1 else 'now'}")
+        self._tell(f"{why}; reconnecting{f' in {pause:.1f} s' if pause >= 0.1 else ''}")
         await trio.sleep(max(pause, 0))
 
     async def _subscribe_first(self) -> None:
@@ -258,7 +258,7 @@ class Chat:
                     return await self._receive(connection, visit)
                 return LEFT
             except NotUnderstood as error:
-                raise Refused(f"{self._address.origin} does not speak as kafka_chat does: {error}", code=1002) from error
+                raise Refused(f"{self._address.origin} does not speak kafka_chat's protocol: {error}", code=1002) from error
             finally:
                 self._receiving = self._connection = self._no_ops = None
                 if self._greeted.is_set():
@@ -296,7 +296,7 @@ class Chat:
         if connection.answer(answer):
             return True
         if isinstance(answer, Failed):
-            self._tell(f"the service tells of an error: {answer.message} ({answer.code})")
+            self._tell(f"the service reports an error: {answer.message} ({answer.code})")
         return not isinstance(answer, Subscribed | Unsubscribed)
 
     def _check_bare_will_do(self) -> None:
@@ -305,7 +305,7 @@ class Chat:
         if self._begun:
             raise Away(f"{self._address.origin} does not speak kafka-chat.v1 now")  # other instances do, or it will
         self._tell(f"connected to {self._url} as {self._username}")
-        self._tell("it does not speak kafka-chat.v1: what is sent while the connection is lost will not come")
+        self._tell("it does not speak kafka-chat.v1: messages sent while the connection is lost will not arrive")
         self._no_ops = Refused(f"{self._address.origin} does not speak kafka-chat.v1, so nothing can be asked on this connection")
         self._greeted.set()
 
@@ -330,10 +330,10 @@ class Chat:
                 if isinstance(answer, Failed):
                     raise _error(answer)
                 if answer is not None:
-                    raise Refused(f"{self._address.origin} does not speak as kafka_chat does: it answers {op['op']} by {answer}")
+                    raise Refused(f"{self._address.origin} does not speak kafka_chat's protocol: it answers {op['op']} with {answer}")
                 if not again:
-                    raise Away("the connection ended before the answer; what was asked may have been done or not")
-        raise Away(f"there was no answer within {ANSWER_SECONDS:g} s; what was asked may have been done or not")
+                    raise Away("the connection ended before the answer; the request may or may not have been carried out")
+        raise Away(f"there was no answer within {ANSWER_SECONDS:g} s; the request may or may not have been carried out")
 
 
 @dataclass(slots=True)
@@ -371,6 +371,8 @@ class _Visit:
 def _sentence(closed: Closed) -> str:
     if closed.reason and closed.code >= OWN_CODES:  # what the handshake would have been refused with
         return f"{closed.reason} ({closed.code})"
+    if closed.code == RESTARTS:
+        return "the service is restarting"
     return f"the service closed the connection: {closed.code} {closed.reason}".rstrip()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+RESTARTS = 1012
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 300  # of what `Retry-After` asks for: a service that is back before is not left alone for hours
 
@@ -38,7 +39,7 @@ CLOSE_CODES: Mapping[int, Pause | None] = {  # None: it would end in the same wa
     1009: None,
     1010: None,
     1011: Pause(1.0),
-    1012: Pause(0.0, 5.0),
+    RESTARTS: Pause(0.0, 5.0),
     1013: Pause(2.0, 5.0),
     1014: SOON,
     1015: SOON,

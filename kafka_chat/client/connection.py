@@ -41,7 +41,7 @@ class Closed(NamedTuple):
 
 
 LOST = Closed(1006, "the connection was lost")
-SILENT = Closed(1006, "the service does not answer any more")
+SILENT = Closed(1006, "the service no longer answers")
 
 
 class Connection:

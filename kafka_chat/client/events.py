@@ -97,7 +97,7 @@ class Gap(Control, frozen=True, kw_only=True, tag="gap"):
         partition: of its topic.
         first_lost: the offset that was due.
         first_left: where it goes on.
-        cause: `retention` (deleted by age, size or hand), `recreated` (the topic was deleted, and may have been made anew), `truncated`
+        cause: `retention` (deleted by age, by size or by hand), `recreated` (the topic was deleted, and perhaps recreated), `truncated`
             (a broker lost the end of its log), `cluster` (the cursor is of another Kafka cluster, and it begins as without one).
     """
 
@@ -249,7 +249,7 @@ def parse_bare_frame(frame: str | bytes) -> Message:
     try:
         bare = _decode_bare(text)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise NotUnderstood(f"a frame is no message: {error}") from error
+        raise NotUnderstood(f"a frame is not a message: {error}") from error
     return Message(sender=bare.sender, text=bare.text, tag=bare.tag, chat=bare.chat, frame=text)
 
 

@@ -86,7 +86,7 @@ def refusal(address: Address, status: int, body: bytes, retry_after: str) -> Ref
         reason, field = said["error"], said.get("field")
         sentence = f"{reason} ({status})"
     except (ValueError, KeyError, TypeError):
-        reason = sentence = f"{address.origin} answers with HTTP status {status}, and not as kafka_chat does; is it another service?"
+        reason = sentence = f"{address.origin} answers with HTTP status {status}, but not as kafka_chat does; is it another service?"
     if is_passing(status):
         return Away(sentence, code=status, retry_seconds=wait_seconds(retry_after))
     return Refused(sentence, code=status, reason=reason, field=field)

@@ -60,7 +60,7 @@ def in_frame(cursor: str) -> bool:
 def _text(moment: Moment) -> str:
     if isinstance(moment, datetime):
         if moment.tzinfo is None:
-            raise ValueError(f"{moment} lacks its zone; without one it is no moment")
+            raise ValueError(f"{moment} has no time zone, and without one it is not a moment")
         return str(round(moment.timestamp() * 1000))
     if isinstance(moment, timedelta):
         return f"-{round(moment.total_seconds())}s"

@@ -194,7 +194,7 @@ class KafkaLookup:
             BrokerUnreachable: no broker answers.
             BrokerError: there is no such topic, or it may not be asked.
         """
-        doing = f"asking how {topic} is cleaned up"
+        doing = f"reading the cleanup.policy of {topic}"
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
         answers: Mapping[ConfigResource, Mapping[str, ConfigEntry] | KafkaError] = await self._admins.asked(
             lambda admin, seconds: admin.describe_configs([resource], request_timeout=seconds), doing
@@ -221,7 +221,7 @@ class KafkaLookup:
         Raises:
             BrokerUnreachable: no broker answers.
         """
-        doing = f"asking what may be done with {_some(topics)}"
+        doing = f"asking which operations are allowed on {_some(topics)}"
         answers = await self._admins.asked(partial(self._ask_to_describe, list(topics), include_authorized_operations=True), doing)
         found = _answered(answers, doing)
         return {topic: frozenset(operation.name for operation in described.authorized_operations) for topic, described in found.items()}

@@ -156,7 +156,7 @@ class PartitionRepair:
         """Assign again what has brought nothing since the last look, though there was more by then."""
         for assignment, (position, end) in self._ends.items():
             if self._wanted(assignment) and assignment not in self._broken and position == assignment.delivered < end:
-                self._log.log(logging.WARNING, "%s stood still at offset %d of %d; it is read anew", str(assignment.key), position, end)
+                self._log.log(logging.WARNING, "%s was stuck at offset %d of %d; it is read again", str(assignment.key), position, end)
                 self.add(assignment)
         asked = {assignment.key: assignment for assignment in looked_at}
         ends = await ask_each_leader(self._lookup, asked, self._lookup.last_stable_offsets)

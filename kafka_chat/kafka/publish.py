@@ -108,7 +108,7 @@ class KafkaPublisher:
             if self._spent:
                 raise BrokerError(f"{doing} failed: {self._spent_by}", topic=topic)
             if self._producer is None:
-                raise BrokerUnreachable(f"{doing} failed: the service ends; come again", topic=topic)
+                raise BrokerUnreachable(f"{doing} failed: the service is shutting down; try again later", topic=topic)
             try:
                 # librdkafka takes them one by one, but within the time that it lingers. What it does not take says so itself.
                 self._producer.produce_batch(topic, handed, partition=partition)
@@ -191,9 +191,9 @@ def _ignore(error: KafkaError) -> None:
 
 def _ours(error: KafkaError, doing: str, topic: str) -> BrokerError | TooLarge:
     if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-        return TooLarge(f"{doing} failed: the topic takes no record of that size (max.message.bytes)")
+        return TooLarge(f"{doing} failed: the topic does not accept a record of that size (max.message.bytes)")
     if error.code() == KafkaError._QUEUE_FULL or error.code() in _PURGED:
-        return BrokerUnreachable(f"{doing} failed: {error.str()}; come again", topic=topic)
+        return BrokerUnreachable(f"{doing} failed: {error.str()}; try again later", topic=topic)
     return broker_error(error, doing, topic=topic)
 
 

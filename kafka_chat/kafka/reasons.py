@@ -10,7 +10,7 @@ KINDS = 8  # so many are kept; brokers that are all away for one reason say the 
 
 _SINCE = re.compile(r" \(after \d+ms in state [^)]*\)")
 # A broker closes the connection of one that does not speak as it wants to be spoken to, and librdkafka says no more than that.
-_CLOSED = "each connection was closed at the first request, as by a listener that wants TLS or a password (security.protocol)"
+_CLOSED = "each connection was closed at the first request; the listener may want TLS or a password (security.protocol)"
 
 
 class Reasons:

@@ -251,7 +251,7 @@ class SubscriptionLog:
                 self._tell_unfit(str(error))
 
     def _made_anew(self) -> TopicGone:
-        return TopicGone(f"the subscriptions topic {self._topic.name} was made anew; it is read again", topic=self._topic.name)
+        return TopicGone(f"the subscriptions topic {self._topic.name} was recreated; it is read again", topic=self._topic.name)
 
 
 @asynccontextmanager

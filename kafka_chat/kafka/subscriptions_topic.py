@@ -97,4 +97,4 @@ class SubscriptionsTopic:
                 if facts is not None:
                     return facts
                 await trio.sleep(0.05)
-        raise BrokerUnreachable(f"the subscriptions topic {self.name} was made, but is not there after {seconds:g} s")
+        raise BrokerUnreachable(f"the subscriptions topic {self.name} was created, but does not exist after {seconds:g} s")

@@ -177,4 +177,4 @@ def _redirect_log_lines(before: TextIO | LineStream, after: TextIO | LineStream)
 
 def _dropped_words(count: int, name: str) -> str:
     lines = "1 line was" if count == 1 else f"{count} lines were"
-    return f"kafka-chat: {lines} dropped: nobody took what is said on {name}, or it could not be written"
+    return f"kafka-chat: {lines} dropped: nobody read {name}, or it could not be written"

@@ -62,7 +62,7 @@ def refuse_properties(
         if is_secret(one) and value:
             sentence = sentence.replace(value, MASK)
     if name is None:
-        raise SettingsError(f"kafka.properties: librdkafka does not take them: {sentence}")
+        raise SettingsError(f"kafka.properties: librdkafka rejects them: {sentence}")
     key = f"kafka.properties.{name}"
     if unknown:
         raise SettingsError(f"{source(key)}: there is no property {name} in librdkafka; its configuration reference lists them")
@@ -96,7 +96,7 @@ def _check_brokers(settings: Settings, source: Callable[[str], str]) -> None:
     brokers = settings.kafka.bootstrap_servers
     if brokers is not None and not all(_is_broker(broker.strip()) for broker in brokers.split(",")):
         key = "kafka.bootstrap_servers"
-        raise SettingsError(f"{source(key)}: {key} is {shown(brokers)}; HOST:PORT, or several with commas between them, is needed")
+        raise SettingsError(f"{source(key)}: {key} is {shown(brokers)}; HOST:PORT, or several separated by commas, is needed")
     if not settings.kafka.embedded:
         return
     if brokers is not None:
@@ -109,7 +109,7 @@ def _check_brokers(settings: Settings, source: Callable[[str], str]) -> None:
         key = "kafka.properties.security.protocol"
         raise SettingsError(
             f"{source(key)}: {key} is {shown(protocol)}, which the embedded broker does not speak; name your brokers in "
-            "kafka.bootstrap_servers, or take the property away"
+            "kafka.bootstrap_servers, or remove the property"
         )
 
 
@@ -144,7 +144,7 @@ def _check_topic(settings: Settings, source: Callable[[str], str]) -> None:
     if topic.startswith(prefix):
         raise SettingsError(
             f"{source('subscriptions.topic')}: subscriptions.topic is {shown(topic)}, which begins with chats.prefix, "
-            f"{shown(prefix)} ({source('chats.prefix')}); a topic that is no chat is needed"
+            f"{shown(prefix)} ({source('chats.prefix')}); a topic that is not a chat is needed"
         )
 
 

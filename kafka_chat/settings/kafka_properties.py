@@ -30,17 +30,17 @@ _SECRET = re.compile(
     r"passw|pwd|passphrase|secret|token|credential|jaas|key\.pem|oauthbearer\.(config|extensions)|kinit\.cmd|^ssl_key$", re.IGNORECASE
 )
 
-_NO_GROUP = "a service's consumers are in no group"
-_NO_COMMITS = "no offsets are committed; a position belongs to its client"
-_ACKNOWLEDGED = "a message that was answered is on all in-sync replicas"
-_IN_ORDER = "a sender's messages stay in order, and none comes twice"
-_TIMELY = "a message that was refused must not come through later"
-_NO_TRANSACTIONS = "messages are not sent in transactions"
-_REPORTED = "the answer to a sender names partition and offset"
-_TUNED = "latency and memory rest on it; memory.bytes and limits.* are the settings for that"
-_BOOTSTRAP = "kafka.bootstrap_servers is the setting for that"
-_CODE = "it takes code, not text"
-_INTERNAL = "it belongs to the program, not to its operator"
+_NO_GROUP = "kafka_chat joins no consumer group"
+_NO_COMMITS = "kafka_chat commits no offsets; each client keeps its own position"
+_ACKNOWLEDGED = "an acknowledged message must be on all in-sync replicas"
+_IN_ORDER = "a sender's messages must stay in order, without duplicates"
+_TIMELY = "a message that was refused must not be written later"
+_NO_TRANSACTIONS = "kafka_chat sends no transactions"
+_REPORTED = "the answer to a sender must name partition and offset"
+_TUNED = "latency and memory depend on it; use memory.bytes and limits.*"
+_BOOTSTRAP = "use kafka.bootstrap_servers"
+_CODE = "its value is code, not text"
+_INTERNAL = "kafka_chat sets it itself"
 
 _REFUSED: dict[str, str] = {
     "bootstrap.servers": _BOOTSTRAP,
@@ -64,11 +64,11 @@ _REFUSED: dict[str, str] = {
     "offset.store.method": _NO_COMMITS,
     "offset.store.path": _NO_COMMITS,
     "offset.store.sync.interval.ms": _NO_COMMITS,
-    "isolation.level": "only committed records are delivered",
-    "auto.offset.reset": "a position that is gone is told, never skipped in silence",
-    "enable.partition.eof": "reading the past ends by it",
-    "allow.auto.create.topics": "no topic is created by connecting or subscribing",
-    "topic.blacklist": "the chats that exist are the topics that the brokers list",
+    "isolation.level": "kafka_chat delivers only committed records",
+    "auto.offset.reset": "kafka_chat reports a lost position and never skips it silently",
+    "enable.partition.eof": "kafka_chat needs it to find the end of a partition",
+    "allow.auto.create.topics": "connecting and subscribing must not create topics",
+    "topic.blacklist": "kafka_chat takes the chats that exist from the brokers' list of topics",
     "acks": _ACKNOWLEDGED,
     "request.required.acks": _ACKNOWLEDGED,
     "enable.idempotence": _IN_ORDER,
@@ -85,7 +85,7 @@ _REFUSED: dict[str, str] = {
     "transaction.timeout.ms": _NO_TRANSACTIONS,
     "delivery.report.only.error": _REPORTED,
     "produce.offset.report": _REPORTED,
-    "message.max.bytes": "limits.message_bytes is the setting for that",
+    "message.max.bytes": "use limits.message_bytes",
     "receive.message.max.bytes": _TUNED,
     "fetch.wait.max.ms": _TUNED,
     "fetch.queue.backoff.ms": _TUNED,
@@ -111,9 +111,9 @@ _REFUSED: dict[str, str] = {
     "default.topic.config": _CODE,
     "default_topic_conf": _CODE,
     "msg_order_cmp": _CODE,
-    "ssl_key": "ssl.key.pem is the property that takes text",
-    "ssl_certificate": "ssl.certificate.pem is the property that takes text",
-    "ssl_ca": "ssl.ca.pem is the property that takes text",
+    "ssl_key": "use ssl.key.pem, which takes text",
+    "ssl_certificate": "use ssl.certificate.pem, which takes text",
+    "ssl_ca": "use ssl.ca.pem, which takes text",
     "ssl_engine_callback_data": _CODE,
 }
 
@@ -147,7 +147,7 @@ def refusal(name: str) -> str | None:
     if name.endswith("_cb"):
         return _CODE
     if name.startswith("test.mock."):
-        return "kafka.embedded is the setting for that"
+        return "use kafka.embedded"
     return None
 
 

@@ -17,7 +17,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     Attributes:
         host: a name or an address of this machine.
-        port: 0 for any that is free.
+        port: 0 picks a free one.
         workers: processes; each has the limits below for itself.
         drain_seconds: how long clients may take to leave.
     """

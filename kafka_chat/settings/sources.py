@@ -125,7 +125,7 @@ def _from_file(path: Path | None) -> Iterator[tuple[str, _Given]]:
             return
         except OSError as error:  # it may be there: to serve without it could be to serve the wrong brokers
             raise SettingsError(
-                f"whether there is a {path} here cannot be seen: {error.strerror}; start in a folder that this user may search, or name "
+                f"{path} cannot be looked up here: {error.strerror}; start in a folder that this user may search, or name "
                 "a file with --config"
             ) from error
     sections = {section.name for section in msgspec.structs.fields(Settings)}
@@ -135,7 +135,7 @@ def _from_file(path: Path | None) -> Iterator[tuple[str, _Given]]:
             if entry.value is None or (isinstance(entry.value, Scalar) and entry.value.value is None):
                 continue  # all that is in it is commented out
             inside = "librdkafka's properties" if entry.key == _PROPERTIES else f"the keys {_listed(_keys_of(entry.key))}"
-            raise SettingsError(f"{source}: {entry.key} has a value of its own; {inside} are needed under it")
+            raise SettingsError(f"{source}: {entry.key} has a value; {inside} are needed under it")
         yield _known(entry.key, source), _from_entry(entry, source)
 
 
@@ -179,7 +179,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, _Given]
         if name.startswith(_PROPERTY_VARIABLE) and name != _PROPERTY_VARIABLE:
             yield _PROPERTY + property_name(name.removeprefix(_PROPERTY_VARIABLE)), _from_text(text, name)
         elif by_variable.get(name) == _PROPERTIES:
-            raise SettingsError(f"{name}: each property has a variable of its own, such as {_PROPERTY_VARIABLE}SASL_PASSWORD")
+            raise SettingsError(f"{name}: each property has its own variable, such as {_PROPERTY_VARIABLE}SASL_PASSWORD")
         elif name in by_variable:
             yield by_variable[name], _from_text(text, name)
         else:
@@ -246,7 +246,7 @@ def _converted(key: str, one: _Given) -> object:
 def _property(name: str, one: _Given) -> str:
     """Return the value of one of librdkafka's properties."""
     if reason := refusal(name):
-        raise SettingsError(f"{one.source}: {_PROPERTIES} does not take {name}: {reason}")
+        raise SettingsError(f"{one.source}: {_PROPERTIES} may not set {name}: {reason}")
     if not isinstance(one.value, str) or "\0" in one.value:
         value = MASK if is_secret(name) else one.shown
         raise SettingsError(f"{one.source}: {_PROPERTY}{name} is {value}; text, a number, true or false is needed")
@@ -310,7 +310,7 @@ def _allowed(kind: inspect.Type, *, is_text: bool) -> str:
         case inspect.FloatType(le=high):
             return f"a number above 0 and at most {high:g}"
         case inspect.VarTupleType():
-            return "text, or several with commas between them," if is_text else "a list of texts, such as [one, two],"
+            return "text, or several separated by commas," if is_text else "a list of strings, such as [one, two],"
         case inspect.StrType(max_length=longest, pattern=pattern) if pattern is not None:
             return f"a name of 1 to {longest} of the characters A-Z a-z 0-9 . _ -"
         case _:

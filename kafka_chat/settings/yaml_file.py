@@ -67,7 +67,7 @@ def read_config_file(path: Path) -> list[Entry]:
     except yaml.MarkedYAMLError as error:
         raise SettingsError(f"{_where(path, error)}: {_problem(error, text)}") from error
     except RecursionError as error:
-        raise SettingsError(f"{path} has too many brackets or sections in each other; settings need {DEPTH} at most") from error
+        raise SettingsError(f"{path} is nested too deeply; settings need at most {DEPTH} levels") from error
     except yaml.YAMLError as error:  # a character that YAML does not allow; its message would quote it
         raise SettingsError(f"{path} has a control character, which YAML does not allow") from error
     entries: dict[str, Entry] = {}
@@ -77,9 +77,7 @@ def read_config_file(path: Path) -> list[Entry]:
         raise SettingsError(f"{path}, line {root.start_mark.line + 1}: sections such as `server:` with their keys under them are needed")
     for entry in _entries(path, loader, root, prefix="", depth=0):
         if entry.key in entries:
-            raise SettingsError(
-                f"{path}, line {entry.line}: {entry.key} is there a second time; line {entries[entry.key].line} has it, too"
-            )
+            raise SettingsError(f"{path}, line {entry.line}: {entry.key} is set twice; first on line {entries[entry.key].line}")
         entries[entry.key] = entry
     return list(entries.values())
 
@@ -93,7 +91,7 @@ def _entries(path: Path, loader: yaml.SafeLoader, mapping: yaml.MappingNode, *, 
             raise SettingsError(f"{path}, line {line}: a key is a name, not a list or a mapping")
         key = prefix + name.value
         if name.value in seen:
-            raise SettingsError(f"{path}, line {line}: {key} is there a second time; line {seen[name.value]} has it, too")
+            raise SettingsError(f"{path}, line {line}: {key} is set twice; first on line {seen[name.value]}")
         seen[name.value] = line
         if isinstance(node, yaml.MappingNode) and node.value:
             if depth == DEPTH:
@@ -115,7 +113,7 @@ def _value(path: Path, loader: yaml.SafeLoader, node: yaml.Node, key: str) -> Sc
 def _scalar(path: Path, loader: yaml.SafeLoader, node: yaml.Node, key: str) -> Scalar:
     """Return a plain value."""
     if not isinstance(node, yaml.ScalarNode) or node.tag not in _SCALARS:
-        raise SettingsError(f"{path}, line {node.start_mark.line + 1}: {key} has a value that is no plain text, number, true or false")
+        raise SettingsError(f"{path}, line {node.start_mark.line + 1}: {key} has a value that is not plain text, a number, true or false")
     if node.tag.endswith((":str", ":timestamp")):
         return Scalar(value=node.value, text=node.value)
     try:

@@ -43,7 +43,7 @@ SESSION_OPENED = Event(
     metric="kafka_chat_sessions_opened_total",
     lines_a_second=SESSION_LINES_A_SECOND,
     lines_at_once=SESSION_LINES_AT_ONCE,
-    meaning="A client is connected.",
+    meaning="A client has connected.",
 )
 SESSION_CLOSED = Event(
     name="session.closed",
@@ -51,7 +51,7 @@ SESSION_CLOSED = Event(
     metric="kafka_chat_sessions_closed_total",
     lines_a_second=SESSION_LINES_A_SECOND,
     lines_at_once=SESSION_LINES_AT_ONCE,
-    meaning="It is gone: how long it stayed, what it got, the close code and whose that is, how often it fell behind the memory.",
+    meaning="A client has left: how long it stayed, what it got, the close code and who sent it, how often it fell behind the memory.",
 )
 SESSION_FAILED = Event(
     name="session.failed",
@@ -63,31 +63,31 @@ RECORD_REJECTED = Event(
     name="record.rejected",
     level=logging.WARNING,
     metric="kafka_chat_records_rejected_total",
-    meaning="A record in a chat's topic is no chat message and was skipped. Look at its producer.",
+    meaning="A record in a chat's topic is not a chat message and was skipped. Look at its producer.",
 )
 RECORD_SHORTENED = Event(
     name="record.shortened",
     level=logging.WARNING,
     metric="kafka_chat_records_shortened_total",
-    meaning="A message is shown without all that its record has: that is too large, or cannot be read; `what` says what is missing.",
+    meaning="A message is shown without a part of its record that is too large or cannot be read; `what` says which.",
 )
 POSITION_LOST = Event(
     name="position.lost",
     level=logging.WARNING,
     metric="kafka_chat_positions_lost_total",
-    meaning="Records were gone before they could be read: retention, a topic made anew, or a log cut off. From `asked` up to `first_left`.",
+    meaning="Records were gone before they could be read: retention, a recreated topic, a truncated log. From `asked` up to `first_left`.",
 )
 PAGE_READ_FAILED = Event(
     name="page.read_failed",
     level=logging.WARNING,
     metric="kafka_chat_page_reads_failed_total",
-    meaning="A piece of the past could not be read; who waits for it tries again.",
+    meaning="A page of the past could not be read; the clients that wait for it try again.",
 )
 CONNECTION_FAILED = Event(
     name="connection.failed",
     level=logging.WARNING,
     metric="kafka_chat_connection_failures_total",
-    meaning="An error that a client's bytes, or a bug, brought about ended one connection. The traceback is there at level DEBUG.",
+    meaning="An error caused by a client's bytes, or by a bug, ended one connection. The traceback is logged at level DEBUG.",
 )
 CONNECTION_ABORTED = Event(
     name="connection.aborted",
@@ -101,13 +101,13 @@ CONNECTION_NOT_ACCEPTED = Event(
     metric="kafka_chat_accepts_failed_total",
     lines_a_second=1 / NOT_ACCEPTED_SECONDS,
     lines_at_once=1,
-    meaning="The system has no descriptor or memory for one more connection, which waits until there is. Told once a minute.",
+    meaning="The system has no descriptor or memory for one more connection; it waits until there is. Logged once a minute.",
 )
 BROKERS_AWAY = Event(
     name="brokers.away",
     level=logging.WARNING,
     metric="kafka_chat_brokers_reachable",
-    meaning="No broker answers. Clients stay, and get what they missed once one is back.",
+    meaning="No broker answers. Clients stay connected, and get what they missed once one answers again.",
 )
 BROKERS_BACK = Event(name="brokers.back", level=logging.WARNING, metric="kafka_chat_brokers_reachable", meaning="A broker answers again.")
 SUBSCRIPTIONS_READ = Event(
@@ -124,7 +124,7 @@ SUBSCRIPTION_SKIPPED = Event(
     name="subscription.skipped",
     level=logging.WARNING,
     metric="kafka_chat_subscription_records_skipped_total",
-    meaning="A record in the subscriptions topic makes no sense to this version and was skipped. Who writes there, besides us?",
+    meaning="A record in the subscriptions topic makes no sense to this version and was skipped. Find out what else writes to the topic.",
 )
 REQUEST_FAILED = Event(
     name="request.failed",
@@ -136,7 +136,7 @@ WORKER_SERVING = Event(
     name="worker.serving",
     level=logging.INFO,
     metric="kafka_chat_workers_serving",
-    meaning="A worker serves (`server.workers` above 1; the supervisor tells of workers).",
+    meaning="A worker serves (`server.workers` above 1; the supervisor logs this).",
 )
 WORKER_LOST = Event(
     name="worker.lost",
@@ -147,25 +147,25 @@ WORKER_LOST = Event(
 WORKER_ENDED = Event(
     name="worker.ended",
     level=logging.INFO,
-    meaning="A worker ended as it was told to: for a restart (SIGHUP), or at the end. A code other than 0 is worth a look above.",
+    meaning="A worker ended as requested: for a restart (SIGHUP), or at shutdown. If the code is not 0, look at the lines above.",
 )
 WORKERS_RENEWED = Event(name="workers.renewed", level=logging.INFO, meaning="SIGHUP: all workers were replaced, one after the other.")
 WORKERS_NOT_RENEWED = Event(
     name="workers.not_renewed",
     level=logging.ERROR,
-    meaning="SIGHUP: the settings are wrong, or a new worker did not come to serve. Those that were not replaced serve on as before.",
+    meaning="SIGHUP: the settings are wrong, or a new worker did not start serving. Workers that were not replaced go on serving.",
 )
 LINES_LEFT_OUT = Event(
     name="log.left_out",
     level=logging.WARNING,
     metric="kafka_chat_log_lines_dropped_total",
-    meaning="So many further lines of one event came faster than it may write them (*Rates*, below). Said once a minute.",
+    meaning="`count` more lines of one event were left out: they exceeded its rate (*Rates*, below). Logged once a minute.",
 )
 LINES_DROPPED = Event(
     name="log.dropped",
     level=logging.WARNING,
     metric="kafka_chat_log_lines_dropped_total",
-    meaning="So many lines are missing here: nobody took them from stderr, or a write failed (a full disk). The service went on.",
+    meaning="`lines` lines are missing here: nobody read them from stderr, or a write failed (a full disk). The service went on.",
 )
 
 EVENTS = (
@@ -196,12 +196,12 @@ EVENTS = (
 
 GAUGES = {
     "connections": "Connections that are open now, of all kinds: what limits.connections is about.",
-    "sockets": "WebSockets, event streams and pages that have a place now, opening ones included.",
+    "sockets": "WebSockets, event streams and pages that hold a place now, including those that are opening.",
     "memory_held_bytes": "What is held in memory of Kafka's records, and owed to sockets.",
     "memory_limit_bytes": "memory.bytes: what may be held.",
     "owed_bytes": "What sockets have not taken yet, and what clients have said that is not whole, waits, or is remembered for them.",
-    "catching_up": "Clients that have not got all that was there when they came.",
-    "followed_topics": "Topics that the live end is followed of.",
-    "followed_partitions": "Partitions that the live end is followed of.",
+    "catching_up": "Clients that have not yet received everything that was there when they connected.",
+    "followed_topics": "Topics whose live end is followed.",
+    "followed_partitions": "Partitions whose live end is followed.",
     "partitions_held": "Partitions that an open transaction has held up for 30 s.",
 }

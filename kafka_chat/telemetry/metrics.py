@@ -99,20 +99,20 @@ class Telemetry:
             "code",
         )
         self._sessions_failed = counter("sessions_failed", "Sessions that a bug ended.")
-        self._session_seconds = counter("session_seconds", "How long ended sessions lasted, in all.")
+        self._session_seconds = counter("session_seconds", "Total duration of the sessions that ended.")
         self._fell_behind = counter("sessions_fell_behind", "How often ended sessions fell behind the memory and read pages.")
-        self._discarded = counter("client_messages_discarded", "Messages from clients that are not for us.")
+        self._discarded = counter("client_messages_discarded", "Messages of clients that were read and discarded.")
         self._delivered = counter("messages_delivered", "Messages written to clients: one message to two clients is two.")
         self._delivered_bytes = counter("delivered_bytes", "Bytes of frames written to clients.")
-        rejected = counter("records_rejected", "Records that are no chat message, by reason.", "reason")
+        rejected = counter("records_rejected", "Records that are not chat messages, by reason.", "reason")
         self._rejected = {reason: rejected.labels(reason.value) for reason in Reject}
-        shortened = counter("records_shortened", "Messages shown without all that their records have, by what is missing.", "what")
+        shortened = counter("records_shortened", "Messages shown without a part of their records, by part.", "what")
         self._shortened = {what: shortened.labels(what.value) for what in LeftOut}
         lost = counter("positions_lost", "Positions whose records were gone, by cause.", "cause")
         self._lost = {cause: lost.labels(cause.value) for cause in LossCause}
-        self._page_reads = counter("page_reads", "Pieces of the past read from Kafka.")
+        self._page_reads = counter("page_reads", "Pages of the past read from Kafka.")
         self._page_bytes = counter("page_read_bytes", "Bytes of the past read from Kafka.")
-        self._page_reads_failed = counter("page_reads_failed", "Pieces of the past that could not be read.")
+        self._page_reads_failed = counter("page_reads_failed", "Pages of the past that could not be read.")
         self._connections_failed = counter("connection_failures", "Connections that an error ended.")
         self._aborted = counter("connections_aborted", "Connections that we cut, by reason.", "reason")
         self._not_accepted = counter("accepts_failed", "How often no connection could be accepted, by the system's error.", "reason")

@@ -72,7 +72,8 @@ _NOWHERE = "/\0"  # a path that no route has
 
 
 WITHOUT_TRIO = (
-    "this server runs the app on asyncio, and it needs trio; start it as `kafka-chat serve`, or as `hypercorn -k trio kafka_chat.asgi:app`"
+    "this server runs the app on asyncio, but the app needs trio; start it with `kafka-chat serve`, "
+    "or with `hypercorn -k trio kafka_chat.asgi:app`"
 )
 WRONG_SERVER = 2  # the exit code of wrong settings: to try again does not help
 
@@ -194,7 +195,7 @@ async def _bound_answers(response: Response) -> Response:
     """Answer 503 in the place of what would be held for one client more, where those before take nothing of theirs."""
     found = cast("ChatApp", current_app).service
     if found is not None and found.owes_too_much and held_bytes(response) > SMALL_BYTES:
-        return await answer_error(Overloaded("clients take too little of what they are sent (memory.bytes); come again"))
+        return await answer_error(Overloaded("messages that clients have not read fill the memory (memory.bytes); try again later"))
     return response
 
 

@@ -148,11 +148,11 @@ def service() -> Service:
     """
     found = cast("Serving", current_app).service
     if found is None:
-        raise Overloaded("the service is not running; come again")
+        raise Overloaded("the service is not running; try again later")
     return found
 
 
 def check_room(scope: Mapping[str, Any]) -> None:
     """Raise `Overloaded` where a connection is one beyond `limits.connections`."""
     if CROWDED in scope:
-        raise Overloaded(f"all {scope[CROWDED]} places for connections are taken (limits.connections); come again")
+        raise Overloaded(f"all {scope[CROWDED]} connections are in use (limits.connections); try again later")

@@ -59,7 +59,7 @@ def reserved(host: str, port: int) -> Iterator[SharedPort]:
 
     Args:
         host: a name or an address of this machine.
-        port: 0 for any that is free.
+        port: 0 picks a free one.
 
     Raises:
         OSError: it is in use, or not to be had.

@@ -231,14 +231,14 @@ class _Supervisor:
             for slot in self._slots:
                 if (problem := await slot.renew()) is not None:
                     self._settings = before
-                    self.telemetry.workers_not_renewed(reason=f"the new worker {slot.number} did not come to serve: {problem}")
+                    self.telemetry.workers_not_renewed(reason=f"the new worker {slot.number} did not start serving: {problem}")
                     break
             else:
                 self.telemetry.workers_renewed(workers=len(self._slots))
 
 
 class _Renewal:
-    """The request that a worker is replaced; once that is over, how the new one ended if it did not come to serve."""
+    """The request that a worker is replaced; once that is over, how the new one ended if it did not start serving."""
 
     def __init__(self) -> None:
         self.over = trio.Event()
@@ -261,7 +261,7 @@ class _Slot:
         self._renewal: _Renewal | None = None
 
     async def renew(self) -> str | None:
-        """Replace the worker by one that is told the settings of now; return how that one ended, if it did not come to serve."""
+        """Replace the worker by one that is told the settings of now; return how that one ended, if it did not start serving."""
         renewal = self._renewal = _Renewal()
         self._requested.set()
         await renewal.over.wait()

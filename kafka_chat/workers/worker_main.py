@@ -55,7 +55,7 @@ async def _work(channel_fd: int, bound: int, dropped_lines: Callable[[], Mapping
         try:
             begin = await anext(messages, None)
         except msgspec.DecodeError as error:
-            raise SettingsError(f"the supervisor is of another version, start it anew: {error}") from error
+            raise SettingsError(f"the supervisor is another version; restart it: {error}") from error
         if not isinstance(begin, Begin):
             return FAILED  # the supervisor is gone
         # Imported late: the first half second is theirs, and the supervisor's word is worth having before.
@@ -122,7 +122,7 @@ class _Asking:
                 await self._line.send(AskMetrics())
                 await self._answers.wait_beyond(answers)
                 return self._text.encode()
-            raise Overloaded("the supervisor of the workers does not answer; come again")
+            raise Overloaded("the supervisor of the workers does not answer; try again later")
 
     def answered(self, text: str) -> None:
         """Take the answer. It may be one that nobody waited for any more, and then it is a little older."""

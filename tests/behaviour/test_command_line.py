@@ -101,7 +101,7 @@ async def test_a_busy_port_is_one_sentence_and_exit_code_1() -> None:
 async def test_an_address_of_another_machine_is_one_sentence_and_exit_code_1(host: str) -> None:
     async with child([*COMMAND, "--embedded", "--port", "0", "--host", host]) as server:
         assert await server.wait() == 1
-        assert server.stderr.splitlines()[-1] == f"kafka-chat: {host} is no address of this machine; choose another with --host"
+        assert server.stderr.splitlines()[-1] == f"kafka-chat: {host} is not an address of this machine; choose another with --host"
         assert (server.stdout, "Traceback" in server.stderr) == ("", False)
 
 

@@ -90,7 +90,7 @@ async def test_it_comes_back_when_the_service_does(tmp_path):
             await listener.wait_for("connected to .* as ann")
             first.terminate()
             assert await first.wait() == 0
-            await listener.wait_for("1012 the service restarts; come again; trying again")
+            await listener.wait_for("the service is restarting; reconnecting")
             async with child([COMMAND, "serve", "--port", port, "--embedded"]) as second:
                 await second.wait_for("listening on")
                 await listener.wait_for("(?s)connected to .*connected to ", seconds=30)

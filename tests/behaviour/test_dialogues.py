@@ -16,7 +16,7 @@ from tests.support.deadlines import HANG_SECONDS
 from tests.support.tasks import tasks
 
 BOTH = pytest.mark.parametrize("path", ["/subscribing/ann", "/send-message/chat/room1"])
-RESTARTS = (1012, "the service restarts; come again")
+RESTARTS = (1012, "the service is restarting; reconnect")
 
 
 async def answer(client: RawClient, said: str) -> dict[str, object]:

@@ -32,7 +32,7 @@ async def test_messages_go_from_kafka_to_a_websocket(kafka: KafkaCluster, chats:
             assert "\nkafka_chat_sockets 2.0\n" in metrics
             server.terminate()
             for client in (ada, bob):
-                assert await client.closed() == (1012, "the service restarts; come again")
+                assert await client.closed() == (1012, "the service is restarting; reconnect")
         assert await server.wait() == 0
         assert "Traceback" not in server.stderr
 

@@ -168,7 +168,7 @@ async def test_a_chat_without_a_topic_is_not_found_until_it_has_one(kafka: Kafka
     async with running(chats.settings_for(kafka)) as server:
         answer = await answered(server.url, "room1")
         assert answer.status == 404
-        assert answer.json() == {"error": f"room1 is no chat: the topic {chats.topic('room1')} does not exist", "field": "chat"}
+        assert answer.json() == {"error": f"room1 is not a chat: the topic {chats.topic('room1')} does not exist", "field": "chat"}
         assert chats.topic("room1") not in kafka.topics()
         kafka.create_topic(chats.topic("room1"))
         kafka.produce(chats.topic("room1"), message("first"))

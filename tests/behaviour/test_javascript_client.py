@@ -142,9 +142,9 @@ async def test_what_is_waiting_when_the_end_comes_is_refused(service: FakeServic
     async with calling(service, tmp_path, SEND, ("subscribe", "room2")) as client:
         visit = await service.visit()
         await visit.accept()
-        await visit.close(4400, "cursor is malformed")
+        await visit.close(4400, "cursor: this is not a cursor")
         refused = [answer["refused"] for answer in await client.answers_to(2)]
-        assert {about["message"] for about in refused} == {"it is closed: 4400 cursor is malformed"}
+        assert {about["message"] for about in refused} == {"it is closed: 4400 cursor: this is not a cursor"}
 
 
 async def test_a_proxy_that_drops_the_subprotocol_is_got_around(service: FakeService, tmp_path: Path):

@@ -59,7 +59,7 @@ async def test_with_the_embedded_broker_the_first_message_makes_the_chat(embedde
 async def test_a_record_that_the_topic_does_not_take_is_too_large(kafka: KafkaCluster, chats: Chats) -> None:
     kafka.create_topic(chats.topic("room"), max_message_bytes=10_000)
     async with opened(chats.settings_for(kafka)) as instance:
-        with pytest.raises(TooLarge, match="takes no record of that size"):
+        with pytest.raises(TooLarge, match="does not accept a record of that size"):
             await instance.sending.send("room", "ann", "x" * 20_000, None)
         await instance.sending.send("room", "ann", "x" * 9_000, None)
 

@@ -163,7 +163,7 @@ async def test_a_client_whose_first_frame_is_awaited_is_told_to_come_again_at_a_
             reconnect = await client.control("reconnect")
             assert 0 <= reconnect["after_ms"] <= 3000
             assert reconnect["cursor"] is None
-            assert await client.closed() == (1012, "the service restarts; come again")
+            assert await client.closed() == (1012, "the service is restarting; reconnect")
         await server.ended()
 
 

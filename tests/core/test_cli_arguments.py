@@ -28,7 +28,7 @@ def run(*arguments: str, folder: Path, env: dict[str, str] | None = None) -> sub
 
 
 def test_help_names_the_commands_and_their_flags(tmp_path: Path) -> None:
-    assert "serve the chats of a Kafka on WebSockets" in run("--help", folder=tmp_path).stdout
+    assert "serve the chats of a Kafka cluster over WebSockets" in run("--help", folder=tmp_path).stdout
     ended = run("serve", "--help", folder=tmp_path)
     assert ended.returncode == 0
     for flag in ("--config FILE", "--host H", "--port N", "--embedded", "--bootstrap HOST:PORT[,...]"):
@@ -55,7 +55,7 @@ WRONG = {
     ("serve", "--port", "65536"): '--port: server.port is "65536"; a whole number from 0 to 65535 is needed',
     ("serve", "--host", "a b"): '--host: server.host is "a b"; the name or the address of this machine, such as 127.0.0.1 or 0.0.0.0, is '
     "needed",
-    ("serve", "--bootstrap", "a"): '--bootstrap: kafka.bootstrap_servers is "a"; HOST:PORT, or several with commas between them, is needed',
+    ("serve", "--bootstrap", "a"): '--bootstrap: kafka.bootstrap_servers is "a"; HOST:PORT, or several separated by commas, is needed',
     **{
         ("listen", "ann", f"--rewind={n}"): f'--rewind is "{n}"; a whole number from 1 to 1000 is needed'
         for n in ("0", "-1", "1001", "1.5", "many", "²")

@@ -174,7 +174,7 @@ async def test_an_error_that_nobody_asked_for_is_told(service: FakeService):
         await visit.control("error", re=None, code=400, message="the message is binary")
         await visit.send(ROOM.message(0))
         assert (await next_message(chat)).offset == 0
-    assert "the service tells of an error: the message is binary (400)" in told
+    assert "the service reports an error: the message is binary (400)" in told
 
 
 async def test_a_message_whose_answer_was_cut_off_is_not_sent_twice_and_a_subscription_is_asked_again(service: FakeService):
@@ -182,7 +182,7 @@ async def test_a_message_whose_answer_was_cut_off_is_not_sent_twice_and_a_subscr
         outcomes: list[object] = []
 
         async def send() -> None:
-            with pytest.raises(Away, match="may have been done or not"):
+            with pytest.raises(Away, match="may or may not have been carried out"):
                 await chat.send("room1", "hi")
             outcomes.append("unknown")
 
@@ -306,7 +306,7 @@ async def test_frames_that_are_none_of_the_protocol_end_it(service: FakeService)
         await visit.greet(BEGINNING)
         await visit.send({"surprise": True})
         assert [type(await anext(chat)) for _ in range(2)] == [Hello, Live]
-        with pytest.raises(Refused, match="does not speak as kafka_chat does"):
+        with pytest.raises(Refused, match="does not speak kafka_chat's protocol"):
             await anext(chat)
 
 
@@ -331,7 +331,7 @@ async def test_bare_messages_come_with_a_word_of_warning_and_without_ops(service
         assert (message.text, message.id, message.offset, chat.cursor) == ("hello", None, None, None)
         assert told == [
             f"connected to {service.url} as ann",
-            "it does not speak kafka-chat.v1: what is sent while the connection is lost will not come",
+            "it does not speak kafka-chat.v1: messages sent while the connection is lost will not arrive",
         ]
         with pytest.raises(Refused, match=r"does not speak kafka-chat\.v1, so nothing can be asked"):
             await chat.ping()
@@ -392,7 +392,7 @@ async def test_a_peer_that_answers_no_ping_is_gone(autojump_clock: trio.testing.
             connection, _ = await connected(nursery, theirs)
             theirs.cancel_scope.cancel()
         begun = trio.current_time()
-        assert await connection.receive() == (1006, "the service does not answer any more")
+        assert await connection.receive() == (1006, "the service no longer answers")
         assert math.isclose(trio.current_time() - begun, QUIET_SECONDS + PONG_SECONDS)
         nursery.cancel_scope.cancel()
 
@@ -482,5 +482,5 @@ async def test_who_is_told_when_to_come_again_comes_then(autojump_clock: trio.te
         await chat._stay_away(Pauses(), _Visit(restarts=True), 1012, "the service restarts")
         assert math.isclose(trio.current_time() - begun, 0.25)
         await chat.aclose()
-    assert "the service restarts; trying again in 0.2 s" in told
-    assert "the service restarts; trying again now" in told
+    assert "the service restarts; reconnecting in 0.2 s" in told
+    assert "the service restarts; reconnecting" in told

@@ -43,7 +43,7 @@ def test_a_cursor_is_said_in_words():
         "subscriptions are known as of offset 12 of their topic",
         f"topic {MARK} (kafka.chat.room1), an id that begins with Tq7hx",
         "  partition 0: next is offset 41, after epoch 3 at most",
-        "  partition 1: next is not known",
+        "  partition 1: next is unknown",
         "  partition 2: next is offset 0",
         f"topic {topic_mark('kafka.chat.x').hex()}: there was no such topic",
     ]
@@ -60,11 +60,11 @@ def test_a_position_is_said_in_words():
 def test_what_is_not_known_is_said_so():
     anonymous = text_of(head_of_cursor(None, 0))
     assert list(words_of(parse(joined([anonymous, ID])), [])) == [
-        "a cursor of a cluster that it does not name: everything before this is delivered",
+        "a cursor of an unnamed cluster: everything before this is delivered",
         "subscriptions are known as of offset 0 of their topic",
         f"topic {MARK}, an id that begins with Tq7hx",
         "  partition 1: next is offset 8",
-        "  other partitions begin where it was subscribed to, else as without a cursor",
+        "  other partitions begin where the user subscribed, or else as without a cursor",
     ]
 
 
@@ -72,13 +72,13 @@ def test_what_is_not_known_is_said_so():
     ("subscriptions", "words"),
     [
         (0, "subscriptions are known as of offset 0 of their topic"),
-        (NOT_KNOWN, "up to where subscriptions were known is not said"),
-        (OF_A_PAGE, "of a page of history: it says nothing of subscriptions"),
+        (NOT_KNOWN, "it does not say up to which offset subscriptions were known"),
+        (OF_A_PAGE, "from a page of history: it says nothing about subscriptions"),
     ],
 )
 def test_what_is_said_of_subscriptions_is_said_apart(subscriptions: int, words: str):
     cursor = parse(text_of(head_of_cursor(None, subscriptions, complete=True)))
-    unnamed = "what was subscribed to by then and is not named had no topic, and begins with its first message"
+    unnamed = "chats subscribed to by then and not named here had no topic; they begin with their first message"
     assert list(words_of(cursor, []))[1:] == [words, unnamed]
     assert facts_of(cursor, [])["subscriptions"] == (0 if subscriptions == 0 else None)
 
@@ -105,7 +105,7 @@ def test_the_command_says_it_and_what_is_none_is_a_matter_of_flags(capsys):
         assert main(["cursor", text]) == 2
         said = capsys.readouterr()
         assert (said.out, said.err.count("\n")) == ("", 1)
-        assert said.err.startswith("kafka-chat: cursor is ")
+        assert said.err.startswith("kafka-chat: cursor: ")
 
 
 def test_a_file_keeps_the_last_cursor_and_nothing_beside_it(tmp_path):
@@ -182,11 +182,16 @@ def test_a_file_that_cannot_be_read_or_written_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("lost", "left", "cause", "sentence"),
     [
-        (5, 17, "retention", "messages of room1/0 are lost: offsets 5 to 16 are gone (deleted by age, size or hand); it goes on at 17"),
-        (5, 6, "retention", "messages of room1/0 are lost: offset 5 is gone (deleted by age, size or hand); it goes on at 6"),
-        (5, 0, "recreated", "messages of room1/0 may be lost, from offset 5 on (the topic was deleted, or made anew); it goes on at 0"),
-        (9, 4, "truncated", "messages of room1/0 may be lost, from offset 9 on (a broker lost the end of its log); it goes on at 4"),
-        (9, 4, "magic", "messages of room1/0 may be lost, from offset 9 on (magic); it goes on at 4"),
+        (
+            5,
+            17,
+            "retention",
+            "messages of room1/0 are lost: offsets 5 to 16 are gone (deleted by age, by size or by hand); it continues at 17",
+        ),
+        (5, 6, "retention", "messages of room1/0 are lost: offset 5 is gone (deleted by age, by size or by hand); it continues at 6"),
+        (5, 0, "recreated", "messages of room1/0 may be lost, from offset 5 on (the topic was deleted or recreated); it continues at 0"),
+        (9, 4, "truncated", "messages of room1/0 may be lost, from offset 9 on (a broker lost the end of its log); it continues at 4"),
+        (9, 4, "magic", "messages of room1/0 may be lost, from offset 9 on (magic); it continues at 4"),
     ],
 )
 def test_a_gap_is_said_in_words(lost, left, cause, sentence):
@@ -195,4 +200,4 @@ def test_a_gap_is_said_in_words(lost, left, cause, sentence):
 
 def test_another_cluster_is_said_in_words():
     gap = Gap(chat=None, partition=None, first_lost=None, first_left=None, cause="cluster")
-    assert gap_sentence(gap).startswith("the cursor is of another Kafka cluster")
+    assert gap_sentence(gap).startswith("the cursor is from another Kafka cluster")

@@ -154,7 +154,7 @@ async def test_a_page_begins_and_ends_where_it_is_asked_to(asked: dict[str, Any]
 
 async def test_a_chat_without_a_topic_is_not_found(autojump_clock):
     async with open_core() as core:
-        with pytest.raises(NotFound, match="room is no chat") as caught:
+        with pytest.raises(NotFound, match="room is not a chat") as caught:
             await page_of(core)
         assert caught.value.field == "chat"
         assert core.audience.topics == 0
@@ -258,7 +258,7 @@ async def test_a_cursor_of_another_cluster_is_refused_for_its_offsets_are_those_
         core.kafka.produce(ROOM, value("m0"), value("m1"))
         other = text_of(head_of_cursor(cluster_mark("elsewhere"), 0) + topic_entry(ROOM, core.kafka.topics[ROOM].topic_id, [1]))
         later = text_of(b"\x09what comes later")
-        for cursor, why in ((other, "of another Kafka cluster"), (later, "of a later version")):
+        for cursor, why in ((other, "from another Kafka cluster"), (later, "from a later version")):
             with pytest.raises(RequestError, match=why) as caught:
                 await page_of(core, cursor, backward=backward)
             assert caught.value.field == "cursor"

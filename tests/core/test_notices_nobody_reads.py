@@ -231,13 +231,16 @@ async def test_an_op_names_a_hundred_chats_at_most_and_more_are_not_even_looked_
             for op in ("subscribe", "unsubscribe"):
                 client.say(json.dumps({"op": op, "chats": ["a"] * 20_000, "re": op}))
             await wait_all_tasks_blocked()
-    error = {"type": "error", "code": 400, "message": "chats names 20000 chats; 100 at most are taken in one op", "field": "chats"}
+    error = {"type": "error", "code": 400, "message": "chats names 20000 chats; at most 100 are allowed in one op", "field": "chats"}
     assert [meta for meta in metas(client) if "re" in meta] == [error | {"re": op} for op in ("subscribe", "unsubscribe")]
 
 
 @pytest.mark.parametrize(
     ("named", "sentence"),
-    [({"chats": []}, "chats is empty; subscribe names at least one"), ({"chat": "a", "chats": ["b"]}, "chat and chats are both there")],
+    [
+        ({"chats": []}, "chats is empty; subscribe needs at least one chat"),
+        ({"chat": "a", "chats": ["b"]}, "chat and chats are both given"),
+    ],
 )
 async def test_an_op_names_chats_in_one_way_and_at_least_one(autojump_clock: MockClock, named: dict[str, Any], sentence: str) -> None:
     async with open_core() as core:

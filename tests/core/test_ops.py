@@ -155,12 +155,12 @@ async def test_where_sending_is_off_the_answer_says_which_setting_switches_it_on
         ({"op": "dance"}, 400, "op", "op is 'dance'; it may be subscribe, unsubscribe, send or ping"),
         ({"op": "subscribe"}, 400, "chat", "chat is missing"),
         ({"op": "subscribe", "chats": []}, 400, "chats", "chats is empty"),
-        ({"op": "subscribe", "chat": "a", "chats": ["b"]}, 400, "chats", "chat and chats are both there"),
-        ({"op": "subscribe", "chats": ["room"] * 101}, 400, "chats", "chats names 101 chats; 100 at most"),
+        ({"op": "subscribe", "chat": "a", "chats": ["b"]}, 400, "chats", "chat and chats are both given"),
+        ({"op": "subscribe", "chats": ["room"] * 101}, 400, "chats", "chats names 101 chats; at most 100"),
         ({"op": "unsubscribe", "chat": "no chat"}, 400, "chat", "no chat"),
         ({"op": "send", "chat": "global"}, 400, "text", "chat and text are needed"),
         ({"op": "send", "text": "hi"}, 400, "chat", "chat and text are needed"),
-        ({"op": "send", "chat": "room", "text": "hi"}, 404, "chat", "room is no chat"),
+        ({"op": "send", "chat": "room", "text": "hi"}, 404, "chat", "room is not a chat"),
     ],
 )
 async def test_what_cannot_be_done_is_answered_with_the_field_that_is_wrong(

@@ -292,7 +292,7 @@ WHOLE = joined(
 def test_a_cursor_that_was_cut_anywhere_but_at_a_dot_is_refused() -> None:
     for end in range(len(WHOLE)):
         if WHOLE[end] != ".":
-            with pytest.raises(RequestError, match="cursor is malformed"):
+            with pytest.raises(RequestError, match="cursor: this is not a cursor"):
                 parse(WHOLE[:end])
 
 

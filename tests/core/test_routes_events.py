@@ -107,7 +107,7 @@ async def test_where_no_place_is_left_the_answer_says_when_to_come_again():
     answer = await ask(app, "GET", PATH)
     assert answer.status == 503
     assert answer.headers["retry-after"] == "5"
-    assert answer.json() == {"error": "all places are taken; come again", "field": None}
+    assert answer.json() == {"error": "all places are taken; try again later", "field": None}
 
 
 async def test_a_page_that_may_not_use_the_service_gets_no_stream():
@@ -223,7 +223,7 @@ async def test_who_names_event_streams_is_told_to_come_again_by_one_that_ends(me
     said = {} if method == "GET" else {"json_body": {}}
     service.places = 0
     answer = await ask(app, method, PATH, headers=EVENTS_WANTED, **said)
-    assert unavailable(answer) == {"error": "all places are taken; come again", "field": None}
+    assert unavailable(answer) == {"error": "all places are taken; try again later", "field": None}
     assert answer.headers["access-control-allow-origin"] == "*"  # a page of another origin would give up without it
     assert not service.admitted
     assert b'kafka_chat_requests_refused_total{status="503"} 1.0' in (await ask(app, "GET", "/metrics")).body

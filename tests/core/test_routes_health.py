@@ -32,15 +32,15 @@ async def test_ready_names_what_it_notices():
 @pytest.mark.promise("p-ready")
 async def test_not_ready_says_what_is_wrong_as_every_error_does():
     app, service = app_with_service()
-    service.state.problems += ["no broker answers", "the subscriptions are not read yet"]
+    service.state.problems += ["no broker answers", "the subscriptions are still being read"]
     answer = await ask(app, "GET", "/ready")
     assert answer.status == 503
     assert answer.headers["retry-after"] == "5"
     assert answer.json() == {
-        "error": "not ready: no broker answers; the subscriptions are not read yet",
+        "error": "not ready: no broker answers; the subscriptions are still being read",
         "field": None,
         "ready": False,
-        "problems": ["no broker answers", "the subscriptions are not read yet"],
+        "problems": ["no broker answers", "the subscriptions are still being read"],
         "notices": [],
     }
 

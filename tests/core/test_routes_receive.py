@@ -103,7 +103,7 @@ async def test_where_no_place_is_left_the_handshake_is_refused_with_a_status():
     assert answer.status == 503
     assert answer.headers["retry-after"] == "5"
     assert answer.headers["content-type"] == "application/json"
-    assert answer.json() == {"error": "all places are taken; come again", "field": None}
+    assert answer.json() == {"error": "all places are taken; try again later", "field": None}
 
 
 @pytest.mark.promise("p-refused-426")

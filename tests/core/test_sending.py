@@ -49,7 +49,7 @@ async def test_a_message_is_placed_in_the_topic_that_is_there() -> None:
 
 async def test_a_chat_without_a_topic_is_not_found_and_gets_nothing() -> None:
     sending, publisher, _ = made(exists=False)
-    with pytest.raises(NotFound, match=r"room1 is no chat: the topic kafka\.chat\.room1 does not exist"):
+    with pytest.raises(NotFound, match=r"room1 is not a chat: the topic kafka\.chat\.room1 does not exist"):
         await sending.send("room1", "ann", "hi", None)
     assert publisher.topics == {}
 

@@ -31,21 +31,21 @@ FILES = {
     "server:\n  colour: 1": "config.yaml, line 2: there is no setting server.colour; server has host, port, workers, drain_seconds",
     "colour: 1": "config.yaml, line 1: there is no setting colour; see the sections server, kafka, chats, subscriptions, sending, "
     "access, limits, memory, tail, pages, history",
-    "server: 8001": "config.yaml, line 1: server has a value of its own; the keys host, port, workers, drain_seconds are needed under it",
+    "server: 8001": "config.yaml, line 1: server has a value; the keys host, port, workers, drain_seconds are needed under it",
     "memory: {bytes: 1.5}": "config.yaml, line 1: memory.bytes is 1.5; a whole number from 65536 is needed",
     "limits: {write_seconds: .inf}": "config.yaml, line 1: limits.write_seconds is .inf; a number above 0 and at most 86400 is needed",
     "limits: {write_seconds: .nan}": "config.yaml, line 1: limits.write_seconds is .nan; a number above 0 and at most 86400 is needed",
     "limits: {connections: 0}": "config.yaml, line 1: limits.connections is 0; a whole number from 1, or nothing, is needed",
     "sending: {enabled: 1}": "config.yaml, line 1: sending.enabled is 1; true or false, or nothing, is needed",
-    "chats: {default: a}": 'config.yaml, line 1: chats.default is "a"; a list of texts, such as [one, two], is needed',
-    "chats: {default: [a, true]}": "config.yaml, line 1: chats.default is [a, true]; a list of texts, such as [one, two], is needed",
+    "chats: {default: a}": 'config.yaml, line 1: chats.default is "a"; a list of strings, such as [one, two], is needed',
+    "chats: {default: [a, true]}": "config.yaml, line 1: chats.default is [a, true]; a list of strings, such as [one, two], is needed",
     "chats: {default: [a b]}": "config.yaml, line 1: chats.default is 'a b'; a chat is made of letters A-Z a-z, digits, dot, underscore "
     "and hyphen",
     "chats: {prefix: a/b}": 'config.yaml, line 1: chats.prefix is "a/b"; a name of 1 to 200 of the characters A-Z a-z 0-9 . _ - is needed',
     'chats: {prefix: "a\\n"}': 'config.yaml, line 1: chats.prefix is "a\\n"; a name of 1 to 200 of the characters A-Z a-z 0-9 '
     ". _ - is needed",
     "chats: {prefix: kafka}": 'the default: subscriptions.topic is "kafka_chat-subscriptions", which begins with chats.prefix, "kafka" '
-    "(config.yaml, line 1); a topic that is no chat is needed",
+    "(config.yaml, line 1); a topic that is not a chat is needed",
     "access: {hosts: ['a.example:8001']}": 'config.yaml, line 1: access.hosts has "a.example:8001"; a name such as chat.example (in ASCII, '
     "without a port), or * for any, is needed",
     "access: {hosts: ['']}": 'config.yaml, line 1: access.hosts has ""; a name such as chat.example (in ASCII, '
@@ -55,18 +55,18 @@ FILES = {
     "access: {origins: ['https://caf\u00e9.example']}": 'config.yaml, line 1: access.origins has "https://caf\u00e9.example"; '
     "an origin such as https://chat.example (in ASCII, without a path), or * for any, is needed",
     "limits: {ping_seconds: 5}": "the default: limits.pong_seconds is 10, which is more than limits.ping_seconds, 5 (config.yaml, line 1)",
-    "kafka: {bootstrap_servers: a}": 'config.yaml, line 1: kafka.bootstrap_servers is "a"; HOST:PORT, or several with commas between them, '
-    "is needed",
-    "kafka: {bootstrap_servers: 'a:1,'}": 'config.yaml, line 1: kafka.bootstrap_servers is "a:1,"; HOST:PORT, or several with commas '
-    "between them, is needed",
-    "kafka: {bootstrap_servers: 'a:70000'}": 'config.yaml, line 1: kafka.bootstrap_servers is "a:70000"; HOST:PORT, or several with commas '
-    "between them, is needed",
+    "kafka: {bootstrap_servers: a}": 'config.yaml, line 1: kafka.bootstrap_servers is "a"; HOST:PORT, or several separated '
+    "by commas, is needed",
+    "kafka: {bootstrap_servers: 'a:1,'}": 'config.yaml, line 1: kafka.bootstrap_servers is "a:1,"; HOST:PORT, or several separated '
+    "by commas, is needed",
+    "kafka: {bootstrap_servers: 'a:70000'}": 'config.yaml, line 1: kafka.bootstrap_servers is "a:70000"; HOST:PORT, or several separated '
+    "by commas, is needed",
     "kafka: {embedded: true, bootstrap_servers: 'a:1'}": "config.yaml, line 1: kafka.embedded is true, but config.yaml, line 1 sets "
     'kafka.bootstrap_servers to "a:1"; only one of the two is allowed',
     "kafka: {embedded: true, properties: {security.protocol: ssl}}": 'config.yaml, line 1: kafka.properties.security.protocol is "ssl", '
-    "which the embedded broker does not speak; name your brokers in kafka.bootstrap_servers, or take the property away",
-    "server:\n  port: 1\n  host: a\n  port: 2": "config.yaml, line 4: server.port is there a second time; line 2 has it, too",
-    "server:\n  port: 1\nserver.port: 2": "config.yaml, line 3: server.port is there a second time; line 2 has it, too",
+    "which the embedded broker does not speak; name your brokers in kafka.bootstrap_servers, or remove the property",
+    "server:\n  port: 1\n  host: a\n  port: 2": "config.yaml, line 4: server.port is set twice; first on line 2",
+    "server:\n  port: 1\nserver.port: 2": "config.yaml, line 3: server.port is set twice; first on line 2",
     "server:\n\tport: 1": "config.yaml, line 2, column 1: a tab, where YAML needs spaces",
     "- server": "config.yaml, line 1: sections such as `server:` with their keys under them are needed",
     "server": "config.yaml, line 1: sections such as `server:` with their keys under them are needed",
@@ -91,7 +91,7 @@ def test_a_wrong_file_is_told_with_its_line(text: str, sentence: str, tmp_path: 
 def test_a_file_of_nothing_but_brackets_is_told(bracket: str, tmp_path: Path) -> None:
     file = tmp_path / "deep.yaml"
     file.write_text(bracket * 100_000)
-    assert said(file=file) == f"{file} has too many brackets or sections in each other; settings need 8 at most"
+    assert said(file=file) == f"{file} is nested too deeply; settings need at most 8 levels"
 
 
 def test_a_file_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ VARIABLES = {
     "kafka.chat.room1, is needed",
     ("KAFKA_CHAT_SERVER__PROT", "1"): "KAFKA_CHAT_SERVER__PROT: there is no such setting; did you mean KAFKA_CHAT_SERVER__PORT?",
     ("KAFKA_CHAT__SERVER__PORT", "1"): "KAFKA_CHAT__SERVER__PORT: there is no such setting; did you mean KAFKA_CHAT_SERVER__PORT?",
-    ("KAFKA_CHAT_KAFKA__PROPERTIES", "a=b"): "KAFKA_CHAT_KAFKA__PROPERTIES: each property has a variable of its own, such as "
+    ("KAFKA_CHAT_KAFKA__PROPERTIES", "a=b"): "KAFKA_CHAT_KAFKA__PROPERTIES: each property has its own variable, such as "
     "KAFKA_CHAT_KAFKA__PROPERTIES__SASL_PASSWORD",
     ("KAFKA_CHAT_X__Y", "1"): "KAFKA_CHAT_X__Y: there is no such setting; see the sections server, kafka, chats, subscriptions, sending, "
     "access, limits, memory, tail, pages, history",
@@ -140,7 +140,7 @@ FLAGS = {
     (
         "kafka.bootstrap_servers",
         "a",
-    ): '--bootstrap: kafka.bootstrap_servers is "a"; HOST:PORT, or several with commas between them, is needed',
+    ): '--bootstrap: kafka.bootstrap_servers is "a"; HOST:PORT, or several separated by commas, is needed',
 }
 
 

@@ -132,7 +132,7 @@ async def test_a_client_that_has_looked_far_enough_is_told_where_to_go_on(autoju
             if client.closed[0] == 1000:
                 break
             assert client.closed[0] == 1013
-            assert "come again" in client.closed[1]
+            assert "reconnect with the cursor" in client.closed[1]
             said = client.got.decode().split("data: ") if format is Format.EVENTS else text_payloads(client.got)
             last = json.loads(said[-1])["meta"]
             assert last["type"] == "reconnect"

@@ -19,7 +19,7 @@ from tests.support.serving import ChildServer, spawned, spawned_hypercorn, until
 
 Spawned = Callable[..., AbstractAsyncContextManager[ChildServer]]
 
-RESTARTS = (1012, "the service restarts; come again")
+RESTARTS = (1012, "the service is restarting; reconnect")
 
 
 @pytest.fixture(params=[spawned, spawned_hypercorn], ids=["our_command", "plain_hypercorn"])

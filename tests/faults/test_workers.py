@@ -22,7 +22,7 @@ from tests.support.deadlines import HANG_SECONDS
 from tests.support.serving import ChildServer, child, spawned, until_ready
 from tests.support.workers import is_running, serving_pids, sockets_on_each, until_gone
 
-RESTARTS = (1012, "the service restarts; come again")
+RESTARTS = (1012, "the service is restarting; reconnect")
 
 
 @pytest.fixture

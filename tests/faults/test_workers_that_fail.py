@@ -126,7 +126,7 @@ async def test_a_new_one_that_does_not_serve_leaves_the_old_one(supervising, tmp
         await until(lambda: supervised.urls != [])
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: "workers.not_renewed" in caplog.text)
-        assert "the new worker 0 did not come to serve: exit code 2" in caplog.text
+        assert "the new worker 0 did not start serving: exit code 2" in caplog.text
         assert (supervised.starts(0), supervised.starts(1)) == (2, 1)
     assert supervised.code == 0
 

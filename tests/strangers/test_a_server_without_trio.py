@@ -43,4 +43,4 @@ async def test_it_ends_with_one_sentence_that_says_how_to_start_it(command: list
         assert await server.wait(seconds=40) == 2
         assert server.stdout == ""
         (line,) = server.stderr.splitlines()
-        assert "needs trio; start it as `kafka-chat serve`, or as `hypercorn -k trio kafka_chat.asgi:app`" in line
+        assert "needs trio; start it with `kafka-chat serve`, or with `hypercorn -k trio kafka_chat.asgi:app`" in line

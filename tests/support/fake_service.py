@@ -98,7 +98,7 @@ class FakeSending:
         if self.failing is not None:
             raise self.failing
         if chat == "missing":
-            raise NotFound("missing is no chat: the topic kafka.chat.missing does not exist", field="chat")
+            raise NotFound("missing is not a chat: the topic kafka.chat.missing does not exist", field="chat")
         self.sent.append((chat, sender, text, tag))
         return Published(self._names.topic(chat), 0, len(self.sent) - 1)
 
@@ -144,7 +144,7 @@ class FakeService:
 
     def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS, *, existing: Collection[str] = ()) -> FakeAdmission:
         if len(self.admitted) >= self.places:
-            raise Overloaded("all places are taken; come again")
+            raise Overloaded("all places are taken; try again later")
         self.admitted.append(username)
         return FakeAdmission(self, username, options)
 

@@ -59,7 +59,9 @@ class NamedChats:
             existing: those of them that are known to be there.
         """
         if self._are_too_many(chats, existing):
-            raise Overloaded(f"{self._limit} chats without a topic are named (limits.absent_chats); come again, or subscribe to them")
+            raise Overloaded(
+                f"{self._limit} chats without a topic are named already (limits.absent_chats); try again later, or subscribe to them"
+            )
 
     def _are_too_many(self, chats: Collection[str], existing: Collection[str]) -> bool:
         absent = [chat for chat in chats if chat not in existing]

@@ -92,7 +92,7 @@ class PageReading:
         topic = self._context.names.topic(chat)
         if audience.has_started(reader) and not audience.logs(reader, chat):
             if topic not in await self._lookup.describe([topic]):
-                raise NotFound(f"{chat} is no chat: the topic {topic} does not exist", field="chat")
+                raise NotFound(f"{chat} is not a chat: the topic {topic} does not exist", field="chat")
             while not audience.logs(reader, chat):  # made a moment ago
                 await reader.news()
             await audience.wait_started(reader, seconds=seconds)

@@ -62,9 +62,9 @@ class History:
         """
         context, cursor = self._context, query.cursor
         if cursor is not None and not cursor.is_of(context.cluster()):
-            raise RequestError("cursor is of another Kafka cluster than this one; leave it out to begin anew", field="cursor")
+            raise RequestError("cursor is from another Kafka cluster; leave it out to start over", field="cursor")
         if cursor is not None and cursor.says_nothing:
-            raise RequestError("cursor is of a later version of this service; leave it out to begin anew", field="cursor")
+            raise RequestError("cursor is from a later version of this service; leave it out to start over", field="cursor")
         view, begin = query.view(Format.V1), LATEST if isinstance(query.begin, Rewind) else query.begin
         reader = HistoryReader(query.chat, begin, cursor, context.names, view=view, page_reads=context.page_reads)
         if self._draining:

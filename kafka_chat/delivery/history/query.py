@@ -24,7 +24,7 @@ class PageQuery(Selection):
         chat: whose.
         limit: how many messages.
         backward: those before the beginning, not those after it.
-        wait_seconds: how long to wait for news where a forward page would be empty.
+        wait_seconds: how long to wait for a message where a forward page would be empty.
     """
 
     chat: str

@@ -65,7 +65,7 @@ class FirstFrame(LiveSocket):
         try:
             op = parse_op(said)
             if op.op != "start" or op.cursor is None:
-                raise RequestError('cursor=frame: the first frame has to be {"op":"start","cursor":TEXT}', field="cursor")
+                raise RequestError('cursor=frame: the first frame must be {"op":"start","cursor":TEXT}', field="cursor")
             cursor = await parse_in_turns(op.cursor)
         except (RequestError, OpRefused) as error:
             self.end(Close(code=4400, reason=str(error)))

@@ -106,7 +106,7 @@ class LiveSocket(ABC):
                 await self._take_leave(self._closing)
         except* Exception as bugs:  # noqa: BLE001 - the outer wall of a session: told, answered with 1011, and the neighbours go on
             self._telemetry.session_failed(session_id=self.session_id, error=bugs)
-            self._closing = Close(code=1011, reason="an error of the server's; come again")
+            self._closing = Close(code=1011, reason="internal server error; reconnect")
         finally:
             self.hold_nothing()
         if self._closing is None:

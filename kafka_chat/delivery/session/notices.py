@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ...chat.json_shape import said_plainly
 from ...errors import RequestError
 from ..records.formats import text_frame
 
@@ -168,13 +169,13 @@ class Op(msgspec.Struct, frozen=True):
     def named(self) -> list[str]:
         """The chats that it names."""
         if self.chats is not None and self.chat is not None:
-            raise RequestError("chat and chats are both there; one of them is needed", field="chats")
+            raise RequestError("chat and chats are both given; give only one of them", field="chats")
         if self.chats is not None:
             if not self.chats:
-                raise RequestError(f"chats is empty; {self.op} names at least one", field="chats")
+                raise RequestError(f"chats is empty; {self.op} needs at least one chat", field="chats")
             return self.chats
         if self.chat is None:
-            raise RequestError(f"chat is missing; {self.op} names one, or several in chats", field="chat")
+            raise RequestError(f"chat is missing; {self.op} needs one, or several in chats", field="chat")
         return [self.chat]
 
 
@@ -208,7 +209,7 @@ def parse_op(said: str | bytes) -> Op:
     try:
         op = _decode_op(said)
     except msgspec.ValidationError as error:
-        raise OpRefused(RequestError(f"the op is not understood: {error}"), _mark_of(said)) from error
+        raise OpRefused(RequestError(said_plainly(error, what="the op")[0]), _mark_of(said)) from error
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise OpRefused(RequestError('the message is not JSON; an object such as {"op":"ping"} is needed'), _NO_RE) from error
     if len(op.re) > RE_BYTES:

@@ -178,7 +178,7 @@ def _chats(asked: _Asked) -> list[str]:
     """Return the chats that an op names."""
     named = asked.op.named
     if len(named) > CHATS_PER_CALL:  # asked before each of them is looked at
-        raise RequestError(f"chats names {len(named)} chats; {CHATS_PER_CALL} at most are taken in one op", field="chats")
+        raise RequestError(f"chats names {len(named)} chats; at most {CHATS_PER_CALL} are allowed in one op", field="chats")
     return [asked.context.names.parse(chat, field="chat") for chat in named]
 
 

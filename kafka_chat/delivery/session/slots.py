@@ -37,9 +37,9 @@ class Slots:
             Overloaded: all are taken, or too many catch up.
         """
         if self.taken >= self.limit:
-            raise Overloaded(f"all {self.limit} places for connections are taken (limits.connections); come again")
+            raise Overloaded(f"all {self.limit} connections are in use (limits.connections); try again later")
         if options.reads_past and self.catching_up >= self._catching_up_limit:
-            sentence = f"{self._catching_up_limit} clients are catching up (limits.catching_up); come again"
+            sentence = f"{self._catching_up_limit} clients are catching up (limits.catching_up); try again later"
             raise Overloaded(sentence, retry_after_seconds=2)
         return ConnectionSlot(self, username, options)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 UNTIL_OFFSETS = 1_000_000
 
 UNTIL_REACHED = Close(code=1000, reason="until is reached")
-LOOKED_FAR_ENOUGH = Close(code=1013, reason="until is not reached yet; come again with the cursor, and it goes on from there")
+LOOKED_FAR_ENOUGH = Close(code=1013, reason="until is not reached yet; reconnect with the cursor to continue")
 
 
 class Until:

@@ -34,7 +34,8 @@ class RecordRate:
         self._since = now
         if self._tokens <= 0:
             raise Overloaded(
-                f"subscriptions change too fast: over {self._rate} records a second (limits.subscription_records_per_second); come again",
+                f"subscriptions change too fast: over {self._rate} records a second "
+                "(limits.subscription_records_per_second); try again later",
                 retry_after_seconds=max(1, ceil(-self._tokens / self._rate)),
             )
         self._tokens -= records

@@ -93,7 +93,7 @@ class Sending:
         try:
             key, value = message.sender.encode(), _encode(message)
         except UnicodeEncodeError as error:
-            raise RequestError("sender, text or tag has a lone surrogate, which UTF-8 cannot say", field="text") from error
+            raise RequestError("sender, text or tag has a lone surrogate, which UTF-8 cannot encode", field="text") from error
         if len(value) > self._limits.message_bytes:
             sentence = f"text is too long: the message would have {len(value)} bytes; limits.message_bytes is {self._limits.message_bytes}"
             raise TooLarge(sentence, field="text")
@@ -106,7 +106,7 @@ class Sending:
             return topic_id
         facts = (await self._lookup.describe([topic])).get(topic)
         if facts is None:
-            raise NotFound(f"{self._names.chat(topic)} is no chat: the topic {topic} does not exist", field="chat")
+            raise NotFound(f"{self._names.chat(topic)} is not a chat: the topic {topic} does not exist", field="chat")
         if len(self._seen) >= REMEMBERED_TOPICS:
             self._seen.clear()
         self._seen[topic] = trio.current_time(), facts.topic_id

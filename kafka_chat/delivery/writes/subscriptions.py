@@ -77,7 +77,7 @@ class Subscriptions:
         """Return all that a user follows, sorted by chat.
 
         Raises:
-            BrokerError: the subscriptions are not read yet, or no broker answers.
+            BrokerError: the subscriptions are still being read, or no broker answers.
         """
         with answer_due(f"listing what {username} follows", self._lookup.timeouts):
             self._check_ready()
@@ -159,12 +159,12 @@ class Subscriptions:
         if not chats:
             raise RequestError("topic is missing; it names a chat, and may be given several times", field="topic")
         if len(chats) > CHATS_PER_CALL:
-            raise RequestError(f"topic is given {len(chats)} times; {CHATS_PER_CALL} at most are taken in one call", field="topic")
+            raise RequestError(f"topic is given {len(chats)} times; at most {CHATS_PER_CALL} are allowed in one call", field="topic")
         return list(dict.fromkeys(self._names.parse(chat, field="topic") for chat in chats))
 
     def _check_ready(self) -> None:
         if not self._log.ready:
-            raise BrokerUnreachable(self._log.problem or "the subscriptions have not been read yet; come again")
+            raise BrokerUnreachable(self._log.problem or "the subscriptions are still being read; try again later")
 
     def _check_number(self, username: str, subscribed: Set[str], new: Sequence[str]) -> None:
         limit = self._limits.chats_per_user
@@ -209,7 +209,7 @@ def _beginning(username: str, chat: str, keys: Sequence[PartitionKey], offsets: 
     for key in keys:
         if key not in offsets:
             # Left out of the record, it would be followed from 0.
-            raise BrokerUnreachable(f"the end of {key} cannot be told; it has no leader now", topic=key.topic, partition=key.partition)
+            raise BrokerUnreachable(f"the end of {key} is unknown; it has no leader now", topic=key.topic, partition=key.partition)
     topic_id = keys[0].topic_id if keys else ""
     return SubscriptionChange(
         username=username, chat=chat, subscribed=True, topic_id=topic_id, starts={key.partition: offsets[key] for key in keys}

@@ -54,7 +54,7 @@ export class KafkaChatError extends Error {
   /**
    * @param {string} message a sentence
    * @param {{code?: number, field?: string | null}} [about] `code` as HTTP has it, 0 where the connection ended before the answer:
-   *     what was asked may have been done or not
+   *     the request may or may not have been carried out
    */
   constructor(message, { code = 0, field = null } = {}) {
     super(message);

@@ -40,32 +40,32 @@ ASSETS = {  # path below assets/ -> content type, UTF-8 all of them; nothing els
 ASSET_SECONDS = 365 * 24 * 3600  # a directory's name has the version, so its files never change
 
 _ABOUT = """\
-Chats live in Kafka, a topic each; this service brings them to screens.
+Chats live in Kafka, one topic each; this service delivers them over WebSockets.
 
 1. `POST /subscribing/ada?topic=room1` makes the user `ada` follow the chat `room1`, which is the Kafka topic
    `kafka.chat.room1`. Everybody follows the default chats (`global`) without asking.
 2. A WebSocket to `/receive-message/client/ada` gets every message of those chats, from the moment it is open, as one
    text frame of JSON each.
-3. Messages are written by whoever writes to Kafka; where `sending.enabled` is on, also by
+3. Any Kafka producer writes messages; where `sending.enabled` is on, so does
    `POST /send-message/chat/room1`.
 
-`/subscribing/ada` is a WebSocket, too, for who would rather subscribe by text frames. Each WebSocket is described below with its
-frames and the codes that it closes with.
+`/subscribing/ada` is also a WebSocket, for clients that subscribe by text frames. Each WebSocket is described below with its
+frames and close codes.
 
-Every error is answered by `{"error": "<sentence>", "field": "<name>" or null}`, before a WebSocket is accepted, too.
+Every error is answered with `{"error": "<sentence>", "field": "<name>" or null}`, also before a WebSocket is accepted.
 """
 
 _TAGS = [
-    Tag("Messages", description="What people read and write."),
+    Tag("Messages", description="Read and write messages."),
     Tag("Subscriptions", description="Who follows which chats."),
-    Tag("Operation", description="For whoever runs the service."),
-    Tag("Compatibility", description="Paths of an earlier system, for clients that were made for it. New ones use the others."),
+    Tag("Operation", description="For operators of the service."),
+    Tag("Compatibility", description="Paths of an earlier system, for its clients. New clients use the other paths."),
 ]
 
 _PARAMETERS: dict[str, Fragment] = {
     "username": {
-        "description": "Whose chats: 1 to 255 bytes of UTF-8, percent-encoded, brought to Unicode NFC; "
-        "no control characters and no slash, percent-encoded ones neither.",
+        "description": "Whose chats: 1 to 255 bytes of UTF-8, percent-encoded, normalized to Unicode NFC; "
+        "no control characters and no slash, not even percent-encoded.",
         "example": "ada",
     },
     "chat": {
@@ -84,8 +84,8 @@ _REFUSALS: dict[int, tuple[str, ErrorBody]] = {
         "sending is switched off.",
         ErrorBody("pages of the origin 'https://x.example' may not use this service (access.origins)", None),
     ),
-    404: ("The chat has no topic in Kafka.", ErrorBody("room1 is no chat: the topic kafka.chat.room1 does not exist", "chat")),
-    405: ("This is no way to subscribe.", ErrorBody("GET lists; POST or DELETE with ?topic= changes", None)),
+    404: ("The chat has no topic in Kafka.", ErrorBody("room1 is not a chat: the topic kafka.chat.room1 does not exist", "chat")),
+    405: ("This method does not subscribe.", ErrorBody("GET lists; POST or DELETE with ?topic= changes", None)),
     409: (
         "Everybody follows a default chat, so it cannot be left; or the user follows as many chats as are allowed.",
         ErrorBody("everybody follows global", "topic"),
@@ -93,12 +93,15 @@ _REFUSALS: dict[int, tuple[str, ErrorBody]] = {
     413: ("The body, or the message, is too large.", ErrorBody("the body has more than 65536 bytes (limits.client_message_bytes)", None)),
     415: ("The body is not declared to be JSON.", ErrorBody("the header Content-Type: application/json is missing", None)),
     426: ("Not a WebSocket handshake.", ErrorBody("this address speaks WebSocket; in a browser: new WebSocket(address), …", None)),
-    500: ("A bug here, which was logged.", ErrorBody("something is broken here, and was logged; it is no fault of the request", None)),
-    503: ("Kafka does not answer, or there is no place now. Come again.", ErrorBody("no broker answered within 5 s", None)),
+    500: (
+        "A bug of this service; it was logged.",
+        ErrorBody("internal server error; it was logged, and the request is not at fault", None),
+    ),
+    503: ("Kafka does not answer, or no place is free. Try again later.", ErrorBody("no broker answered within 5 s", None)),
 }
 
 _HEADERS: dict[int, Fragment] = {
-    405: {"Allow": {"description": "The methods that are possible.", "schema": {"type": "string"}, "example": "POST, DELETE"}},
+    405: {"Allow": {"description": "The methods that are allowed.", "schema": {"type": "string"}, "example": "POST, DELETE"}},
     426: {"Upgrade": {"description": "What to upgrade to.", "schema": {"type": "string", "const": "websocket"}}},
     503: {"Retry-After": {"description": "After how many seconds.", "schema": {"type": "integer"}, "example": 5}},
 }
@@ -109,23 +112,23 @@ _CLOSE_CODES = """\
 
 Close codes:
 
-| code | why | come again? |
+| code | why | reconnect? |
 |---|---|---|
 | 1000 | the client closed; or `until` is reached: all of it has been sent | no |
 | 1002 | the client broke the protocol | no |
 | 1006 | no close frame: the network broke, the client did not read for `limits.write_seconds`, or it answered no ping | yes |
 | 1007 | a text message of the client was not UTF-8 | no |
-| 1008 | the client said too much: over 1,000 messages in 10 seconds, or over 32 ops that wait | no |
+| 1008 | the client sent too much: over 1,000 messages in 10 seconds, or over 32 ops that wait for their answers | no |
 | 1009 | a message of the client was too large (`limits.client_message_bytes`) | no |
 | 1011 | a bug of this service ended this WebSocket | yes |
-| 1012 | the service restarts | yes |
+| 1012 | the service is restarting | yes |
 | 1013 | no place is left (v1), messages that wait hold too much (`memory.bytes`), or `until` needs one more connection | yes |
 | 4400 | v1: the username, a parameter or the first frame is wrong; the reason names it | no |
-| 4408 | v1: the frame with the cursor did not come within 10 seconds | yes |
+| 4408 | v1: the frame with the cursor did not arrive within 10 seconds | yes |
 
 v1 is the subprotocol `kafka-chat.v1`.
 
-A refusal comes before the handshake is answered, as an HTTP status with a JSON body. Browsers show a script only 1006 then.
+A refusal comes before the handshake is answered, as an HTTP status with a JSON body. A script in a browser then sees only 1006.
 """
 
 

@@ -30,29 +30,27 @@ def repeated(name: str, description: str, example: list[str], *, most: int | Non
 
 CURSOR = repeated(
     "cursor",
-    "Begin after what this stands for: a `cursor`, or the `id` of a message, or both with a dot between, as they came. Of several "
-    "the later one wins, a partition at a time.",
+    "Begin after this position: a `cursor`, the `id` of a message, or both joined by a dot, as received. Of several, the later one "
+    "wins for each partition.",
     ["AQAAAAAA"],
     most=None,
 )
 FROM = parameter(
-    "from", f"Where to begin without a cursor: `latest`, `earliest`, {_TIMES}; at the first message that has it or a later one.", "-15m"
+    "from", f"Where to begin without a cursor: `latest`, `earliest`, {_TIMES}; at the first message with that time or a later one.", "-15m"
 )
 REWIND_BY = parameter(
     "rewind",
-    "Begin with the last so many messages that pass the filter, where neither `cursor` nor `from` says where.",
+    "Begin with the last N messages that pass the filter, where neither `cursor` nor `from` is given.",
     50,
     type="integer",
     minimum=1,
     maximum=REWIND,
 )
 UNTIL = parameter(
-    "until", f"Only what is older by its own time, and then the end: {_TIMES}; at most a minute ahead.", "2026-11-25T10:00:00Z"
+    "until", f"Only messages that are older by their own time, and then the end: {_TIMES}; at most a minute ahead.", "2026-11-25T10:00:00Z"
 )
 CHATS = repeated("chat", "Only these chats, subscribed or not. Nothing is stored.", ["room1"])
-TAGS = repeated("tag", "Only messages with one of these tags, or without any. A filter, no access control.", ["blue"])
-SENDERS = repeated("sender", "Only messages from one of these senders. A filter, no access control.", ["bob"])
+TAGS = repeated("tag", "Only messages with one of these tags, or without any. A filter, not access control.", ["blue"])
+SENDERS = repeated("sender", "Only messages from one of these senders. A filter, not access control.", ["bob"])
 META = parameter("meta", "1 asks for `kafka-chat.v1` where the subprotocol cannot be offered.", "1", enum=["0", "1"])
-HEARTBEAT = parameter(
-    "heartbeat", "`kafka-chat.v1`: a frame with the cursor every so many seconds; 10 to 600, clamped.", 25, type="integer"
-)
+HEARTBEAT = parameter("heartbeat", "`kafka-chat.v1`: a frame with the cursor every N seconds; 10 to 600, clamped.", 25, type="integer")

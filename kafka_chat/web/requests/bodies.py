@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TypeVar
 
 import msgspec
 from quart import Response, current_app, request
 from werkzeug.exceptions import UnsupportedMediaType
 
+from ...chat.json_shape import said_plainly
 from ...errors import RequestError
 
 Model = TypeVar("Model", bound=msgspec.Struct)
@@ -63,9 +63,8 @@ def parse_json(data: bytes, model: type[Model], *, what: str) -> Model:
 
 def shape_error(error: msgspec.ValidationError, *, what: str = "the body") -> RequestError:
     """Return what msgspec says of a body, or of a message, as a sentence that names the field."""
-    text = str(error)
-    named = re.search(r" - at `\$\.(\w+)|field `(.*)`", text, re.DOTALL)
-    return RequestError(f"{what} does not fit: {text[:300]}", field=(named[1] or named[2])[:100] if named else None)
+    sentence, field = said_plainly(error, what=what)
+    return RequestError(sentence, field=field)
 
 
 def _not_json(data: bytes, error: msgspec.DecodeError, *, what: str) -> RequestError:
@@ -80,7 +79,7 @@ def _not_json(data: bytes, error: msgspec.DecodeError, *, what: str) -> RequestE
             if isinstance(value, _Constant):
                 return RequestError(f"{name} is {value}, which JSON does not have; a string is needed", field=name)
             if not _is_unicode(field) or (isinstance(value, str) and not _is_unicode(value)):
-                return RequestError(f"{name} has half of a surrogate pair, which is no character", field=name)
+                return RequestError(f"{name} has half of a surrogate pair, which is not a character", field=name)
     return RequestError(f"{what} is not JSON: {error}")
 
 

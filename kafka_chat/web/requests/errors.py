@@ -24,7 +24,7 @@ BROKER_RETRY_SECONDS = 5
 _SENTENCES = {
     400: "the request cannot be understood",
     404: "there is nothing at this address; /docs lists what there is",
-    408: "the body took too long to come; send it again",
+    408: "the body took too long to arrive; send it again",
 }
 
 
@@ -128,7 +128,7 @@ async def _bug(error: Exception) -> Response:
         service.telemetry.request_failed(method=asked.method, path=asked.path, error=error)
     else:
         current_app.logger.error("%s %s failed before the service was open", asked.method, ascii(asked.path), exc_info=error)
-    return _answer(500, "something is broken here, and was logged; it is no fault of the request", None, {})
+    return _answer(500, "internal server error; it was logged, and the request is not at fault", None, {})
 
 
 def _answer(status: int, sentence: str, field: str | None, headers: dict[str, str]) -> Response:

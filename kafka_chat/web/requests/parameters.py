@@ -155,7 +155,7 @@ def start_of(asked: Query, now_ms: int) -> Latest | Earliest | Since | None:
 def check_times(start: object, *, embedded: bool) -> None:
     """Raise `RequestError` for a time where the embedded broker is used, which knows none: every one would be the end."""
     if embedded and isinstance(start, Since):
-        raise RequestError("from is a time, and the embedded broker has no times; latest, earliest or rewind=N is possible", field="from")
+        raise RequestError("from is a time, but the embedded broker cannot look up times; use latest, earliest or rewind=N", field="from")
 
 
 def _last_had(text: str) -> ResumeCursor:

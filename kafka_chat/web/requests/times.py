@@ -22,7 +22,7 @@ _WRITTEN = re.compile(
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_NEEDED = "a time as 2026-11-25T10:00:00Z, Unix milliseconds, or a span before now as -15m"
+_NEEDED = "a time such as 2026-11-25T10:00:00Z, Unix milliseconds, or a span before now such as -15m"
 
 
 def parse_time(name: str, value: str, *, now_ms: int, words: str = "") -> int:

@@ -73,7 +73,7 @@ async def show_health() -> Response:
 async def show_readiness() -> Response:
     """Say whether clients should be sent here.
 
-    503 while no broker answers, the live end makes no progress, the subscriptions are not read yet, or the process is
+    503 while no broker answers, the live end makes no progress, the subscriptions are still being read, or the process is
     about to stop; the body says what. A single partition without a leader is a notice, with 200. For a readiness probe.
     """
     found = service().readiness()

@@ -59,10 +59,10 @@ _SCHEMA = {
     "required": ["messages", "gaps", "next", "prev", "end"],
     "properties": {
         "messages": {"type": "array", "items": {"type": "object"}, "description": "Data frames of kafka-chat.v1, oldest first."},
-        "gaps": {"type": "array", "items": {"type": "object"}, "description": "What was due and is gone, as in `gap` frames."},
-        "next": {"type": "string", "description": "The cursor that goes on after this page, here and on every stream."},
+        "gaps": {"type": "array", "items": {"type": "object"}, "description": "Records that were due and are gone, as in `gap` frames."},
+        "next": {"type": "string", "description": "The cursor that continues after this page, here and on every stream."},
         "prev": {"type": "string", "description": "The cursor for what is before this page, with `direction=backward`."},
-        "end": {"type": "boolean", "description": "All that was there in this direction when it was asked for has been looked at."},
+        "end": {"type": "boolean", "description": "Everything that was there in this direction at the time of the request has been read."},
     },
 }
 
@@ -89,14 +89,14 @@ _SCHEMA = {
             "name": "Prefer",
             "in": "header",
             "required": False,
-            "description": f"`wait=30` waits so many seconds, at most {WAIT_SECONDS}, for news where a forward page would be empty.",
+            "description": f"`wait=30` waits up to 30 seconds, at most {WAIT_SECONDS}, for a message where a forward page would be empty.",
             "schema": {"type": "string"},
             "example": "wait=30",
         },
     ],
     responses={
         "200": {
-            "description": "A page. One that stays the same has an `ETag`, and may be kept for as long as `Cache-Control` says.",
+            "description": "A page. A page that stays the same has an `ETag`, and may be cached for as long as `Cache-Control` says.",
             "headers": {
                 "Link": {
                     "description": f'`rel="next"` and `rel="prev"`; left out where it would have over {LINK_BYTES} bytes.',
@@ -110,7 +110,7 @@ _SCHEMA = {
             },
             "content": {"application/json": {"schema": _SCHEMA, "example": _EXAMPLE}},
         },
-        "304": {"description": "It is the one that `If-None-Match` names."},
+        "304": {"description": "The page is the one that `If-None-Match` names."},
     },
 )
 @refuses(400, 404, 503)

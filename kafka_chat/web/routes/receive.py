@@ -28,16 +28,16 @@ _PATH = "/receive-message/client/"
 _OLD_PATH = "/receive-messages/user/"
 
 _FRAMES = """\
-Connect a WebSocket, and every message of every chat that the user follows comes as one text frame of JSON, from the
-moment the handshake is answered:
+Connect a WebSocket. From the moment the handshake is answered, every message of every chat that the user follows arrives as
+one text frame of JSON:
 
 ```json
 {"sender": "bob", "text": "hello", "tag": null, "chat": "room1"}
 ```
 
-`chat` is the topic without its prefix (`kafka.chat.`), `tag` is null where the message has none. Nothing else is sent to who
-asks for nothing else. Within a partition of a topic messages come in order, each once. A user may have any number of sockets;
-each gets everything, the sender's own messages included. Subscriptions made while a socket is open count at once.
+`chat` is the topic without its prefix (`kafka.chat.`), `tag` is null where the message has none. Clients that ask
+for nothing else get nothing else. Within a partition of a topic messages arrive in order, each once. A user may have any number of
+sockets; each gets everything, including the user's own messages. Subscriptions take effect at once on open sockets.
 
 In a browser:
 
@@ -47,16 +47,16 @@ socket.onmessage = (event) => console.log(JSON.parse(event.data));
 socket.onclose = (event) => console.log(event.code, event.reason);
 ```
 
-Send nothing: text is discarded, and over 1,000 frames in 10 seconds end the connection.
+Send nothing: frames are discarded, and more than 1,000 in 10 seconds end the connection.
 
 To miss nothing, offer the subprotocol `kafka-chat.v1`, or add `?meta=1`: then each message has `meta` with its `id`, partition,
-offset, time, key and headers; frames that have `meta` only say `hello`, `live`, `gap`, `skipped`, `subscribed`, `unsubscribed`,
+offset, time, key and headers; frames that have only `meta` say `hello`, `live`, `gap`, `skipped`, `subscribed`, `unsubscribed`,
 `sent`, `pong`, `heartbeat`, `reconnect` and `error`; and text frames such as `{"op":"subscribe","chat":"room1"}`,
-`{"op":"send",…}` and `{"op":"ping"}` are answered. Come back with `?cursor=` and the last `cursor` that you were told, a dot and the
-last message's `id`, and you get exactly what followed, from any instance. `/kafka-chat.js` is a client for pages that does all that.
+`{"op":"send",…}` and `{"op":"ping"}` are answered. Reconnect with `?cursor=` and the last `cursor` received, a dot and the
+last message's `id`, and you get exactly what followed, from any instance. `/kafka-chat.js` is a client for web pages that does all that.
 
-With the subprotocol, a bad username or parameter closes the WebSocket by 4400 and the reason, and too many who catch up by 1013;
-without it, they are refused by 400 and 503.
+With the subprotocol, a bad username or parameter closes the WebSocket with 4400 and the reason, and too many clients that catch
+up with 1013; without it, the handshake is refused with 400 or 503.
 """
 _ASKED = add_to_operation(parameters=[META, CURSOR, FROM, REWIND_BY, UNTIL, CHATS, TAGS, SENDERS, HEARTBEAT])
 _ACCEPTED = "The handshake is answered; messages follow as text frames."

@@ -51,21 +51,21 @@ Connect a WebSocket, and send each message as one text frame of JSON, as `POST /
 {"sender": "ada", "text": "hello", "tag": "greeting"}
 ```
 
-Further keys, such as `timestamp` and `chat`, are ignored here: clients of the earlier system send them. The path alone says which chat.
+Other keys, such as `timestamp` and `chat`, which clients of the earlier system send, are ignored here. The path alone names the chat.
 
-Each is answered by one text frame, in order: once Kafka has it, by where it is,
+Each is answered by one text frame, in order. Once Kafka has the message, the answer says where it is:
 
 ```json
 {"topic": "kafka.chat.room1", "partition": 0, "offset": 41}
 ```
 
-or by why it was not sent, and the WebSocket stays open:
+If it was not sent, the answer says why, and the WebSocket stays open:
 
 ```json
-{"error": "the message does not fit: Object missing required field `text`", "field": "text"}
+{"error": "text is missing", "field": "text"}
 ```
 
-What is not answered when the WebSocket ends may have been sent or not. In a browser:
+A message without an answer when the WebSocket ends may or may not have been sent. In a browser:
 
 ```js
 const socket = new WebSocket(new URL("send-message/chat/room1", location).href.replace("http", "ws"));

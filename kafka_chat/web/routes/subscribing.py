@@ -51,27 +51,27 @@ _EXAMPLE = {
 
 
 _FRAMES = """\
-**As a WebSocket:** connect to subscribe a user to chats one by one, and be told each time what is then followed. Each topic or chat
-is sent as one text frame, bare:
+**As a WebSocket:** connect to subscribe a user to chats one by one; each answer says what the user then follows. Send each topic or chat
+as one text frame, bare:
 
 ```
 room1
 ```
 
-and answered by one text frame, in order: by what `POST /subscribing/{username}` answers,
+Each is answered by one text frame, in order, with what `POST /subscribing/{username}` answers:
 
 ```json
 {"username": "ada", "chats": [{"chat": "global", "topic": "kafka.chat.global", "exists": true, "default": true}, {"chat": "room1", "topic": "kafka.chat.room1", "exists": false, "default": false}]}
 ```
 
-or by why it was not done, and the WebSocket stays open:
+If it was not done, the answer says why, and the WebSocket stays open:
 
 ```json
 {"error": "topic is 'room 1'; a chat is made of letters A-Z a-z, digits, dot, underscore and hyphen", "field": "topic"}
 ```
 
-`?topic=room1` in the address, which may be repeated, is answered by a first frame; without it nothing is sent unasked. What
-was subscribed stays when the WebSocket closes. In a browser:
+`?topic=room1` in the address, which may be repeated, is answered by a first frame; without it nothing is sent unasked.
+Subscriptions outlast the WebSocket. In a browser:
 
 ```js
 const socket = new WebSocket(new URL("subscribing/ada?topic=room1", location).href.replace("http", "ws"));
@@ -103,8 +103,8 @@ def _topics(description: str, *, required: bool) -> dict[str, Any]:
 async def following(username: str) -> Response:
     """List the chats that a user follows, or subscribe to one after the other (WebSocket).
 
-    A user that nobody has heard of follows the default chats. `topic` is not possible here, so that nobody takes a
-    list for a subscription; as a WebSocket it is.
+    An unknown user follows the default chats. `topic` is refused here, so that nobody takes a list for a subscription;
+    the WebSocket accepts it.
     """
     name = _username()
     if _asked_topics() is not None:

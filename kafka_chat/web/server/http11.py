@@ -151,7 +151,7 @@ class ChatH11Protocol(H11Protocol):
 
     async def _hold_no_more(self) -> None:
         if self.stream is None or self.waits_for_body:
-            too_much = "clients have sent too much that is not whole yet (memory.bytes); come again"
+            too_much = "unfinished requests and messages of clients fill the memory (memory.bytes); try again later"
             await self._end_with(Refusal(status=503, sentence=too_much, headers=((b"retry-after", b"%d" % AGAIN_SECONDS),)))
         elif self._tcp is not None:
             self._tcp.abort("memory")  # what is behind the request that is being answered

@@ -121,7 +121,9 @@ class ChatWSStream(WSStream):
                     await self._fail(CloseReason.MESSAGE_TOO_BIG, reason)
                     return
                 if not self._hold(event):
-                    await self._fail(CloseReason.TRY_AGAIN_LATER, "clients have sent too much that waits (memory.bytes)")
+                    await self._fail(
+                        CloseReason.TRY_AGAIN_LATER, "messages of clients that wait for their answers fill the memory (memory.bytes)"
+                    )
                     return
                 if event.message_finished and self.app_put is not None:
                     message = self.buffer.to_message()
