@@ -484,3 +484,29 @@ async def test_who_is_told_when_to_come_again_comes_then(autojump_clock: trio.te
         await chat.aclose()
     assert "the service restarts; reconnecting in 0.2 s" in told
     assert "the service restarts; reconnecting" in told
+
+
+async def test_what_waits_for_room_goes_in_when_there_is_some_and_a_take_lets_others_run(autojump_clock: trio.testing.MockClock):
+    arrivals = Arrivals()
+    for number in range(QUEUED_EVENTS):
+        await arrivals.put(Heartbeat(cursor=str(number)))
+    went_in: list[str] = []
+
+    async def put(cursor: str) -> None:
+        await arrivals.put(Heartbeat(cursor=cursor))
+        went_in.append(cursor)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(put, "later")
+        await trio.testing.wait_all_tasks_blocked()
+        assert went_in == []
+        with trio.testing.assert_checkpoints():
+            assert await arrivals.take() == Heartbeat(cursor="0")
+        await trio.testing.wait_all_tasks_blocked()
+        assert went_in == ["later"]
+        nursery.start_soon(put, "while an answer is awaited")
+        await trio.testing.wait_all_tasks_blocked()
+        assert went_in == ["later"]
+        with arrivals.unbounded():
+            await trio.testing.wait_all_tasks_blocked()
+        assert went_in == ["later", "while an answer is awaited"]

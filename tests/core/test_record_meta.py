@@ -13,7 +13,7 @@ from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.delivery.records.batch import Batch
 from kafka_chat.delivery.records.formats import Format, View
 from kafka_chat.delivery.records.frames import text_payloads
-from kafka_chat.delivery.records.record import Record
+from kafka_chat.delivery.records.record import HEADER_BYTES, Record
 from kafka_chat.delivery.records.record_meta import HEADERS
 from tests.support.fakes import value
 
@@ -97,3 +97,9 @@ def test_a_message_is_shown_whole_up_to_the_limit_and_without_its_headers_one_by
     assert "left_out" not in shown(record, max_bytes=len(payload))["meta"]
     cut = shown(record, max_bytes=len(payload) - 1)["meta"]
     assert (cut["key"], cut["headers"], cut["left_out"]) == ("ann", [], ["headers"])
+
+
+def test_a_record_counts_for_all_that_is_in_it() -> None:
+    bare = Record(0, b"v" * 10, 5, b"k" * 3)
+    assert (bare.size, Record(0, None).size) == (13, 0)
+    assert bare._replace(headers=[("name", b"12345"), ("n", None)]).size == 13 + 2 * HEADER_BYTES + 9 + 1
