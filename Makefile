@@ -58,7 +58,7 @@ image:  ## build the container image kafka-chat, with buildah or docker
 image-try:  ## build the image on a base made here, start it and try it (as root, on Debian; some minutes)
 	@exec deploy/try_image.sh
 
-lock: setup  ## resolve pyproject.toml anew into the requirements*.lock
+lock: setup  ## resolve pyproject.toml into the requirements*.lock
 	$(PYTHON) -m venv .cache/lock
 	.cache/lock/bin/pip install --quiet uv
 	$(COMPILE) --upgrade --group test --group lint --group build pyproject.toml --output-file requirements.lock

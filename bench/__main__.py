@@ -1,4 +1,4 @@
-"""Measures kafka_chat beside its peers, on a real Kafka of its own: `python -m bench [SCENARIO …]`.
+"""Measures kafka_chat beside its peers, on its own real Kafka: `python -m bench [SCENARIO …]`.
 
 Each scenario is measured in passes; in a pass every peer has its turn, with a fresh server, so that a pass compares what
 ran within a minute. Prints tables in Markdown, and whether the marks are held; exit code 1 if one is not.

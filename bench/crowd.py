@@ -123,7 +123,7 @@ class Crowd:
         return len(self._open)
 
     def connect(self, host: str, port: int, count: int, *, seconds: float = 90, receive_buffer: int | None = None) -> list[Client]:
-        """Connect `count` more, each as a user of its own, and return them.
+        """Connect `count` more, each as its own user, and return them.
 
         Args:
             host: of the server.

@@ -72,7 +72,7 @@ def never_reads(host: str, port: int, over: threading.Event) -> int:
 
 
 def replays(host: str, port: int, over: threading.Event) -> int:
-    """Read from the first message on, and begin anew where the past ends; return the bytes that came."""
+    """Read from the first message on, and start over where the past ends; return the bytes that came."""
     read = 0
     while not over.is_set():
         with _connected(host, port, "/receive-message/client/past?from=earliest") as connection:

@@ -1,4 +1,4 @@
-"""The sending side of a measurement, in a process of its own: `python -m bench.producer BOOTSTRAP TOPIC [ROOMS]`.
+"""The sending side of a measurement, in its own process: `python -m bench.producer BOOTSTRAP TOPIC [ROOMS]`.
 
 Reads a JSON object a line: `{"tag", "first", "messages", "rate", "padding"}`; sends that many messages, rate a second (0:
 as fast as it goes), and answers with a line: the number that was not acknowledged, and when the last one was. Each text is

@@ -1,4 +1,4 @@
-"""A part of the crowd in a process of its own, so that one core is not all that the load generator has."""
+"""A part of the crowd in its own process, so that one core is not all that the load generator has."""
 
 from __future__ import annotations
 

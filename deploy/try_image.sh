@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the image without a container engine or a registry of images, starts it as an engine would (its user, its
-# environment, process 1, a network of its own), and tries what an operator relies on.
+# environment, process 1, its own network), and tries what an operator relies on.
 # For Debian, as root: apt-get install --no-install-recommends buildah crun netavark debootstrap iproute2. Leaves nothing behind.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

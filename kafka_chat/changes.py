@@ -8,7 +8,7 @@ import trio
 class Changes:
     """What changes, and who waits for that.
 
-    Whoever waits takes the version before looking, looks, and then waits for a later one: a change in between is not missed. What is so
+    Anyone who waits takes the version before looking, looks, and then waits for a later one: a change in between is not missed. What is so
     for a while, such as that a client is greeted or a worker is to be renewed, is a `trio.Event` that is set meanwhile, not a change.
 
     Attributes:

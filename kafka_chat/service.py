@@ -136,7 +136,7 @@ class Service:
         started_by = trio.current_time() + START_SECONDS
         with self._drainable(session):
             if session.subscriptions_known or not self._subscription_log.ready:  # the others do not pay for a deadline
-                with trio.move_on_at(started_by), suppress(TopicGone):  # made anew: nobody knows more than we
+                with trio.move_on_at(started_by), suppress(TopicGone):  # recreated: nobody knows more than we
                     await self._subscription_log.wait_ready()
                     with trio.move_on_after(KNOWN_SECONDS):  # what that topic has lost never comes
                         await self._subscription_log.passed(session.subscriptions_known - 1)

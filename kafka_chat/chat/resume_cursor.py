@@ -31,7 +31,7 @@ _CURSOR, _ID = 3, 4  # the first byte of a part
 _FIRST_CURSOR, _FIRST_ID = 1, 2  # those of the first version, which are still read
 _COMPLETE = 1  # a flag
 _CLUSTER_BYTES, _NAME_BYTES = 4, 4
-_IDENTITY_BYTES = 4  # of a topic's id in a cursor: one that was made anew is taken for the one before once in 4 billion times
+_IDENTITY_BYTES = 4  # of a topic's id in a cursor: one that was recreated is taken for the one before once in 4 billion times
 _ID_BYTES = 16  # of it in the id of a message, whose first 28 characters tell topics apart
 _TOPIC_PARTITIONS = 1 << 20
 _ENTRY_BYTES, _NUMBER_BYTES, _EPOCH_BYTES, _BY_ID_BYTES = 300, 8, 4, 250  # in memory; measured
@@ -368,7 +368,7 @@ class CursorParser:
         """Have a message's id move its partition; that of another topic of this name begins a new place."""
         entry = self._entries.get(mark)
         if entry is None or entry.identity != identity:
-            # A topic that was absent, or was made anew, while its client was here: all of it is told of by ids since.
+            # A topic that was absent, or was recreated, while its client was here: all of it is told of by ids since.
             entry = self._entries[mark] = TopicOffsets(identity, whole=entry is not None)
         entry.move(partition, position, epoch)
 

@@ -106,7 +106,7 @@ def add_cursor(commands: Commands) -> None:
 
 
 def joined_spans(arguments: Sequence[str]) -> list[str]:
-    """Return arguments with each span before now as one with its flag: argparse takes -15m for a flag of its own."""
+    """Return arguments with each span before now as one with its flag: argparse takes -15m for a flag."""
     found: list[str] = []
     for argument in arguments:
         if found and found[-1] in ("--from", "--until") and re.fullmatch(r"-\d+[a-z]", argument):

@@ -27,7 +27,7 @@ class CursorNotKept(KafkaChatError):
 
 
 class CursorFile:
-    """Keeps the last cursor; whoever reads the file finds a whole one at any time, after a power cut, too.
+    """Keeps the last cursor; anyone who reads the file finds a whole one at any time, after a power cut, too.
 
     Args:
         path: of the file; a link is followed.

@@ -292,7 +292,7 @@ class Chat:
             await self._arrivals.put(Gap(chat=None, partition=None, first_lost=None, first_left=None, cause="cluster"))
 
     def _is_answer(self, connection: Connection, answer: Answer) -> bool:
-        """Hand an answer to whoever asked, and return whether it was one: a subscription may be told of unasked."""
+        """Hand an answer to anyone who asked, and return whether it was one: a subscription may be told of unasked."""
         if connection.answer(answer):
             return True
         if isinstance(answer, Failed):

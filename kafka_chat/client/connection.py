@@ -101,14 +101,14 @@ class Connection:
                 raise Refused(f"it has {size} bytes; at most {self.limit_bytes} are allowed", code=413)
             self._asked[mark] = asked
             try:
-                self._ops.send_nowait(frame)  # a task of its own writes it: a write that is cancelled leaves half a frame
+                self._ops.send_nowait(frame)  # its own task writes it: a write that is cancelled leaves half a frame
                 await asked.answered.wait()
             finally:
                 del self._asked[mark]
         return asked.answer
 
     def answer(self, answer: Answer) -> bool:
-        """Hand an answer to whoever asked; returns False where nobody did."""
+        """Hand an answer to anyone who asked; returns False where nobody did."""
         asked = self._asked.get(answer.re) if isinstance(answer.re, int) else None
         if asked is None:
             return False
@@ -127,7 +127,7 @@ class Connection:
         try:
             await self._socket.ping()
         except ConnectionClosed:
-            return  # whoever receives is told
+            return  # anyone who receives is told
         pong.cancel()
 
     async def _write_ops(self) -> None:
@@ -139,7 +139,7 @@ class Connection:
             try:
                 await self._socket.send_message(frame)
             except ConnectionClosed:
-                return  # whoever receives is told
+                return  # anyone who receives is told
 
 
 @asynccontextmanager

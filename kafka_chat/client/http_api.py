@@ -101,7 +101,7 @@ def unreached(address: Address, error: BaseException) -> str:
         error = inner
     why = str(error) or "it speaks another protocol"
     if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):  # whose numbers are of its own
-        # Trio puts the address before it, which is there already; a name that cannot be resolved has a number of its own kind.
+        # Trio puts the address before it, which is there already; a name that cannot be resolved has numbers of another kind.
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
     hint = "; is `kafka-chat serve` running?" if isinstance(error, ConnectionRefusedError) else ""
     return f"{address.origin} cannot be reached: {why}{hint}"

@@ -71,7 +71,7 @@ class Progress:
         if message.offset < (begun if due is None else 0 if made_anew else due.offset):
             return False
         self._due[at] = _Due(topic=topic, offset=message.offset + 1)
-        # To the end: of a topic that was made anew the last id has to tell which one it is.
+        # To the end: of a topic that was recreated the last id has to tell which one it is.
         self._ids.pop(at, None)
         self._ids[at] = message.id
         return True

@@ -134,7 +134,7 @@ class TailListener(Protocol):
         """These records came: contiguous, each batch's `first` is the `next` before it."""
 
     def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: LossCause, *, epoch: int = NO_EPOCH) -> None:
-        """The Tail's own position is gone; it goes on at `first_left`. The log must be begun anew there.
+        """The Tail's own position is gone; it goes on at `first_left`. The log must be started over there.
 
         Where the cause is `TRUNCATED`, what lies behind `first_left` are other records than those that were appended.
 
@@ -173,7 +173,7 @@ class PageSource(Protocol):
 class Sink(Protocol):
     """How bytes reach one client.
 
-    What a socket did not take is *owed* by its connection and is written first, whoever writes next: no ping, pong
+    What a socket did not take is *owed* by its connection and is written first, no matter who writes next: no ping, pong
     or close frame ever lands inside a message. A write that makes no progress for `limits.write_seconds` aborts the
     connection.
     """
@@ -306,5 +306,5 @@ class SubscriptionLog(Protocol):
         """Wait until what was acknowledged at `offset`, and all before it, is in `chats_of`.
 
         Raises:
-            TopicGone: the topic was made anew meanwhile.
+            TopicGone: the topic was recreated meanwhile.
         """

@@ -26,7 +26,7 @@ T = TypeVar("T")
 # How often what gets no answer is asked. A try that is made while the client connects may never be sent, which happens to one in
 # twenty of the first ones, and nothing but its timeout ends it. Others are for one broker, the "controller", and that may hang:
 # then the next try is by the other client, which may know another one, and those after it hear of another one first. A try is not
-# ended when the next one begins: it may only be slow, and librdkafka would close the connection, which is then made anew, and never
+# ended when the next one begins: it may only be slow, and librdkafka would close the connection, which is then made again, and never
 # gets to answer where that takes longer than a try.
 TRIES = 8
 TRIES_IN_A_ROW = 5  # of the brokers that a client may be told to ask each third may be the one that hangs; then half as often
@@ -63,7 +63,7 @@ class Admins:
             admin.client.poll(0)
 
     def close(self) -> None:
-        """Let go of the clients, which end when nobody holds them any more; nothing may be asked from then on."""
+        """Release the clients, which end when nobody holds them any more; nothing may be asked from then on."""
         for admin in self._admins:
             admin.closed = True
         self._admins.clear()
@@ -71,7 +71,7 @@ class Admins:
     async def asked(
         self, ask: Callable[[AdminClient, float], Mapping[K, Future[T]]], doing: str, *, told: Callable[[T], bool] = lambda _: True
     ) -> dict[K, T | KafkaError]:
-        """Return the answers to what `ask(client, seconds)` asks, which is asked anew until no answer is missing or the time is over.
+        """Return the answers to what `ask(client, seconds)` asks, which is asked again until no answer is missing or the time is over.
 
         Args:
             ask: asks.

@@ -1,7 +1,7 @@
 """A broker inside this process, for trying things out: librdkafka's mock cluster.
 
 It keeps about 5 MB a partition, and nothing once the process ends. What it does not do, so that nobody relies on it:
-topics have four partitions and come with the first record; they are never deleted or made anew and have no ids; no
+topics have four partitions and come with the first record; they are never deleted or recreated and have no ids; no
 compaction; no offsets by time; records of an open transaction are visible at once.
 """
 

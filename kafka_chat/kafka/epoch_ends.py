@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.1  # so long a cancel waits
 FETCH_WAIT_MS = 10
-AT_A_TIME = 4  # questions, each with a thread and a Consumer of its own; there are some after an election only
+AT_A_TIME = 4  # questions, each with a thread and its own Consumer; there are some after an election only
 BEYOND = 1 << 60  # an offset that no log has
 NO_END = 1 << 62  # nothing lies behind the end of an epoch that no broker has heard of: nothing is known against it
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LEAST_SECONDS = 0.05  # of a listing whose time is over
 SLICE_SECONDS = 0.8  # so long a cancel waits for a thread that waits for a listing; an answer comes within, once there is a connection
-REACH_SECONDS = 0.5  # how soon it is looked whether librdkafka has tried all; then twice as long, for a listing is asked for anew
+REACH_SECONDS = 0.5  # how soon it is looked whether librdkafka has tried all; then twice as long, for a listing is asked for again
 
 
 class Listings:
@@ -38,7 +38,7 @@ class Listings:
         self._reasons = reasons
 
     def close(self) -> None:
-        """Let go of the Consumer; nothing may be asked from then on."""
+        """Release the Consumer; nothing may be asked from then on."""
         self._consumer.close()
 
     def poll(self) -> None:

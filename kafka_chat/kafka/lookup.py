@@ -92,7 +92,7 @@ class KafkaLookup:
         self._thread = trio.CapacityLimiter(1)  # a Consumer takes one call at a time
 
     def close(self) -> None:
-        """Let go of the clients, in milliseconds; nothing may be asked from then on."""
+        """Release the clients, in milliseconds; nothing may be asked from then on."""
         self._listings.close()
         self._admins.close()
         self._leaders.close()

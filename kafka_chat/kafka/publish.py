@@ -176,7 +176,7 @@ class _Waiting:
 
 
 def _end(producer: Producer) -> None:
-    """Let go of a producer, within half a second; who still waits for it is told."""
+    """Release a producer, within half a second; who still waits for it is told."""
     with suppress(KafkaException):  # a fatal error comes out of whichever call is the next to look; here it is too late for it
         producer.flush(FLUSH_SECONDS)
     producer.purge()

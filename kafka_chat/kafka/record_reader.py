@@ -72,7 +72,7 @@ class RecordReader:
         return await trio.to_thread.run_sync(self._poll_for_news, limiter=self._thread)
 
     def close(self) -> None:
-        """Let go of the connection; milliseconds."""
+        """Release the connection; milliseconds."""
         self._consumer.close()
 
     def _poll_for_news(self) -> Piece:

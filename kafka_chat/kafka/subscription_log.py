@@ -1,7 +1,7 @@
 """Our own tail of the subscriptions topic.
 
 Its first partition is read from the beginning, by one consumer in one thread at a time, and folded in the trio thread.
-The fold is that of one topic identity: made anew, or with our place in it gone, the topic is read again from its
+The fold is that of one topic identity: recreated, or with our place in it gone, the topic is read again from its
 beginning beside the fold of before, and the difference is told. So a live session ends up right, however it came about.
 """
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 PARTITION = 0
 FIRST_PAUSE_SECONDS = 0.1
 LAST_PAUSE_SECONDS = 3.0
-LOOK_SECONDS = 2.0  # how soon a topic made anew is noticed
+LOOK_SECONDS = 2.0  # how soon a recreated topic is noticed
 LOOK_CLOSER_SECONDS = 30.0  # how soon one that is compacted no longer is
 
 
@@ -49,7 +49,7 @@ class SubscriptionLog:
         publisher: writes to it.
         lookup: tells where it begins and ends.
         listener: is told of every change that comes after the first reading, in the trio thread, after `chats_of` has it;
-            of a change that it knows already, too, where the topic was read anew. One change at a time, and never cancelled.
+            of a change that it knows already, too, where the topic was read again. One change at a time, and never cancelled.
         telemetry: is told of records that make no sense.
     """
 

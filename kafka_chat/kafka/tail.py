@@ -248,7 +248,7 @@ class KafkaTail:
         """Ask what has become of these topics, and tell.
 
         The identity is asked for before the offset: an offset of a later topic under an earlier one's id is then found out
-        at the next look, as any other topic that was made anew.
+        at the next look, as any other topic that was recreated.
         """
         asked = trio.current_time()
         facts = await self._lookup.describe([followed.topic for followed in turn])

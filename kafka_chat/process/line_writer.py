@@ -1,4 +1,4 @@
-"""Writes lines to a descriptor in a thread of its own: who reads there, or does not, holds nobody up.
+"""Writes lines to a descriptor in its own thread: who reads there, or does not, holds nobody up.
 
 `put` never waits. What the descriptor does not take is kept, up to `HELD_BYTES`. Beyond that lines are dropped and counted,
 until half of what is kept has been taken; then a line says how many. A write that nobody takes cannot be cancelled, so the

@@ -1,4 +1,4 @@
-"""The process's stdin, stdout and stderr: they are there, and whoever writes to the last two does not wait for their reader."""
+"""The process's stdin, stdout and stderr: they are there, and anyone who writes to the last two does not wait for their reader."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes:
         bootstrap_servers: `host:port[,host:port…]`; None where `embedded`.
-        embedded: use a broker of our own, in this process: for trying things out.
+        embedded: use our own broker, in this process: for trying things out.
         properties: handed to librdkafka as they are (TLS, SASL, …).
     """
 

@@ -1,6 +1,6 @@
 """The metrics of several processes as one answer: each series with the process it is from.
 
-They are not added up: a counter of a worker that was started anew begins at 0, which Prometheus understands of a series,
+They are not added up: a counter of a worker that was restarted begins at 0, which Prometheus understands of a series,
 and of a sum it does not. `sum without (worker) (rate(…))` is right at any time.
 """
 

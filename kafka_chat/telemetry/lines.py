@@ -25,7 +25,7 @@ Value = str | int | float
 
 TELL_SECONDS = 60.0  # how often it is said of one event, and one reason, how many lines were left out
 
-KINDS = 500  # of lines that have a rate of their own; the others share one. Events and their reasons are some 50.
+KINDS = 500  # of lines that have their own rate; the others share one. Events and their reasons are some 50.
 OTHERS = ("others", "")
 
 RATED = {"rated": True}  # of a log record: its rate has been looked at
@@ -126,7 +126,7 @@ class Rates:
             return False
 
     def due(self, *, at_end: bool = False) -> list[tuple[str, str, int]]:
-        """Return event, reason and number of the lines left out where it is time to say so, and begin to count anew."""
+        """Return event, reason and number of the lines left out where it is time to say so, and begin to count again."""
         if not self._silent:
             return []
         with self._lock:

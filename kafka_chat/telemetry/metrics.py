@@ -63,7 +63,7 @@ DROP_REASONS = ("rate", "stalled", "failed")
 
 
 class Telemetry:
-    """The events of one service, and its metrics in a registry of its own. May be called in any thread.
+    """The events of one service, and its metrics in its own registry. May be called in any thread.
 
     Attributes:
         ask_all: gives the metrics of all workers, where there are several; None where this process is the only one.
@@ -243,7 +243,7 @@ class Telemetry:
             self._lines.write(BROKERS_BACK, {})
 
     def subscriptions_read(self, *, users: int, records: int, seconds: float) -> None:
-        """The subscriptions topic has been read to its end, at the start or anew."""
+        """The subscriptions topic has been read to its end, at the start or again."""
         self._lines.write(SUBSCRIPTIONS_READ, {"users": users, "records": records, "seconds": round(seconds, 3)})
 
     def subscriptions_problem(self, *, reason: str) -> None:

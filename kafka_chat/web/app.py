@@ -83,7 +83,7 @@ class ChatApp(QuartTrio):
 
     Attributes:
         service: what the routes show, while the lifespan lasts.
-        open_service: opens it; set by whoever puts the two together.
+        open_service: opens it; set by anyone who puts the two together.
         origins: which web pages may use it.
         requests: counts them, for the collector.
     """

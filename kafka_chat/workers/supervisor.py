@@ -1,6 +1,6 @@
 """Runs `server.workers` processes that serve on one port, and starts another for each that ends.
 
-The port belongs to this process, and each worker serves on a socket of its own that it inherits (`shared_port.py`). A
+The port belongs to this process, and each worker serves on its own socket that it inherits (`shared_port.py`). A
 worker that ends unasked takes nobody along: its socket is closed, so the kernel gives connections to the others, until
 its successor serves. The embedded broker lives here, so that all workers have the same one.
 """

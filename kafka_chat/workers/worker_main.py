@@ -102,7 +102,7 @@ async def _listen(
 
 
 class _Asking:
-    """Asks the supervisor for the metrics of all workers, for whoever asks this one."""
+    """Asks the supervisor for the metrics of all workers, for anyone who asks this one."""
 
     def __init__(self, channel: WorkerChannel) -> None:
         self._line = channel

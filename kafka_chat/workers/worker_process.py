@@ -33,7 +33,7 @@ def working_folder() -> str | None:
 # `kafka-chat` does not look for modules in the working directory, `python -m kafka_chat` does; its workers do as it does.
 _SAFE_PATH = [] if sys.path and sys.path[0] in ("", working_folder()) else ["-P"]
 WORKER = (sys.executable, *_SAFE_PATH, "-m", "kafka_chat.worker")
-END_SECONDS = 10.0  # beyond the drain, for a worker to let go of its Kafka clients; then it is killed
+END_SECONDS = 10.0  # beyond the drain, for a worker to release its Kafka clients; then it is killed
 # For which a worker may be silent that serves; then it is killed, and another one takes its place. Its clients are cut off, and come to
 # the others; while it hangs they get nothing, and the kernel goes on giving it new ones. Nothing that it does holds its loop for a second.
 SILENT_SECONDS = 30.0
@@ -73,7 +73,7 @@ class WorkerProcess:
         self._questions = Changes()  # for metrics
 
     async def run(self, listener: socket.socket, metrics_of_all: Callable[[], Awaitable[str]]) -> None:
-        """Start it and be with it until it has ended. Whoever cancels this kills it.
+        """Start it and be with it until it has ended. Anyone who cancels this kills it.
 
         Args:
             listener: bound; there it listens.

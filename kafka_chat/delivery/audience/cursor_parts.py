@@ -83,7 +83,7 @@ class CursorParts:
             self._moved[key] = position, cursor.epoch
 
     def forget(self) -> None:
-        """Make it anew before it is read next, if that can be."""
+        """Make it again before it is read next, if that can be."""
         self.versions = ()
 
     def text(self, head: bytes) -> str:

@@ -172,7 +172,7 @@ class FollowedTopics:
         self._fanout.changed(log)
 
     def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: LossCause, *, epoch: int = NO_EPOCH) -> None:
-        """Begin the log anew, and move every cursor to where it can go on."""
+        """Start over, and move every cursor to where it can go on."""
         followed = self._topics[key.topic]
         old = followed.logs[key.partition]
         new = followed.logs[key.partition] = PartitionLog(key, first_left, self._memory, epoch)
@@ -184,7 +184,7 @@ class FollowedTopics:
     def _visit_all(
         self, followed: FollowedTopic, visit: Callable[[Follower], Iterator[None]], *, close: Sequence[PartitionLog] = ()
     ) -> None:
-        """Have a walk over all who follow a topic now; then let go of logs that nobody has a cursor in any more."""
+        """Have a walk over all who follow a topic now; then release logs that nobody has a cursor in any more."""
 
         def end(walk: Walk) -> None:
             for log in close:

@@ -22,7 +22,7 @@ WAITING = 10  # clients that wait to be told whether what they name is there; be
 class NamedChats:
     """Lets clients name chats, as long as those that do not exist are not too many.
 
-    What nobody follows is not known to exist. Where that decides, a broker is asked, so that whoever names all the absent chats there
+    What nobody follows is not known to exist. Where that decides, a broker is asked, so that anyone who names all the absent chats there
     may be keeps nobody from the chats that are there.
 
     Args:

@@ -194,7 +194,7 @@ class OffsetQueries:
                 await turn.share()
 
     def _end_flight(self, key: PartitionKey, time_ms: int) -> None:
-        """Have what a request has left without an answer, and what was put meanwhile, asked anew."""
+        """Have what a request has left without an answer, and what was put meanwhile, asked again."""
         waiting: dict[Question, None] = {}
         for by_key in (self._in_flight, self._held):
             by_time = by_key.get(key, {})

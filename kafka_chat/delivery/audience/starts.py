@@ -182,7 +182,7 @@ class Starts:
             self._resume_at(follower, log, due)
             return
         self._read(follower, {log: due}, partial(self._resume_later, follower, epoch))
-        if kept < log.head:  # it was an unclean one, and the log is about to be begun anew
+        if kept < log.head:  # it was an unclean one, and the log is about to be started over
             self._note_beyond(follower, log)
 
     def _resume_at(self, follower: Follower, log: PartitionLog, due: int, epoch: int = NO_EPOCH) -> None:
@@ -280,7 +280,7 @@ class Starts:
     async def _resume_later(self, follower: Follower, epoch: int, reading: Reading) -> None:
         """Resume once the Tail has come to where a cursor stands, in offsets and in epochs; or after long, with what is known then.
 
-        What the Tail reads next may be of a later epoch, and other records than its client has had. Where the log is begun anew instead,
+        What the Tail reads next may be of a later epoch, and other records than its client has had. Where the log is started over instead,
         which ends this, `follower` begins again in the new one.
         """
         ((log, due),) = reading.logs.items()

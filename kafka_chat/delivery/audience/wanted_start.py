@@ -69,7 +69,7 @@ class Resumed:
     Attributes:
         entry: where its cursor stands in the topic.
         otherwise: how a partition begins that the cursor does not stand for.
-        not_before: where the client subscribed anew since that cursor; None where it did not.
+        not_before: where the client subscribed again since that cursor; None where it did not.
     """
 
     entry: TopicOffsets

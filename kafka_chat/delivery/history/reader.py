@@ -102,7 +102,7 @@ class HistoryReader:
         return all(entry.identity == identity_of(log.key.topic_id) and entry.next(log.key.partition) is not None for log in logs)
 
     def follows(self, logs: Sequence[PartitionLog]) -> bool:
-        """Whether these are the logs of its chat still: none is lost, begun anew or added."""
+        """Whether these are the logs of its chat still: none is lost, started over or added."""
         cursors = self.follower.cursors
         return len(cursors) == len(logs) and all((cursor := cursors.get(log.key)) and cursor.log is log for log in logs)
 
@@ -135,7 +135,7 @@ class HistoryReader:
         """See `Owner.on_unfollow`."""
 
     def on_subscribed(self, change: SubscriptionChange) -> None:
-        """See `Member.on_subscribed`: it follows its chat whoever subscribes to what."""
+        """Do nothing: a page follows its chat, whatever anyone subscribes to."""
 
     def on_unsubscribed(self, change: SubscriptionChange, positions: Mapping[int, int]) -> None:
         """See `Member.on_unsubscribed`."""

@@ -119,7 +119,7 @@ class Follower:
         cursor = self.cursors.pop(log.key, None)
         if cursor is None:
             return
-        group = cursor.log.followers  # another log of this partition, where the one was begun anew
+        group = cursor.log.followers  # another log of this partition, where the one was started over
         del group[self.view][cursor]
         if not group[self.view]:
             del group[self.view]
@@ -139,7 +139,7 @@ class Follower:
         self._awake.set()
 
     def leave(self) -> None:
-        """Let go of the owner, which has it: nothing is followed any more."""
+        """Release the owner, which has it: nothing is followed any more."""
         del self._owner, self.offer
 
     # What its owner calls.

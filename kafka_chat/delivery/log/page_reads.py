@@ -42,7 +42,7 @@ class PageRead:
         page: what was read; set when it is done, unless the position is lost.
         lost: the position is below what is left; set when it is done.
         doubted: since when what comes is not what the log says; `trio.current_time()`.
-        gone: the partition is gone; whoever follows it hears of that from the Tail.
+        gone: the partition is gone; anyone who follows it hears of that from the Tail.
         waiting: what is called, once each, when it is done.
     """
 
@@ -96,7 +96,7 @@ class PageReads:
         """
         key = (log.key, log.page_range(position)[0])
         read = self._reads.get(key)
-        # A page under way may end before this position: then it is asked for again. One for a log that was begun anew meanwhile may
+        # A page under way may end before this position: then it is asked for again. One for a log that was started over meanwhile may
         # have what is no longer there.
         if read is None or read.log is not log:
             read = self._reads[key] = PageRead(key, log, position)

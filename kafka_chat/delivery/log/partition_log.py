@@ -164,7 +164,7 @@ class PartitionLog:
         self._memory.hold(page, self._forget)
 
     def close(self) -> None:
-        """Let go of everything; nobody reads it any more."""
+        """Release everything; nobody reads it any more."""
         self.closed = True
         self._drop_head()
         for page in self._pages:

@@ -82,6 +82,6 @@ def beginning_in(topic: str, options: SessionOptions, cursor: ResumeCursor | Non
         said_by_record = cursor.complete and change.offset < cursor.subscriptions
         return subscribed if said_by_record or (begin == LATEST and cursor.whole) else begin
     if 0 <= cursor.subscriptions <= change.offset and not options.chats:
-        return Resumed(entry, subscribed, not_before=subscribed)  # anew, since that cursor
+        return Resumed(entry, subscribed, not_before=subscribed)  # again, since that cursor
     # What only ids of messages name was subscribed to while its client was here, or came to life then.
     return Resumed(entry, subscribed if cursor.whole and not entry.whole else begin)

@@ -38,10 +38,10 @@ class EventSession(ResumableSession):
     """A `ResumableSession` that writes events.
 
     The fan-out hands it what is rendered once for all; it puts its own cursor in, whose parts it keeps: only what moves is made
-    anew. Whatever moves a cursor in another way than by delivering forgets the parts.
+    again. Whatever moves a cursor in another way than by delivering forgets the parts.
 
     Once an id would have over `ID_BYTES`, events have an empty one from then on, and a `hello` says so: its client begins
-    anew after a cut, or has another way to come back with the cursor.
+    again after a cut, or has another way to come back with the cursor.
     """
 
     __slots__ = ("_parts", "_resumable")

@@ -79,7 +79,7 @@ export class KafkaChatError extends Error {
  * @property {(message: object) => void} [onMessage] a message; the cursor is past it once this returns. `meta.left_out`, where it is
  *     there, names what of the record is not shown: "key", "headers", "time"
  * @property {(gap: object) => void} [onGap] messages that are lost: `{chat, partition, first_lost, first_left, cause}`. `cause` is
- *     "retention", "recreated", "truncated"; or "cluster", with nothing else: the cursor is of another Kafka, where it began anew
+ *     "retention", "recreated", "truncated"; or "cluster", with nothing else: the cursor is of another Kafka, where it began again
  * @property {(skipped: object) => void} [onSkipped] a message that is there and not delivered: `{chat, id, partition, offset, time, cause}`.
  *     `cause` is "too_large": with its `meta` it is larger than the service's `limits.message_bytes`
  * @property {(state: string, about: object) => void} [onState] "connecting"; "open", with `resume`, `session`, `user`; "live": what
@@ -149,7 +149,7 @@ export class KafkaChat {
     return [...this.#chats].sort();
   }
 
-  /** The session's id, for whoever reads the service's log; null where there is none. */
+  /** The session's id, for anyone who reads the service's log; null where there is none. */
   get session() {
     return this.#session;
   }
@@ -419,7 +419,7 @@ export class KafkaChat {
     this.#enter("waiting", { ms, code, reason });
   }
 
-  /** Let go of the socket without waiting for it: a half-open one would not close for minutes. */
+  /** Release the socket without waiting for it: a half-open one would not close for minutes. */
   #leave() {
     const socket = this.#socket;
     this.#socket = null;
@@ -551,7 +551,7 @@ class Place {
       return true;
     }
     const key = `${partition}/${chat}`;
-    const topic = id.slice(...TOPIC_CHARACTERS); // one that was made anew counts from 0 again
+    const topic = id.slice(...TOPIC_CHARACTERS); // one that was recreated counts from 0 again
     const known = this.#partitions.get(key);
     if (known && offset < known.next && (known.topic === topic || known.topic === null)) {
       return false;

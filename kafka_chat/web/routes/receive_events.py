@@ -116,7 +116,7 @@ async def receive_events(username: str) -> EventStream:
 @document_request(Beginning)
 @refuses(400, 403, 413, 415, 503)
 async def receive_events_after(username: str) -> EventStream:
-    """Receive the same stream, from a cursor in the body: however long it is, and out of sight of whoever logs addresses.
+    """Receive the same stream, from a cursor in the body: however long it is, and out of sight of anyone who logs addresses.
 
     A cursor grows with the chats that are followed. One that is too long for an address or a header goes here, with `fetch`,
     whose body is read as a stream; it is that of the last event that had one in its `meta`, a dot, and `meta.id` of the last

@@ -105,7 +105,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
             self._untie()
 
     def _untie(self) -> None:
-        """Let go of what refers back to us, so that all of an ended connection is freed at once.
+        """Release what refers back to us, so that all of an ended connection is freed at once.
 
         Else it waits for a collection of cyclic garbage that looks at everything, which has to be seldom: with 5,000 clients
         it holds up the loop for half a second.
@@ -117,7 +117,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
             self.__dict__.pop(name, None)
 
     def abort(self, reason: str | None = None) -> None:
-        """End it now: frees whoever reads or writes, and cancels its tasks. Nothing waits for hypercorn to notice.
+        """End it now: frees anyone who reads or writes, and cancels its tasks. Nothing waits for hypercorn to notice.
 
         Args:
             reason: for the operator; None if that is told elsewhere.
@@ -164,7 +164,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
         self._scope.deadline = min(self._scope.deadline, trio.current_time() + seconds)
 
     def _shut(self) -> None:
-        """Close the socket; whoever waits for it is freed."""
+        """Close the socket; anyone who waits for it is freed."""
         self.output.close()
         self.stop_taking()
         self.policy.ready_sockets.forget(self._socket.fileno())

@@ -1,4 +1,4 @@
-"""Looks at every connection now and then, so that none needs a task of its own for its time limits."""
+"""Looks at every connection now and then, so that none needs its own task for its time limits."""
 
 from __future__ import annotations
 

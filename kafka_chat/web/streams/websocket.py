@@ -119,7 +119,7 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
         return cast("Admission | None", self._scope_dict().pop(ADMISSION, None))
 
     def _give_back(self) -> None:
-        """Let go of an admission that leads to no session: something failed after the route."""
+        """Release an admission that leads to no session: something failed after the route."""
         admission = cast("Admission | None", self._scope_dict().pop(ADMISSION, None))
         if admission is not None:
             with admission:
