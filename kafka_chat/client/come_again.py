@@ -1,4 +1,4 @@
-"""After which end of a connection a client comes again, and when: the table of docs/protocol.md, "When to come again"."""
+"""After which end of a connection a client comes again, and when: the table of docs/protocol.md, "When to reconnect"."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ USERNAME = "zoë & co"
 ROOM = Chat("room1")
 BEGINNING = cursor_of({ROOM: [0, 0]})
 
-# docs/protocol.md, "When to come again": the table of the Python client, which a test compares with it; and codes that it does not name.
+# docs/protocol.md, "When to reconnect": the table of the Python client, which a test compares with it; and codes that it does not name.
 NEVER_SENT = {1005, 1006, 1014, 1015}  # they stand for what was not said; and there are libraries that take 1014 for an error
 AGAIN = [*sorted(code for code, pause in CLOSE_CODES.items() if pause is not None and code not in NEVER_SENT), 3000]
 FINAL = [*sorted(code for code, pause in CLOSE_CODES.items() if pause is None), 4429, 4499]

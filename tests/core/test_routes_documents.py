@@ -133,8 +133,8 @@ OF_OTHERS = {1001, 1005, 1014, 1015}  # the service sends none of them: they are
 
 @pytest.mark.parametrize("path", ["/receive-message/client/{username}", "/subscribing/{username}", "/send-message/chat/{chat}"])
 async def test_the_close_codes_are_those_of_the_protocol_with_the_same_answer(path: str):
-    section = PROTOCOL.partition("### When to come again\n")[2].partition("\n#")[0]
-    of_no_use = {int(row[0]) for row in rows(section) if "of no use" in row[1]}
+    section = PROTOCOL.partition("### When to reconnect\n")[2].partition("\n#")[0]
+    of_no_use = {int(row[0]) for row in rows(section) if "not used" in row[1]}
     of_the_service = {code: answer for code, answer in come_again(section).items() if code not in OF_OTHERS | of_no_use}
     assert len(of_the_service) > 8
     described = (await the_document())["paths"][path]["get"]["description"].partition("Close codes:")[2]

@@ -27,7 +27,7 @@ ADDRESS = address_of("http://127.0.0.1:8001")
 
 def documented() -> list[tuple[str, str]]:
     """The first and the last column of the document's table."""
-    section = (ROOT / "docs/protocol.md").read_text().partition("### When to come again\n")[2].partition("\n#")[0]
+    section = (ROOT / "docs/protocol.md").read_text().partition("### When to reconnect\n")[2].partition("\n#")[0]
     rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in section.splitlines() if re.match(r"\| [0-9cs]", line)]
     return [(row[0], row[-1].strip("| ")) for row in rows[1:]]
 
@@ -47,7 +47,7 @@ def test_the_document_says_of_all_other_codes_and_of_statuses_what_the_python_cl
     said = dict(documented())
     assert (said["4400 to 4499, all others"], said["close codes, all others"]) == ("no", "yes")
     assert {code for code in range(1000, 5000) if pause_after(code) is None} - set(CLOSE_CODES) == set(range(4400, 4500)) - set(CLOSE_CODES)
-    assert said["408, 425, 429"] == said["500 to 599, but 501 and 505"] == "yes"
+    assert said["408, 425, 429"] == said["500 to 599, except 501 and 505"] == "yes"
     assert said["statuses, all others"] == "no"
     passing = {408, 425, 429, *range(500, 600)} - {501, 505}
     assert {status for status in range(100, 600) if is_passing(status)} == passing

@@ -43,7 +43,7 @@ class Permission(NamedTuple):
 
 def documented() -> set[Permission]:
     """What operators are told to allow."""
-    table = OPERATIONS.partition("## What Kafka has to allow\n")[2].partition("\n\nOn brokers")[0]
+    table = OPERATIONS.partition("## Permissions in Kafka\n")[2].partition("\n\nOn brokers")[0]
     rows = re.findall(r"^\| (?:<a id=[^>]*></a>)?(t.*?) \| (.*?) \|", table, re.MULTILINE)
     return {Permission(resource, operation) for resource, operations in rows for operation in operations.split(", ")}
 

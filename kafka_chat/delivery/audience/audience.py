@@ -82,7 +82,7 @@ class Audience:
             session: who comes.
             known: what users follow has been read; otherwise `subscriptions_read` will tell.
         """
-        user = None if session.only else session.username  # what changes for a user is nothing to who names its chats
+        user = None if session.only else session.username  # sessions with an explicit chat list ignore subscription changes
         sessions = self._by_user.setdefault(user, {})
         sessions[session] = []
         if not known:

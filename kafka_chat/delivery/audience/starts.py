@@ -237,7 +237,7 @@ class Starts:
                 await reading.find(reading)
 
     async def _rewind(self, follower: Follower, start: Rewind, reading: Reading) -> None:
-        """Begin so many messages before the heads, over all logs together."""
+        """Begin `start.messages` messages before the heads, counted over all logs together."""
         ends = dict(reading.logs)
         begins = await last_messages(ends, start.messages, view=follower.view, page_reads=follower.page_reads, memory=self._memory)
         if start.not_after_ms is not None:

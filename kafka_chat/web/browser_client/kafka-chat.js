@@ -39,7 +39,7 @@ const TOPIC_CHARACTERS = [2, 28]; // of a message's id, what is the topic's own;
 const SOON = [0, FIRST_PAUSE_MS];
 /**
  * After which close code it comes back: the least pause, and the least bound of what chance adds to it, in milliseconds; null: it ends
- * for good. docs/protocol.md, "When to come again", has the same table. 1005, 1014 and 1015 come from proxies.
+ * for good. docs/protocol.md, "When to reconnect", has the same table. 1005, 1014 and 1015 come from proxies.
  */
 export const CLOSE_CODES = {
   1000: null, 1001: SOON, 1002: null, 1003: null, 1005: SOON, 1006: SOON, 1007: null, 1008: null, 1009: null, 1010: null,
