@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.delivery.log.memory import Memory
@@ -157,3 +158,12 @@ def test_pages_tell_the_leader_epochs_of_what_is_in_them():
     log.keep_page(batch_of(10, 20, epoch=3))
     assert log.epochs.latest == 3
     assert log.epochs.before(15) == 3
+
+
+def test_nothing_is_left_of_a_page_that_another_one_covers():
+    log = log_with_head(Memory(1 << 20), 1000)
+    log.keep_page(batch_of(100, 110))
+    inside = weakref.ref(log.batch_at(105))
+    log.keep_page(batch_of(100, 120))
+    gc.collect()
+    assert inside() is None
