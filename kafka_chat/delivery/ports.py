@@ -1,4 +1,4 @@
-"""What the core asks of the outside: of Kafka on the left, of a client's connection on the right."""
+"""What the core asks of the outside: of Kafka, and of a client's connection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .timeouts import BrokerTimeouts
 
 
-EMBEDDED_TOPIC_ID = "embedded"  # of the embedded broker, whose topics are never deleted, so that one identity does for all
+EMBEDDED_TOPIC_ID = "embedded"  # on the embedded broker, whose topics are never deleted, so one id serves for all
 
 
 NO_EPOCHS: Mapping[int, int] = {}
@@ -30,7 +30,7 @@ class TopicFacts:
     """What a broker says of a topic.
 
     Attributes:
-        topic_id: the identity; another one means another topic under the same name. `EMBEDDED_TOPIC_ID` on the embedded broker,
+        topic_id: its id; a different one means another topic under the same name. `EMBEDDED_TOPIC_ID` on the embedded broker,
             which has no ids.
         partitions: their numbers.
         leaderless: those of them that have no leader now.
@@ -47,7 +47,7 @@ class Lookup(Protocol):
     Nothing here ever creates a topic.
 
     Attributes:
-        timeouts: how long the brokers that are asked are given.
+        timeouts: how long to wait for the brokers.
     """
 
     timeouts: BrokerTimeouts
@@ -56,7 +56,7 @@ class Lookup(Protocol):
         """Return the facts of those of `topics` that exist."""
 
     async def last_stable_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
-        """Return the offset below which everything is committed; what is produced from now on is at or above it.
+        """Return the offset below which everything is committed; records produced from now on are at or above it.
 
         A partition that does not exist (any more) or has no leader is left out.
         """
@@ -65,12 +65,12 @@ class Lookup(Protocol):
         """Return the first offset that is left; a partition without one is left out."""
 
     def by_leader(self, keys: Collection[PartitionKey]) -> Mapping[int, Sequence[PartitionKey]]:
-        """Return `keys` by the broker that led them when they were last described; -1: not known. Asks nobody."""
+        """Return `keys` by the broker that led them when last described; -1: unknown. Asks no broker."""
 
     async def epoch_ends(self, keys: Collection[PartitionKey], epoch: int) -> Mapping[PartitionKey, int]:
-        """Return where a leader epoch ends: behind the last record of it and of those before it.
+        """Return where a leader epoch ends: after its last record and those of earlier epochs.
 
-        Who has had what lies before an offset in that epoch, beyond this end, has had what is no longer there. Some partitions may
+        A client at an offset beyond this end, in that epoch, has received records that no longer exist. Some partitions may
         be left out: those that do not exist or have no leader, and those whose leader has not answered in time.
         """
 
@@ -93,19 +93,19 @@ class Tail(Protocol):
     """Follows topics at their live end. One thread owns its Consumer; these two leave requests for it."""
 
     def follow(self, topic: str) -> None:
-        """Want a topic, existing or not, followed; `TailListener` is told what is found. Idempotent."""
+        """Follow a topic, existing or not; the `TailListener` hears what is found. Idempotent."""
 
     def unfollow(self, topic: str) -> None:
-        """No longer want it. Nothing more is told of this topic once this has returned. Idempotent."""
+        """Stop following it. The listener hears nothing more of this topic once this has returned. Idempotent."""
 
 
 class TailListener(Protocol):
-    """Who is told what the Tail finds. Plain functions, called in the trio thread, in the order of events."""
+    """Receives what the Tail finds. Plain functions, called in the trio thread, in the order of events."""
 
     def topic_opened(
         self, topic: str, topic_id: str, starts: Mapping[int, int], *, created: bool, epochs: Mapping[int, int] = NO_EPOCHS
     ) -> None:
-        """These partitions are followed from these offsets on; `append` goes on from there without a hole.
+        """These partitions are followed from these offsets on; `append` continues from there without a hole.
 
         Called again with more partitions of the same `topic_id` where some are added later.
 
@@ -113,37 +113,37 @@ class TailListener(Protocol):
             topic: as asked for.
             topic_id: its identity.
             starts: partition -> first offset that will be appended: its last stable offset, asked after the request.
-            created: these partitions are known to have come to life after the request (absent in two listings a second
+            created: these partitions are known to have been created after the request (absent in two listings a second
                 apart, or added to a known topic): then their starts are 0.
-            epochs: partition -> the epoch of the leader who told its start, or an earlier one; without those that are not known.
+            epochs: partition -> the epoch of the leader that gave its start, or an earlier one; unknown ones are left out.
         """
 
     def is_subscribed(self, topic: str) -> bool:
-        """Whether a topic is one that somebody subscribed to, or all follow: it is looked at before those that are only named."""
+        """Whether somebody follows a topic by subscription or default: it is looked at before topics that are only named."""
 
     def topic_missing(self, topic: str) -> None:
-        """A listing that was asked for after the request lacks this topic. Told once, until it is opened."""
+        """A listing requested after `follow` lacks this topic. Called once, until it is opened."""
 
     def topic_lost(self, topic: str, topic_id: str, cause: LossCause | None) -> None:
         """The topic was deleted (None), or another one has taken its name (`RECREATED`); its logs are closed.
 
-        `topic_opened` follows where there is a new one: with starts of 0 and `created`.
+        If there is a new one, `topic_opened` follows, with starts of 0 and `created`.
         """
 
     def append(self, key: PartitionKey, batches: Sequence[Batch]) -> None:
-        """These records came: contiguous, each batch's `first` is the `next` before it."""
+        """New records: contiguous, each batch's `first` is the `next` of the one before."""
 
     def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: LossCause, *, epoch: int = NO_EPOCH) -> None:
-        """The Tail's own position is gone; it goes on at `first_left`. The log must be started over there.
+        """The Tail's own position is gone; it continues at `first_left`. The log must start over there.
 
-        Where the cause is `TRUNCATED`, what lies behind `first_left` are other records than those that were appended.
+        With the cause `TRUNCATED`, the records from `first_left` on are not those that were appended.
 
         Args:
             key: of the partition.
             asked: the position.
-            first_left: where it goes on; before `asked` where the log lost its end.
+            first_left: where it continues; before `asked` if the log lost its end.
             cause: why.
-            epoch: of the leader who told where it goes on.
+            epoch: of the leader that gave `first_left`.
         """
 
 
@@ -152,10 +152,10 @@ class PageSource(Protocol):
 
     @property
     def timeouts(self) -> BrokerTimeouts:
-        """How long the brokers that are read from are given."""
+        """How long to wait for the brokers."""
 
     def leader(self, key: PartitionKey) -> int:
-        """Return the broker that led a partition when it was last described; -1: not known. Asks nobody."""
+        """Return the broker that led a partition when last described; -1: unknown. Asks no broker."""
 
     async def read(self, key: PartitionKey, first: int, until: int) -> Batch:
         """Read `[first, until)` or a shorter piece that starts at `first`; never waits for news.
@@ -166,12 +166,12 @@ class PageSource(Protocol):
         Raises:
             PositionLost: `first` is below what is left.
             TopicGone: there is no such partition, or the topic is another one by now.
-            BrokerUnreachable: no answer in time, or no broker lists the topic, which may have another reason; to be asked again.
+            BrokerUnreachable: no answer in time, or no broker lists the topic now; read it again.
         """
 
 
 class Sink(Protocol):
-    """How bytes reach one client.
+    """Writes bytes to one client.
 
     What a socket did not take is *owed* by its connection and is written first, no matter who writes next: no ping, pong
     or close frame ever lands inside a message. A write that makes no progress for `limits.write_seconds` aborts the
@@ -179,7 +179,7 @@ class Sink(Protocol):
     """
 
     def offer(self, frames: bytes) -> bool:
-        """Take whole text frames; write them now as far as that is possible without waiting.
+        """Take whole text frames; write now what can be written without waiting.
 
         Never raises. May be called whether or not anything is owed.
 
@@ -191,13 +191,13 @@ class Sink(Protocol):
         """Wait until nothing is owed. A cancel leaves no torn frame: what is owed stays owed.
 
         Returns:
-            False where the connection is closed, and nothing will be delivered any more.
+            False if the connection is closed, and nothing will be delivered any more.
         """
 
     async def close(self, code: int, reason: str) -> None:
         """Write what is owed and a close frame (RFC 6455 section 5.5.1), then end the connection.
 
-        From the first step on `offer` takes nothing. Idempotent, and no error if the client is gone; takes as long
+        From its first step on `offer` takes nothing. Idempotent, and no error if the client is gone; takes as long
         as the client needs to read, at most `limits.write_seconds`.
 
         Args:
@@ -215,17 +215,17 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disconnect:
-    """The client is gone, or told us that it goes.
+    """The client is gone, or has said that it leaves.
 
     Attributes:
-        code: RFC 6455 section 7.4; 1006 where no close frame came.
+        code: RFC 6455 section 7.4; 1006 without a close frame.
     """
 
     code: int
 
 
 class Inbox(Protocol):
-    """What one client says."""
+    """The messages of one client."""
 
     async def receive(self) -> str | bytes | Disconnect:
         """Return the next message. After a `Disconnect` it is not called again."""
@@ -249,16 +249,16 @@ class Published(msgspec.Struct, frozen=True):
 class Publisher(Protocol):
     """Produces records; each is acknowledged by all in-sync replicas, and written once.
 
-    What a call that raises was to write is not in the log, and never will be: it gives up in time. With one exception,
-    which no client of Kafka can rule out: a broker took it and then did not answer. A call that is cancelled leaves it
-    open for some seconds whether it is written. No call ever creates a topic on a real broker.
+    If a call raises, its records are not in the log and never will be: it gives up in time. With one exception,
+    which no client of Kafka can rule out: a broker took them and then did not answer. A cancelled call leaves it
+    open for some seconds whether they are written. No call ever creates a topic on a real broker.
     """
 
     async def publish(self, topic: str, record: KeyedRecord, *, partition: int | None = None) -> Published:
         """Produce one record; without `partition` its key chooses one.
 
         Raises:
-            TooLarge: the client or the broker takes no record of that size.
+            TooLarge: the client or the broker does not accept a record of that size.
             BrokerUnreachable: no acknowledgement in time, or too much is waiting for one.
             BrokerError: the broker refused it, or there is no such topic.
         """
@@ -274,7 +274,7 @@ class Publisher(Protocol):
 
 
 class SubscriptionLog(Protocol):
-    """Who has subscribed to what, on all instances: our own tail of the subscriptions topic."""
+    """The subscriptions of all users, made on any instance: our own tail of the subscriptions topic."""
 
     @property
     def ready(self) -> bool:
@@ -286,13 +286,13 @@ class SubscriptionLog(Protocol):
 
     @property
     def problem(self) -> str | None:
-        """A sentence for the operator: what keeps it from being read, or written."""
+        """A sentence for the operator: why it cannot be read or written."""
 
     async def wait_ready(self) -> None:
         """Wait until `ready`."""
 
     def chats_of(self, username: str) -> Mapping[str, SubscriptionChange]:
-        """Return chat -> subscription of one user, without what everybody follows; empty where nothing is known."""
+        """Return chat -> subscription of one user, without the default chats; empty if nothing is known."""
 
     async def write(self, changes: Sequence[SubscriptionChange]) -> int:
         """Produce changes, all or none; return the last one's offset.
@@ -303,8 +303,8 @@ class SubscriptionLog(Protocol):
         """
 
     async def passed(self, offset: int) -> None:
-        """Wait until what was acknowledged at `offset`, and all before it, is in `chats_of`.
+        """Wait until `chats_of` includes the record acknowledged at `offset` and all before it.
 
         Raises:
-            TopicGone: the topic was recreated meanwhile.
+            TopicGone: the topic was recreated in the meantime.
         """

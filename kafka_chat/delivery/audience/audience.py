@@ -1,7 +1,7 @@
-"""Who is here, and what each follows.
+"""The members, and the chats that each follows.
 
-It gives the members their places: the order that every start rests on is that who listens is registered first, and then what is there
-is asked for. What the Tail tells goes to its `FollowedTopics`.
+It gives the members their cursors. Every start depends on this order: a member is registered first, and only then are
+offsets asked for. The Tail reports to its `FollowedTopics`.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ if TYPE_CHECKING:
 class Audience:
     """The live sessions and the readers of pages, and the chats that they follow.
 
-    First in and last out move the Tail.
+    The first follower of a topic makes the Tail follow it, the last one makes it stop.
 
     Args:
-        followed: see below.
-        tail: is told which topics to follow, and tells `followed` what becomes of them.
+        followed: the topics that members follow.
+        tail: follows topics, and reports to `followed` what becomes of them.
         names: chat <-> topic.
 
     Attributes:
-        followed: the topics that somebody follows.
+        followed: the topics that members follow.
     """
 
     def __init__(self, followed: FollowedTopics, *, tail: Tail, names: ChatNames) -> None:
         self.followed = followed
         self._tail = tail
         self._names = names
-        self._by_user: dict[str | None, dict[Member, list[str]]] = {}  # username -> member -> the topics that it follows
+        self._by_user: dict[str | None, dict[Member, list[str]]] = {}  # username -> member -> the topics it follows
         self._early: dict[Member, Since] = {}
 
     @property
@@ -70,7 +70,7 @@ class Audience:
         return self.followed.named_absent([self._names.topic(chat) for chat in chats])
 
     def pin(self, topic: str) -> None:
-        """Follow `topic` also while nobody is here, so that who comes need not ask a broker."""
+        """Follow `topic` also while nobody is here, so that new sessions need not ask a broker."""
         self.followed.pin(topic)
         self._tail.follow(topic)
 
@@ -79,8 +79,8 @@ class Audience:
         """Have `session` follow what its user follows, or the chats that it names, for as long as the block lasts.
 
         Args:
-            session: who comes.
-            known: what users follow has been read; otherwise `subscriptions_read` will tell.
+            session: the new member.
+            known: whether the subscriptions have been read; if not, `subscriptions_read` catches up.
         """
         user = None if session.only else session.username  # sessions with an explicit chat list ignore subscription changes
         sessions = self._by_user.setdefault(user, {})
@@ -101,10 +101,10 @@ class Audience:
             session.follower.leave()
 
     async def wait_started(self, session: Member, *, seconds: float) -> None:
-        """Wait until it is fixed from where on `session` gets what comes, at most `seconds`.
+        """Wait, at most `seconds`, until it is fixed from which offsets on `session` receives messages.
 
-        How far it goes back may take longer (`wait_readings`). What no broker has told by then begins some seconds before now, as soon as
-        one does: rather early than late.
+        How far back it begins may take longer (`wait_readings`). Where no broker has answered by then, it begins some seconds before
+        now, as soon as one answers: rather too early than too late.
         """
         follower, topics = session.follower, [self.followed[topic] for topic in self._topics_of(session)]
         with trio.move_on_after(seconds):
@@ -120,11 +120,11 @@ class Audience:
                 followed.followers[follower] = rather_early(start, now)
 
     async def wait_readings(self, session: Member) -> None:
-        """Wait some seconds for what is read to know where `session` begins, and for logs that end before that."""
+        """Wait some seconds for the reads that find where `session` begins, and for logs that end before that offset."""
         await self.followed.starts.wait_readings(session.follower)
 
     def has_started(self, session: Member) -> bool:
-        """Whether it is fixed where `session` begins in all that it follows."""
+        """Whether it is fixed where `session` begins in everything it follows."""
         if session in self._early or self.followed.starts.pending(session.follower) is not None:
             return False
         return all(self.followed[topic].has_placed(session.follower) for topic in self._topics_of(session))
@@ -132,11 +132,11 @@ class Audience:
     def forget_start(self, session: Member) -> int:
         """Free the cursor after which `session` begins, for it has started; partitions added since begin at 0, as with it.
 
-        Absent topics need theirs: a gap is told when they come. So do partitions that have no leader yet: they are opened later,
+        Absent topics still need it, to report a gap once they exist. So do partitions without a leader: they are opened later,
         and begin where the cursor says.
 
         Returns:
-            How many bytes of the cursor are needed longer.
+            How many bytes of the cursor are still needed.
         """
         needed = 0
         for topic in self._topics_of(session):
@@ -155,11 +155,11 @@ class Audience:
         return sorted(map(self._names.chat, self._topics_of(session)))
 
     def exists(self, chat: str) -> bool:
-        """Whether a chat that somebody follows is known to have a topic."""
+        """Whether a followed chat is known to have a topic."""
         return self.followed.is_there(self._names.topic(chat))
 
     def log(self, key: PartitionKey) -> PartitionLog | None:
-        """Return the log of a partition that somebody follows; None where nobody does."""
+        """Return the log of a followed partition; None if nobody follows it."""
         followed = self.followed.get(key.topic)
         found = None if followed is None else followed.logs.get(key.partition)
         return found if found is not None and found.key == key else None
@@ -170,17 +170,17 @@ class Audience:
         return [] if followed is None or session.follower not in followed.followers else [log for _, log in sorted(followed.logs.items())]
 
     def cursor(self, session: Member, *, cluster: bytes | None, subscriptions: int, parts: CursorParts | None = None) -> str | None:
-        """Return the text that says up to where `session` has had everything; None while that is not fixed, and never was.
+        """Return the cursor up to which `session` has received everything; None before that is fixed for the first time.
 
         Args:
             session: whose.
-            cluster: as `cluster_mark` says it; None where it is not known.
+            cluster: from `cluster_mark`; None if unknown.
             subscriptions: up to where the subscriptions topic has been read; `NOT_KNOWN` where that is not known.
-            parts: kept by the session from one text to the next; None: it keeps none.
+            parts: kept by the session from one cursor to the next; None: it keeps none.
         """
         head = head_of_cursor(cluster, subscriptions, complete=not session.only)
         topics, parts = self._topics_of(session), parts or CursorParts()
-        # Each version is another one, so equal ones say that all is as it was when the parts were made: it had started then.
+        # Versions are never reused, so equal ones mean that nothing has changed since the parts were made: it had started then.
         if not topics or parts.versions != [self.followed[topic].version for topic in topics]:
             if not self.has_started(session):
                 return parts.stale_text()
@@ -189,9 +189,9 @@ class Audience:
         return parts.text(head)
 
     async def subscriptions_read(self) -> None:
-        """Have those who came before the subscriptions were read follow theirs, from some seconds before they came."""
+        """Have sessions that connected before the subscriptions were read follow theirs, from some seconds before they connected."""
         turn = Turn()
-        while self._early:  # who leaves while others have their turn takes itself out
+        while self._early:  # a session that leaves while others have their turn removes itself
             session, since = self._early.popitem()
             for chat, change in () if session.only else session.chats().items():
                 topic = self._names.topic(chat)
@@ -199,12 +199,12 @@ class Audience:
             await turn.share()
 
     async def user_changed(self, change: SubscriptionChange) -> None:
-        """Have the live sessions of a user follow what was subscribed, from where it was, and leave what was not.
+        """Have the live sessions of a user follow a new subscription from its offsets, or leave the chat.
 
-        What everybody follows nobody leaves: another instance may have other defaults, or the log be older than ours.
+        Nobody leaves a default chat: another instance may have other defaults, or the record may be older than ours.
 
-        Called for one change at a time, when the log has it; not to be cancelled. Sessions that come while others have their
-        turn know the change already, and those that leave have nothing to do with it.
+        Called for one change at a time, when the log has it; must not be cancelled. Sessions that join while others have their
+        turn know the change already, and those that leave do not need it.
         """
         topic = self._names.topic(change.chat)
         if (followed := self.followed.get(topic)) is not None and followed.pinned:
@@ -214,7 +214,7 @@ class Audience:
             if session not in self._by_user.get(change.username, ()):
                 continue
             if change.subscribed == (topic in self._topics_of(session)):
-                continue  # it came when the log had the change already, and was greeted with it
+                continue  # it joined when the log had the change already, and its `hello` includes it
             if change.subscribed:
                 self._follow(session, topic, AtOffsets(change.topic_id, change.starts))
                 session.on_subscribed(change)
@@ -224,7 +224,7 @@ class Audience:
             await turn.share()
 
     def positions(self, session: Member, chat: str) -> dict[int, int]:
-        """Return partition -> position of `session` in a chat, where that is fixed."""
+        """Return partition -> position of `session` in a chat, for partitions where it is fixed."""
         cursors = {log.key.partition: session.follower.cursors.get(log.key) for log in self.logs(session, chat)}
         return {partition: cursor.position for partition, cursor in cursors.items() if cursor is not None}
 
@@ -232,9 +232,9 @@ class Audience:
 
     def _follow(self, session: Member, topic: str, start: Start) -> None:
         topics = self._topics_of(session)
-        topics.append(topic)  # before it has a cursor: its session asks for what it follows as soon as it has one
+        topics.append(topic)  # before it has a cursor: its session asks what it follows as soon as it has one
         if self.followed.follow(session.follower, topic, start, by_name=bool(session.only)):
-            self._tail.follow(topic)  # which tells nothing before this has returned
+            self._tail.follow(topic)  # which reports nothing before this has returned
         else:
             topics.pop()
 

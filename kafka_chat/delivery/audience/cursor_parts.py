@@ -1,4 +1,4 @@
-"""The parts of one follower's cursor, kept so that the text after a move costs what has moved."""
+"""The parts of one follower's cursor, kept so that only the parts that moved are made again."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class CursorParts:
-    """A cursor in pieces. Its owner says what has moved, and that it is stale when it does not know.
+    """A cursor in parts. Its owner reports what has moved, and forgets the parts when it does not know.
 
-    Stale parts are still those of a cursor: what was followed when they were made, moved since. Until new ones can be made, it
-    goes on with the ids of last messages, as a client makes one; what else is new, the client finds when it comes back with it.
+    Stale parts still make a cursor, of what was followed when they were made, moved since. Until new parts can be made, it
+    continues with the ids of the last messages, as a client builds one; on a resume with it the client receives whatever else is new.
 
     Attributes:
-        versions: of the topics, as they were when this was made; empty where it is stale.
+        versions: of the topics when this was made; empty if it is stale.
     """
 
     __slots__ = ("_indices", "_moved", "_parts", "versions")
@@ -36,10 +36,10 @@ class CursorParts:
         ] = {}  # positions and epochs of partitions that were not followed when this was made
 
     def make(self, head: bytes, followed_topics: Mapping[str, FollowedTopic], follower: Follower, unsaid: Container[str]) -> None:
-        """Make it of a cursor's head, and of where a follower is in the topics that it follows.
+        """Make the parts from a cursor's head and a follower's positions in the topics it follows.
 
-        A partition that has no leader yet has no log: the follower will begin there where its start says. Of an absent topic in which
-        its client has been, what it came with is said again: a gap is to be told when there is another one.
+        A partition without a leader has no log yet: the follower will begin there where its start says. For an absent topic in which
+        its client had a position, that position is repeated: a gap is reported once a topic of that name exists again.
 
         Args:
             head: by `head_of_cursor`.
@@ -74,7 +74,7 @@ class CursorParts:
                 self._parts.append(place_in(None, NO_EPOCH) if cursor is None else place_in(cursor.position, cursor.epoch))
 
     def move(self, cursor: LogCursor) -> None:
-        """Take note that a cursor is somewhere else now."""
+        """Note that a cursor has moved."""
         key, position = cursor.log.key, cursor.position
         index = self._indices.get(key)
         if index is not None:
@@ -83,7 +83,7 @@ class CursorParts:
             self._moved[key] = position, cursor.epoch
 
     def forget(self) -> None:
-        """Make it again before it is read next, if that can be."""
+        """Have the parts made again before the next read, if possible."""
         self.versions = ()
 
     def text(self, head: bytes) -> str:
@@ -92,7 +92,7 @@ class CursorParts:
         return text_of(b"".join(self._parts))
 
     def stale_text(self) -> str | None:
-        """Return the cursor as it was when it was made, moved since; None where it never was."""
+        """Return the cursor as it was when its parts were made, moved since; None if they never were."""
         if not self._parts:
             return None
         ids = [MessageIds(*key).of(position - 1, epoch).decode() for key, (position, epoch) in self._moved.items()]

@@ -1,4 +1,4 @@
-"""What is kept of one topic that is followed."""
+"""The state of one followed topic."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class FollowedTopic:
     """A topic that is followed, whether it exists or not.
 
     Attributes:
-        topic_id: of the topic that is there; "" while there is none.
+        topic_id: the topic's id; "" while it does not exist.
         logs: partition -> its log.
-        followers: who follows it, and where that one begins in what is opened from now on.
-        closing: logs that are no more, in which followers have cursors until their walk has come to them.
-        named: how many of those follow it because they name it, subscribed or not.
+        followers: follower -> where it begins in partitions that are opened from now on.
+        closing: closed logs in which followers have cursors until the walk reaches them.
+        named: how many followers follow it by name, subscribed or not.
         pinned: followed also when nobody does.
         existence_known: set once a broker has told whether the topic exists.
-        walks: those over its followers that are under way.
-        version: another one whenever the topic or its logs are others.
+        walks: the walks over its followers that are under way.
+        version: changes whenever the topic or its logs change.
     """
 
     __slots__ = ("closing", "existence_known", "followers", "logs", "named", "pinned", "topic_id", "version", "walks")
@@ -43,15 +43,15 @@ class FollowedTopic:
         self.version = next(_versions)
 
     def changed(self) -> None:
-        """Take note that the topic or its logs are others now."""
+        """Note that the topic or its logs have changed."""
         self.version = next(_versions)
 
     def has_visited(self, follower: Follower) -> bool:
-        """Whether no walk over its followers has yet to come to `follower`."""
+        """Whether every walk over its followers has reached `follower`."""
         return not any(follower in walk.left for walk in self.walks)
 
     def has_placed(self, follower: Follower) -> bool:
-        """Whether `follower` has a cursor wherever it can be known, and has been told of all that is lost."""
+        """Whether `follower` has a cursor wherever one is known, and has heard of every loss."""
         return self.existence_known.is_set() and self.has_visited(follower)
 
 

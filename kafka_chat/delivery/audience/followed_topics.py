@@ -1,10 +1,10 @@
-"""The topics that somebody follows, and what the Tail tells of them.
+"""The followed topics, and what the Tail reports about them.
 
-It owns the logs. What happens to a topic changes its logs at once, and is then carried to its followers by a walk. At the walk's
-checkpoints followers join, leave and come again, logs get more, topics and logs are lost or found, and the whole topic may be
-followed no more. So a walk goes over those who followed when it was called for, and does for each what is still to be done: one that
-left has no cursor, one that joined since has got its own from the logs as they are now. Until it has come to a follower, that one
-has not started: no cursor is told that would leave out what it is due.
+It owns the logs. An event of a topic changes its logs at once, and a walk then carries it to the followers. At the walk's
+checkpoints followers may join, leave and rejoin, logs grow, topics and logs be lost or found, and the whole topic be
+unfollowed. So a walk visits the followers from the moment of the event, and does for each what is still needed: one that
+left has no cursor, one that joined since has its cursors from the current logs. Until the walk reaches a follower, that one
+has not started, so no cursor is sent that would skip messages it is due.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 
 
 class FollowedTopics:
-    """Followers join and leave topics here, and the Tail tells what becomes of these: it is the `TailListener`.
+    """Followers follow and unfollow topics here; as the `TailListener` it receives the Tail's reports.
 
     Args:
-        fanout: is told of logs with news.
-        offsets: asks for the starts that take a broker to tell.
+        fanout: walks the logs that have news.
+        offsets: asks brokers for starts.
         memory: where the logs count what they hold.
 
     Attributes:
         starts: gives the followers their cursors.
-        walks: carry to them what happens.
+        walks: carry events to the followers.
     """
 
     def __init__(self, *, fanout: FanOut, offsets: OffsetQueries, memory: Memory) -> None:
@@ -55,7 +55,7 @@ class FollowedTopics:
         self._fanout = fanout
         self._memory = memory
         self._topics: dict[str, FollowedTopic] = {}
-        self._named_absent: set[str] = set()  # topics that are not there, or not yet known to be, and that some follower names
+        self._named_absent: set[str] = set()  # topics that some follower names and that do not exist, or are not yet known to
 
     def __len__(self) -> int:
         """How many topics are followed, absent ones included."""
@@ -85,11 +85,11 @@ class FollowedTopics:
         return len(self._named_absent) + len(more)
 
     def pin(self, topic: str) -> None:
-        """Follow `topic` also while nobody does, so that who comes need not ask a broker."""
+        """Follow `topic` also while nobody does, so that new followers need not ask a broker."""
         self._followed(topic).pinned = True
 
     def follow(self, follower: Follower, topic: str, start: Start, *, by_name: bool) -> bool:
-        """Have `follower` follow a topic; False where it does already.
+        """Have `follower` follow a topic; False if it already does.
 
         Args:
             follower: who.
@@ -109,7 +109,7 @@ class FollowedTopics:
         return True
 
     def unfollow(self, follower: Follower, topic: str, *, by_name: bool) -> bool:
-        """Have `follower` leave a topic, which is followed no more where that was the last one; False where it does not follow it."""
+        """Have `follower` leave a topic, and unfollow the topic if that was the last one; False if it does not follow it."""
         followed = self._topics.get(topic)
         if followed is None or followed.followers.pop(follower, None) is None:
             return False
@@ -121,7 +121,7 @@ class FollowedTopics:
             self.starts.resolve(follower, log.key)
         if not followed.followers and not followed.pinned:
             del self._topics[topic]
-            followed.existence_known.set()  # nobody will tell any more, and nobody has to wait for it
+            followed.existence_known.set()  # no report will come any more, so nobody may wait for one
             self._retire(followed, followed.logs.values())
             for log in followed.closing:
                 log.close()
@@ -145,17 +145,17 @@ class FollowedTopics:
         self._visit_all(followed, partial(self._place, followed, opened, created=created))
 
     def is_subscribed(self, topic: str) -> bool:
-        """See `TailListener`."""
+        """Whether somebody follows the topic other than by name."""
         followed = self._topics.get(topic)
         return followed is not None and (followed.pinned or len(followed.followers) > followed.named)
 
     def topic_missing(self, topic: str) -> None:
-        """There is no such topic; it is followed all the same."""
+        """Note that the topic does not exist; it stays followed."""
         self._topics[topic].existence_known.set()
         self._visit_all(self._topics[topic], _nothing)
 
     def topic_lost(self, topic: str, topic_id: str, cause: LossCause | None) -> None:
-        """Close the logs of a topic that is no more."""
+        """Close the logs of a topic that no longer exists."""
         followed = self._topics[topic]
         lost, followed.logs = list(followed.logs.values()), {}
         followed.topic_id = ""
@@ -165,7 +165,7 @@ class FollowedTopics:
         self._visit_all(followed, partial(self._displace, followed, topic, topic_id, lost, dict(followed.followers)), close=lost)
 
     def append(self, key: PartitionKey, batches: Sequence[Batch]) -> None:
-        """Append to a log, and have it walked."""
+        """Append to a log, and have the fan-out walk it."""
         log = self._topics[key.topic].logs[key.partition]
         for batch in batches:
             log.append(batch)
@@ -179,12 +179,12 @@ class FollowedTopics:
         self._retire(followed, [old])
         self._visit_all(followed, partial(self._move, followed, old, new, cause), close=[old])
 
-    # What the walks do, at each follower; between two `yield`s nothing else runs.
+    # What the walks do at each follower; nothing else runs between two `yield`s.
 
     def _visit_all(
         self, followed: FollowedTopic, visit: Callable[[Follower], Iterator[None]], *, close: Sequence[PartitionLog] = ()
     ) -> None:
-        """Have a walk over all who follow a topic now; then release logs that nobody has a cursor in any more."""
+        """Begin a walk over all current followers of a topic; then release logs in which nobody has a cursor."""
 
         def end(walk: Walk) -> None:
             for log in close:
@@ -199,7 +199,7 @@ class FollowedTopics:
         """Give a follower its cursors in logs that were opened."""
         start = followed.followers.get(follower)
         if start is not None:
-            # Where a log starts is its head as it was: what has come since is due.
+            # A log's start was its head: everything since is due.
             wanted = [log for log in opened if followed.logs.get(log.key.partition) is log and not self.starts.is_placed(follower, log)]
             begin = FROM_ZERO if created and not isinstance(start, Resumed) else start
             self.starts.begin(follower, {log: log.start for log in wanted}, begin)
@@ -208,7 +208,7 @@ class FollowedTopics:
     def _displace(
         self, followed: FollowedTopic, topic: str, topic_id: str, lost: Sequence[PartitionLog], starts: Starting, follower: Follower
     ) -> Iterator[None]:
-        """Take a follower's cursors in logs of a topic that is no more, and tell it; also of what it was to get and had not begun."""
+        """Remove a follower's cursors in logs of a lost topic, and report the loss, also where it had not begun yet."""
         start = starts.get(follower)
         due = {} if start is None or followed.followers.get(follower) is not start else offsets_due(start, topic, topic_id)
         for log in lost:
@@ -225,7 +225,7 @@ class FollowedTopics:
             followed.followers[follower] = FROM_ZERO
 
     def _move(self, followed: FollowedTopic, old: PartitionLog, new: PartitionLog, cause: LossCause, follower: Follower) -> Iterator[None]:
-        """Move a follower's cursor from a log to the one that was begun in its place."""
+        """Move a follower's cursor from a log to the one that replaces it."""
         start, cursor = followed.followers.get(follower), follower.cursors.get(new.key)
         if start is not None and cursor is not None and cursor.log is old:
             position = cursor.position
@@ -248,12 +248,12 @@ class FollowedTopics:
         return followed
 
     def _wants(self, follower: Follower, log: PartitionLog) -> bool:
-        """Whether `follower` follows `log`, and that is not closed."""
+        """Whether `follower` follows `log`, which is not closed."""
         followed = self._topics.get(log.key.topic)
         return followed is not None and follower in followed.followers and followed.logs.get(log.key.partition) is log
 
     def _retire(self, followed: FollowedTopic, logs: Iterable[PartitionLog]) -> None:
-        """Offer nothing more of logs that are no more, and ask nothing more about them."""
+        """Stop offering from closed logs and asking about them."""
         for log in logs:
             self._fanout.forget(log)
             self.starts.forget(log.key)
@@ -261,5 +261,5 @@ class FollowedTopics:
 
 
 def _nothing(follower: Follower) -> Iterator[None]:
-    """Visit a follower that has only to look again."""
+    """Visit a follower that only has to look again."""
     return iter(())

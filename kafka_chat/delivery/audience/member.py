@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Member(Protocol):
-    """It follows topics, and says where it begins in each. Plain functions, which may be called at any time.
+    """Follows topics, and says where it begins in each. Plain functions, which may be called at any time.
 
     Attributes:
-        only: the chats that it follows, subscribed or not; none: those of its user.
+        only: the chats it follows, subscribed or not; empty: those of its user.
     """
 
     only: Sequence[str]
@@ -44,4 +44,4 @@ class Member(Protocol):
         """Its user subscribed to a chat."""
 
     def on_unsubscribed(self, change: SubscriptionChange, positions: Mapping[int, int]) -> None:
-        """Its user unsubscribed from a chat, which was delivered up to these positions, a partition each."""
+        """Its user unsubscribed from a chat, which was delivered up to these positions by partition."""

@@ -1,4 +1,4 @@
-"""How many chats without a topic clients may name, all together: each of them is looked for, again and again."""
+"""Limits how many chats without a topic all clients together may name: the Tail looks for each of them repeatedly."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from ..ports import Lookup
     from .audience import Audience
 
-WAITING = 10  # clients that wait to be told whether what they name is there; beyond that nobody else is
+WAITING = 10  # clients that wait for the answer whether their chats exist; further ones do not wait
 
 
 class NamedChats:
-    """Lets clients name chats, as long as those that do not exist are not too many.
+    """Lets clients name chats while not too many of them do not exist.
 
-    What nobody follows is not known to exist. Where that decides, a broker is asked, so that anyone who names all the absent chats there
-    may be keeps nobody from the chats that are there.
+    Whether a chat exists is unknown while nobody follows it. Near the limit a broker is asked, so a client that uses up the absent
+    chats keeps nobody from existing ones.
 
     Args:
         audience: knows what is named.
@@ -40,23 +40,23 @@ class NamedChats:
         self._asking = trio.Lock()
 
     async def existing(self, chats: Collection[str]) -> Collection[str]:
-        """Return which of these chats have a topic, where that decides whether they may be named; else none of them.
+        """Return which of these chats have a topic, if that decides whether they may be named; otherwise none of them.
 
-        Clients ask one after the other. Where many wait already, or no broker answers, what nobody follows is taken for absent.
+        Clients ask one after the other. If many wait already, or no broker answers, chats that nobody follows count as absent.
         """
         if not self._are_too_many(chats, ()) or self._asking.statistics().tasks_waiting >= WAITING:
             return ()
         async with self._asking:
-            with suppress(BrokerError):  # then it is refused, and may come again
+            with suppress(BrokerError):  # then the client is refused, and may try again
                 return {self._names.chat(topic) for topic in await self._lookup.describe([self._names.topic(chat) for chat in chats])}
         return ()
 
     def check(self, chats: Collection[str], existing: Collection[str]) -> None:
-        """Raise `Overloaded` where these may not be named, too.
+        """Raise `Overloaded` if these may not be named as well.
 
         Args:
             chats: what a client names.
-            existing: those of them that are known to be there.
+            existing: those of them that are known to exist.
         """
         if self._are_too_many(chats, existing):
             raise Overloaded(

@@ -1,4 +1,4 @@
-"""Offsets of times, asked of the brokers for all sessions that want them."""
+"""Looks up offsets of times at the brokers, for all sessions together."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from ...chat.partition_key import PartitionKey
     from ..ports import Lookup
 
-# Times that are none; Kafka has the same ones.
+# Special values in place of a time, the same as Kafka's.
 EARLIEST_TIMESTAMP = -2  # the first offset that is left
 LATEST_TIMESTAMP = -1  # the last stable offset
-_EPOCH_ENDS = -100  # this and those below are ours: the end of a leader epoch each
+_EPOCH_ENDS = -100  # this and lower values are ours: each is the end of a leader epoch
 
 
 def end_of_epoch(epoch: int) -> int:
-    """Return what is asked for in place of a time where the end of a leader epoch is wanted; see `Lookup.epoch_ends`."""
+    """Return the value that asks for the end of a leader epoch instead of a time (`Lookup.epoch_ends`)."""
     return _EPOCH_ENDS - epoch
 
 
 class Question:
-    """A question that waits for its answer, for as long as its asker wants to know: an asker that goes withdraws it."""
+    """A question that waits for its answer; an asker that ends withdraws it."""
 
     __slots__ = ("_queries", "begin", "key", "time_ms")
 
@@ -46,12 +46,12 @@ class Question:
         return self._queries.holds(self)
 
     def withdraw(self) -> None:
-        """No longer wait; `begin` is not called any more. Idempotent, and no error once it is answered."""
+        """Stop waiting: `begin` is not called any more. Idempotent, also once it is answered."""
         self._queries.drop(self)
 
 
 class Answers:
-    """What is told of the partitions that one `OffsetQueries.ask` is about.
+    """The answers for the partitions of one `OffsetQueries.ask`.
 
     Attributes:
         told: partition -> offset, as far as it is known.
@@ -65,7 +65,7 @@ class Answers:
             self._all.set()
 
     async def all(self) -> Mapping[PartitionKey, int]:
-        """Return what is told of every partition, once it is; brokers may be away as long as they like."""
+        """Wait for and return the offset of every partition, however long the brokers are away."""
         await self._all.wait()
         return self.told
 
@@ -77,28 +77,28 @@ class Answers:
             self._all.set()
 
 
-_Waiting = dict["PartitionKey", dict[int, dict[Question, None]]]  # partition -> time -> who wants to know
+_Waiting = dict["PartitionKey", dict[int, dict[Question, None]]]  # partition -> time -> the questions that wait
 
 
 class OffsetQueries:
-    """Offsets of times, and first offsets, asked of the brokers in tasks of the service, as long as it takes them to answer.
+    """Asks the brokers for offsets of times and for first offsets, in tasks of the service, until they answer.
 
-    Partitions of one leader are one request, so that a leader that hangs delays nobody who asks another one. A request asks for
-    what is wanted when it begins: what is wanted of the same partitions meanwhile is asked afterwards, for an end that was asked
-    for earlier may lie too low. So five thousand sessions ask as one.
+    Partitions of one leader are one request, so a leader that hangs does not delay questions to others. A request asks for
+    everything wanted when it begins. Later questions about the same partitions wait for the next request, because an end that was
+    asked for earlier may be too low. So five thousand sessions ask as one.
 
     Args:
         lookup: is asked.
     """
 
-    AGAIN_SECONDS = 1.0  # after a request of which something was left without an answer
+    AGAIN_SECONDS = 1.0  # after a request that left something unanswered
     AT_A_TIME = 8  # requests of one leader, and of one time each; an answer takes milliseconds
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
         self._fresh: _Waiting = {}  # to be asked at once
         self._in_flight: _Waiting = {}  # what the requests under way are for
-        self._held: _Waiting = {}  # to be asked once the request under way for the same is over
+        self._held: _Waiting = {}  # to ask once the current request for the same is over
         self._limiters: dict[int, trio.CapacityLimiter] = {}  # a leader each
         self._news = Changes()
 
@@ -109,7 +109,7 @@ class OffsetQueries:
 
     @asynccontextmanager
     async def ask(self, keys: Collection[PartitionKey], time_ms: int) -> AsyncIterator[Answers]:
-        """Have the offsets of a time told for as long as the block lasts; what is not told by then is withdrawn.
+        """Ask for the offsets of a time for as long as the block lasts; unanswered questions are then withdrawn.
 
         Args:
             keys: which partitions.
@@ -124,7 +124,7 @@ class OffsetQueries:
                 question.withdraw()
 
     def put(self, key: PartitionKey, time_ms: int, begin: Callable[[int], None]) -> Question:
-        """Have `begin(offset)` called once the offset of a time is known: for askers that are no task. They withdraw it themselves."""
+        """Call `begin(offset)` once the offset of a time is known. For askers without a task, which withdraw the question themselves."""
         question = Question(self, key, time_ms, begin)
         if time_ms in self._in_flight.get(key, ()):
             self._held.setdefault(key, {}).setdefault(time_ms, {})[question] = None
@@ -138,7 +138,7 @@ class OffsetQueries:
         return any(question in self._of(waiting, question) for waiting in (self._fresh, self._in_flight, self._held))
 
     def drop(self, question: Question) -> None:
-        """Forget a question; see `Question.withdraw`."""
+        """Forget a question, whose `withdraw` calls this."""
         for waiting in (self._fresh, self._in_flight, self._held):
             self._of(waiting, question).pop(question, None)
 
@@ -169,13 +169,13 @@ class OffsetQueries:
         return [(time_ms, leader, led) for time_ms, keys in by_time.items() for leader, led in self._lookup.by_leader(keys).items()]
 
     async def _resolve(self, time_ms: int, leader: int, keys: Sequence[PartitionKey]) -> None:
-        """Ask for partitions of one leader, answer who waits, and leave what got no answer for another request a second later."""
+        """Ask for partitions of one leader, answer the questions, and leave unanswered ones for another request a second later."""
         async with self._limiters.setdefault(leader, trio.CapacityLimiter(self.AT_A_TIME)):
             wanted = [key for key in keys if self._in_flight[key][time_ms]]
             try:
                 offsets = await self._query(wanted, time_ms) if wanted else {}
             except BrokerError:
-                offsets = {}  # asked again; that the brokers are away is told by the Tail
+                offsets = {}  # asked again; the Tail reports that the brokers are away
             await self._answer(time_ms, offsets)
         if any(self._in_flight[key][time_ms] for key in keys):
             await trio.sleep(self.AGAIN_SECONDS)
@@ -183,7 +183,7 @@ class OffsetQueries:
             self._end_flight(key, time_ms)
 
     async def _answer(self, time_ms: int, offsets: Mapping[PartitionKey, int]) -> None:
-        """Answer what is in flight. Meanwhile a question may be withdrawn and a partition forgotten: both are then no longer there."""
+        """Answer the questions in flight. In between, questions may be withdrawn and partitions forgotten."""
         turn = Turn()
         for key, offset in offsets.items():
             questions = self._in_flight[key][time_ms]
@@ -194,7 +194,7 @@ class OffsetQueries:
                 await turn.share()
 
     def _end_flight(self, key: PartitionKey, time_ms: int) -> None:
-        """Have what a request has left without an answer, and what was put meanwhile, asked again."""
+        """Queue again what a request left unanswered, together with the questions put in the meantime."""
         waiting: dict[Question, None] = {}
         for by_key in (self._in_flight, self._held):
             by_time = by_key.get(key, {})

@@ -1,4 +1,4 @@
-"""What it takes others to tell before it is fixed where a follower begins."""
+"""What a follower waits for before it is fixed where it begins."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Pending:
     """What one follower waits for.
 
     Attributes:
-        questions: what is asked of each partition; there is none of these objects where there would be none.
-        readings: what is read for it, or waited for.
-        beyond: the partitions that a broker has told to end before the offset at which it is to begin, or before our log does.
+        questions: partition -> the question about it.
+        readings: the reads and waits for it.
+        beyond: the partitions that, by a broker's answer, end before the offset where it is to begin, or before our log does.
         since: by trio's clock.
-        changes: noted whenever there is less of this, or more in `beyond`.
+        changes: noted whenever this shrinks, or `beyond` grows.
     """
 
     __slots__ = ("beyond", "changes", "questions", "readings", "since")
@@ -38,10 +38,10 @@ class Pending:
 
 
 class Reading:
-    """What a task finds out for one follower, until `scope` is cancelled.
+    """A task that finds something out for one follower, until `scope` is cancelled.
 
     Attributes:
-        logs: whose beginnings it finds, and their heads or the offsets that are due; it ends where there are none left.
+        logs: the logs whose beginnings it finds, with their heads or the offsets that are due; it ends when none are left.
         find: does it.
     """
 

@@ -1,4 +1,4 @@
-"""What somebody wants of chats, and from where to where; docs/protocol.md, "Asking for it"."""
+"""What a client asks to see of chats, and from where to where; docs/protocol.md, "Asking for it"."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What sockets, streams and pages can be asked for alike. The defaults ask for nothing.
+    """The options that sockets, streams and pages share. The defaults ask for nothing.
 
     Attributes:
-        cursor: begin after what it stands for.
-        start: where to begin without one; None: not said.
-        rewind: begin so many messages before the end of a chat, where neither says; 0: no.
-        until_ms: nothing of this time or later, Unix, in milliseconds.
+        cursor: begin after it.
+        start: where to begin without a cursor; None: not given.
+        rewind: begin this many messages before the end of a chat, if neither of them is given; 0: no.
+        until_ms: only messages older than this, Unix milliseconds.
         tags: only messages with one of these, or with none.
         senders: only messages from one of these.
     """
@@ -37,13 +37,13 @@ class Selection:
         """Return where it begins without a cursor.
 
         Args:
-            otherwise: where nothing is said.
+            otherwise: where to begin if nothing is given.
         """
         if self.start is not None:
             return self.start
         return Rewind(self.rewind) if self.rewind else otherwise
 
     def view(self, format: Format) -> View:
-        """Return what is shown of a message: `PLAIN` itself where that is all, which the fan-out knows without comparing."""
+        """Return the view of messages: `PLAIN` itself if it shows everything, which the fan-out recognises by identity."""
         view = View(format=format, tags=self.tags, senders=self.senders)
         return PLAIN if view == PLAIN else view

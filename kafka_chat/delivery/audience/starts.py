@@ -1,7 +1,7 @@
-"""Gives followers their cursors, from where each of them wants to begin.
+"""Gives followers their cursors where each of them wants to begin.
 
-What it takes to know is in memory, with a broker, or in the past of a chat: then a member has no cursor in that partition until it is
-known, and what is delivered meanwhile is nothing of it.
+The offset comes from memory, from a broker, or from reading a chat's past. Until it is known, the member has no cursor in that
+partition, and receives nothing from it.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from .offset_queries import OffsetQueries
     from .wanted_start import Start, Unresumed
 
-LOST_SECONDS = 1.0  # after which it is looked whether a log whose offset is asked for has been lost
-BEYOND_SECONDS = 5.0  # how long a position may lie beyond the end, or our log have more than a broker, before that is taken for a loss
+LOST_SECONDS = 1.0  # how often to check whether a log whose offset is asked for has been lost
+BEYOND_SECONDS = 5.0  # how long a position may be beyond the end, or our log ahead of a broker, before that counts as a loss
 LOOK_SECONDS = 0.5  # between two questions meanwhile, at most; …
-FIRST_LOOK_SECONDS = 0.01  # … and first where it is only the Tail that may be behind
-READ_SECONDS = 2.0  # how long a client is not greeted for what is read to know where it begins
+FIRST_LOOK_SECONDS = 0.01  # … and the first, when only the Tail may be behind
+READ_SECONDS = 2.0  # how long `hello` waits for the reads that find where a client begins
 
 
 class Starts:
-    """Gives followers their cursors: at once, or when it is known where they begin.
+    """Gives followers their cursors: at once, or when their beginnings are known.
 
     Args:
         offsets: asks brokers.
-        memory: where what is read is counted.
+        memory: counts what is read.
         wanted: whether a follower still follows a log that is not closed.
     """
 
@@ -55,7 +55,7 @@ class Starts:
         self._more = Changes()
 
     async def run(self) -> None:
-        """Read and wait for what beginnings take, until cancelled."""
+        """Run the reads and waits for beginnings, until cancelled."""
         async with trio.open_nursery() as readings:
             while True:
                 version = self._more.version
@@ -64,11 +64,11 @@ class Starts:
                 await self._more.wait_beyond(version)
 
     def begin(self, follower: Follower, logs: Mapping[PartitionLog, int], start: Start) -> None:
-        """Give `follower` its cursors in logs of one topic, now or when it is known where.
+        """Give `follower` its cursors in logs of one topic, now or once their offsets are known.
 
         Args:
             follower: who begins.
-            logs: each with its head, as that is or was when it came.
+            logs: each with its head, now or when the follower joined.
             start: where it wants to.
         """
         rewound: dict[PartitionLog, int] = {}
@@ -83,7 +83,7 @@ class Starts:
             self._read(follower, rewound, rewind)
 
     def resolve(self, follower: Follower, key: PartitionKey) -> None:
-        """Where `follower` begins in a partition is fixed, or wanted no longer: withdraw what is asked and read for it."""
+        """Withdraw what is asked and read for `follower` in a partition: its beginning is fixed, or no longer wanted."""
         pending = self._pending.get(follower)
         if pending is None:
             return
@@ -102,11 +102,11 @@ class Starts:
         pending.changes.note()
 
     def pending(self, follower: Follower) -> Pending | None:
-        """Return what `follower` waits for; None where that is nothing."""
+        """Return what `follower` waits for; None for nothing."""
         return self._pending.get(follower)
 
     def is_placed(self, follower: Follower, log: PartitionLog) -> bool:
-        """Whether it is fixed where `follower` begins in a log, or being found out."""
+        """Whether the beginning of `follower` in a log is fixed, or being found."""
         if log.key in follower.cursors:
             return True
         pending = self._pending.get(follower)
@@ -116,14 +116,14 @@ class Starts:
         return asked or any(log in reading.logs for reading in pending.readings)
 
     async def wait_answers(self, follower: Follower) -> None:
-        """Wait until brokers have answered all that is asked of them for `follower`."""
+        """Wait until brokers have answered all questions for `follower`."""
         while (pending := self._pending.get(follower)) is not None and pending.questions:
             await pending.changes.wait_beyond(pending.changes.version)
 
     async def wait_readings(self, follower: Follower) -> None:
-        """Wait for what is read for `follower`, and asked then, at most `READ_SECONDS`; where brokers are away that takes longer.
+        """Wait at most `READ_SECONDS` for the reads for `follower` and the questions after them.
 
-        Where one has told that a partition ends before the offset that is due, or before our log does, wait for what decides it.
+        If a broker has answered that a partition ends before the offset that is due, or before our log does, wait until that is decided.
         """
         while (pending := self._pending.get(follower)) is not None:
             until = pending.since + (BEYOND_SECONDS + 2 * LOOK_SECONDS if pending.beyond else READ_SECONDS)
@@ -133,7 +133,7 @@ class Starts:
                 return
 
     def forget(self, key: PartitionKey) -> None:
-        """Ask nothing more of a partition; who waits for it is told by `resolve`, or begins again."""
+        """Withdraw all questions about a partition; followers that wait are resolved, or begin again."""
         self._offsets.forget(key)
 
     # Inside
@@ -161,32 +161,32 @@ class Starts:
             return start.otherwise
         if epoch in (NO_EPOCH, known):
             self._resume_at(follower, log, due, epoch)
-        elif epoch < known or known == NO_EPOCH:  # there was an election since: is what its client has had still there?
+        elif epoch < known or known == NO_EPOCH:  # there was an election since: do the records its client has had still exist?
             self._ask(follower, log, end_of_epoch(epoch), partial(self._resume_before, follower, log, due))
-        else:  # of an instance that knew of an election first: up to where is this log what the partition is?
+        else:  # from an instance that heard of an election first: up to which offset does this log match the partition?
             self._ask(follower, log, end_of_epoch(known), partial(self._resume_within, follower, log, due, epoch))
         return None
 
     def _resume_before(self, follower: Follower, log: PartitionLog, due: int, end: int) -> None:
-        """Go on at `due`, or at the end of the epoch in which its client has had what is before it: behind that are other records now."""
+        """Continue at `due`, or at the end of the epoch of the client's last record: beyond it there are other records now."""
         if self._may_begin(follower, log):
             if end < due:
                 follower.on_gap(log.key, due, end, LossCause.TRUNCATED)
             self._resume_at(follower, log, min(due, end))
 
     def _resume_within(self, follower: Follower, log: PartitionLog, due: int, epoch: int, kept: int) -> None:
-        """Go on at `due` where what is before it is kept; else once the Tail knows what its client has had."""
+        """Continue at `due` if the records before it are kept; otherwise once the Tail knows what the client has had."""
         if not self._may_begin(follower, log):
             return
         if due <= min(kept, log.head):
             self._resume_at(follower, log, due)
             return
         self._read(follower, {log: due}, partial(self._resume_later, follower, epoch))
-        if kept < log.head:  # it was an unclean one, and the log is about to be started over
+        if kept < log.head:  # the election was unclean, and the log is about to start over
             self._note_beyond(follower, log)
 
     def _resume_at(self, follower: Follower, log: PartitionLog, due: int, epoch: int = NO_EPOCH) -> None:
-        """Go on at `due`.
+        """Continue at `due`.
 
         Args:
             follower: who.
@@ -202,23 +202,23 @@ class Starts:
             self._ask(follower, log, EARLIEST_TIMESTAMP, partial(self._begin_at_due, follower, log, due))
 
     def _ask(self, follower: Follower, log: PartitionLog, time_ms: int, begin: Callable[[int], None]) -> None:
-        """Have `begin` called with the offset of a time; see `OffsetQueries`."""
+        """Ask for the offset of a time, and call `begin` with it."""
         self._pending.setdefault(follower, Pending()).questions[log.key] = self._offsets.put(log.key, time_ms, begin)
 
     def _begin_at_told(self, follower: Follower, log: PartitionLog, head: int, offset: int) -> None:
-        """Begin at an offset that a broker told, and not above the head as it was when that was asked."""
+        """Begin at an offset from a broker, but not above the head from the time of the question."""
         if self._may_begin(follower, log):
             follower.follow(log, min(offset, head))
 
     def _begin_at_due(self, follower: Follower, log: PartitionLog, due: int, first_left: int) -> None:
-        """Begin at the offset that is due, or where a broker told that the rest begins."""
+        """Begin at the offset that is due, or at the first offset that is left, from a broker."""
         if self._may_begin(follower, log):
             if first_left > due:
                 follower.on_gap(log.key, due, first_left, LossCause.RETENTION)
             follower.follow(log, max(first_left, due))
 
     def _may_begin(self, follower: Follower, log: PartitionLog) -> bool:
-        """Take note that it is known where `follower` begins; whether it still wants to: it may have left, and come again."""
+        """Note that the beginning of `follower` is known; return whether it is still wanted, for it may have left and rejoined."""
         self.resolve(follower, log.key)
         return log.key not in follower.cursors and self._wanted(follower, log)
 
@@ -253,7 +253,7 @@ class Starts:
                 follower.follow(log, begin)
 
     async def _find_end(self, follower: Follower, head: int, epoch: int, reading: Reading) -> None:
-        """Begin at the offset that is due once the log has come there; or where it ended at first, if it stays shorter for long.
+        """Begin at the offset that is due once the log reaches it, or where the log ended at first, if it stays shorter.
 
         A broker may be a moment behind, so what is written meanwhile may be what was there before; it is due all the same where the
         log has lost its end.
@@ -278,7 +278,7 @@ class Starts:
             follower.follow(log, end)
 
     async def _resume_later(self, follower: Follower, epoch: int, reading: Reading) -> None:
-        """Resume once the Tail has come to where a cursor stands, in offsets and in epochs; or after long, with what is known then.
+        """Resume once the Tail has reached a cursor, in offsets and in epochs; or after a while, with what is known then.
 
         What the Tail reads next may be of a later epoch, and other records than its client has had. Where the log is started over instead,
         which ends this, `follower` begins again in the new one.
@@ -296,7 +296,7 @@ class Starts:
             self._ask(follower, log, end_of_epoch(epoch), partial(self._resume_before, follower, log, due))
 
     def _note_beyond(self, follower: Follower, log: PartitionLog) -> None:
-        """Have those that wait for `follower` wait until it is decided whether the log has lost its end."""
+        """Make waits for `follower` last until it is decided whether the log has lost its end."""
         pending = self._pending[follower]
         pending.beyond.add(log.key)
         pending.changes.note()

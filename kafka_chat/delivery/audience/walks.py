@@ -1,4 +1,4 @@
-"""Carries what happens to topics to their followers, one walk after the other; a walk shares the loop."""
+"""Carries the events of topics to their followers, one walk after the other; a walk shares the loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Walk:
     """A walk over a topic's followers.
 
     Attributes:
-        left: those to whom it has not come.
+        left: the followers it has not reached.
     """
 
     __slots__ = ("left",)
@@ -28,10 +28,10 @@ class Walk:
 
 
 class Walks:
-    """The walks that are to be done, in the order of what happened.
+    """The walks to be done, in the order of the events.
 
     Attributes:
-        changes: noted whenever one is over.
+        changes: noted whenever a walk is over.
     """
 
     def __init__(self) -> None:
@@ -40,12 +40,12 @@ class Walks:
         self._more = Changes()
 
     def begin(self, followers: Iterable[Follower], visit: Callable[[Follower], Iterator[None]], *, then: Callable[[Walk], None]) -> Walk:
-        """Have `visit` called for each of those who follow now.
+        """Call `visit` for each of the current followers.
 
         Args:
-            followers: who; one that has left when the walk comes to it is visited all the same.
+            followers: the followers; one that has left when the walk reaches it is still visited.
             visit: between two of its `yield`s nothing else runs.
-            then: is called when the walk is over.
+            then: called when the walk is over.
         """
         walk = Walk(followers)
         self._queue.append(self._steps(walk, list(followers), visit, then))

@@ -1,4 +1,4 @@
-"""Where somebody wants to begin in a topic, and what of that is an offset already: of the rest `Starts` makes one."""
+"""Where a member wants to begin in a topic, and which of its offsets are known already; `Starts` finds the others."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ...chat.resume_cursor import NO_EPOCH, TopicOffsets, identity_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-EARLIER_MS = 10_000  # how much before the accept a session begins that was accepted while no broker could be asked
+EARLIER_MS = 10_000  # how long before its accept a session begins that was accepted while no broker answered
 
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """At the head: what is produced from now on."""
+    """At the head: messages produced from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,11 @@ class Earliest:
 
 @dataclass(frozen=True, slots=True)
 class Rewind:
-    """So many messages before the head, over all partitions of the chat.
+    """Some messages before the head, counted over all partitions of the chat.
 
     Attributes:
         messages: how many.
-        not_after_ms: and at the first record of this time at the latest, Unix, in milliseconds; None: no such bound.
+        not_after_ms: at the latest at the first record of this time, Unix milliseconds; None: no bound.
     """
 
     messages: int
@@ -47,10 +47,10 @@ class Since:
 
 @dataclass(frozen=True, slots=True)
 class AtOffsets:
-    """At these offsets of this very topic; partitions that are not named, and another topic, begin at 0.
+    """At these offsets of this very topic; other partitions, and another topic, begin at 0.
 
     Attributes:
-        topic_id: whose offsets they are; "" where there was no such topic.
+        topic_id: the topic's id; "" if it did not exist.
         offsets: partition -> offset.
     """
 
@@ -64,12 +64,12 @@ class AtOffsets:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """After what a client has had.
+    """After what a client has received.
 
     Attributes:
-        entry: where its cursor stands in the topic.
-        otherwise: how a partition begins that the cursor does not stand for.
-        not_before: where the client subscribed again since that cursor; None where it did not.
+        entry: its cursor's part for the topic.
+        otherwise: how partitions begin that the cursor does not cover.
+        not_before: where the client has subscribed again since that cursor; None if it has not.
     """
 
     entry: TopicOffsets
@@ -91,14 +91,14 @@ class Resumed:
         return max(least, offset or 0)
 
     def epoch(self, key: PartitionKey) -> int:
-        """Return the leader epoch of what its client has had last before `offset`; `NO_EPOCH` where that is not known."""
+        """Return the leader epoch of its client's last record before `offset`; `NO_EPOCH` if unknown."""
         offset = self.offset(key)
         if not offset or self.entry.identity != identity_of(key.topic_id) or offset != self.entry.next(key.partition):
             return NO_EPOCH
         return self.entry.epoch(key.partition)
 
     def recreated(self, key: PartitionKey) -> int | None:
-        """Return the offset that is due of a partition whose topic is another one now; None where that is not so."""
+        """Return the offset that was due in a partition whose topic has been replaced; None if it has not."""
         if self.not_before is not None or self.entry.identity in (None, identity_of(key.topic_id)):
             return None
         return self.entry.next(key.partition)
@@ -109,12 +109,12 @@ Start = Unresumed | Resumed
 
 
 def offset_named(start: Start | None, key: PartitionKey) -> int | None:
-    """Return the offset that a start itself names for a partition; None where a broker or the log has to tell it."""
+    """Return the offset that a start itself names for a partition; None if a broker or the log must tell it."""
     return start.offset(key) if isinstance(start, AtOffsets | Resumed) else None
 
 
 def epoch_named(start: Start | None, key: PartitionKey) -> int:
-    """Return the leader epoch that goes with `offset_named`; `NO_EPOCH` where none does."""
+    """Return the leader epoch that goes with `offset_named`; `NO_EPOCH` for none."""
     return start.epoch(key) if isinstance(start, Resumed) else NO_EPOCH
 
 
@@ -128,7 +128,7 @@ def partitions_named(start: Start | None, topic_id: str) -> int:
 
 
 def offsets_due(start: Start, topic: str, topic_id: str) -> dict[PartitionKey, int]:
-    """Return the offsets that a start names of a topic, or of another one that had its name before: they are due, and lost with it."""
+    """Return the offsets that a start names in a topic, or in an earlier topic of that name: they are due, and are lost with it."""
     if isinstance(start, AtOffsets):
         return {PartitionKey(topic, topic_id, partition): offset for partition, offset in start.offsets.items()} if start.topic_id else {}
     due: dict[PartitionKey, int] = {}
@@ -141,7 +141,7 @@ def offsets_due(start: Start, topic: str, topic_id: str) -> dict[PartitionKey, i
 
 
 def rather_early(start: Start, since: Since) -> Start:
-    """Return how somebody begins, whom no broker has told of the topic by the accept, so that what is acknowledged after it is had."""
+    """Return the start of a member accepted before any broker answered about the topic: it receives all that is acknowledged later."""
     match start:
         case Latest():
             return since
@@ -154,9 +154,9 @@ def rather_early(start: Start, since: Since) -> Start:
 
 LATEST = Latest()
 EARLIEST = Earliest()
-FROM_ZERO = AtOffsets("", {})  # the start of a topic that came to life after it was followed
+FROM_ZERO = AtOffsets("", {})  # the start in a topic that was created after it was followed
 
 
 def some_seconds_ago() -> Since:
-    """Return where a session begins that no broker could be asked for: `EARLIER_MS` before now."""
+    """Return where a session begins when no broker answers: `EARLIER_MS` before now."""
     return Since((time.time_ns() // 1_000_000 - EARLIER_MS) // 1000 * 1000)  # whole seconds: five thousand sessions ask as one

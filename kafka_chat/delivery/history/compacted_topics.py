@@ -11,8 +11,8 @@ from ...errors import BrokerError
 if TYPE_CHECKING:
     from ..ports import Lookup
 
-COMPACTED_SECONDS = 60.0  # for which it is remembered whether a topic is compacted, …
-COMPACTED_TOPICS = 1000  # … of so many
+COMPACTED_SECONDS = 60.0  # how long the answer is remembered, …
+COMPACTED_TOPICS = 1000  # … and for how many topics
 
 
 class CompactedTopics:
@@ -27,7 +27,7 @@ class CompactedTopics:
         self._known: dict[str, tuple[float, bool]] = {}  # topic -> until when it is remembered, and what
 
     async def has(self, topic: str) -> bool:
-        """Return whether records may vanish out of the middle of a topic; where nobody tells, they may."""
+        """Return whether records may vanish from the middle of a topic; if no broker answers, they may."""
         remembered_until, compacted = self._known.get(topic, (0.0, True))
         if trio.current_time() < remembered_until:
             return compacted

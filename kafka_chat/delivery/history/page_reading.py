@@ -40,12 +40,12 @@ class PageReading:
     """One request for a page, whose reader has joined the audience.
 
     Args:
-        query: what the page is to have.
+        query: what the page should contain.
         reader: follows the chat.
         context: the service.
         lookup: asks whether there is such a chat.
-        shared: what others that wait have merged.
-        compacted: knows which topics are.
+        shared: merges by other requests that wait.
+        compacted: knows which topics are compacted.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class PageReading:
         self._scans: Sequence[PartitionScan] = ()
 
     async def run(self, waiting: Callable[[], AbstractContextManager[None]]) -> Page:
-        """Return the page; see `History.page`."""
+        """Return the page, as `History.page` does."""
         doing, wait_until = f"reading the history of {self._query.chat}", trio.current_time() + self._query.wait_seconds
         await self._context.audience.wait_started(self._reader, seconds=self._lookup.timeouts.answer_seconds)
         await self._context.audience.wait_readings(self._reader)
@@ -86,14 +86,14 @@ class PageReading:
     # The steps
 
     async def _find_logs(self, doing: str) -> None:
-        """Find the logs of the chat, once it is fixed where the reader begins in them."""
+        """Find the logs of the chat, once the reader's beginning in them is fixed."""
         seconds = self._lookup.timeouts.answer_seconds
         audience, reader, chat = self._context.audience, self._reader, self._query.chat
         topic = self._context.names.topic(chat)
         if audience.has_started(reader) and not audience.logs(reader, chat):
             if topic not in await self._lookup.describe([topic]):
                 raise NotFound(f"{chat} is not a chat: the topic {topic} does not exist", field="chat")
-            while not audience.logs(reader, chat):  # made a moment ago
+            while not audience.logs(reader, chat):  # created a moment ago
                 await reader.news()
             await audience.wait_started(reader, seconds=seconds)
         self._logs = audience.logs(reader, chat)
@@ -108,7 +108,7 @@ class PageReading:
             return
         loose = [log for log in self._logs if reader.resumed is None or reader.resumed.offset(log.key) is None]
         if loose:
-            # What was acknowledged before the request is there, whether or not it has come to the head of its log.
+            # Messages acknowledged before the request are included, even if they have not reached the head of their log.
             self._begins |= await self._wait_for_heads(loose)
         if loose and isinstance(begin, Rewind):
             ends, view = {log: self._begins[log.key] for log in loose}, reader.follower.view
@@ -117,7 +117,7 @@ class PageReading:
             self._begins |= {log.key: position for log, position in last.items()}
 
     async def _merge(self) -> list[HistoryMessage]:
-        """Read from the beginning up to where each partition ends now, or back to where it begins, as far as the page goes."""
+        """Read from the beginning forward to each partition's current end, or backward to its start, until the page is full."""
         firsts = await self._offsets_at(self._logs, EARLIEST_TIMESTAMP) if self._query.backward else {}
         ends = await self._wait_for_heads(self._logs)
         if self._query.backward:
@@ -134,9 +134,9 @@ class PageReading:
         return not self._reader.gaps and all(scan.at_end and scan.lost is None for scan in self._scans)
 
     async def _wait_for_news(self, waiting: Callable[[], AbstractContextManager[None]], until: float) -> list[HistoryMessage]:
-        """Wait for a message after an empty page, and return what the page then has; nothing where something else ends the waiting.
+        """Wait for a message after an empty page, and return what the page then contains; nothing if something else ends the wait.
 
-        All that wait at the same place and see the same share what one of them has merged.
+        Requests that wait at the same positions with the same view share one merge.
         """
         reader, logs = self._reader, self._logs
         with waiting(), trio.move_on_at(until):
@@ -155,7 +155,7 @@ class PageReading:
         return []
 
     def _note_losses(self) -> None:
-        """Have the page tell of what was due and is gone."""
+        """Note the gaps that the page reports."""
         for log, scan in zip(self._logs, self._scans, strict=True):
             if scan.lost is not None:
                 self._reader.on_gap(log.key, *scan.lost, LossCause.RETENTION)
@@ -174,15 +174,15 @@ class PageReading:
             compacted=closed and await self._compacted.has(self._logs[0].key.topic),
         )
 
-    # What they ask
+    # What the steps ask
 
     async def _offsets_at(self, logs: Sequence[PartitionLog], time_ms: int) -> Mapping[PartitionKey, int]:
-        """Return the offsets of a time, `EARLIEST_TIMESTAMP` or `LATEST_TIMESTAMP`, as brokers tell them."""
+        """Ask brokers for the offsets of a time, `EARLIEST_TIMESTAMP` or `LATEST_TIMESTAMP`."""
         async with self._context.offsets.ask([log.key for log in logs], time_ms) as answers:
             return await answers.all()
 
     async def _wait_for_heads(self, logs: Sequence[PartitionLog]) -> Mapping[PartitionKey, int]:
-        """Return where partitions end now, once the Tail has come that far: what was acknowledged before the request is below."""
+        """Return where partitions end now, once the Tail has reached it: messages acknowledged before the request are below."""
         ends = await self._offsets_at(logs, LATEST_TIMESTAMP)
         while any(log.head < ends[log.key] for log in logs):
             await self._reader.news()
@@ -203,21 +203,21 @@ class PageReading:
         return scans
 
     def _scans_to_heads(self) -> Sequence[PartitionScan]:
-        """Return what reads from where the reader is to the heads as they are now."""
+        """Return scans from the reader's positions to the current heads."""
         return self._scans_of(self._query, self._logs, self._reader.positions, _heads(self._logs))
 
     def _alike(self) -> object | None:
-        """Return what is equal for those that may share a merge; None where the logs are others now."""
+        """Return a key that is equal for requests that may share a merge; None if the logs have changed."""
         reader, logs = self._reader, self._logs
         if not reader.follows(logs):
             return None
         return logs[0].key.topic_id, reader.follower.view, self._query.limit, reader.positions, _heads(logs)
 
     def _is_closed(self, found: Sequence[HistoryMessage]) -> bool:
-        """Whether the same request has the same page for its answer for as long as its messages are there.
+        """Whether the same request gets the same page for as long as its messages exist.
 
-        A late record may be of any time, so nothing may come between: the page is full, and in each partition it is known what comes
-        after it. Offsets alone are where a page begins that stays the same, and only of the topic that they were made of.
+        A late record may have any time, so nothing may come between: the page is full, and in each partition the message
+        after it is known. Only a page that begins at offsets, of this very topic, stays the same.
         """
         query, reader, cluster = self._query, self._reader, self._context.cluster()
         full = len(found) == query.limit or sum(len(message.payload) for message in found) >= PAGE_BYTES
@@ -228,7 +228,7 @@ class PageReading:
     def _cursor(self, positions: Mapping[PartitionKey, int]) -> str:
         by_partition = {key.partition: position for key, position in positions.items()}
         key, cursor = self._logs[0].key, self._query.cursor
-        # How far subscriptions were known is as it was: two answers to the same request may not differ in that.
+        # The subscriptions offset is taken over: two answers to the same request may not differ in it.
         head = head_of_cursor(self._context.cluster(), OF_A_PAGE if cursor is None else cursor.subscriptions)
         epochs = {log.key.partition: log.epochs.before(positions[log.key]) for log in self._logs}
         numbers = range(max(by_partition) + 1)
@@ -237,7 +237,7 @@ class PageReading:
 
 
 def _positions(logs: Sequence[PartitionLog], scans: Sequence[PartitionScan]) -> Positions:
-    """Return where scans, one of each log, have come to."""
+    """Return the positions that scans, one per log, have reached."""
     return {log.key: scan.position for log, scan in zip(logs, scans, strict=True)}
 
 

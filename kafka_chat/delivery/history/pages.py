@@ -1,7 +1,7 @@
-"""Pages of one chat's past: a piece of all its partitions, in the order of time.
+"""Pages of one chat's past: a range of all its partitions, in the order of time.
 
-A page is read as everything else is: a reader joins the audience for as long as a request takes, so the Tail follows its chat and
-the logs give it positions, what memory has, pages of the past, and news. It is no client: nothing is ever offered to it.
+A page is read like everything else: a reader joins the audience for the time of a request, so the Tail follows its chat, and
+the logs give it positions, batches in memory, pages of the past, and news. It is not a client: nothing is offered to it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class History:
 
     Args:
         context: the service.
-        lookup: asks what only pages want to know.
+        lookup: for questions that only pages ask.
     """
 
     def __init__(self, context: SessionContext, *, lookup: Lookup) -> None:
@@ -43,7 +43,7 @@ class History:
         self._draining = False
 
     def drain(self) -> None:
-        """Let nobody wait for news any more."""
+        """End all waits for news, and allow no new ones."""
         self._draining = True
         for reader in self._readers:
             reader.finish()
@@ -52,13 +52,13 @@ class History:
         """Return a page.
 
         Args:
-            query: what it is to have.
-            waiting: entered for as long as it waits for news, which is when its client's end may be its end, too.
+            query: what it should contain.
+            waiting: entered while it waits for news; during that time the client's disconnect ends it.
 
         Raises:
-            RequestError: the cursor is of another cluster, or of a later version throughout.
+            RequestError: the cursor is from another cluster, or all of it is from a later version.
             NotFound: the chat has no topic.
-            BrokerError: brokers do not answer, or the topic is deleted meanwhile.
+            BrokerError: brokers do not answer, or the topic is deleted in the meantime.
         """
         context, cursor = self._context, query.cursor
         if cursor is not None and not cursor.is_of(context.cluster()):

@@ -1,4 +1,4 @@
-"""What a page of a chat's past is to have, and what it has."""
+"""A request for a page of a chat's past, and the page."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
     from ..session.notices import Gap
 
-PAGE_BYTES = 1 << 20  # of messages; the one that reaches it is the last
+PAGE_BYTES = 1 << 20  # bytes of messages; the message that reaches it is the last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageQuery(Selection):
-    """What a page is to have.
+    """What a page should contain.
 
     Attributes:
         chat: whose.
         limit: how many messages.
-        backward: those before the beginning, not those after it.
+        backward: the messages before the beginning, not those after it.
         wait_seconds: how long to wait for a message where a forward page would be empty.
     """
 
@@ -44,12 +44,12 @@ class Page:
 
     Attributes:
         messages: JSON, in the form of v1, oldest first.
-        gaps: what was due and is gone.
+        gaps: records that were due and are gone.
         next: the cursor after it.
         prev: the cursor before it.
-        end: nothing more is there now in its direction.
-        closed: it stays the same for as long as its messages are there.
-        compacted: compaction may take messages out of its middle.
+        end: nothing more exists now in its direction.
+        closed: it stays the same for as long as its messages exist.
+        compacted: compaction may remove messages from its middle.
     """
 
     messages: Sequence[bytes]

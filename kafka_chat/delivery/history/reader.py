@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 
 class HistoryReader:
-    """Follows one chat for a request: a member of the audience that reads, and is woken by news.
+    """Follows one chat for a request, as a member of the audience that news wakes.
 
-    A request that waits for news parks it at the heads of the logs. Then the fan-out shows it what comes as its request sees it,
-    rendered once for all that see the same, and it is woken only where there is something in it.
+    A request that waits for news parks it at the heads of the logs. Then the fan-out shows it new messages through its view,
+    rendered once for all equal views, and wakes it only if something is in them.
 
     Attributes:
         follower: its places in the logs.
         only: its chat.
         username: nobody's.
-        gaps: what it was told of.
-        resumed: where its cursor stands in the topic; None without one.
-        over: the service wants it to come to an end.
+        gaps: the gaps reported to it.
+        resumed: its cursor's part for the topic; None without one.
+        over: whether the service wants it to end.
     """
 
     __slots__ = ("_begin", "_cursor", "_names", "follower", "gaps", "only", "over", "resumed")
@@ -55,15 +55,15 @@ class HistoryReader:
         view: View,
         page_reads: PageReads,
     ) -> None:
-        """Make one that the `Audience` is to let in.
+        """Make one that then joins the `Audience`.
 
         Args:
             chat: which it follows.
             begin: where, without a cursor.
             cursor: where it begins; None for none.
             names: chat <-> topic.
-            view: what its request sees of a message.
-            page_reads: reads what memory does not have.
+            view: which messages its request sees, and how.
+            page_reads: reads what is not in memory.
         """
         self.follower = Follower(self, view, page_reads)
         self.only: Sequence[str] = (chat,)
@@ -75,11 +75,11 @@ class HistoryReader:
         self._names = names
 
     def chats(self) -> Mapping[str, SubscriptionChange | None]:
-        """See `Member.chats`."""
+        """Return the chats that it follows, with their subscriptions."""
         return dict.fromkeys(self.only)
 
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:
-        """See `Member.start`."""
+        """Return where it begins in a topic."""
         entry = None if self._cursor is None else self._cursor.entry(topic)
         if entry is None:
             return self._begin
@@ -87,7 +87,7 @@ class HistoryReader:
         return self.resumed
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
-        """See `Owner.on_gap`."""
+        """Report messages that were due and are gone."""
         self.gaps.append(gap_in(key, self._names, first_lost, first_left, cause))
 
     async def news(self) -> None:
@@ -95,25 +95,25 @@ class HistoryReader:
         await self.follower.wait(parked=False)
 
     def resumes_wholly(self, logs: Sequence[PartitionLog]) -> bool:
-        """Whether its cursor names the offset at which it begins in each of these logs, and is of this very topic."""
+        """Whether its cursor is from this very topic, and names the offset where it begins in each of these logs."""
         if self.resumed is None or not self.resumed.entry.whole:
             return False
         entry = self.resumed.entry
         return all(entry.identity == identity_of(log.key.topic_id) and entry.next(log.key.partition) is not None for log in logs)
 
     def follows(self, logs: Sequence[PartitionLog]) -> bool:
-        """Whether these are the logs of its chat still: none is lost, started over or added."""
+        """Whether these are still the logs of its chat: none is lost, started over or added."""
         cursors = self.follower.cursors
         return len(cursors) == len(logs) and all((cursor := cursors.get(log.key)) and cursor.log is log for log in logs)
 
     def move(self, positions: Mapping[PartitionKey, int]) -> None:
-        """Have what lies before `positions`, a partition each that it follows."""
+        """Move its cursors to `positions`, by partition."""
         for key, position in positions.items():
             self.follower.cursors[key].position = position
 
     @property
     def positions(self) -> dict[PartitionKey, int]:
-        """Where it is, a partition each."""
+        """Its positions by partition."""
         return {key: cursor.position for key, cursor in self.follower.cursors.items()}
 
     async def wait_for_message(self) -> None:
@@ -121,7 +121,7 @@ class HistoryReader:
         await self.follower.wait(parked=True)
 
     def take(self, cursor: LogCursor, chunk: Chunk) -> int:
-        """See `Owner.take`: what shows it nothing it has had."""
+        """Skip a chunk in which it sees nothing; otherwise be woken."""
         if chunk.messages:
             self.follower.wake()
         else:
@@ -129,18 +129,18 @@ class HistoryReader:
         return 0
 
     def on_follow(self, cursor: LogCursor) -> None:
-        """See `Owner.on_follow`."""
+        """Begin with a log that is followed now."""
 
     def on_unfollow(self, key: PartitionKey) -> None:
-        """See `Owner.on_unfollow`."""
+        """End with a log that is followed no more."""
 
     def on_subscribed(self, change: SubscriptionChange) -> None:
         """Do nothing: a page follows its chat, whatever anyone subscribes to."""
 
     def on_unsubscribed(self, change: SubscriptionChange, positions: Mapping[int, int]) -> None:
-        """See `Member.on_unsubscribed`."""
+        """Report that its user has unsubscribed from a chat."""
 
     def finish(self) -> None:
-        """Have it wait no longer."""
+        """End its wait."""
         self.over = True
         self.follower.wake()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SharedMerge:
-    """What the last of those that waited has merged: who waited at the same place for the same finds it made.
+    """The last merge of requests that wait; equal requests at the same positions take it.
 
     One merges at a time, and others have their turn between.
     """
@@ -34,7 +34,7 @@ class SharedMerge:
         """Return the messages of some scans, and the scans after that.
 
         Args:
-            alike: says of which readers it is, once it is its turn: of all for whom that is equal. None: it is wanted no longer.
+            alike: returns a key, called at its turn; readers with an equal key share the merge. None: it is no longer wanted.
             scans: makes them.
             messages: how many to take, at most.
         """

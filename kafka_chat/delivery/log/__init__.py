@@ -1,1 +1,1 @@
-"""What memory has of each partition, how the rest is read, and how news is handed out."""
+"""Each partition's records in memory, the reads of its past, and the fan-out of its news."""

@@ -1,8 +1,8 @@
 """Offers what is new in a log to the followers that wait at its head, and wakes the others.
 
 Measured: an offer costs a quarter of waking a task per message. A walk shares the loop. What may change at its checkpoints:
-followers come, leave, or read for themselves; the log gets more, is closed, or its batches are forgotten by memory; a view's
-last follower leaves. Position decides who gets what, so joining and new batches need no care; who has left is left out.
+followers join, leave, or read for themselves; the log grows, is closed, or memory forgets its batches; a view's
+last follower leaves. The position decides what a follower gets, so joins and new batches need no care; leavers are skipped.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from .follower import LogCursor
     from .partition_log import PartitionLog
 
-JOIN_BYTES = 256 * 1024  # of new frames are joined for one offer; more would only wait in the kernel
+JOIN_BYTES = 256 * 1024  # bytes of new frames joined for one offer; more would only wait in the kernel
 OFFERS_A_LOOK = 16  # offers of the same bytes between two looks at the clock: some 100 µs
-WHOLE = 1 << 62  # bytes: all of the range that is offered, whatever it takes in another form
+WHOLE = 1 << 62  # bytes: the whole range that is offered, whatever its size in another form
 
 
 class FanOut:
-    """The logs with news, in the order in which they got them."""
+    """The logs with news, in the order of the news."""
 
     def __init__(self, *, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
@@ -53,13 +53,13 @@ class FanOut:
                 del self._changed[log]
                 await self._walk(log)
                 if log.offered < log.head:
-                    self._changed[log] = None  # its turn comes again after the others
+                    self._changed[log] = None  # it takes another turn after the others
             await self._news.wait_beyond(version)
 
     async def _walk(self, log: PartitionLog) -> None:
         turn = Turn()
         first, chunk = log.offered, log.read(log.offered, JOIN_BYTES)
-        if not isinstance(chunk, Chunk):  # memory no longer has it
+        if not isinstance(chunk, Chunk):  # it is no longer in memory
             log.offered = log.head
             await self._wake_behind(log, log.cursors, turn)
             return
@@ -70,13 +70,13 @@ class FanOut:
             if piece is None and any(cursor.follower.parked for cursor in log.followers.get(view, ())):  # else nobody waits for it
                 piece = await self._rendered(log, view, first, chunk.next, turn)
             followers = log.followers.get(view, {})
-            if piece is None:  # or forgotten by memory while others were walked
+            if piece is None:  # or memory has forgotten it during other walks
                 await self._wake_behind(log, followers, turn)
             else:
                 await self._offer_all(log, followers, first, piece, turn, offers_a_look=_offers_a_look(view))
 
     async def _rendered(self, log: PartitionLog, view: View, first: int, end: int, turn: Turn) -> Chunk | None:
-        """Return `[first, end)` as `view` shows it, rendered a batch at a time; None where memory no longer has all of it."""
+        """Return `[first, end)` as `view` shows it, rendered batch by batch; None if not all of it is in memory."""
         position = first
         while position < end and (batch := log.batch_at(position)) is not None:
             log.render(batch, view)
@@ -86,7 +86,7 @@ class FanOut:
         return piece if isinstance(piece, Chunk) and piece.next == end else None
 
     async def _wake_behind(self, log: PartitionLog, cursors: Iterable[LogCursor], turn: Turn) -> None:
-        """Wake those that are not parked, or have not had all of `log`. One that has left meanwhile is woken in vain."""
+        """Wake followers that are not parked, or have not read all of `log`. Waking one that has left does no harm."""
         for cursor in tuple(cursors):
             await turn.share()
             if not cursor.follower.parked or cursor.position < log.head:
@@ -97,7 +97,7 @@ class FanOut:
     ) -> None:
         """Offer `chunk`, which begins at `first`, to all who are parked right before it.
 
-        Those that are not parked read for themselves: they are woken, for they may wait for a page of another log.
+        Others read for themselves; they are woken, because they may be waiting for a page of another log.
         """
         deliveries = size = 0
         walked, shared = list(cursors), False
@@ -120,5 +120,5 @@ class FanOut:
 
 
 def _offers_a_look(view: View) -> int:
-    """Return how many offers are made between two looks at the clock: each event has its own client's cursor, which takes long."""
+    """Return how many offers are made between two looks at the clock: fewer of events, whose cursors are made per client."""
     return 1 if view.format is Format.EVENTS else OFFERS_A_LOOK

@@ -1,4 +1,4 @@
-"""One reader of logs: its cursor in each, where it is offered what comes, or reads for itself."""
+"""One reader of logs: at each cursor it is offered new messages, or reads for itself."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from .page_reads import PageRead, PageReads
     from .partition_log import PartitionLog
 
-ROUND_BYTES = 64 * 1024  # of each partition in turn, so that one chat's history does not starve another's live end
-LEFT_PARTITIONS = 1000  # left ones whose position is remembered, in case they are followed again
+ROUND_BYTES = 64 * 1024  # bytes read of each partition in turn, so that one chat's history does not starve another's live end
+LEFT_PARTITIONS = 1000  # unfollowed logs whose position is remembered, in case they are followed again
 
 
 class LogCursor:
-    """A follower's place in one log.
+    """A follower's cursor in one log.
 
     Attributes:
         follower: whose.
-        log: likewise.
-        position: the next offset that it gets.
+        log: the log it is in.
+        position: the next offset to read.
         page: the page read that it waits for.
-        bound: where it ends; None: nowhere, or it is not known yet.
+        bound: where it ends; None: nowhere, or not known yet.
     """
 
     __slots__ = ("bound", "follower", "log", "page", "position")
@@ -42,24 +42,24 @@ class LogCursor:
 
     @property
     def epoch(self) -> int:
-        """The leader epoch of the record before its position, or a later one of this log; `NO_EPOCH` where none is known."""
+        """The leader epoch of the record before its position, or a later one of this log; `NO_EPOCH` if unknown."""
         return self.log.epochs.before(self.position)
 
 
 class Owner(Protocol):
-    """What has a follower. Plain functions, which may be called at any time."""
+    """The owner of a follower. Plain functions, which may be called at any time."""
 
     def take(self, cursor: LogCursor, chunk: Chunk) -> int:
-        """Take `chunk`, which begins at `cursor`, and move that behind it; or leave it there, and wake the follower.
+        """Take `chunk`, which begins at `cursor`, and move the cursor past it; or leave it, and wake the follower.
 
-        Asked only while the follower is parked.
+        Called only while the follower is parked.
 
         Returns:
             How many bytes were written of it.
         """
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
-        """Messages that were due are gone. The cursor is moved over them after this."""
+        """Messages that were due are gone. The cursor moves past them after this."""
 
     def on_follow(self, cursor: LogCursor) -> None:
         """A log is followed from this cursor on."""
@@ -71,20 +71,20 @@ class Owner(Protocol):
 class Follower:
     """Reads logs in the order of offsets, each message once.
 
-    The `Audience` gives it cursors and takes them away. It is *parked* while its owner waits with all that it may be given had:
-    then, and only then, the fan-out offers it what comes. Its owner reads all else.
+    The `Audience` gives it cursors and takes them away. It is *parked* while its owner waits and has read everything it may get:
+    only then does the fan-out offer it new messages. Its owner reads everything else.
 
     Args:
-        owner: what has it, until `leave`.
-        view: see below.
-        page_reads: see below.
+        owner: its owner, until `leave`.
+        view: which messages it sees, and how.
+        page_reads: read what is not in memory.
 
     Attributes:
-        view: what it gets of a message.
-        page_reads: read for it what memory does not have.
-        cursors: its place in each partition that it follows.
-        parked: whether it may be offered to.
-        offer: offers what begins at a cursor, while it is parked. The owner's `take`, without a call between: it is called for each
+        view: which messages it sees, and how.
+        page_reads: read for it what is not in memory.
+        cursors: one for each partition it follows.
+        parked: whether the fan-out may offer it messages.
+        offer: takes what begins at a cursor, while it is parked. It is the owner's `take` itself, since it is called for each
             message and client.
         fell_behind: how often it had to read a page of the past.
     """
@@ -130,7 +130,7 @@ class Follower:
             del self._left_positions[next(iter(self._left_positions))]
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
-        """Tell of messages that were due and are gone."""
+        """Report messages that were due and are gone."""
         self._owner.on_gap(key, first_lost, first_left, cause)
 
     def wake(self) -> None:
@@ -139,7 +139,7 @@ class Follower:
         self._awake.set()
 
     def leave(self) -> None:
-        """Release the owner, which has it: nothing is followed any more."""
+        """Release the owner: nothing is followed any more."""
         del self._owner, self.offer
 
     # What its owner calls.
@@ -148,9 +148,9 @@ class Follower:
         """Wait to be woken.
 
         Args:
-            parked: meanwhile be offered what comes.
+            parked: whether to be offered new messages in the meantime.
         """
-        self._awake = trio.Event()  # not `Changes`: one waits, and each socket would have 56 bytes more
+        self._awake = trio.Event()  # not `Changes`: only one task waits, and each socket would take 56 bytes more
         self.parked = parked
         try:
             await self._awake.wait()
@@ -164,11 +164,11 @@ class Follower:
 
     @property
     def at_heads(self) -> bool:
-        """Whether it has had all that its logs have."""
+        """Whether it has read everything in its logs."""
         return all(cursor.page is None and cursor.position >= cursor.log.head for cursor in self.cursors.values())
 
     def read(self, cursor: LogCursor) -> Chunk | None:
-        """Return what is at `cursor`; None where it has to wait for its head or for a page, which then wakes it."""
+        """Return what is at `cursor`; None if it must wait for the head or for a page, which then wakes it."""
         if self.cursors.get(cursor.log.key) is not cursor:
             return None  # unfollowed, or moved to another log, while another cursor's frames were sent
         if cursor.page is not None:
@@ -186,7 +186,7 @@ class Follower:
         return None
 
     def _turn_page(self, cursor: LogCursor) -> Chunk | None:
-        """Take what a page read brought; None where it brought nothing for this position."""
+        """Take the page that was read; None if it has nothing for this position."""
         read = cursor.page
         if read is None or read.gone:
             return None  # a partition that is gone waits for the Audience to hear of it

@@ -1,4 +1,4 @@
-"""Finds where the last messages of a chat begin, by the order that pages of its history have."""
+"""Finds where the last messages of a chat begin, in the order of its history pages."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 async def last_messages(
     ends: Mapping[PartitionLog, int], messages: int, *, view: View, page_reads: PageReads, memory: Memory
 ) -> dict[PartitionLog, int]:
-    """Return where the last messages of a chat begin in each of its logs, by the order that pages have.
+    """Return where the last messages of a chat begin in each of its logs, in the order of pages.
 
     Args:
         ends: the logs, and where they end; at most their heads.
-        messages: how many, over all logs; fewer where there are no more, or not within `SCAN_OFFSETS` offsets.
+        messages: how many, over all logs; fewer if there are no more, or not within `SCAN_OFFSETS` offsets.
         view: which messages count.
         page_reads: reads what memory does not have.
-        memory: where what is read is counted.
+        memory: counts what is read.
     """
     scans = {
         log: BackwardScan(
@@ -47,10 +47,10 @@ async def last_messages(
 
 
 class _Past(LogSource):
-    """The past of one log. That the topic is gone is the end of it here: its followers hear of it from the Tail."""
+    """The past of one log. A topic that is gone ends it here; its followers hear of that from the Tail."""
 
     async def fetch(self, offset: int) -> LogPiece:
-        """See `Source`."""
+        """Return a piece that has this offset."""
         try:
             return await super().fetch(offset)
         except TopicGone as error:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class LogSource:
-    """One partition, as scans read it. See `merge.Source`.
+    """One partition, as the scans of a merge read it.
 
     Args:
         log: of the partition.
-        view: what is shown of it.
+        view: which messages are shown, and how.
         page_reads: reads what memory does not have.
-        memory: where what is read is counted.
-        before_ms: nothing of this time or later is shown, Unix, in milliseconds; None: whatever its time.
+        memory: counts what is read.
+        before_ms: only messages older than this are shown, Unix milliseconds; None: all.
     """
 
     def __init__(self, log: PartitionLog, view: View, page_reads: PageReads, memory: Memory, *, before_ms: int | None) -> None:
@@ -33,12 +33,12 @@ class LogSource:
         self._memory = memory
 
     async def fetch(self, offset: int) -> LogPiece:
-        """See `Source`."""
+        """Return a piece that has this offset."""
         return LogPiece(await self._page_reads.fetch(self._log, offset), self._view, self._memory, before_ms=self._before_ms)
 
 
 class LogPiece:
-    """A batch, as scans read it. See `merge.Piece`."""
+    """A batch, as the scans of a merge read it."""
 
     def __init__(self, batch: Batch, view: View, memory: Memory, *, before_ms: int | None) -> None:
         self.first = batch.first
@@ -49,13 +49,13 @@ class LogPiece:
         self._before_ms = before_ms
 
     def marks(self, *, first: int, end: int) -> Sequence[Mark]:
-        """See `Piece`."""
+        """Return what the batch has, in this view."""
         found = self._batch.marks(self._view, first=first, end=end)
         self._memory.recount(self._batch)  # senders and tags may have been decoded now
         return found if self._before_ms is None else [mark for mark in found if mark.time_ms < self._before_ms]
 
     def message(self, offset: int) -> HistoryMessage:
-        """See `Piece`."""
+        """Return what the batch has, in this view."""
         found = self._batch.history_message(self._view, offset)
         self._memory.recount(self._batch)  # it may have been rendered in another form now
         return found

@@ -1,4 +1,4 @@
-"""One limit, in bytes, for all that is held of Kafka."""
+"""One limit, in bytes, for all records held in memory."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 
     from ..records.batch import Batch
 
-OWN_REFERENCES = 2  # of a batch that nobody else has: our variable, and the argument of the call that counts
+OWN_REFERENCES = 2  # references to a batch that nobody else holds: our variable, and the argument of the counting call
 
 
 class Memory:
-    """What is held, oldest first; the oldest goes when there is too much.
+    """What is held, oldest first; the oldest is dropped when there is too much.
 
-    Counted are batches at the heads of logs, pages of the past, what sockets are owed, and what clients have asked that is not
-    answered yet. Nothing depends on a batch being held: what is gone is read from Kafka again. A batch that has to go while a
-    reader still has it in hand (a client that is behind, a page of history) counts until that reader drops it.
+    It counts batches at the heads of logs, pages of the past, bytes owed to sockets, and requests of clients that are not
+    answered yet. Nothing depends on a batch being held: a dropped one is read from Kafka again. A batch dropped while a
+    reader still uses it (a client that is behind, a page of history) counts until that reader is done.
 
     Args:
         limit_bytes: `memory.bytes`.
 
     Attributes:
-        limit_bytes: likewise.
+        limit_bytes: the limit.
         held_bytes: of batches that logs hold.
-        lent_bytes: of batches that only readers still have.
+        lent_bytes: of batches that only readers still use.
         owed_bytes: that clients are owed, or have asked.
     """
 
@@ -46,14 +46,14 @@ class Memory:
         return self.held_bytes + self.lent_bytes + self.owed_bytes
 
     def hold(self, batch: Batch, forget: Callable[[Batch], None]) -> None:
-        """Count `batch`; `forget(batch)` is called when it has to go. The owner then no longer refers to it."""
+        """Count `batch`; `forget(batch)` is called when it is dropped, and the owner then no longer refers to it."""
         size = batch.size
         self._held[batch] = forget, size
         self.held_bytes += size
         self._trim()
 
     def recount(self, batch: Batch) -> None:
-        """Count `batch` again, which may have been rendered in another form since; no error if it is not held."""
+        """Count `batch` again: it may have been rendered in another form since. No error if it is not held."""
         held = self._held.get(batch)
         if held is None:
             return
@@ -65,12 +65,12 @@ class Memory:
             self._trim()
 
     def touch(self, batch: Batch) -> None:
-        """Make `batch` the last one to go, for it was just used."""
+        """Make `batch` the last one to be dropped, because it was just used."""
         if batch in self._held:
             self._held.move_to_end(batch)
 
     def release(self, batch: Batch) -> None:
-        """No longer count `batch`: its owner has let it go."""
+        """Stop counting `batch`: its owner has released it."""
         held = self._held.pop(batch, None)
         if held is not None:
             self.held_bytes -= held[1]
@@ -85,7 +85,7 @@ class Memory:
             self.owe(-size)
 
     def owe(self, size: int) -> None:
-        """Count `size` bytes more that a client is owed or waits to have answered; fewer where it is negative."""
+        """Count `size` more bytes that a client is owed or waits to have answered; fewer if negative."""
         self.owed_bytes += size
         self._trim()
 

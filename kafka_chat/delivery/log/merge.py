@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..records.batch import HistoryMessage, Mark
 
-# A filter may let hardly anything pass. A page ends where it has looked far enough, and the next one goes on from there.
+# A filter may let hardly anything pass. A page ends after this much, and the next one continues there.
 SCAN_OFFSETS = 50_000  # offsets of a partition
 SCAN_SECONDS = 2.0
 
@@ -35,7 +35,7 @@ class Piece(Protocol):
         """Where it ends."""
 
     def marks(self, *, first: int, end: int) -> Sequence[Mark]:
-        """Return where those of `[first, end)` are that a page shows."""
+        """Return marks of the messages in `[first, end)` that a page shows."""
 
     def message(self, offset: int) -> HistoryMessage:
         """Return one of them."""
@@ -45,15 +45,15 @@ class Source(Protocol):
     """Where one partition's messages are read."""
 
     async def fetch(self, offset: int) -> Piece:
-        """Return a piece that has this offset; raise `PositionLost` where it is gone."""
+        """Return a piece that has this offset; raise `PositionLost` if it is gone."""
 
 
 class PartitionScan(ABC):
-    """One partition's part of a page: what is read of it and not taken yet.
+    """One partition's part of a page: what is read but not taken yet.
 
     Attributes:
         partition: its number.
-        lost: the offset that was due and is gone, and where it went on instead.
+        lost: the offset that was due and is gone, and where it continued.
     """
 
     def __init__(self, partition: int, source: Source, position: int, bound: int, *, most: int, scan_seconds: float = SCAN_SECONDS) -> None:
@@ -65,15 +65,15 @@ class PartitionScan(ABC):
             position: where it begins.
             bound: where it ends.
             most: how many messages the page takes.
-            scan_seconds: how long it looks for one, at most, once it has looked at something.
+            scan_seconds: how long it looks for a message, at most, after the first piece.
         """
         self.partition = partition
         self.lost: tuple[int, int] | None = None
         self._source = source
         self._scanned = position
         self._bound = bound
-        # One more than the page takes: what is not kept is not missed, for all that is kept is never taken. They are of one piece, for
-        # the next one is read when they are all taken; what they say is cut from it one by one.
+        # One more than the page takes, so a page never takes all that is kept. They are from one piece, because
+        # the next one is read when all are taken; messages are cut from it one by one.
         self._found: deque[Mark] = deque(maxlen=most + 1)
         self._piece: Piece | None = None
         self._turn = TurnInLine()
@@ -93,12 +93,12 @@ class PartitionScan(ABC):
     @property
     @abstractmethod
     def position(self) -> int:
-        """Where the next page goes on, in the same direction."""
+        """Where the next page continues in the same direction."""
 
     @property
     @abstractmethod
     def rank(self) -> tuple[int, int]:
-        """By what its next message is compared with those of other scans: the lowest is taken first."""
+        """The sort key of its next message among scans: the lowest is taken first."""
 
     def take(self) -> HistoryMessage:
         """Return its next message, which is known."""
@@ -130,7 +130,7 @@ class ForwardScan(PartitionScan):
 
     @property
     def position(self) -> int:
-        """See `PartitionScan`: all offsets before it are had."""
+        """Where the next page continues: all offsets before it are done."""
         return self._found[0].offset if self._found else self._scanned
 
     @property
@@ -147,7 +147,7 @@ class ForwardScan(PartitionScan):
         try:
             self._piece = None
             piece = self._piece = await self._source.fetch(begin)
-            await self._turn.share()  # all that have waited for the same piece go on in this round
+            await self._turn.share()  # all scans that waited for the same piece continue in this round
         except PositionLost as lost:
             self._scanned = min(lost.first_left, self._bound)
             self.lost = (self.lost or (begin, 0))[0], self._scanned
@@ -162,7 +162,7 @@ class BackwardScan(PartitionScan):
     """From newer messages to older ones, at and above its bound.
 
     Attributes:
-        last: the offset of the message that was taken or passed over last; where it began, where none was.
+        last: the offset of the message taken or skipped last; at first, where it began.
     """
 
     def __init__(self, partition: int, source: Source, position: int, bound: int, *, most: int, scan_seconds: float = SCAN_SECONDS) -> None:
@@ -172,7 +172,7 @@ class BackwardScan(PartitionScan):
 
     @property
     def position(self) -> int:
-        """See `PartitionScan`: all offsets at and after it are had."""
+        """Where the next page continues: all offsets at and after it are done."""
         return self._found[-1].offset + 1 if self._found else self._scanned
 
     @property
@@ -204,8 +204,8 @@ class BackwardScan(PartitionScan):
 async def merge_by_time(scans: Sequence[PartitionScan], *, messages: int, size: int) -> list[HistoryMessage]:
     """Take messages from scans of one direction, in its order.
 
-    It ends where the next one is not known: so a page never has a message before which another one would have to come, as far as
-    times go up in each partition.
+    It ends where a next message is unknown, so a page never has a message that another one should precede, as long as
+    times increase in each partition.
 
     Args:
         scans: a partition each.

@@ -1,10 +1,10 @@
-"""Page reads, once for all who wait for the same page.
+"""Page reads, once for all readers of the same page.
 
-A read runs in a task of the service, never in a session's: a session that leaves takes nobody's read along, and cancelling
+A read runs in a task of the service, never in a session's: a session that leaves cancels nobody's read, and cancelling
 it never waits for a broker.
 
-A leader that hangs would soon have all readers. So one that has not answered in `BrokerTimeouts.page_seconds` is silent until it
-does: what is read from it goes on apart, by one reader of its own that has time, and the others are for everybody else.
+A leader that hangs would soon occupy all readers. So one that has not answered in `BrokerTimeouts.page_seconds` counts as silent until it
+does: one separate, patient reader reads from it, and the others serve everybody else.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
     from .partition_log import PartitionLog
 
 AGAIN_SECONDS = 1.0  # after a read that the brokers did not answer
-DOUBT_SECONDS = 10.0  # as long as the Tail may take to hear of an election that rewrote a log; then what is read is what there is
+DOUBT_SECONDS = 10.0  # how long the Tail may take to hear of an election that rewrote a log; after that the page is accepted
 
 
 class PageRead:
-    """One read, under way, and who waits for it.
+    """One read under way, and its waiting readers.
 
     Attributes:
-        page: what was read; set when it is done, unless the position is lost.
+        page: the result; set when it is done, unless the position is lost.
         lost: the position is below what is left; set when it is done.
-        doubted: since when what comes is not what the log says; `trio.current_time()`.
-        gone: the partition is gone; anyone who follows it hears of that from the Tail.
+        doubted: since when its results contradict the log; `trio.current_time()`.
+        gone: the partition is gone; its followers hear of that from the Tail.
         waiting: what is called, once each, when it is done.
     """
 
@@ -77,9 +77,9 @@ class PageReads:
         self._reads: dict[tuple[PartitionKey, int], PageRead] = {}
         self._queue: deque[PageRead] = deque()
         self._queued = trio.Semaphore(0)
-        self._silent: dict[int, deque[PageRead]] = {}  # leaders that do not answer, and what is to be read from each
+        self._silent: dict[int, deque[PageRead]] = {}  # leaders that do not answer, and the reads from each
         self._fell_silent = Changes()
-        self._refused: list[PageRead] = []  # what was answered by an error, and is to be asked again
+        self._refused: list[PageRead] = []  # reads that failed, to be repeated
 
     @property
     def waiting(self) -> int:
@@ -96,8 +96,8 @@ class PageReads:
         """
         key = (log.key, log.page_range(position)[0])
         read = self._reads.get(key)
-        # A page under way may end before this position: then it is asked for again. One for a log that was started over meanwhile may
-        # have what is no longer there.
+        # A page under way may end before this position: then it is requested again. One for a log that has started over may
+        # contain records that no longer exist.
         if read is None or read.log is not log:
             read = self._reads[key] = PageRead(key, log, position)
             self._add(read)
@@ -105,7 +105,7 @@ class PageReads:
         return read
 
     async def fetch(self, log: PartitionLog, position: int) -> Batch:
-        """Return a piece of `log` that has `position`, an offset below its head: from memory, or a page.
+        """Return a piece of `log` that has `position`, an offset below its head, from memory or as a page.
 
         Waits as long as brokers are away; cancelling it never waits for one.
 
@@ -126,18 +126,18 @@ class PageReads:
             if read.gone:
                 raise TopicGone(f"{log.key} is gone", topic=log.key.topic, partition=log.key.partition)
             if read.page is not None and read.page.first <= position < read.page.next:
-                return read.page  # which memory may not have kept
+                return read.page  # which memory may have dropped
         await trio.lowlevel.checkpoint()
         return held
 
     async def run_reader(self) -> None:
-        """Read page after page, until cancelled; as many of these run as pages are read at a time."""
+        """Read page after page, until cancelled; one of these runs for each page read at a time."""
         while True:
             await self._queued.acquire()
             await self._read_next()
 
     async def run_again(self) -> None:
-        """Ask again, once in a while, for what was answered by an error, until cancelled."""
+        """Repeat failed reads from time to time, until cancelled."""
         while True:
             await trio.sleep(AGAIN_SECONDS)
             refused, self._refused = self._refused, []
@@ -155,7 +155,7 @@ class PageReads:
                     readers.start_soon(self._read_patiently, leader, read_from)
                 await self._fell_silent.wait_beyond(version)
 
-    # Functions of their own: a loop's variables would keep the last page and its session until the next one comes.
+    # Separate functions: a loop's variables would keep the last page and its session alive until the next read.
 
     async def _read_next(self) -> None:
         read = self._queue.popleft()
@@ -173,7 +173,7 @@ class PageReads:
             self._refused.append(read)
 
     async def _read_patiently(self, leader: int, read_from: set[int]) -> None:
-        """Read from a silent leader until it answers, or nothing of it is wanted."""
+        """Read from a silent leader until it answers, or no read from it is wanted."""
         reads = self._silent[leader]
         while reads:
             read = reads.popleft()
@@ -192,20 +192,20 @@ class PageReads:
             self._add(read)
 
     async def _read_once(self, read: PageRead) -> bool:
-        """Give `read` its outcome, unless nobody waits for it any more; return False where its leader does not answer."""
+        """Give `read` its outcome, if anyone still waits for it; return False if its leader does not answer."""
         if read.waiting and not await self._finish(read):
             return False
         self._forget(read)
         with trio.CancelScope(shield=True):  # for it waits for nobody, and nobody is woken a second time
             turn = Turn()
-            while read.waiting:  # who leaves during another's turn is not woken; who comes asks for another read
+            while read.waiting:  # a reader that leaves during another's turn is not woken; a new one requests another read
                 wake, _ = read.waiting.popitem()
                 wake()
                 await turn.share()
         return True
 
     async def _finish(self, read: PageRead) -> bool:
-        """Give `read` its outcome; False where no broker gave one, which is then asked again."""
+        """Give `read` its outcome; False if no broker gave one, and the read is repeated."""
         log = read.log
         try:
             read.page = await self._read(read)
@@ -233,7 +233,7 @@ class PageReads:
                 log.first_left = lost.first_left  # only the grid's line is gone, not what was asked for
                 continue
             self._telemetry.page_read(topic=log.key.topic, partition=log.key.partition, size=page.size)
-            page.forget_rejected()  # the Tail tells of what is rejected, once
+            page.forget_rejected()  # the Tail reports rejected records, once
             _check_epochs(read, page)
             log.keep_page(page)
             if page.next > position:
@@ -250,12 +250,12 @@ class PageReads:
 
 
 def _check_epochs(read: PageRead, page: Batch) -> None:
-    """Refuse a page, for now, that has records of a later leader than the log below its head: it was rewritten.
+    """Refuse a page for now if it has records of a later leader than the log below its head: the log was rewritten.
 
-    The Tail is about to tell; who went on meanwhile would have a place in the new log, and what is before it there unseen.
+    The Tail is about to report that. A reader that continued would get a position in the new log without having seen the records before it.
 
     Raises:
-        BrokerUnreachable: it is to be asked for again.
+        BrokerUnreachable: read it again.
     """
     known = read.log.epochs.latest
     if known == NO_EPOCH or not page.epochs or page.epochs[-1][1] <= known:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .follower import LogCursor
     from .memory import Memory
 
-PAGE_OFFSETS = 512  # pages lie on a grid of so many offsets, so that clients near the same place share them
+PAGE_OFFSETS = 512  # pages lie on a grid of this many offsets, so that clients near the same position share them
 
 
 class NotInMemory(enum.Enum):
@@ -42,11 +42,11 @@ class PartitionLog:
     Attributes:
         start: the first offset that the Tail appends.
         head: the next offset that the Tail will append.
-        offered: up to where the fan-out has offered the head to the followers.
-        followers: the cursors in it, by what their followers are shown; kept by these.
+        offered: up to which offset the fan-out has offered the head to the followers.
+        followers: view -> the cursors in it; their followers maintain this.
         closed: nobody follows it any more; it keeps nothing.
-        epochs: the leader epochs of what was read of it.
-        first_left: below it nothing is left, as far as is known.
+        epochs: the leader epochs of the records read from it.
+        first_left: the first offset that is left, as far as known.
         large_records: its records are so large that a page from the grid's line on falls short of the position in it.
     """
 
@@ -86,7 +86,7 @@ class PartitionLog:
     def append(self, batch: Batch) -> None:
         """Add `batch` at the head; only the Tail does.
 
-        What lies below the head is not kept twice; above a hole the memory before it is dropped, for nothing is ever
+        Offsets below the head are not kept twice; on a hole all memory before it is dropped, for nothing is ever
         joined over a hole.
         """
         if batch.next <= self.head:
@@ -103,7 +103,7 @@ class PartitionLog:
 
     @property
     def cursors(self) -> list[LogCursor]:
-        """Those of all who follow it."""
+        """The cursors of all its followers."""
         return [cursor for cursors in self.followers.values() for cursor in cursors]
 
     def read(self, position: int, max_bytes: int, view: View = PLAIN, *, bound: Bound | None = None) -> Chunk | NotInMemory:
@@ -128,21 +128,21 @@ class PartitionLog:
         return self._joined(chunk, index + 1, max_bytes, view, bound)
 
     def batch_at(self, position: int) -> Batch | None:
-        """Return what memory has around `position`; None where that is nothing."""
+        """Return the batch or page in memory that has `position`; None for none."""
         if position >= self.head:
             return None
         index = bisect_right(self._firsts, position, self._gone) - 1
         return self._page_at(position) if index < self._gone else self._batches[index]
 
     def read_in(self, batch: Batch, position: int, max_bytes: int, view: View, *, bound: Bound | None) -> Chunk:
-        """Return what one batch or page of this log has, which memory may not hold any more; as `read` does."""
+        """Return what one batch or page of this log has, as `read` does; memory may have dropped it."""
         chunk = batch.read(position, max_bytes, view, bound=bound)
         if view is not PLAIN:
             self._memory.recount(batch)
         return chunk
 
     def render(self, batch: Batch, view: View) -> None:
-        """Have a batch or page of this log rendered for `view`, and count what that takes; memory may forget batches for it."""
+        """Render a batch or page of this log for `view`, and count its size; memory may drop batches for it."""
         batch.whole(view)
         self._memory.recount(batch)
 
@@ -174,7 +174,7 @@ class PartitionLog:
     def _joined(self, chunk: Chunk, index: int, max_bytes: int, view: View, bound: Bound | None) -> Chunk:
         pieces, messages, room, after = [chunk.data], chunk.messages, max_bytes - len(chunk.data), chunk.next
         for batch in self._batches[index:]:
-            # Counting one may make memory forget another. What is not rendered yet is left for the next read: it may take long.
+            # Counting one may make memory drop another. What is not rendered yet is left for the next read: rendering may take long.
             if batch is _GONE or not batch.has_rendered(view):
                 break
             if bound is not None and (batch.next > bound.end or bound.before_ms is not None):

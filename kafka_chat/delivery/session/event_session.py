@@ -53,7 +53,7 @@ class EventSession(ResumableSession):
         self._resumable = True
 
     def take(self, cursor: LogCursor, chunk: Chunk) -> int:
-        """See `Owner.take`."""
+        """Write `chunk`, or leave it and be woken."""
         cursor.position = chunk.next
         data = self._bytes_of(cursor, chunk)
         if not chunk.messages:
@@ -65,13 +65,13 @@ class EventSession(ResumableSession):
         return len(data)
 
     def on_follow(self, cursor: LogCursor) -> None:
-        """See `Owner.on_follow`."""
+        """Begin with a log that is followed now."""
         self._parts.forget()
         super().on_follow(cursor)
         self._parts.move(cursor)  # what is said until new parts can be made must not lie elsewhere
 
     def on_unfollow(self, key: PartitionKey) -> None:
-        """See `Owner.on_unfollow`."""
+        """End with a log that is followed no more."""
         self._parts.forget()
         super().on_unfollow(key)
 

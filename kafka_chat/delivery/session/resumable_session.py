@@ -64,34 +64,34 @@ class ResumableSession(Session):
     # What the audience asks and tells.
 
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:
-        """See `Member.start`."""
+        """Return where it begins in a topic."""
         return self._beginning.start(topic, change)
 
     def on_follow(self, cursor: LogCursor) -> None:
-        """See `Owner.on_follow`."""
+        """Begin with a log that is followed now."""
         if self._until is not None:
             self._until.on_follow(cursor)
 
     def on_unfollow(self, key: PartitionKey) -> None:
-        """See `Owner.on_unfollow`."""
+        """End with a log that is followed no more."""
         if self._until is not None:
             self._until.on_unfollow(key)
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
-        """See `Owner.on_gap`."""
+        """Report messages that were due and are gone."""
         if not self._said_hello:
             self._beginning.note_gap(cause)
         self._notices.add_gap(gap_in(key, self._context.names, first_lost, first_left, cause))
         self.follower.wake()
 
     def on_subscribed(self, change: SubscriptionChange) -> None:
-        """See `Member.on_subscribed`."""
+        """Report that its user has subscribed to a chat."""
         exists = bool(change.topic_id) or self._context.audience.exists(change.chat)
         self._notices.add_subscription(Subscribed(chat=change.chat, exists=exists, positions=change.starts), change.offset)
         self.follower.wake()
 
     def on_unsubscribed(self, change: SubscriptionChange, positions: Mapping[int, int]) -> None:
-        """See `Member.on_unsubscribed`."""
+        """Report that its user has unsubscribed from a chat."""
         exists = self._context.audience.exists(change.chat)
         self._notices.add_subscription(Unsubscribed(chat=change.chat, exists=exists, positions=positions), change.offset)
         self.follower.wake()

@@ -32,7 +32,7 @@ class Session(LiveSocket):
 
     Attributes:
         follower: its places in the logs.
-        only: the chats that it follows, subscribed or not; none: those of its user.
+        only: the chats it follows, subscribed or not; empty: those of its user.
         subscriptions_known: the offset in the subscriptions topic up to which its client has learned of changes; 0: of none.
     """
 
@@ -55,24 +55,24 @@ class Session(LiveSocket):
     # What the audience asks and tells: plain functions, at any time.
 
     def chats(self) -> Mapping[str, SubscriptionChange | None]:
-        """See `Member.chats`."""
+        """Return the chats that it follows, with their subscriptions."""
         changes = self._context.chats_of(self.username)
         return {chat: changes.get(chat) for chat in self.only} if self.only else changes
 
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:
-        """See `Member.start`."""
+        """Return where it begins in a topic."""
         return LATEST
 
     def on_subscribed(self, change: SubscriptionChange) -> None:
-        """See `Member.on_subscribed`."""
+        """Report that its user has subscribed to a chat."""
 
     def on_unsubscribed(self, change: SubscriptionChange, positions: Mapping[int, int]) -> None:
-        """See `Member.on_unsubscribed`."""
+        """Report that its user has unsubscribed from a chat."""
 
     # What its follower tells.
 
     def take(self, cursor: LogCursor, chunk: Chunk) -> int:
-        """See `Owner.take`."""
+        """Write `chunk`, or leave it and be woken."""
         cursor.position = chunk.next
         if not chunk.messages:
             return 0
@@ -87,10 +87,10 @@ class Session(LiveSocket):
         """See `Owner.on_gap`. Bare clients are not told: they would not know what it is."""
 
     def on_follow(self, cursor: LogCursor) -> None:
-        """See `Owner.on_follow`."""
+        """Begin with a log that is followed now."""
 
     def on_unfollow(self, key: PartitionKey) -> None:
-        """See `Owner.on_unfollow`."""
+        """End with a log that is followed no more."""
 
     # What its own nursery runs.
 
