@@ -13,14 +13,14 @@ from ..errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CHECK_BYTES = 2  # of CRC-32, at the end of a part: one in 65,536 of those that were cut or changed on their way passes
+CHECK_BYTES = 2  # bytes of CRC-32 at the end of a part: one in 65,536 damaged cursors passes
 
 _VARINT_BYTES = 10  # of 64 bits
 _BASE64 = (string.ascii_letters + string.digits + "-_").encode()
 
 
 class PartBytes:
-    """What is left to be read of a part."""
+    """The unread rest of a part."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -44,7 +44,7 @@ class PartBytes:
         return numbers[0]
 
     def read_varints(self, numbers: array[int], count: int) -> None:
-        """Append the next `count` numbers. All in one function, for it takes 60 ns a byte so, and 400 with a call for each."""
+        """Append the next `count` numbers. One function takes 60 ns a byte; a call for each number takes 400."""
         data, at, append = self._data, self._at, numbers.append
         try:
             for _ in range(count):
@@ -66,14 +66,14 @@ class PartBytes:
         self._at = at
 
     def check_sum(self) -> None:
-        """Take the checksum off the end, which has to be that of all before it."""
+        """Remove the checksum from the end, and compare it with the data before it."""
         said = self._data[-CHECK_BYTES:]
         self._data = self._data[:-CHECK_BYTES]
         if not self._data or said != checksum(self._data):
             raise malformed()
 
     def check_end(self) -> None:
-        """Nothing may be left."""
+        """Raise `malformed` if anything is left."""
         if self:
             raise malformed()
 
@@ -106,14 +106,14 @@ def encoded(data: bytes) -> bytes:
 
 
 def decoded(part: str) -> bytes:
-    """Return the bytes of a part; `malformed` where it is no base64url."""
+    """Return the bytes of a part; raise `malformed` if it is not base64url."""
     if not part or not part.isascii() or part.encode().translate(None, _BASE64) or len(part) % 4 == 1:
         raise malformed()
     return urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
 def parts_of(text: str) -> Iterator[str]:
-    """Yield what stands between dots. Not by `split`: a megabyte of dots would become a million strings first."""
+    """Yield the texts between dots. Not by `split`, which would first make a million strings of a megabyte of dots."""
     begin = 0
     while (end := text.find(".", begin)) >= 0:
         yield text[begin:end]
@@ -122,6 +122,6 @@ def parts_of(text: str) -> Iterator[str]:
 
 
 def malformed() -> RequestError:
-    """Return what is to be raised for a text that is no cursor."""
+    """Return the error for a text that is not a cursor."""
     sentence = "cursor: this is not a cursor; send one exactly as this service gave it, or leave it out to start over"
     return RequestError(sentence, field="cursor")

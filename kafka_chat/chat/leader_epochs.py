@@ -1,4 +1,4 @@
-"""Which leader epochs the records of one partition have: after an unclean election an offset names another record, and only they tell."""
+"""The leader epochs of one partition's records: after an unclean election an offset names another record, and only epochs show it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .resume_cursor import NO_EPOCH
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-EpochRun = tuple[int, int]  # the offset of the last record that was seen of an epoch, and that epoch
+EpochRun = tuple[int, int]  # the offset of an epoch's last known record, and the epoch
 
 
 class LeaderEpochs:
-    """The epochs that were seen, and where each was seen last. In a log they grow with the offsets, so this is all there is to know.
+    """The known epochs, and the last known offset of each. In a log they grow with the offsets, so this says everything.
 
-    What is not known for sure is a later epoch of the same log, never an earlier one: a later one may only let a loss go unseen, an
-    earlier one would tell of one that never was.
+    An uncertain epoch is a later one of the same log, never an earlier one: a later one may only let a loss go unseen, an
+    earlier one would report a loss that never happened.
 
     Attributes:
         latest: the highest that is known; `NO_EPOCH` where none is.
@@ -31,7 +31,7 @@ class LeaderEpochs:
         self._epochs: list[int] = []
 
     def note(self, runs: Iterable[EpochRun]) -> None:
-        """Take note of records that were seen, in the order of their offsets or not."""
+        """Note records that were read, in any order of their offsets."""
         for last, epoch in runs:
             index = bisect_left(self._epochs, epoch)
             if index == len(self._epochs) or self._epochs[index] != epoch:
@@ -42,7 +42,7 @@ class LeaderEpochs:
                 self._lasts[index] = last
 
     def before(self, position: int) -> int:
-        """Return the epoch of the record before a position, or a later one of this log; `NO_EPOCH` where none is known."""
+        """Return the epoch of the record before a position, or a later one of this log; `NO_EPOCH` if none is known."""
         index = bisect_left(self._lasts, position - 1)
         return self._epochs[index] if index < len(self._epochs) else self.latest
 
@@ -52,6 +52,6 @@ def epoch_of(offset: int, runs: Iterable[EpochRun]) -> int:
 
     Args:
         offset: of the record.
-        runs: those of a range that it is in, in the order of their offsets.
+        runs: the runs of a range that contains it, in the order of their offsets.
     """
     return next((epoch for last, epoch in runs if offset <= last), NO_EPOCH)

@@ -1,4 +1,4 @@
-"""A chat message: parsed from a record's value, rendered as what a client gets."""
+"""A chat message, parsed from a record's value and rendered for clients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """What a record's value says. Further keys are ignored; the topic alone decides the chat.
+    """A record's value. Other keys are ignored; the topic alone decides the chat.
 
     Attributes:
         sender: who wrote it.
@@ -22,7 +22,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
-    """A message as a client gets it: exactly these four fields, in this order."""
+    """A message as clients receive it: exactly these four fields, in this order."""
 
     sender: str
     text: str
@@ -31,7 +31,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reject(enum.StrEnum):
-    """Why a record is no chat message; the value is the metric's label."""
+    """Why a record is not a chat message; the value is the metric's label."""
 
     TOMBSTONE = "tombstone"
     TOO_LARGE = "too_large"
@@ -43,7 +43,7 @@ class Reject(enum.StrEnum):
 
 
 class LeftOut(enum.StrEnum):
-    """What a client is not shown of a record; the value is the metric's label, and the name in `meta.left_out`."""
+    """A part of a record that clients do not get; the value is the metric's label, and the name in `meta.left_out`."""
 
     KEY = "key"
     HEADERS = "headers"
@@ -57,7 +57,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def parse(value: bytes | None, *, max_bytes: int) -> Message | Reject:
-    """Return the message in a record's value, or why there is none.
+    """Return the message in a record's value, or why it is not one.
 
     Args:
         value: the record's value; None for a tombstone.

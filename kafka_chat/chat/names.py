@@ -1,4 +1,4 @@
-"""Which chat, topic and user names are legal, and how a chat and its topic are named after each other."""
+"""Which names of chats, topics and users are valid, and how chats and topics map to each other."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ..errors import RequestError
 
 TOPIC_LENGTH = 249  # Kafka's own limit for a topic name, in characters
 USERNAME_BYTES = 255  # of UTF-8, after normalisation
-# To put marks in their order takes a time that is quadratic in how many follow each other: 30,000 of them stop everything for a second.
-SHRINKS = 3  # NFC makes text so many times shorter at most, in bytes of UTF-8 (a Korean syllable of three letters)
+# Ordering marks takes quadratic time in how many follow each other: 30,000 of them block everything for a second.
+SHRINKS = 3  # NFC makes text at most this many times shorter, in bytes of UTF-8 (a Korean syllable of three letters)
 COMPARED_CHARACTERS = (
     340  # longer text is compared as it is: no username is that long, however it is written (85 Greek letters with three marks)
 )
@@ -26,7 +26,7 @@ class ChatNames:
     """Chat names and topic names under one prefix.
 
     Args:
-        prefix: what stands before the chat's name in its topic's, for example `kafka.chat.`.
+        prefix: what precedes the chat's name in its topic's name, for example `kafka.chat.`.
     """
 
     prefix: str
@@ -40,10 +40,10 @@ class ChatNames:
         return topic[len(self.prefix) :]
 
     def parse(self, text: str, *, field: str) -> str:
-        """Return the chat that somebody named, by its own name or by its topic's.
+        """Return the chat named by its own name or by its topic's.
 
         Args:
-            text: a chat (`room1`) or a topic (`kafka.chat.room1`); one leading prefix is taken off.
+            text: a chat (`room1`) or a topic (`kafka.chat.room1`); one leading prefix is removed.
             field: where the name came from, for the error.
 
         Raises:
@@ -96,9 +96,9 @@ def check_username(name: str, *, field: str = "username") -> str:
 
 
 def comparable(text: str) -> str:
-    """Return a sender or a tag as those are compared: in Unicode NFC, unless it is too long for a name.
+    """Return a sender or a tag in the form that is compared: in Unicode NFC, unless it is too long for a name.
 
-    One word has several spellings in Unicode: a keyboard on macOS may write what looks the same in another way.
+    A word has several spellings in Unicode: a keyboard on macOS may write the same text in another one.
     """
     if text.isascii() or len(text) > COMPARED_CHARACTERS:
         return text

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class PartitionKey(NamedTuple):
-    """One partition of one topic: of this very topic, not of a later one with the same name."""
+    """One partition of one topic, and not of a later topic with the same name."""
 
     topic: str
     topic_id: str

@@ -1,4 +1,4 @@
-"""Cursors: texts that say up to where a client has had everything; docs/protocol.md, "Cursor and position"."""
+"""Cursors: up to where a client has received everything, as text; docs/protocol.md, "Cursor and position"."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from .cursor_bytes import PartBytes, checksum, decoded, encoded, malformed, part
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
-TEXT_LENGTH = 1 << 20  # characters; what is longer is no cursor: 26,000 partitions
-PARTITIONS = 1 << 15  # that a cursor names, by topics and by ids; 12 bytes each while it is needed. Nobody follows a fifth of that
+TEXT_LENGTH = 1 << 20  # characters; enough for 26,000 partitions
+PARTITIONS = 1 << 15  # that a cursor may name, by topics and by ids; 12 bytes each while it is needed. Nobody follows a fifth of that
 
-# What a cursor may say of subscriptions instead of an offset.
-NOT_KNOWN = -1  # how far they were read was not known
-OF_A_PAGE = -2  # it is of a page of history, which has nothing to do with them
+# Values in place of the subscriptions offset.
+NOT_KNOWN = -1  # how far they were read was unknown
+OF_A_PAGE = -2  # the cursor is from a page of history, which does not depend on them
 
-NO_EPOCH = -1  # where a leader epoch is not known
+NO_EPOCH = -1  # an unknown leader epoch
 
 _CURSOR, _ID = 3, 4  # the first byte of a part
 _FIRST_CURSOR, _FIRST_ID = 1, 2  # those of the first version, which are still read
 _COMPLETE = 1  # a flag
 _CLUSTER_BYTES, _NAME_BYTES = 4, 4
-_IDENTITY_BYTES = 4  # of a topic's id in a cursor: one that was recreated is taken for the one before once in 4 billion times
+_IDENTITY_BYTES = 4  # bytes of a topic's id in a cursor: a recreated topic passes for the earlier one once in 4 billion times
 _ID_BYTES = 16  # of it in the id of a message, whose first 28 characters tell topics apart
 _TOPIC_PARTITIONS = 1 << 20
 _ENTRY_BYTES, _NUMBER_BYTES, _EPOCH_BYTES, _BY_ID_BYTES = 300, 8, 4, 250  # in memory; measured
-_STEP = 1024  # numbers that are read in one step: 10 bytes each at most, so it takes 1 ms at most
+_STEP = 1024  # numbers read in one step: at most 10 bytes each, so at most 1 ms
 _ABSENT = bytes(_ID_BYTES)
 _UNKNOWN_CLUSTER = bytes(_CLUSTER_BYTES)
 _UUID = re.compile(r"[A-Za-z0-9_/+-]{22}")  # Kafka writes them for addresses, its clients do not always
 
 
 class TopicOffsets:
-    """Where a cursor stands in one topic. It does not change once it is parsed.
+    """A cursor's offsets in one topic. It does not change once it is parsed.
 
     Attributes:
         identity: the topic's, 4 bytes; None where there was no such topic.
-        whole: it stands for the whole topic; False where only these partitions are named, by ids of messages.
+        whole: whether it covers the whole topic; False if ids of messages name only these partitions.
     """
 
     __slots__ = ("_by_ids", "_epochs", "_numbers", "identity", "whole")
@@ -56,8 +56,8 @@ class TopicOffsets:
 
         Args:
             identity: see above.
-            numbers: of its partitions from 0 on the next offset plus 1, or 0 where that was not known.
-            epochs: of each the leader epoch of what was had last, plus 1, or 0; none: they are not known.
+            numbers: for its partitions from 0 on, the next offset plus 1, or 0 if unknown.
+            epochs: for each, the leader epoch of the last record, plus 1, or 0; empty: unknown.
             whole: see above.
         """
         self.identity = identity
@@ -75,20 +75,20 @@ class TopicOffsets:
     __hash__ = None  # type: ignore[assignment]
 
     def next(self, partition: int) -> int | None:
-        """Return the next offset of a partition; None where it was not known, or the partition is not named: it came later."""
+        """Return the next offset of a partition; None if it was unknown, or the partition is not named because it was added later."""
         if self._by_ids is not None and partition in self._by_ids:
             return self._by_ids[partition][0]
         number = self._numbers[partition] if partition < len(self._numbers) else 0
         return number - 1 if number else None
 
     def epoch(self, partition: int) -> int:
-        """Return the leader epoch of what was had last of a partition, or a later one of that log; `NO_EPOCH` where it is not known."""
+        """Return the leader epoch of the last record of a partition, or a later one of that log; `NO_EPOCH` if unknown."""
         if self._by_ids is not None and partition in self._by_ids:
             return self._by_ids[partition][1]
         return self._epochs[partition] - 1 if partition < len(self._epochs) else NO_EPOCH
 
     def is_unknown(self, partition: int) -> bool:
-        """Whether a partition existed, and its next offset was not known yet."""
+        """Whether a partition existed whose next offset was still unknown."""
         return partition < len(self._numbers) and self.next(partition) is None
 
     @property
@@ -102,7 +102,7 @@ class TopicOffsets:
 
     @property
     def held_bytes(self) -> int:
-        """How much memory it takes, its mark and its place among others included."""
+        """How much memory it takes, including its mark and its entry."""
         arrays = len(self._numbers) * _NUMBER_BYTES + len(self._epochs) * _EPOCH_BYTES
         return _ENTRY_BYTES + arrays + len(self._by_ids or ()) * _BY_ID_BYTES
 
@@ -119,7 +119,7 @@ class TopicOffsets:
         return frozenset(unknown.difference(self._by_ids or ()))
 
     def move(self, partition: int, position: int, epoch: int) -> None:
-        """Have a message's id move its partition; only while the cursor is parsed."""
+        """Move a partition to a message's id; only while the cursor is parsed."""
         if self._by_ids is None:
             self._by_ids = {}
         self._by_ids[partition] = position, epoch
@@ -127,14 +127,14 @@ class TopicOffsets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeCursor:
-    """What a cursor says.
+    """A parsed cursor.
 
     Attributes:
-        cluster: 4 bytes that tell clusters apart; None where it does not say.
-        subscriptions: the next offset of the subscriptions topic, as it was known; else `NOT_KNOWN` or `OF_A_PAGE`.
-        whole: it stands for all that a client followed; False where it is ids of messages alone.
-        complete: what a user has subscribed to by then and it does not name stands where the subscription's record says.
-        entries: 4 bytes of the hash of a topic's name -> where it stands in that topic.
+        cluster: 4 bytes that identify the cluster; None if unnamed.
+        subscriptions: the next offset of the subscriptions topic, or `NOT_KNOWN` or `OF_A_PAGE`.
+        whole: whether it covers everything a client followed; False if it is only ids of messages.
+        complete: whether chats subscribed to by then and not named begin where their subscription's record says.
+        entries: 4 bytes of the hash of a topic's name -> its offsets in that topic.
     """
 
     cluster: bytes | None = None
@@ -145,7 +145,7 @@ class ResumeCursor:
 
     @property
     def says_nothing(self) -> bool:
-        """Whether all parts of it are of a later version, and so were skipped."""
+        """Whether all its parts are from a later version, and were skipped."""
         return not self.whole and not self.entries
 
     @property
@@ -154,33 +154,33 @@ class ResumeCursor:
         return sum(entry.held_bytes for entry in self.entries.values())
 
     def is_of(self, cluster: bytes | None) -> bool:
-        """Whether it may be of the cluster with this mark: so, too, where either is not known."""
+        """Whether it may be from the cluster with this mark; True if either is unknown."""
         return self.cluster is None or cluster is None or self.cluster == cluster
 
     def entry(self, topic: str) -> TopicOffsets | None:
-        """Return where it stands in a topic; None where it does not name it."""
+        """Return its offsets in a topic; None if it does not name the topic."""
         return self.entries.get(topic_mark(topic))
 
 
 @lru_cache(maxsize=10_000)
 def topic_mark(topic: str) -> bytes:
-    """Return what a cursor names a topic by: 4 bytes."""
+    """Return the 4 bytes that stand for a topic in a cursor."""
     return sha256(topic.encode()).digest()[:_NAME_BYTES]
 
 
 def cluster_mark(cluster_id: str) -> bytes:
-    """Return what a cursor names a cluster by: 4 bytes."""
+    """Return the 4 bytes that stand for a cluster in a cursor."""
     return sha256(cluster_id.encode()).digest()[:_CLUSTER_BYTES]
 
 
 def identity_of(topic_id: str) -> bytes:
-    """Return what a cursor tells a topic from another one of its name by: the first 4 bytes of its id."""
+    """Return the first 4 bytes of a topic's id, which tell it from another topic of its name."""
     return _id_of(topic_id)[:_IDENTITY_BYTES]
 
 
 @lru_cache(maxsize=10_000)
 def _id_of(topic_id: str) -> bytes:
-    """Return a topic id as 16 bytes: Kafka's own, or a hash of what stands for it where there are none."""
+    """Return a topic id as 16 bytes: Kafka's own, or a hash of its replacement on a broker without ids."""
     if _UUID.fullmatch(topic_id):
         return urlsafe_b64decode(topic_id.replace("+", "-").replace("/", "_") + "==")
     return sha256(topic_id.encode()).digest()[:_ID_BYTES]
@@ -192,19 +192,19 @@ def head_of_cursor(cluster: bytes | None, subscriptions: int, *, complete: bool 
     Args:
         cluster: see `ResumeCursor`, as the others.
         subscriptions: an offset, `NOT_KNOWN` or `OF_A_PAGE`.
-        complete: it names all that its user follows, but for what stands where a subscription's own record says.
+        complete: whether it names everything its user follows, except chats that begin where their subscription's record says.
     """
     return bytes((_CURSOR, _COMPLETE if complete else 0)) + (cluster or _UNKNOWN_CLUSTER) + varint(subscriptions - OF_A_PAGE)
 
 
 def topic_entry(topic: str, topic_id: str, positions: Sequence[int | None], epochs: Sequence[int] = ()) -> bytes:
-    """Return an entry for a topic: the next offsets of its partitions from 0 on, None where one is not known, and their epochs."""
+    """Return an entry for a topic: the next offsets of its partitions from 0 on, None for unknown ones, and their epochs."""
     places = (place_in(position, epochs[number] if epochs else NO_EPOCH) for number, position in enumerate(positions))
     return head_of_entry(topic, topic_id, len(positions)) + b"".join(places)
 
 
 def head_of_entry(topic: str, topic_id: str, partitions: int) -> bytes:
-    """Return how an entry for a topic begins; as many by `place_in` follow as it has partitions."""
+    """Return the beginning of an entry for a topic; one `place_in` per partition follows."""
     return topic_mark(topic) + varint(partitions) + (identity_of(topic_id) if partitions else b"")
 
 
@@ -212,8 +212,8 @@ def place_in(position: int | None, epoch: int) -> bytes:
     """Return the place in a partition as an entry has it.
 
     Args:
-        position: the next offset; None where that is not known.
-        epoch: the leader epoch of the record before it, or a later one of that log; `NO_EPOCH` where that is not known.
+        position: the next offset; None if unknown.
+        epoch: the leader epoch of the record before it, or a later one of that log; `NO_EPOCH` if unknown.
     """
     return b"\0\0" if position is None else varint(position + 1) + varint(epoch + 1)
 
@@ -224,7 +224,7 @@ def absent_entry(topic: str) -> bytes:
 
 
 def entry_again(topic: str, entry: TopicOffsets) -> bytes:
-    """Return an entry for a topic that says what another cursor has said of it."""
+    """Return an entry for a topic that repeats another cursor's."""
     if entry.identity is None or not entry.partitions:
         return absent_entry(topic)
     places = (place_in(entry.next(partition), entry.epoch(partition)) for partition in range(entry.partitions))
@@ -239,7 +239,7 @@ def text_of(part: bytes) -> str:
 class MessageIds:
     """The ids of one partition's messages.
 
-    The first 21 bytes are those of the topic, which base64 makes 28 whole characters of, so only the rest is made for each.
+    The first 21 bytes are the topic's, exactly 28 characters of base64, so only the rest is made for each message.
     """
 
     __slots__ = ("_crc", "_partition", "_prefix")
@@ -257,10 +257,10 @@ class MessageIds:
 
 
 def parse(text: str) -> ResumeCursor:
-    """Return what a cursor says: a cursor, ids of messages, or one and the others with dots between.
+    """Parse a cursor, ids of messages, or a cursor followed by ids, joined by dots.
 
     Raises:
-        RequestError: it is none.
+        RequestError: it is not a cursor.
     """
     parser = CursorParser(text)
     for _ in parser:
@@ -271,16 +271,16 @@ def parse(text: str) -> ResumeCursor:
 class CursorParser:
     """Parses a cursor in short steps, for a caller that shares its thread: iterate over it to the end, then take `cursor`.
 
-    The time is linear in the length of the text, whatever it says. Parts of a later version are skipped.
+    The time is linear in the length of the text. Parts of a later version are skipped.
 
     Args:
         text: any.
 
     Attributes:
-        cursor: what it says, once the iteration has ended.
+        cursor: the result, once the iteration has ended.
 
     Raises:
-        RequestError: it is none.
+        RequestError: it is not a cursor.
     """
 
     def __init__(self, text: str) -> None:
@@ -319,12 +319,12 @@ class CursorParser:
         complete = not first_version and bool(data.take(1)[0] & _COMPLETE)
         said = data.take(_CLUSTER_BYTES)
         if said != _UNKNOWN_CLUSTER:
-            if self._cluster not in (None, said):  # what another cluster's offsets say is nothing in this one
+            if self._cluster not in (None, said):  # offsets of another cluster mean nothing in this one
                 self._entries.clear()
                 self._subscriptions, self._complete = OF_A_PAGE, False
             self._cluster = said
         number = data.varint()
-        # In the first version 0 was all three: empty, not known, of a page.
+        # In the first version 0 meant all three: empty, unknown, from a page.
         known = (number or NOT_KNOWN) if first_version else number + OF_A_PAGE
         self._subscriptions = max(self._subscriptions, known)
         self._complete = self._complete or complete
@@ -365,10 +365,10 @@ class CursorParser:
         self._move(mark, identity[:_IDENTITY_BYTES], partition, offset + 1, epochs[0] - 1 if epochs else NO_EPOCH)
 
     def _move(self, mark: bytes, identity: bytes, partition: int, position: int, epoch: int) -> None:
-        """Have a message's id move its partition; that of another topic of this name begins a new place."""
+        """Move a partition to a message's id; an id from another topic of this name begins a new entry."""
         entry = self._entries.get(mark)
         if entry is None or entry.identity != identity:
-            # A topic that was absent, or was recreated, while its client was here: all of it is told of by ids since.
+            # A topic that was absent or recreated while its client was connected: ids cover all of it since.
             entry = self._entries[mark] = TopicOffsets(identity, whole=entry is not None)
         entry.move(partition, position, epoch)
 

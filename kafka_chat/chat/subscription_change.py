@@ -1,4 +1,4 @@
-"""That somebody follows a chat from some offsets on, or follows it no more."""
+"""A user's subscription to a chat from some offsets on, or its end."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class SubscriptionChange:
         username: whose.
         chat: which.
         subscribed: or unsubscribed.
-        topic_id: the identity of the chat's topic when it was subscribed; "" where there was none.
-        starts: partition -> offset from which it is followed: its last stable offset then. One that is not named came later, and
+        topic_id: the id of the chat's topic at that time; "" if it did not exist.
+        starts: partition -> offset from which it is followed: its last stable offset then. Other partitions were added later, and
             starts at 0.
-        offset: of the record; negative where it is not known.
+        offset: of the record; negative if unknown.
     """
 
     username: str

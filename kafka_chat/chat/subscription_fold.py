@@ -1,6 +1,6 @@
-"""What every user follows: the fold of the subscription records, in the order of their log.
+"""The chats of every user: the fold of the subscription records, in the order of their log.
 
-A record's key is a pair of user and chat, its value says since when, a tombstone ends it. Each instance folds the same
+A record's key is a user and a chat, its value says from which offsets, a tombstone ends the subscription. Each instance folds the same
 log, so parallel changes end the same everywhere, and compaction, which keeps each key's last record, loses nothing.
 """
 
@@ -19,7 +19,7 @@ from .subscription_change import SubscriptionChange
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VERSION = 1  # of the values; what has another one is left to the instances that know it
+VERSION = 1  # version of the values; records of other versions are left to the instances that know them
 
 MANY = 64  # chats of a user whose record is folded in 20 µs as one byte string
 
@@ -27,7 +27,7 @@ _Number = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Skip(enum.StrEnum):
-    """Why a record says nothing to us; the value is the metric's label."""
+    """Why a record is skipped; the value is the metric's label."""
 
     BAD_KEY = "bad_key"
     BAD_VALUE = "bad_value"
@@ -39,7 +39,7 @@ class Following:
 
     A million users are in memory, so a user is one byte string (some 360 bytes with three chats), which the garbage
     collector need not look at: per chat an entry `chat`, space, offset, space, value, with a zero byte between two, which neither has.
-    Values are decoded for who asks. A user with more than `MANY` chats is a dict of the same entries, by chat: else each record of
+    Values are decoded on request. A user with more than `MANY` chats is a dict of the same entries, by chat: otherwise each record of
     theirs would cost a walk over all of them.
     """
 
@@ -61,7 +61,7 @@ class Following:
             offset: of the record; negative where that is not known.
 
         Returns:
-            What it changed; None where it says what is so already: a second subscription, by an instance that had not
+            The change; None if nothing changes: a second subscription, by an instance that had not
             seen the first, keeps the first one's `starts`. Or why the record was skipped.
         """
         if key is None:
@@ -90,7 +90,7 @@ class Following:
         return {subscription.chat: subscription for subscription in subscriptions}
 
     def changes_from(self, before: Following) -> Iterator[SubscriptionChange]:
-        """Yield what turns `before` into this, without offsets of records; neither may change meanwhile."""
+        """Yield the changes from `before` to this, without offsets of records; neither may change in the meantime."""
         for username, entries in before._entries.items():
             if self._entries.get(username) != entries:
                 now = self.chats_of(username)
@@ -147,7 +147,7 @@ def record_key(username: str, chat: str) -> bytes:
 
 
 def record_value(change: SubscriptionChange) -> bytes | None:
-    """Return the value that says "subscribed" from where on, or a tombstone."""
+    """Return the value of a subscription with its starts, or a tombstone."""
     return _encode(_Value(VERSION, change.topic_id, dict(change.starts))) if change.subscribed else None
 
 
@@ -157,7 +157,7 @@ class _Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Value(msgspec.Struct, frozen=True):
-    """Further keys are ignored: a later version may add some under the same number."""
+    """Other keys are ignored: a later version may add some under the same number."""
 
     v: int
     topic_id: str
@@ -178,7 +178,7 @@ _any_topic = ChatNames("")
 def _pair(key: bytes) -> tuple[str, str] | None:
     """Return user and chat of a key exactly as `record_key` writes it.
 
-    In any other writing it would be another key to compaction, which could then bring back what was ended.
+    Written in another way it would be another key to compaction, which could then revive an ended subscription.
     """
     try:
         user, chat = msgspec.structs.astuple(_decode_key(key))

@@ -1,4 +1,4 @@
-"""How long a client stays away before it comes again."""
+"""How long a client waits before it reconnects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 
 @dataclass(slots=True)
 class Pauses:
-    """Full-jitter back-off: any pause up to a bound that doubles, so that who left together does not come back together."""
+    """Full-jitter back-off: a random pause up to a bound that doubles, so that clients do not reconnect all at once."""
 
     bound_seconds: float = FIRST_PAUSE_SECONDS
 

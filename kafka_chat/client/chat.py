@@ -1,4 +1,4 @@
-"""A user's messages, over one connection after the other: none is lost, none comes twice."""
+"""A user's messages over successive connections: none is lost, none comes twice."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from .events import Control, Message
     from .query import Moment
 
-STEADY_SECONDS = 30.0  # a connection that lasted so long is no failed try
+STEADY_SECONDS = 30.0  # a connection that lasted this long counts as a success
 LATE_SECONDS = 5.0  # how late a heartbeat may be
 DONE = 1000
-OWN_CODES = 4000  # those from here on are a service's own: RFC 6455 section 7.4.2
+OWN_CODES = 4000  # from here on codes are private to services: RFC 6455 section 7.4.2
 LEFT = Closed(DONE, "")
 
 _AnswerT = TypeVar("_AnswerT", bound=Answer)
@@ -67,7 +67,7 @@ async def open_chat(
     bare: bool = False,
     tell: Callable[[str], None] = _log.info,
 ) -> AsyncIterator[Chat]:
-    """Receive a user's messages for as long as the block lasts, from wherever, each once, whatever happens to connections.
+    """Receive a user's messages, each once, across lost connections, for as long as the block lasts.
 
     ```python
     async with open_chat("http://127.0.0.1:8001", "ann", rewind=10) as chat:
@@ -78,27 +78,27 @@ async def open_chat(
                 case Gap():
                     print("lost", event)
                 case Live():
-                    print("what comes now is new")
+                    print("messages from here on are new")
     ```
 
     Args:
         url: of the service, `http://host:port`, with a path prefix if it has one.
         username: whose messages.
-        cursor: begin after what it stands for; that of an earlier `Chat`.
-        from_: begin here, where there is no cursor.
-        rewind: begin with the last so many messages of each chat, where there is neither.
-        until: end after what is older; `Live` never comes.
-        chats: these only, subscribed or not; nothing is stored. None: those that the user follows.
+        cursor: begin after it; the `cursor` of an earlier `Chat`.
+        from_: where to begin without a cursor.
+        rewind: begin with the last N messages of each chat, without either of them.
+        until: end after the messages older than this; `Live` never comes.
+        chats: only these, subscribed or not; nothing is stored. None: those the user follows.
         tags: only messages with one of these, or with none.
         senders: only messages from one of these.
-        subscribe_to: the user is subscribed to these chats first.
-        bare: take messages also from a service that does not speak kafka-chat.v1: without their places, without ops, and what is sent
-            while the connection is lost is not received.
-        tell: takes a sentence when the connection comes or goes; a logger's, otherwise.
+        subscribe_to: first subscribe the user to these chats.
+        bare: also accept a service without kafka-chat.v1: messages have no positions, there are no ops, and messages sent
+            while the connection is lost are not received.
+        tell: called with a sentence when the connection opens or ends; by default a logger.
 
     Raises:
-        Refused: by iterating and by ops, where coming again will not help.
-        SettingsError: `url` is none.
+        Refused: by iterating and by ops, if reconnecting will not help.
+        SettingsError: `url` is invalid.
     """
     asked = Asked(from_=from_, rewind=rewind, until=until, chats=tuple(chats), tags=tuple(tags), senders=tuple(senders))
     chat = Chat(url, address_of(url), username, asked, cursor=cursor, subscribe_to=tuple(subscribe_to), bare=bare, tell=tell)
@@ -109,9 +109,9 @@ async def open_chat(
 
 
 class Chat:
-    """What `open_chat` yields: iterate over it, by one task at a time, to take what comes; ask it from any task.
+    """What `open_chat` yields: iterate over it in one task at a time to receive events; call its methods from any task.
 
-    It ends where `until` is reached, and raises `Refused` where coming again will not help.
+    It ends when `until` is reached, and raises `Refused` if reconnecting will not help.
     """
 
     def __init__(
@@ -133,31 +133,31 @@ class Chat:
         self._subscribe_to = subscribe_to
         self._bare = bare
         self._tell = tell
-        self._come = Progress(cursor)  # of what has come: the next connection goes on from there
-        self._taken = Progress(cursor)  # of what the caller has taken
-        self._begun = False  # the service has said where we are
+        self._come = Progress(cursor)  # of received events: the next connection continues there
+        self._taken = Progress(cursor)  # of events that the caller has taken
+        self._begun = False  # the service has sent `hello`
         self._arrivals = Arrivals()
-        self._connection: Connection | None = None  # that has begun, and takes ops
+        self._connection: Connection | None = None  # a connection that has begun, and accepts ops
         self._greeted = trio.Event()
         self._trying = trio.CancelScope()
-        self._receiving: trio.CancelScope | None = None  # while there is a connection, which is left in order
-        self._no_ops: Refused | Away | None = None  # why nothing can be asked, where waiting would not help
+        self._receiving: trio.CancelScope | None = None  # while there is a connection, which is closed properly
+        self._no_ops: Refused | Away | None = None  # why ops are refused, if waiting would not help
         self._refused: Refused | None = None
         self._ended = trio.Event()
 
     @property
     def cursor(self) -> str | None:
-        """Where to begin another time: after all that has been taken by iterating. None where that is not known yet."""
+        """Where to continue later: after everything taken by iterating. None if unknown yet."""
         return self._taken.cursor
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
-        """Return what has come next.
+        """Return the next event.
 
         Raises:
-            Refused: nothing comes any more, and coming again will not help.
+            Refused: no more events come, and reconnecting will not help.
         """
         while (event := await self._arrivals.take()) is not None:
             self._taken.note(event)
@@ -168,19 +168,19 @@ class Chat:
         raise StopAsyncIteration
 
     async def subscribe(self, chat: str) -> Subscribed:
-        """Have the user follow a chat, on all connections and from now on; raises as `send` does."""
+        """Subscribe the user to a chat, on all connections; raises as `send` does."""
         return await self._ask({"op": "subscribe", "chat": chat}, Subscribed, again=True)
 
     async def unsubscribe(self, chat: str) -> Unsubscribed:
-        """Have the user follow a chat no more; raises as `send` does."""
+        """Unsubscribe the user from a chat; raises as `send` does."""
         return await self._ask({"op": "unsubscribe", "chat": chat}, Unsubscribed, again=True)
 
     async def send(self, chat: str, text: str, *, tag: str | None = None) -> Sent:
-        """Write a message to a chat, and return where Kafka has put it.
+        """Write a message to a chat, and return where Kafka stored it.
 
         Raises:
-            Refused: the service does not do it.
-            Away: it does not do it now, or there was no answer: it may have been done or not.
+            Refused: the service refuses it.
+            Away: the service cannot do it now, or did not answer: it may or may not have been done.
         """
         return await self._ask({"op": "send", "chat": chat, "text": text, "tag": tag}, Sent, again=False)
 
@@ -189,12 +189,12 @@ class Chat:
         await self._ask({"op": "ping"}, Pong, again=True)
 
     async def aclose(self) -> None:
-        """Leave, in order."""
+        """Close the connection properly."""
         (self._receiving or self._trying).cancel()
         await self._ended.wait()
 
     async def run(self) -> None:
-        """Connect again and again, until told to leave, refused or done; run by `open_chat`."""
+        """Connect and reconnect until closed, refused or done; `open_chat` runs it."""
         try:
             with self._trying:
                 await self._come_again_and_again()
@@ -227,7 +227,7 @@ class Chat:
 
     async def _stay_away(self, pauses: Pauses, visit: _Visit, code: int, why: str) -> None:
         told = visit.away_until - trio.current_time()
-        # Who restarts has shared out the pauses itself; who has no place has told all the same.
+        # A restarting service spreads the pauses itself; a full one tells every client the same pause.
         pause = told if visit.restarts else max(told, 0) + pauses.next(after=code)
         self._tell(f"{why}; reconnecting{f' in {pause:.1f} s' if pause >= 0.1 else ''}")
         await trio.sleep(max(pause, 0))
@@ -242,8 +242,8 @@ class Chat:
         """Receive over one connection, and return how it ended.
 
         Raises:
-            Refused: the next one would end alike.
-            Away: there was none.
+            Refused: the next connection would end in the same way.
+            Away: there was no connection.
         """
         cursor = self._come.cursor
         path = f"/receive-message/client/{quoted(self._username)}?{self._asked.query(cursor, begun=self._begun)}"
@@ -292,7 +292,7 @@ class Chat:
             await self._arrivals.put(Gap(chat=None, partition=None, first_lost=None, first_left=None, cause="cluster"))
 
     def _is_answer(self, connection: Connection, answer: Answer) -> bool:
-        """Hand an answer to anyone who asked, and return whether it was one: a subscription may be told of unasked."""
+        """Hand an answer to its asker, and return whether it was one: subscription changes also come unasked."""
         if connection.answer(answer):
             return True
         if isinstance(answer, Failed):
@@ -303,7 +303,7 @@ class Chat:
         if not self._bare:
             raise Refused(f"{self._address.origin} does not speak kafka-chat.v1", code=1002)
         if self._begun:
-            raise Away(f"{self._address.origin} does not speak kafka-chat.v1 now")  # other instances do, or it will
+            raise Away(f"{self._address.origin} does not speak kafka-chat.v1 now")  # other instances speak it, or this one will
         self._tell(f"connected to {self._url} as {self._username}")
         self._tell("it does not speak kafka-chat.v1: messages sent while the connection is lost will not arrive")
         self._no_ops = Refused(f"{self._address.origin} does not speak kafka-chat.v1, so nothing can be asked on this connection")
@@ -315,7 +315,7 @@ class Chat:
         Args:
             op: without its mark.
             kind: the answer's.
-            again: it may be done twice, so a connection that ends before the answer is no matter.
+            again: whether it may be done twice, so that it is repeated if the connection ends before the answer.
         """
         with self._arrivals.unbounded(), trio.move_on_after(ANSWER_SECONDS):
             while True:
@@ -323,7 +323,7 @@ class Chat:
                 if self._no_ops is not None:
                     raise self._no_ops
                 if self._connection is None:
-                    continue  # it ended before we had our turn
+                    continue  # it ended before our turn
                 answer = await self._connection.ask(op)
                 if isinstance(answer, kind):
                     return answer
@@ -338,14 +338,14 @@ class Chat:
 
 @dataclass(slots=True)
 class _Visit:
-    """What one connection has come to.
+    """The state of one connection.
 
     Attributes:
-        begun: when it was open; trio's time.
-        live: all that was there has come.
-        speaks_v1: the service has agreed to kafka-chat.v1.
-        restarts: the service has said so.
-        away_until: not to come before; trio's time.
+        begun: when it opened; trio's time.
+        live: whether everything that was there has arrived.
+        speaks_v1: whether the service has agreed to kafka-chat.v1.
+        restarts: whether the service has announced a restart.
+        away_until: when to reconnect at the earliest; trio's time.
     """
 
     begun: float | None = None
@@ -364,12 +364,12 @@ class _Visit:
 
     @property
     def steady(self) -> bool:
-        """Whether it was no failed try."""
+        """Whether it counts as a success."""
         return self.live or (self.begun is not None and trio.current_time() - self.begun > STEADY_SECONDS)
 
 
 def _sentence(closed: Closed) -> str:
-    if closed.reason and closed.code >= OWN_CODES:  # what the handshake would have been refused with
+    if closed.reason and closed.code >= OWN_CODES:  # the reason with which a handshake would have been refused
         return f"{closed.reason} ({closed.code})"
     if closed.code == RESTARTS:
         return "the service is restarting"

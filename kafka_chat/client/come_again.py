@@ -1,4 +1,4 @@
-"""After which end of a connection a client comes again, and when: the table of docs/protocol.md, "When to reconnect"."""
+"""After which end of a connection a client reconnects, and when: the table in docs/protocol.md, "When to reconnect"."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 RESTARTS = 1012
 FIRST_PAUSE_SECONDS = 1.0
-LONGEST_WAIT_SECONDS = 300  # of what `Retry-After` asks for: a service that is back before is not left alone for hours
+LONGEST_WAIT_SECONDS = 300  # the most of a `Retry-After`: clients return to a service that is back earlier
 
 
 class Pause(NamedTuple):
@@ -19,7 +19,7 @@ class Pause(NamedTuple):
 
     Attributes:
         least_seconds: at least.
-        bound_seconds: of what chance adds to it, where the bound that grows with each try is lower.
+        bound_seconds: the most that chance adds at first; the bound grows with each attempt.
     """
 
     least_seconds: float = 0.0
@@ -48,22 +48,22 @@ CLOSE_CODES: Mapping[int, Pause | None] = {  # None: it would end in the same wa
     4403: None,
     4408: SOON,
 }
-_PASSING_STATUSES = frozenset({408, 425, 429})  # below 500: it is the moment that is wrong, not the request
+_PASSING_STATUSES = frozenset({408, 425, 429})  # below 500: temporary, not a fault of the request
 _FINAL_STATUSES = frozenset({501, 505})  # from 500 on: no such method, no such version of HTTP
 
 
 def pause_after(code: int) -> Pause | None:
-    """Return how long to stay away after a close code; None: for good. 0 stands for "there was no connection"."""
+    """Return how long to wait after a close code; None: do not reconnect. 0 stands for "there was no connection"."""
     return CLOSE_CODES.get(code, None if 4400 <= code < 4500 else SOON)
 
 
 def is_passing(status: int) -> bool:
-    """Return whether what was answered by an HTTP status that is no success may be done another time."""
+    """Return whether a request with this error status may succeed later."""
     return status in _PASSING_STATUSES or (status >= 500 and status not in _FINAL_STATUSES)
 
 
 def wait_seconds(retry_after: str) -> int:
-    """Return what a `Retry-After` asks for, seconds or a date (RFC 9110 section 10.2.3), within bounds; 0 for what is neither."""
+    """Return the seconds of a `Retry-After`, a number or a date (RFC 9110 section 10.2.3), within bounds; 0 for anything else."""
     if retry_after.isascii() and retry_after.isdigit():
         return min(int(retry_after[:10]), LONGEST_WAIT_SECONDS)
     try:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 SUBPROTOCOL = "kafka-chat.v1"
 
 OPENING_SECONDS = 20.0  # the service may wait for its brokers before it accepts, and many may come at once
-QUIET_SECONDS = 30.0  # after so long without a frame we ask whether the other end is still there
-PONG_SECONDS = 10.0  # how long it may take to answer that
+QUIET_SECONDS = 30.0  # after this long without a frame we ping the service
+PONG_SECONDS = 10.0  # how long it may take to answer
 CLOSING_SECONDS = 1.0
 QUEUED_FRAMES = 16  # between the socket and us; the bound that counts is that of `Arrivals`
 LONGEST_FRAME = 1 << 26  # bytes; `limits.message_bytes` may be set above what trio-websocket takes by default
@@ -49,8 +49,8 @@ class Connection:
 
     Attributes:
         speaks_v1: whether the service has agreed to kafka-chat.v1.
-        quiet_seconds: how long it may say nothing before it is asked for a sign of life.
-        limit_bytes: of what we say at once; None where the service has not told.
+        quiet_seconds: how long it may be silent before it is pinged.
+        limit_bytes: of one message of ours; None before the service has said.
     """
 
     def __init__(self, socket: WebSocketConnection, tasks: trio.Nursery) -> None:
@@ -67,7 +67,7 @@ class Connection:
         tasks.start_soon(self._write_ops)
 
     async def receive(self) -> str | bytes | Closed:
-        """Return the next frame, or how the connection ended. One that says nothing any more is ended, too."""
+        """Return the next frame, or how the connection ended. A silent connection is ended, too."""
         try:
             while True:
                 with trio.move_on_after(self.quiet_seconds):
@@ -81,14 +81,14 @@ class Connection:
             return SILENT
 
     def say(self, op: Mapping[str, object]) -> None:
-        """Say what has no answer of its own."""
+        """Send a frame that gets no answer."""
         self._ops.send_nowait(_encode(op))
 
     async def ask(self, op: Mapping[str, object]) -> Answer | None:
-        """Do an op, and return its answer; None where the connection ended before.
+        """Do an op, and return its answer; None if the connection ended before.
 
         Raises:
-            Refused: it is longer than the service takes.
+            Refused: it is longer than the service accepts.
         """
         async with self._unanswered:
             if self._ended:
@@ -108,7 +108,7 @@ class Connection:
         return asked.answer
 
     def answer(self, answer: Answer) -> bool:
-        """Hand an answer to anyone who asked; returns False where nobody did."""
+        """Hand an answer to its asker; return False if there is none."""
         asked = self._asked.get(answer.re) if isinstance(answer.re, int) else None
         if asked is None:
             return False
@@ -117,7 +117,7 @@ class Connection:
         return True
 
     def end(self) -> None:
-        """Tell all who wait for answers that none will come."""
+        """End all waits for answers."""
         self._ended = True
         self._ops.close()
         for asked in self._asked.values():
@@ -127,7 +127,7 @@ class Connection:
         try:
             await self._socket.ping()
         except ConnectionClosed:
-            return  # anyone who receives is told
+            return  # the receiver learns of it
         pong.cancel()
 
     async def _write_ops(self) -> None:
@@ -139,19 +139,19 @@ class Connection:
             try:
                 await self._socket.send_message(frame)
             except ConnectionClosed:
-                return  # anyone who receives is told
+                return  # the receiver learns of it
 
 
 @asynccontextmanager
 async def open_connection(address: Address, path: str) -> AsyncIterator[Connection]:
-    """Be connected for as long as the block lasts.
+    """Keep a connection for as long as the block lasts.
 
     Args:
         address: of the service.
         path: from `/` on, percent-encoded, with its query.
 
     Raises:
-        Refused: the service does not take us, and would not the next time.
+        Refused: the service refuses us, and would refuse us again.
         Away: there is no connection now.
     """
     try:
@@ -170,14 +170,14 @@ async def open_connection(address: Address, path: str) -> AsyncIterator[Connecti
 
 
 class _Noticing(trio.abc.Stream):
-    """A stream that tells when it has ended: trio-websocket would wait on for an answer to its handshake."""
+    """A stream that reports its end: trio-websocket would go on waiting for an answer to its handshake."""
 
     def __init__(self, stream: trio.abc.Stream, ended: Callable[[], None]) -> None:
         self._stream = stream
         self._ended = ended
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """See trio."""
+        """As trio's stream does."""
         with self._noticing():
             data = await self._stream.receive_some(max_bytes)
         if not data:
@@ -185,16 +185,16 @@ class _Noticing(trio.abc.Stream):
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """See trio."""
+        """As trio's stream does."""
         with self._noticing():
             await self._stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """See trio."""
+        """As trio's stream does."""
         await self._stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        """See trio."""
+        """As trio's stream does."""
         await self._stream.aclose()
 
     @contextmanager
@@ -219,7 +219,7 @@ async def _open_stream(address: Address) -> trio.abc.Stream:
 async def _secured(stream: trio.abc.Stream, host: str) -> trio.abc.Stream:
     secured = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=host, https_compatible=True)
     try:
-        await secured.do_handshake()  # now, so that what is wrong with a certificate is told
+        await secured.do_handshake()  # now, so that a bad certificate is reported
     except BaseException:
         await trio.aclose_forcefully(secured)
         raise

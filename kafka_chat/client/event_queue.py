@@ -1,4 +1,4 @@
-"""Events that have come and that the caller has not taken yet."""
+"""Received events that the caller has not taken yet."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from .events import Control, Message
 
-QUEUED_EVENTS = 100  # then the connection is not read from: a caller that is slow is the service's to know
+QUEUED_EVENTS = 100  # then we stop reading, so that the service notices a slow caller
 
 
 class Arrivals:
-    """A queue that is bounded, but for as long as an answer is waited for, which comes behind what is queued.
+    """A bounded queue, unbounded while an answer is awaited, which comes after the queued events.
 
-    A caller that asks something in its own loop takes no event meanwhile; were the queue bounded then, it would wait forever.
+    A caller that asks in its own loop takes no events in the meantime; with a bounded queue it would wait forever.
     """
 
     def __init__(self) -> None:
@@ -49,13 +49,13 @@ class Arrivals:
         return event
 
     def end(self) -> None:
-        """No more will be added."""
+        """Note that no more will be added."""
         self._ended = True
         self._changes.note()
 
     @contextmanager
     def unbounded(self) -> Iterator[None]:
-        """Take whatever comes, for as long as the block lasts."""
+        """Accept any number of events for as long as the block lasts."""
         self._askers += 1
         self._changes.note()
         try:

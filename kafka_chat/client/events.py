@@ -1,4 +1,4 @@
-"""What a service of kafka-chat.v1 says: messages, and what happens to them; docs/protocol.md."""
+"""The frames of a kafka-chat.v1 service: messages and control frames; docs/protocol.md."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """A message. What comes after `chat` is None from a service that does not speak kafka-chat.v1.
+    """A message. Fields after `chat` are None from a service that does not speak kafka-chat.v1.
 
     Attributes:
         sender: who wrote it.
         text: what.
         tag: its tag.
         chat: where.
-        id: its place: text that a cursor may be made of.
+        id: its position, from which a cursor may be built.
         partition: of the chat's topic.
         offset: there.
         time_ms: the record's timestamp, Unix, in milliseconds; None where it has none.
         key: of the record; bytes where it is not UTF-8.
         headers: of the record, in order, values as `key`.
-        left_out: what of `key`, `headers` and `time` the record has and the service does not show, by these names.
-        frame: as it came.
+        left_out: which of `key`, `headers` and `time` the record has but the service does not show.
+        frame: as received.
     """
 
     sender: str
@@ -43,16 +43,16 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bare(self) -> str:
-        """The frame that a client gets that does not ask for kafka-chat.v1."""
+        """The frame for a client that does not ask for kafka-chat.v1."""
         return _encode(_Bare(self.sender, self.text, self.tag, self.chat)).decode()
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client has to keep to.
+    """The limits of a client.
 
     Attributes:
-        client_message_bytes: of what it says at once.
-        heartbeat_seconds: how often it is told that all is well; None: not at all.
+        client_message_bytes: of one message.
+        heartbeat_seconds: the interval of heartbeats; None: none.
     """
 
     client_message_bytes: int | None = None
@@ -60,7 +60,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """What is told beside messages."""
+    """A control frame."""
 
 
 class Hello(Control, frozen=True, kw_only=True, tag="hello"):
@@ -69,9 +69,9 @@ class Hello(Control, frozen=True, kw_only=True, tag="hello"):
     Attributes:
         session: its name, as the service's log has it.
         user: whose messages.
-        chats: what is followed.
-        resume: `exact`, `gap`, `future` or `none`: how it goes on from the cursor.
-        cursor: where it goes on; None where that is not known yet.
+        chats: the followed chats.
+        resume: `exact`, `gap`, `future` or `none`: how it continues from the cursor.
+        cursor: where it continues; None if unknown yet.
         limits: what the service allows.
     """
 
@@ -84,7 +84,7 @@ class Hello(Control, frozen=True, kw_only=True, tag="hello"):
 
 
 class Live(Control, frozen=True, kw_only=True, tag="live"):
-    """All that was there has come; what comes now is new."""
+    """Everything that was there has arrived; messages from here on are new."""
 
     cursor: str | None = None
 
@@ -93,10 +93,10 @@ class Gap(Control, frozen=True, kw_only=True, tag="gap"):
     """Messages that were due are gone.
 
     Attributes:
-        chat: where; None where all of it is another Kafka's now.
+        chat: where; None if the whole cluster is another one.
         partition: of its topic.
         first_lost: the offset that was due.
-        first_left: where it goes on.
+        first_left: where it continues.
         cause: `retention` (deleted by age, by size or by hand), `recreated` (the topic was deleted, and perhaps recreated), `truncated`
             (a broker lost the end of its log), `cluster` (the cursor is of another Kafka cluster, and it begins as without one).
     """
@@ -109,13 +109,13 @@ class Gap(Control, frozen=True, kw_only=True, tag="gap"):
 
 
 class Skipped(Control, frozen=True, kw_only=True, tag="skipped"):
-    """A message is not delivered, though it is there.
+    """A message that exists but is not delivered.
 
     Attributes:
         chat: where.
         partition: of its topic.
         offset: there.
-        id: its place, as a message's; None where an earlier service has not told it.
+        id: its position, like a message's; None from an earlier service.
         time_ms: the record's timestamp, Unix, in milliseconds; None where it has none.
         cause: `too_large`: with its `meta` it is larger than `limits.message_bytes`.
     """
@@ -129,17 +129,17 @@ class Skipped(Control, frozen=True, kw_only=True, tag="skipped"):
 
 
 class Heartbeat(Control, frozen=True, kw_only=True, tag="heartbeat"):
-    """All is well. The cursor may have moved on without a message, through what a filter holds back: a time to keep it."""
+    """A sign of life. The cursor may have moved without a message, past filtered ones: a good time to store it."""
 
     cursor: str | None = None
 
 
 class Reconnect(Control, frozen=True, kw_only=True, tag="reconnect"):
-    """The service restarts.
+    """The service is restarting.
 
     Attributes:
         after_ms: how long to stay away.
-        cursor: where to come back.
+        cursor: where to continue.
     """
 
     after_ms: int = 0
@@ -150,7 +150,7 @@ class Answer(Control, frozen=True, kw_only=True):
     """What may be the answer to an op.
 
     Attributes:
-        re: the op's mark; None where nobody here asked for it.
+        re: the op's mark; None if it comes unasked.
     """
 
     re: object = None
@@ -191,7 +191,7 @@ class Sent(Answer, frozen=True, kw_only=True, tag="sent"):
         chat: where.
         partition: of its topic.
         offset: there.
-        id: that of the `Message` that comes of it; None where the service has not told it: nobody follows the chat there.
+        id: the id of its `Message`; None if nobody follows the chat on that instance.
     """
 
     chat: str
@@ -201,7 +201,7 @@ class Sent(Answer, frozen=True, kw_only=True, tag="sent"):
 
 
 class Pong(Answer, frozen=True, kw_only=True, tag="pong"):
-    """The service is there."""
+    """The answer to `ping`."""
 
 
 class Failed(Answer, frozen=True, kw_only=True, tag="error"):
@@ -219,7 +219,7 @@ class Failed(Answer, frozen=True, kw_only=True, tag="error"):
 
 
 class NotUnderstood(Exception):
-    """A frame is none of the protocol's: a sentence."""
+    """A frame that is not part of the protocol: a sentence."""
 
 
 Event = Message | Hello | Live | Gap | Skipped | Heartbeat | Subscribed | Unsubscribed
@@ -227,10 +227,10 @@ Event = Message | Hello | Live | Gap | Skipped | Heartbeat | Subscribed | Unsubs
 
 
 def parse_frame(frame: str | bytes) -> Message | Control | None:
-    """Return what a frame of kafka-chat.v1 says; None for a type that is not known here, as those of later versions are.
+    """Parse a frame of kafka-chat.v1; None for an unknown type, such as one of a later version.
 
     Raises:
-        NotUnderstood: it is none of the protocol's.
+        NotUnderstood: it is not part of the protocol.
     """
     text = _text(frame)
     try:
@@ -244,7 +244,7 @@ def parse_frame(frame: str | bytes) -> Message | Control | None:
 
 
 def parse_bare_frame(frame: str | bytes) -> Message:
-    """Return the message in a frame of a service that does not speak kafka-chat.v1; raises `NotUnderstood` where it is none."""
+    """Parse a bare frame of a service without kafka-chat.v1; raise `NotUnderstood` if it is not a message."""
     text = _text(frame)
     try:
         bare = _decode_bare(text)

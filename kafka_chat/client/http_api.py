@@ -1,4 +1,4 @@
-"""What a client asks the service over HTTP, and how it is refused."""
+"""Requests to the service over HTTP, and their errors."""
 
 from __future__ import annotations
 
@@ -17,18 +17,16 @@ from .come_again import is_passing, wait_seconds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ANSWER_SECONDS = (
-    20.0  # the service answers everything within 10, where its brokers are far; a page of history may take a few times that at worst
-)
+ANSWER_SECONDS = 20.0  # the service answers everything within 10, if its brokers are distant; a page of history may take a few times that
 
 
 class Refused(KafkaChatError):
-    """The service does not do what was asked, and would not the next time: a sentence.
+    """The service refuses a request, and would refuse it again: a sentence.
 
     Attributes:
-        code: the HTTP status or the close code; 0 where there is none.
+        code: the HTTP status or the close code; 0 for none.
         reason: the service's own words.
-        field: the parameter or field that is wrong, where the service names it.
+        field: the wrong parameter or field, if the service names it.
     """
 
     def __init__(self, sentence: str, *, code: int = 0, reason: str | None = None, field: str | None = None) -> None:
@@ -39,11 +37,11 @@ class Refused(KafkaChatError):
 
 
 class Away(KafkaChatError):
-    """The service cannot be reached, or does not do it now: a sentence.
+    """The service cannot be reached, or cannot do it now: a sentence.
 
     Attributes:
-        code: the HTTP status; 0 where there was no answer.
-        retry_seconds: how long to stay away at least, as it said itself.
+        code: the HTTP status; 0 for no answer.
+        retry_seconds: how long to wait at least, as the service said.
     """
 
     def __init__(self, sentence: str, *, code: int = 0, retry_seconds: int = 0) -> None:
@@ -53,7 +51,7 @@ class Away(KafkaChatError):
 
 
 async def ask(url: str, method: str, path: str, body: object = None) -> dict[str, object]:
-    """Ask the service over HTTP and return what it answers.
+    """Send a request to the service and return its answer.
 
     Args:
         url: of the service, `http://host:port`, with a path prefix if it has one.
@@ -64,7 +62,7 @@ async def ask(url: str, method: str, path: str, body: object = None) -> dict[str
     Raises:
         Refused: it answered with an error.
         Away: it did not answer, or cannot do it now.
-        SettingsError: `url` is none.
+        SettingsError: `url` is invalid.
     """
     address = address_of(url)
     content = None if body is None else json.dumps(body).encode()

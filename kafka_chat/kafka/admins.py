@@ -1,4 +1,4 @@
-"""Asks brokers what an AdminClient can ask: in several tries side by side, by two of them, until one is answered."""
+"""Asks brokers through two AdminClients, in several attempts side by side, until one is answered."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 K = TypeVar("K", bound="Hashable")
 T = TypeVar("T")
 
-# How often what gets no answer is asked. A try that is made while the client connects may never be sent, which happens to one in
-# twenty of the first ones, and nothing but its timeout ends it. Others are for one broker, the "controller", and that may hang:
-# then the next try is by the other client, which may know another one, and those after it hear of another one first. A try is not
-# ended when the next one begins: it may only be slow, and librdkafka would close the connection, which is then made again, and never
-# gets to answer where that takes longer than a try.
+# How often an unanswered request is repeated. A request made while the client connects may never be sent, which happens to one in
+# twenty of the first ones, and only its timeout ends it. Others go to one broker, the "controller", which may hang: then
+# the next attempt uses the other client, which may know another controller, and later ones learn of another one first. An attempt is not
+# cancelled when the next one begins: it may only be slow, and librdkafka would close the connection, reconnect, and never
+# get an answer if that takes longer than an attempt.
 TRIES = 8
-TRIES_IN_A_ROW = 5  # of the brokers that a client may be told to ask each third may be the one that hangs; then half as often
-LATE_SECONDS = 0.2  # how much later than it is told librdkafka may tell of a timeout; what it has been told by then comes with it
-LEAST_SECONDS = 0.4  # less is no time for an answer
-CONTROLLERS = 10  # listings until one names another controller: each names any of them, one that was just killed included
+TRIES_IN_A_ROW = 5  # every third broker that a client is sent to may be the one that hangs; then half as often
+LATE_SECONDS = 0.2  # how late librdkafka may report a timeout; partial answers come with it
+LEAST_SECONDS = 0.4  # less is too short for an answer
+CONTROLLERS = 10  # listings until one names another controller: each names any broker, including one that was just killed
 LOG_SECONDS = 1.0
-PING_TOPIC = "kafka_chat-ping"  # there is none, and it is not made by being asked for
+PING_TOPIC = "kafka_chat-ping"  # it does not exist, and asking for it does not create it
 
 _UNTOLD = KafkaError(KafkaError._TIMED_OUT)
 
@@ -44,7 +44,7 @@ class Admins:
 
     Args:
         clients: both.
-        timeouts: how long brokers are given.
+        timeouts: how long to wait for brokers.
     """
 
     def __init__(self, clients: Sequence[AdminClient], timeouts: BrokerTimeouts) -> None:
@@ -52,13 +52,13 @@ class Admins:
         self._timeouts = timeouts
 
     async def run_log(self) -> None:
-        """Have the clients' log lines written, until cancelled; without this they would pile up in them."""
+        """Write the clients' log lines, until cancelled; otherwise they would pile up in the clients."""
         while True:
             self.poll()
             await trio.sleep(LOG_SECONDS)
 
     def poll(self) -> None:
-        """Have them tell their log lines and errors now."""
+        """Let them report their log lines and errors now."""
         for admin in self._admins:
             admin.client.poll(0)
 
@@ -71,12 +71,12 @@ class Admins:
     async def asked(
         self, ask: Callable[[AdminClient, float], Mapping[K, Future[T]]], doing: str, *, told: Callable[[T], bool] = lambda _: True
     ) -> dict[K, T | KafkaError]:
-        """Return the answers to what `ask(client, seconds)` asks, which is asked again until no answer is missing or the time is over.
+        """Return the answers to `ask(client, seconds)`, repeated until no answer is missing or the time is over.
 
         Args:
             ask: asks.
             doing: what for, for the error.
-            told: whether an answer says something. Where a broker hangs, `list_offsets` has one without an offset, and no error.
+            told: whether a result is an answer. If a broker hangs, `list_offsets` gives a result without an offset, and no error.
 
         Raises:
             BrokerUnreachable: no broker answered in time.
@@ -120,7 +120,7 @@ class Admins:
 
 
 class _Admin:
-    """One AdminClient, and what it was told."""
+    """One AdminClient, and the controller it last learned of."""
 
     def __init__(self, client: AdminClient, timeouts: BrokerTimeouts) -> None:
         self.client = client
@@ -129,10 +129,10 @@ class _Admin:
         self._learning = trio.Lock()
         self._thread = trio.CapacityLimiter(1)
         self._learned = float("-inf")
-        self._controller = -1  # whom it was last told to ask
+        self._controller = -1  # the controller it last learned of
 
     async def learn(self) -> None:
-        """Have the client hear of another controller, once for all who want that at the same time.
+        """Let the client learn of another controller, once for all concurrent callers.
 
         It asks for that by itself once a second, but not while it waits for one that is away: then it tries to connect without
         a pause for ten seconds (measured), and has time for nothing else.
@@ -141,7 +141,7 @@ class _Admin:
         async with self._learning:
             if self._learned < wanted:
                 self._learned = trio.current_time()
-                # Who no longer wants to know does not wait for the thread: it changes nothing that anybody else uses.
+                # A cancelled caller does not wait for the thread, which changes nothing that others use.
                 await trio.to_thread.run_sync(self._find_controller, limiter=self._thread, abandon_on_cancel=True)
 
     def _find_controller(self) -> None:
@@ -149,8 +149,8 @@ class _Admin:
         for _ in range(CONTROLLERS):
             if self.closed:
                 return
-            with suppress(KafkaException):  # the broker that was asked hangs; or none answers, which the next try tells
-                # Not of all topics: it would go on refreshing what it knows of them, every second (a tenth of a core with 6,000).
+            with suppress(KafkaException):  # the broker hangs; or none answers, which the next attempt shows
+                # Not a listing of all topics: the client would keep refreshing them every second (a tenth of a core with 6,000).
                 listing = self.client.list_topics(PING_TOPIC, timeout=self._timeouts.again_seconds)
             if listing is not None and (listing.controller_id != self._controller or len(listing.brokers) == 1):
                 self._controller = listing.controller_id

@@ -25,10 +25,10 @@ K = TypeVar("K", bound=Hashable)
 
 Property = Any  # a string, a number, a flag, a function for a callback, or a logger, as confluent_kafka types it
 
-SAME_LINE_SECONDS = 60.0  # a broker that is away makes a dozen lines a second and client; one of them a minute says it
+SAME_LINE_SECONDS = 60.0  # an absent broker causes a dozen lines a second per client; one a minute is enough
 KINDS_OF_LINES = 1_000
 
-# What may be set otherwise by `kafka.properties`.
+# Defaults that `kafka.properties` may override.
 _DEFAULTS: dict[str, Property] = {
     "client.id": "kafka_chat",
     "reconnect.backoff.ms": 100,
@@ -40,11 +40,11 @@ _DEFAULTS: dict[str, Property] = {
     "log.connection.close": False,  # brokers close idle connections; that is no news
 }
 
-# Likewise, of the producer alone: how many KiB wait for their acknowledgement. Its default is 1 GiB; who sends beyond it is told to
-# come again (503).
+# Likewise, of the producer alone: how many KiB may wait for their acknowledgement. librdkafka's default is 1 GiB; beyond it requests
+# get 503.
 _PRODUCER_DEFAULTS: dict[str, Property] = {"queue.buffering.max.kbytes": 32_768}
 
-# What carries a promise, and so may not.
+# Properties that the service's promises depend on, which may not be overridden.
 _CONSUMER: dict[str, Property] = {
     "group.id": "kafka_chat",  # needed even where nothing is ever committed; an empty one aborts the process
     "enable.auto.commit": False,
@@ -63,7 +63,7 @@ _UNREACHABLE = frozenset(
         KafkaError._TIMED_OUT_QUEUE,
         KafkaError._MSG_TIMED_OUT,
         KafkaError._WAIT_COORD,
-        KafkaError._DESTROY_BROKER,  # what was asked of a broker that has left the cluster meanwhile
+        KafkaError._DESTROY_BROKER,  # a request to a broker that has left the cluster in the meantime
         KafkaError._AUTHENTICATION,
         KafkaError._SSL,
         KafkaError.REQUEST_TIMED_OUT,
@@ -90,7 +90,7 @@ class ClientConfig:
         settings: with `bootstrap_servers`, also where the broker is the embedded one.
 
     Attributes:
-        timeouts: how long the brokers that are reached so are given to answer.
+        timeouts: how long to wait for these brokers.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
@@ -108,48 +108,48 @@ class ClientConfig:
         }
 
     def consumer(self, *, fetch_wait_ms: int = 100, **extra: Property) -> dict[str, Property]:
-        """Return what a Consumer takes: no group, no commits, committed records only, never a made-up position.
+        """Return the properties of a Consumer: no group, no commits, committed records only, never a reset position.
 
         Args:
-            fetch_wait_ms: how long a broker may hold a fetch back that has nothing. Everything else on that connection
+            fetch_wait_ms: how long a broker may hold an empty fetch. Everything else on that connection
                 waits behind it; and the embedded broker delivers only at its end, so it is at most 5 there.
             extra: further properties, under librdkafka's names.
         """
         return {**self._common, "fetch.wait.max.ms": min(fetch_wait_ms, 5) if self.embedded else fetch_wait_ms, **extra, **_CONSUMER}
 
     def producer(self, **extra: Property) -> dict[str, Property]:
-        """Return what a Producer takes; the publisher adds what its own promises need.
+        """Return the properties of a Producer; the publisher adds those that its promises need.
 
-        It is connected to all brokers, not only to those that it has written to: a connection to one that is far, with TLS and a
+        It connects to all brokers, not only to those it has written to: a connection to a distant one, with TLS and a
         password, takes longer than a record may wait.
         """
         return {**_PRODUCER_DEFAULTS, **self._common, "enable.sparse.connections": False, **extra}
 
     def admin(self, **extra: Property) -> dict[str, Property]:
-        """Return what an AdminClient takes.
+        """Return the properties of an AdminClient.
 
-        It asks most things of the controller, and learns only by refreshing its metadata that this is another broker now:
-        for a minute and more after the last one was killed it would have no answer, though all other brokers are there.
+        It sends most requests to the controller, and learns of a new controller only by refreshing its metadata:
+        for a minute and more after the last one was killed it would get no answer, though all other brokers are up.
         """
         return {
             **self._common,
             "topic.metadata.refresh.interval.ms": 1_000,
             "allow.auto.create.topics": False,
-            # With connections to those brokers alone that it had to ask, the only one may be to a broker that hangs.
+            # If it connects only to brokers it needs, its only connection may be to a broker that hangs.
             "enable.sparse.connections": False,
             **extra,
         }
 
 
 class SparingLogger:
-    """Hands on log lines, of the same kind one a minute: librdkafka's, which calls it in the thread that polls, and ours."""
+    """Passes on log lines, one of each kind a minute: librdkafka's, which calls it in the polling thread, and ours."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._last: dict[object, float] = {}
 
     def log(self, level: int, template: str, *args: object) -> None:
-        """Log, unless a line with the same template and first argument (librdkafka's facility) was within a minute."""
+        """Log, unless the last minute had a line with the same template and first argument (librdkafka's facility)."""
         now = time.monotonic()
         kind = (template, args[0] if args else None)
         if now - self._last.get(kind, -SAME_LINE_SECONDS) < SAME_LINE_SECONDS:
@@ -166,9 +166,9 @@ def unreachable(error: KafkaError) -> bool:
 
 
 def of_the_group(error: KafkaError) -> bool:
-    """Return whether an error is about the consumer group, which nobody joins and so nobody need be allowed to see.
+    """Return whether an error is about the consumer group, which nobody joins and which needs no permission.
 
-    librdkafka looks for the coordinator of every Consumer's group, and gives a refusal to who polls for records.
+    librdkafka looks for the coordinator of every Consumer's group, and returns a refusal from a poll for records.
     """
     return error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
 
@@ -180,7 +180,7 @@ def broker_error(error: KafkaError, doing: str, *, topic: str | None = None, par
         error: as librdkafka gave it.
         doing: what was being done, as in "reading the watermarks of chat.blue/3".
         topic: what it was about, where known.
-        partition: likewise.
+        partition: which partition, where known.
     """
     kind = BrokerUnreachable if unreachable(error) else TopicGone if error.code() in _GONE else BrokerError
     return kind(f"{doing} failed: {error.str()} ({error.name()})", topic=topic, partition=partition)
@@ -188,7 +188,7 @@ def broker_error(error: KafkaError, doing: str, *, topic: str | None = None, par
 
 @contextmanager
 def broker_errors(doing: str, *, topic: str | None = None, partition: int | None = None) -> Iterator[None]:
-    """Turn what librdkafka raises inside the block into our errors.
+    """Turn librdkafka's errors in the block into ours.
 
     Raises:
         BrokerUnreachable: no broker answered.
@@ -211,7 +211,7 @@ async def admin_futures(
 ) -> dict[K, T | KafkaError]:
     """Return the results of many of an AdminClient's futures, errors among them.
 
-    How long an answer took is told `timeouts`, also one that comes when nobody waits for it any more; not where it is none: `told`
+    The time of an answer is reported to `timeouts`, also when nobody waits for it any more; `told`
     says whether a result is an answer.
 
     Raises:
@@ -228,8 +228,8 @@ async def admin_futures(
         nonlocal waiting
         error = future.exception()
         if error is not None:
-            # confluent_kafka raises an error that is of the whole request once itself, and the traceback names the frame that
-            # holds all futures, which hold the error: a circle, also where the answer comes after we gave up.
+            # confluent_kafka raises an error of the whole request once itself, and its traceback refers to the frame that
+            # holds all futures, which hold the error: a reference cycle, also if the answer comes after we gave up.
             error.__traceback__ = None
         took = time.monotonic() - asked
         with lock:
@@ -238,7 +238,7 @@ async def admin_futures(
         if last and error is None and told(future.result()):
             timeouts.took(took)
         if last:
-            with suppress(trio.RunFinishedError):  # then nobody waits any more
+            with suppress(trio.RunFinishedError):  # nobody waits any more
                 token.run_sync_soon(answered.set)
 
     for future in futures.values():
@@ -250,8 +250,8 @@ async def admin_futures(
         raise BrokerUnreachable(f"{doing} failed: no broker answered within {timeout_seconds:g} s")
     results: dict[K, T | KafkaError] = {}
     for key, future in futures.items():
-        # Not by `result()`: an error that is raised here names this frame, which holds the future, which holds the error; such a circle
-        # for each absent topic and question is left to the garbage collector.
+        # Not `result()`: an error raised here refers to this frame, which holds the future, which holds the error; such a cycle
+        # per absent topic and question would be left to the garbage collector.
         error = future.exception()
         if error is None:
             results[key] = future.result()

@@ -1,4 +1,4 @@
-"""One question to the leaders of many partitions, of which one that hangs holds up no other."""
+"""Asks the leaders of many partitions, so that one that hangs does not hold up the others."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ async def ask_each_leader(
     *,
     told: Callable[[Mapping[PartitionKey, T]], None] = lambda _: None,
 ) -> Mapping[PartitionKey, T]:
-    """Return what is told of `keys`, without those whose leader does not answer within `BrokerTimeouts.together_seconds`.
+    """Return the answers about `keys`, without those whose leader does not answer within `BrokerTimeouts.together_seconds`.
 
     Args:
         lookup: knows the leaders.
         keys: which partitions.
         ask: asks for some of them, of one leader.
-        told: is called with what one leader tells, as soon as it does.
+        told: called with each leader's answer, as soon as it comes.
 
     Raises:
-        BrokerError: no leader answered; what one of them came to.
+        BrokerError: no leader answered; the error of one of them.
     """
     offsets: dict[PartitionKey, T] = {}
     errors: list[BrokerError] = []

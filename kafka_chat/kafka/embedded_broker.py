@@ -1,6 +1,6 @@
 """A broker inside this process, for trying things out: librdkafka's mock cluster.
 
-It keeps about 5 MB a partition, and nothing once the process ends. What it does not do, so that nobody relies on it:
+It keeps about 5 MB per partition, and nothing once the process ends. It has limits that nobody should rely on:
 topics have four partitions and come with the first record; they are never deleted or recreated and have no ids; no
 compaction; no offsets by time; records of an open transaction are visible at once.
 """
@@ -29,7 +29,7 @@ async def open_embedded_broker() -> AsyncIterator[str]:
     """Run the broker for as long as the block lasts.
 
     Yields:
-        What its clients take as `bootstrap.servers`.
+        The `bootstrap.servers` of its clients.
     """
     limiter = trio.CapacityLimiter(1)
     broker, address = await trio.to_thread.run_sync(_start, limiter=limiter)
@@ -43,7 +43,7 @@ async def open_embedded_broker() -> AsyncIterator[str]:
 
 
 async def _run_log(broker: Consumer) -> None:
-    """Have what it logs and reports written by us, until cancelled: what is not polled for piles up."""
+    """Write its log lines and reports, until cancelled; they pile up unless polled for."""
     while True:
         broker.poll(0)
         await trio.sleep(LOG_SECONDS)
@@ -51,7 +51,7 @@ async def _run_log(broker: Consumer) -> None:
 
 def _start() -> tuple[Consumer, str]:
     # The cluster lives in the client that asked for it, and ends with it.
-    # By itself librdkafka writes to descriptor 2, whether or not anybody reads there.
+    # By default librdkafka writes to descriptor 2, whether or not anyone reads it.
     logger = SparingLogger(logging.getLogger("kafka_chat.kafka"))
     broker = Consumer(
         {

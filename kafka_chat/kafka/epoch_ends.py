@@ -1,8 +1,8 @@
-"""Asks brokers where a leader epoch ends in a log: what lies behind that end is not what was there in that epoch.
+"""Asks brokers where a leader epoch ends in a log: records after that end are not those of the epoch.
 
-Kafka has a request for it (`OffsetForLeaderEpoch`), librdkafka has no call. But it asks by itself whether a position still holds when
-one with an epoch is sought; one that lies beyond any log never does, and the error's text says where the epoch ends. `tests/edges`
-fails when it says so no longer.
+Kafka has a request for it (`OffsetForLeaderEpoch`), but librdkafka has no call. It validates a position by itself, however, when
+`seek` has an epoch; an offset beyond any log always fails, and the error's text says where the epoch ends. `tests/edges`
+fails when that changes.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from ..chat.partition_key import PartitionKey
     from .connect import ClientConfig
 
-POLL_SECONDS = 0.1  # so long a cancel waits
+POLL_SECONDS = 0.1  # how long a cancel waits
 FETCH_WAIT_MS = 10
-AT_A_TIME = 4  # questions, each with a thread and its own Consumer; there are some after an election only
+AT_A_TIME = 4  # questions at a time, each with a thread and its own Consumer; they occur only after elections
 BEYOND = 1 << 60  # an offset that no log has
-NO_END = 1 << 62  # nothing lies behind the end of an epoch that no broker has heard of: nothing is known against it
+NO_END = 1 << 62  # an epoch that no broker knows has no end: nothing contradicts it
 
 _END = re.compile(r"broker end offset is (-?\d+)")
 
 
 class EpochEnds:
-    """Asks, with a Consumer for each question: there are none between two elections.
+    """Asks with one Consumer per question; between elections there are no questions.
 
     Args:
         config: of the Consumers.
@@ -49,7 +49,7 @@ class EpochEnds:
         """Return where an epoch ends in each partition: behind the last record of it and of those before; see `Lookup.epoch_ends`.
 
         Raises:
-            BrokerUnreachable: no broker has told of any.
+            BrokerUnreachable: no broker has answered about any.
         """
         found = await trio.to_thread.run_sync(self._ask, keys, epoch, limiter=self._threads)
         if keys and not found:
@@ -64,7 +64,7 @@ class EpochEnds:
         try:
             consumer.assign([TopicPartition(*name, BEYOND) for name in by_partition])
             for name in by_partition:
-                with suppress(KafkaException):  # it is not answered, and so asked again
+                with suppress(KafkaException):  # it gets no answer, so it is asked again
                     consumer.seek(TopicPartition(*name, BEYOND, leader_epoch=epoch))
             while len(ends) < len(by_partition) and time.monotonic() < until:
                 trio.from_thread.check_cancelled()
@@ -82,16 +82,16 @@ class EpochEnds:
 
 
 def end_told(error: KafkaError) -> int | None:
-    """Return the end of an epoch that an error tells; None where it is about something else."""
+    """Return the end of an epoch from an error's text; None if the error is about something else."""
     if error.code() != KafkaError._AUTO_OFFSET_RESET:
         return None
     said = _END.search(error.str())
     if said is not None:
         return int(said[1]) if int(said[1]) >= 0 else NO_END
-    # That the position which it was assigned at is out of range comes first now and then.
+    # An error that the assigned position is out of range sometimes comes first.
     logging.getLogger("kafka_chat.kafka").debug("no end of an epoch is told by: %s", error.str())
     return None
 
 
 def _ignore(error: KafkaError) -> None:
-    """Leave it to the lookups to tell that brokers are away; without a callback librdkafka logs every error."""
+    """Ignore errors: the lookups report that brokers are away. Without a callback librdkafka would log every error."""

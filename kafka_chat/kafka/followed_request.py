@@ -1,4 +1,4 @@
-"""What the Tail knows of one request to follow a topic, and whose turn it is to be looked at."""
+"""What the Tail knows about one request to follow a topic, and which request is looked at next."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from .poller import Assignment
     from .topic_state import TopicAction, TopicEvent
 
-TOPICS_A_LOOK = 500  # describing so many takes 13 ms
-WATCHES_A_ROUND = 5  # where more topics are followed, a watch looks at a part of them, several times so many: a round takes 5 s
+TOPICS_A_LOOK = 500  # describing this many takes 13 ms
+WATCHES_A_ROUND = 5  # with more followed topics a watch looks at a part of them, several times this many: a round takes 5 s
 
 
 @dataclass(eq=False, slots=True)
 class FollowedRequest:
-    """One request, and what is known of its topic; a topic requested again is another one.
+    """One request, and what is known of its topic; following a topic again makes a new one.
 
     Attributes:
         topic: as requested.
         requested: when; `trio.current_time()`, like all times here.
         state: what is known of it.
         looked: when it was last looked at.
-        watched: whether the watch looks after it; until then the task for new requests does.
-        topic_id: of the topic that was found; "" while there is none.
-        former: the ids of those that had the name before. A broker that lags behind may still name them.
-        resumable: the ids of those that were lost, and the positions in them, should they come back.
-        known: its partitions, as they were when it was found, and those that were opened since.
+        watched: whether the watch handles it; until then the task for new requests does.
+        topic_id: the topic's id; "" while it does not exist.
+        former: the ids of earlier topics of this name. A broker that lags behind may still list them.
+        resumable: the ids of lost topics, and the positions in them, in case they reappear.
+        known: its partitions when it was found, and those opened since.
         leaderless: those of them that have no leader now.
-        assignments: those that are opened.
-        absent_since: when the first of the listings in a row was asked for that lack it.
+        assignments: those of opened partitions.
+        absent_since: when the first of consecutive listings without it was requested.
     """
 
     topic: str
@@ -53,11 +53,11 @@ class FollowedRequest:
 
     @property
     def opened(self) -> bool:
-        """Whether the listener was told of it."""
+        """Whether the listener knows it as opened."""
         return self.state is TopicState.OPENED
 
     def take(self, event: TopicEvent) -> TopicAction:
-        """Go to the next state; return what is to be done."""
+        """Go to the next state; return the action to take."""
         self.state, action = TRANSITIONS[self.state, event]
         if self.state is not TopicState.FOUND:
             self.watched = True
@@ -65,10 +65,10 @@ class FollowedRequest:
 
 
 def due_of_each_kind(followed: Iterable[FollowedRequest], is_subscribed: Callable[[str], bool]) -> Iterator[FollowedRequest]:
-    """Yield those whose turn it is: thousands of names that strangers made up keep no chat waiting.
+    """Yield the requests whose turn it is, so that thousands of made-up names keep no chat waiting.
 
     Args:
-        followed: all; those that are not watched are left out.
+        followed: all requests; those that are not watched are skipped.
         is_subscribed: whether somebody has subscribed to a topic.
     """
     kinds: dict[tuple[bool, bool], list[FollowedRequest]] = {}

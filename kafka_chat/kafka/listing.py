@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from ..delivery.timeouts import BrokerTimeouts
     from .reasons import Reasons
 
-LEAST_SECONDS = 0.05  # of a listing whose time is over
-SLICE_SECONDS = 0.8  # so long a cancel waits for a thread that waits for a listing; an answer comes within, once there is a connection
-REACH_SECONDS = 0.5  # how soon it is looked whether librdkafka has tried all; then twice as long, for a listing is asked for again
+LEAST_SECONDS = 0.05  # milliseconds for a listing whose time is over
+SLICE_SECONDS = 0.8  # how long a cancel waits for a thread that waits for a listing; an answer comes within, once there is a connection
+REACH_SECONDS = 0.5  # how soon to check whether librdkafka has tried all brokers; then twice as long, because a listing is requested again
 
 
 class Listings:
@@ -28,8 +28,8 @@ class Listings:
 
     Args:
         consumer: never assigned: its metadata requests create no topic, an AdminClient's do.
-        timeouts: how long brokers are given; is told how long they took.
-        reasons: what librdkafka says of connections.
+        timeouts: how long to wait for brokers, and where their answer times are reported.
+        reasons: librdkafka's errors of connections.
     """
 
     def __init__(self, consumer: Consumer, timeouts: BrokerTimeouts, reasons: Reasons) -> None:
@@ -42,11 +42,11 @@ class Listings:
         self._consumer.close()
 
     def poll(self) -> None:
-        """Have the Consumer tell its log lines and errors now."""
+        """Let the Consumer report its log lines and errors now."""
         self._consumer.poll(0)
 
     def reach(self) -> None:
-        """Return if any broker answers; raise `BrokerUnreachable` otherwise, with all that librdkafka says of it, once it has tried all."""
+        """Return if any broker answers; otherwise raise `BrokerUnreachable` with librdkafka's reasons, once it has tried all brokers."""
         until, seconds = time.monotonic() + self._timeouts.answer_seconds, REACH_SECONDS
         while True:
             left = until - time.monotonic()
@@ -54,7 +54,7 @@ class Listings:
                 self._consumer.list_topics(PING_TOPIC, timeout=min(seconds, max(left, REACH_SECONDS)))
                 return
             except KafkaException as error:
-                self.poll()  # which tells the reasons
+                self.poll()  # which reports the reasons
                 if self._reasons.all_down or left <= seconds:
                     raise BrokerUnreachable(f"no broker answers: {str(self._reasons) or error.args[0].str()}") from error
             seconds *= 2

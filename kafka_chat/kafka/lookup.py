@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-REMEMBERED = 20_000  # topics, as they were described last
+REMEMBERED = 20_000  # topics whose last description is kept
 
-# Any other error says nothing of whether there is such a topic: so it is none of the answers that a topic may be given up for.
+# Any other error says nothing about whether the topic exists, so it never counts as absence.
 _NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION})
 
 _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent_kafka's omission
@@ -50,11 +50,11 @@ _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
 
 class LogEnd(NamedTuple):
-    """What a broker says of an end of a log.
+    """A log's end, from a broker.
 
     Attributes:
         offset: the end.
-        epoch: the leader's; `NO_EPOCH` where brokers do not tell.
+        epoch: the leader's; `NO_EPOCH` if brokers do not report it.
     """
 
     offset: int
@@ -62,7 +62,7 @@ class LogEnd(NamedTuple):
 
 
 class _Described(NamedTuple):
-    """A topic as it was described: what is told of it, partition -> leader, and when that was asked for."""
+    """A description of a topic: its facts, partition -> leader, and when it was requested."""
 
     facts: TopicFacts
     leaders: Mapping[int, int]
@@ -72,7 +72,7 @@ class _Described(NamedTuple):
 class KafkaLookup:
     """Implements the port `Lookup` by an AdminClient, whose futures are awaited without a thread.
 
-    No session ever asks here itself: tasks of the service do, and every answer has its time limit.
+    Sessions never ask here themselves: tasks of the service do, and every question has a time limit.
 
     Attributes:
         timeouts: see `Lookup`.
@@ -84,7 +84,7 @@ class KafkaLookup:
         self._admins = admins
         self._reasons = reasons
         self._epoch_ends = epoch_ends
-        self._leaders = leaders  # asks them alone: a client that has given one up has no time for other questions for a second
+        self._leaders = leaders  # for these questions alone: a client that gives one up is busy for a second
         self.timeouts = timeouts
         self._described: dict[str, _Described] = {}
         self._addresses: dict[int, str] = {}  # of those
@@ -98,11 +98,11 @@ class KafkaLookup:
         self._leaders.close()
 
     async def reach(self) -> None:
-        """Return if any broker answers; raise `BrokerUnreachable` otherwise, with all that librdkafka says of it, once it has tried all."""
+        """Return if any broker answers; otherwise raise `BrokerUnreachable` with librdkafka's reasons, once it has tried all brokers."""
         await trio.to_thread.run_sync(self._listings.reach, limiter=self._thread)
 
     def reasons(self) -> str:
-        """Return what librdkafka has said last of connections that it cannot make or keep; "" where that is nothing."""
+        """Return librdkafka's last errors of connections that it cannot open or keep; "" for none."""
         self._admins.poll()
         self._leaders.poll()
         return str(self._reasons)
@@ -110,12 +110,12 @@ class KafkaLookup:
     async def ping(self) -> None:
         """Return if any broker answers; raise `BrokerUnreachable` otherwise.
 
-        What the AdminClient is asked may also fail because one broker of several is away.
+        A question to the AdminClient may also fail because one broker of several is away.
         """
         await trio.to_thread.run_sync(self._list, PING_TOPIC, limiter=self._thread)
 
     async def cluster_id(self) -> str:
-        """Return what the brokers call their cluster; raise `BrokerUnreachable` if none answers."""
+        """Return the cluster's id; raise `BrokerUnreachable` if no broker answers."""
         return await trio.to_thread.run_sync(self._list_cluster, limiter=self._thread)
 
     async def describe(self, topics: Collection[str]) -> Mapping[str, TopicFacts]:
@@ -139,11 +139,11 @@ class KafkaLookup:
         return facts
 
     async def last_stable_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
-        """Return where what is produced from now on will be, at the lowest; see `Lookup`."""
+        """Return the lowest offsets of records produced from now on; see `Lookup`."""
         return {key: end.offset for key, end in (await self.log_ends(keys)).items()}
 
     async def log_ends(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, LogEnd]:
-        """Return the same, each with the epoch of the leader who tells; a partition without a leader is left out."""
+        """Return the same, each with the epoch of the answering leader; a partition without a leader is left out."""
         return await self._offsets(keys, _LATEST, doing="asking for the last stable offset")
 
     async def epoch_ends(self, keys: Collection[PartitionKey], epoch: int) -> Mapping[PartitionKey, int]:
@@ -162,25 +162,25 @@ class KafkaLookup:
 
     async def offsets_at(self, keys: Collection[PartitionKey], time_ms: int) -> Mapping[PartitionKey, int]:
         """Return the first offset whose timestamp is at or after `time_ms`, else the last stable one; see `Lookup`."""
-        # The end is asked for first: a record that comes between the two questions is then not skipped.
+        # The end is asked for first, so a record that comes between the two questions is not skipped.
         ends = await self.last_stable_offsets(keys)
         found = await self._offsets(ends.keys(), OffsetSpec.for_timestamp(time_ms), doing="asking for the offset of a time")
         return {key: found[key].offset if found[key].offset >= 0 else end for key, end in ends.items() if key in found}
 
     def by_leader(self, keys: Collection[PartitionKey]) -> Mapping[int, Sequence[PartitionKey]]:
-        """Return `keys` by who led them when they were last described; see `Lookup`."""
+        """Return `keys` by the leaders of their last description; see `Lookup`."""
         by_leader: dict[int, list[PartitionKey]] = {}
         for key in keys:
             by_leader.setdefault(self._leader(key), []).append(key)
         return by_leader
 
     def described(self, topic: str, *, seconds: float) -> TopicFacts | None:
-        """Return what `describe` has told of a topic that was asked at most so many seconds ago; None where it was not. Asks nobody."""
+        """Return a topic's facts if `describe` asked for them within this many seconds, else None. Asks no broker."""
         remembered = self._described.get(topic)
         return None if remembered is None or trio.current_time() - remembered.asked >= seconds else remembered.facts
 
     def address(self, leader: int) -> str | None:
-        """Return where a leader is, `HOST:PORT` as it names itself; None where it is not known. Asks nobody."""
+        """Return the address that a leader advertises, `HOST:PORT`; None if unknown. Asks no broker."""
         return self._addresses.get(leader)
 
     async def compacted(self, topic: str) -> bool:
@@ -205,7 +205,7 @@ class KafkaLookup:
         return str(answer["cleanup.policy"].value)
 
     async def nodes(self) -> list[str]:
-        """Return the addresses of the brokers, `HOST:PORT`, as they name themselves; raise `BrokerUnreachable` if none answers."""
+        """Return the addresses that the brokers advertise, `HOST:PORT`; raise `BrokerUnreachable` if none answers."""
         doing = "asking which brokers there are"
         answers: Mapping[None, DescribeClusterResult | KafkaError] = await self._admins.asked(
             lambda admin, seconds: {None: admin.describe_cluster(request_timeout=seconds)}, doing
@@ -216,7 +216,7 @@ class KafkaLookup:
         return sorted(f"{node.host}:{node.port}" for node in answer.nodes)
 
     async def operations(self, topics: Collection[str]) -> Mapping[str, frozenset[str]]:
-        """Return what we may do with those of `topics` that exist, in Kafka's words: `READ`, `WRITE`, `DESCRIBE` and so on.
+        """Return the operations we are allowed on those of `topics` that exist, as Kafka names them: `READ`, `WRITE`, `DESCRIBE` and so on.
 
         Raises:
             BrokerUnreachable: no broker answers.
@@ -276,15 +276,15 @@ class KafkaLookup:
 
 
 class EmbeddedLookup(KafkaLookup):
-    """Answers the same where the broker is the embedded one, which knows neither `describe_topics` nor ids nor configurations."""
+    """Answers for the embedded broker, which supports neither `describe_topics` nor ids nor configurations."""
 
     async def epoch_ends(self, keys: Collection[PartitionKey], epoch: int) -> Mapping[PartitionKey, int]:
-        """Return that they do not: the embedded broker elects nobody."""
+        """Return no end: the embedded broker has no elections."""
         await trio.lowlevel.checkpoint()
         return dict.fromkeys(keys, NO_END)
 
     async def compacted(self, topic: str) -> bool:
-        """Return that it is not: the embedded broker compacts nothing."""
+        """Return False: the embedded broker does not compact."""
         await trio.lowlevel.checkpoint()
         return False
 
@@ -300,10 +300,10 @@ class EmbeddedLookup(KafkaLookup):
 
 @asynccontextmanager
 async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
-    """Have questions answered for as long as the block lasts; the brokers may be away.
+    """Answer questions for as long as the block lasts; the brokers may be away.
 
     Raises:
-        SettingsError: librdkafka does not take `kafka.properties` as they are.
+        SettingsError: librdkafka rejects `kafka.properties`.
     """
     try:
         reasons = Reasons()
@@ -327,7 +327,7 @@ def _has_offset(answer: ListOffsetsResultInfo | KafkaError) -> bool:
 
 
 def _answered(answers: Mapping[K, T | KafkaError], doing: str) -> dict[K, T]:
-    """Return the answers that are some; raise `BrokerUnreachable` if there are none for want of a broker."""
+    """Return the answers without errors; raise `BrokerUnreachable` if there are none because no broker answered."""
     found = {key: answer for key, answer in answers.items() if not isinstance(answer, KafkaError)}
     if not found:
         for error in answers.values():

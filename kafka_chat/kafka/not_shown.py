@@ -1,4 +1,4 @@
-"""Tells the operator of records that are not shown to clients, or not with all that they have."""
+"""Reports records to the operator that clients do not get, or get without a part."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def tell_not_shown(telemetry: Telemetry, key: PartitionKey, batches: Iterable[Batch]) -> None:
-    """Tell of each record once: the batches then know of it no more.
+    """Report each record once; the batches then forget them.
 
     Args:
-        telemetry: is told.
+        telemetry: receives the reports.
         key: the partition that the batches are of.
         batches: what was read.
     """

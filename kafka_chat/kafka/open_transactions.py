@@ -1,4 +1,4 @@
-"""Finds partitions that an open transaction holds up: what is written behind its first record reaches nobody until it ends.
+"""Finds partitions that an open transaction holds up: records after its first one are not delivered until it ends.
 
 Such a partition ends for readers of committed records (its last stable offset) before it ends for brokers (its high watermark). That is
 so for a moment with each transaction, and for long where a producer has died, hangs, or writes with a long `transaction.timeout.ms`.
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from .lookup import KafkaLookup
     from .poller import Assignment
 
-HELD_SECONDS = 30.0  # for which a transaction is open before it is told of; one that sends messages lasts milliseconds
+HELD_SECONDS = 30.0  # how long a transaction is open before it is reported; one that sends messages lasts milliseconds
 LOOKS = 3  # within that time
 
 
 class _Stand(NamedTuple):
-    """Where a partition's last stable offset stands, since when, and whether there is something behind it."""
+    """A partition's last stable offset, since when it has not moved, and whether records follow it."""
 
     stable: int
     since: float
@@ -37,7 +37,7 @@ class OpenTransactions:
     Args:
         lookup: is asked.
         wanted: whether an assignment is still wanted.
-        seconds: how long one is held up before it is told of.
+        seconds: how long one is held up before it is reported.
     """
 
     def __init__(self, lookup: KafkaLookup, *, wanted: Callable[[Assignment], bool], seconds: float = HELD_SECONDS) -> None:
@@ -49,7 +49,7 @@ class OpenTransactions:
 
     @property
     def held(self) -> Mapping[PartitionKey, int]:
-        """Partition -> the offset at which it is held up, of those that are for long."""
+        """Partition -> the offset that holds it up, for partitions that have been held up long."""
         long_since = trio.current_time() - self._seconds
         return {
             assignment.key: stand.stable
@@ -58,10 +58,10 @@ class OpenTransactions:
         }
 
     async def run(self, looked_at: Iterable[Assignment]) -> None:
-        """Look where partitions stand, if it is time for that.
+        """Check the partitions' offsets, if it is time for that.
 
         Args:
-            looked_at: which ones, this time.
+            looked_at: the partitions of this look.
 
         Raises:
             BrokerError: no broker answered.

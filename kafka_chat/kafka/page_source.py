@@ -1,9 +1,9 @@
 """Reads pieces of the past, with a few Consumers that are kept for the next read.
 
 A Consumer is assigned one partition for one read and nothing between two, so a kept one costs threads, but fetches nothing.
-It is used by one read at a time, in a thread, in slices of `POLL_SECONDS`: so long a cancellation waits.
+One read at a time uses it, in a thread, in slices of `POLL_SECONDS`, which is how long a cancellation waits.
 
-It reads from one leader, which is all that it knows: librdkafka asks any broker that it is connected to where a topic is, and
+It reads from one leader and knows no other broker: librdkafka asks any connected broker where a topic is, and
 waits ten seconds for one that hangs.
 """
 
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 CLOSE_SECONDS = 2.0  # for closing all Consumers, which takes milliseconds, also while the brokers are away
 POLL_SECONDS = 0.1  # how long a poll waits for the first record
-REST_SECONDS = 1.0  # how long a Consumer waits for somebody to go on where it stopped
-IDLE_SECONDS = 30.0  # how long a Consumer is kept that nobody needs
-SILENT_LEADERS = 8  # that do not answer, and are read from apart: by one Consumer each, beside those that others use
+REST_SECONDS = 1.0  # how long a Consumer waits for a read that continues where it stopped
+IDLE_SECONDS = 30.0  # how long an unused Consumer is kept
+SILENT_LEADERS = 8  # leaders that do not answer, each read by one separate Consumer
 TOPICS_KNOWN = 1_000  # how many a Consumer is known to know
 METADATA_SECONDS = 0.1  # a topic that a Consumer does not know is otherwise noticed half a second late
 
@@ -91,7 +91,7 @@ class KafkaPageSource:
         return self._lookup.timeouts
 
     def leader(self, key: PartitionKey) -> int:
-        """Return who led a partition when it was last described; see `PageSource`."""
+        """Return the leader of a partition's last description; see `PageSource`."""
         return next(iter(self._lookup.by_leader([key])))
 
     @property
@@ -120,10 +120,10 @@ class KafkaPageSource:
         )
 
     async def _read_while_listed(self, reader: _Reader, key: PartitionKey, first: int, until: int) -> Batch | None:
-        """Return what the reader returns, unless its topic turns out to be another one by now, or none.
+        """Return what the reader returns, unless its topic turns out to be replaced or gone.
 
-        A Consumer knows topics by name: it goes on in one that was made again, and hears half a minute late of a deletion. So that is
-        looked up beside the read, and found out before a leader that takes so long is taken for silent.
+        A Consumer knows topics by name: it continues in a recreated one, and learns of a deletion half a minute late. So that is
+        looked up beside the read, and found before a slow leader counts as silent.
         """
         refusal: BrokerError | None = None
         looked = trio.Event()
@@ -135,7 +135,7 @@ class KafkaPageSource:
                 looked.set()
                 await trio.sleep(self.timeouts.page_seconds / 2)
             while True:
-                with suppress(BrokerError):  # brokers that do not answer are told of by the read itself
+                with suppress(BrokerError):  # the read itself reports brokers that do not answer
                     refusal = await self._identity.refusal(key)
                 looked.set()
                 if refusal is not None:
@@ -155,7 +155,7 @@ class KafkaPageSource:
     async def _refuse_lost(self, key: PartitionKey, first: int) -> None:
         """Raise `PositionLost` if `first` is below what is left.
 
-        Else it lies beyond the end: a new leader may be a moment behind what consumers saw, so that is for asking again.
+        Otherwise it is beyond the end: a new leader may be a moment behind what consumers saw, so the read is repeated.
         """
         left = (await self._lookup.first_offsets([key])).get(key, 0)
         if left > first:
@@ -163,9 +163,9 @@ class KafkaPageSource:
         raise BrokerUnreachable(f"{key} has no offset {first} now", topic=key.topic, partition=key.partition)
 
     def _idle_reader(self, leader: int, key: PartitionKey, first: int) -> _Reader | None:
-        """Take the one of this leader that goes on from there, else one that stands nowhere, else the one used longest ago.
+        """Take this leader's reader that continues there, else one without a position, else the one used longest ago.
 
-        None where it is better to have one more: each of those that are idle stands where somebody may want to go on.
+        None if a new one is better: each idle reader has a position where a read may continue.
         """
         idle = [reader for reader in self._idle if reader.leader == leader]
         going_on = next((reader for reader in idle if reader.at == (key, first)), None)
@@ -186,7 +186,7 @@ class KafkaPageSource:
         return reader
 
     async def run_tidying(self) -> None:
-        """Stop Consumers that nobody goes on with, and close those that nobody has needed for a while, until cancelled."""
+        """Stop Consumers that no read continues, and close unused ones after a while, until cancelled."""
         while True:
             await trio.sleep(min(REST_SECONDS, self._idle_seconds / 6))
             now = trio.current_time()
@@ -214,18 +214,18 @@ class KafkaPageSource:
 class _Reader:
     """One Consumer. All of this runs in a thread.
 
-    It stays where it stopped, with what librdkafka has fetched ahead: who reads a partition page after page does not wait for a
+    It keeps its position and what librdkafka has fetched ahead, so reading a partition page after page does not wait for a
     fetch for each.
 
     Attributes:
-        leader: whom it reads from.
-        at: the partition and the offset from which it goes on; None where it reads nothing.
+        leader: the broker it reads from.
+        at: the partition and the offset where it continues; None if it reads nothing.
         idle_since: when it was last used; `trio.current_time()`.
     """
 
     def __init__(self, config: ClientConfig, names: ChatNames, message_bytes: int, leader: int, servers: str | None) -> None:
         there = {} if servers is None else {"bootstrap.servers": servers}
-        # What librdkafka says of brokers that are away is told by the Tail; without a function it would come as records.
+        # The Tail reports absent brokers; without a callback librdkafka would return these errors as records.
         self._consumer = Consumer(config.consumer(fetch_wait_ms=FETCH_WAIT_MS, error_cb=_ignore, **_QUEUE, **there))
         self.leader = leader
         self._names = names
@@ -236,7 +236,7 @@ class _Reader:
         self.idle_since = 0.0
 
     def read(self, key: PartitionKey, first: int, until: int) -> Batch | None:
-        """Return a piece of a partition; None where the broker says that `first` is out of range, or is where its log ends.
+        """Return a piece of a partition; None if the broker says that `first` is out of range, or at the end of its log.
 
         Ends only with one of the two, or cancelled.
         """
@@ -307,7 +307,7 @@ class _Reader:
         return self._consumer.position([TopicPartition(key.topic, key.partition)])[0].offset
 
     def _look_up(self, key: PartitionKey) -> None:
-        """Have the Consumer learn at once where this topic is; left alone it would ask some time later."""
+        """Let the Consumer look up this topic's leaders at once; by itself it would do so later."""
         if (key.topic, key.topic_id) in self._known:
             return
         if len(self._known) >= TOPICS_KNOWN:
@@ -318,7 +318,7 @@ class _Reader:
 
 
 class _Arrival(NamedTuple):
-    """What came from the Consumer: an error, or a record; neither, where nobody can tell what it is."""
+    """What the Consumer returned: an error, a record, or neither if it cannot be identified."""
 
     error: KafkaError | None
     offset: int
@@ -341,7 +341,7 @@ def _error(error: KafkaError, key: PartitionKey) -> Exception:
 
 
 def _ignore(error: KafkaError) -> None:
-    """Leave an error of the whole client to those who tell of it."""
+    """Ignore an error of the whole client: others report it."""
 
 
 @asynccontextmanager
@@ -355,7 +355,7 @@ async def open_page_source(
     silent_leaders: int = 0,
     idle_seconds: float = IDLE_SECONDS,
 ) -> AsyncIterator[KafkaPageSource]:
-    """Read pieces of the past, `readers` at the same time, and some more from leaders that hang, for as long as the block lasts."""
+    """Read pieces of the past, `readers` at a time, and some more from leaders that hang, for as long as the block lasts."""
     pages = KafkaPageSource(
         config, readers=readers, silent_leaders=silent_leaders, names=names, limits=limits, lookup=lookup, idle_seconds=idle_seconds
     )

@@ -1,4 +1,4 @@
-"""Has partitions read again that librdkafka reads no further."""
+"""Restarts partitions that librdkafka has stopped reading."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .lookup import KafkaLookup
     from .poller import Assignment
 
-STALL_SECONDS = 10.0  # how long a partition that has more may bring nothing before it is assigned again
+STALL_SECONDS = 10.0  # how long a partition may bring nothing, though it has more, before it is assigned again
 
 
 class PartitionRepair:
@@ -31,11 +31,11 @@ class PartitionRepair:
 
     Args:
         lookup: is asked where logs begin and end.
-        listener: is told of positions that are gone.
+        listener: hears of lost positions.
         telemetry: likewise.
         log: for the operator.
         wanted: whether an assignment is still wanted.
-        restart: has a partition read again from an offset on, behind a record of that epoch, by another assignment.
+        restart: reads a partition again from an offset, after a record of that epoch, with a new assignment.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class PartitionRepair:
         self._log = log
         self._wanted = wanted
         self._restart = restart
-        self._broken: dict[Assignment, float] = {}  # dead until assigned again, or so it may be -> since when
+        self._broken: dict[Assignment, float] = {}  # possibly dead until assigned again -> since when
         self._beyond: dict[Assignment, int] = {}  # of those whose position lies beyond the end -> where that was first seen
         self._ends: dict[Assignment, tuple[int, int]] = {}  # -> its position at the last look for stalled ones, and its end
         self._ends_asked = trio.current_time()
 
     def add(self, assignment: Assignment) -> None:
-        """Take note that a partition broke."""
+        """Note that a partition broke."""
         self._broken.setdefault(assignment, trio.current_time())
 
     @property
@@ -69,9 +69,9 @@ class PartitionRepair:
         return [assignment for assignment in self._broken if self._wanted(assignment)]
 
     async def run(self, looked_at: Iterable[Assignment]) -> None:
-        """Repair what broke, and now and then what has stalled.
+        """Repair partitions that broke, and from time to time those that have stalled.
 
-        Whether topics are still the same ones has to be looked up just before.
+        The caller has just looked up whether topics are still the same.
 
         Args:
             looked_at: those that may have stalled.
@@ -86,10 +86,10 @@ class PartitionRepair:
             await self._restart_stalled(looked_at)
 
     async def _repair(self) -> None:
-        """Find out why partitions broke, tell, and have them read again where they can be.
+        """Find out why partitions broke, report it, and restart them where possible.
 
-        What has no leader now is left for the next time. So is what a broker is not asked, or does not tell: that a log goes on
-        where we are says nothing after an election, which may have put other records there.
+        Partitions without a leader are left for the next time, and so are those without an answer about their epoch: that a log continues
+        at our position means nothing after an election, which may have put other records there.
         """
         broken = self.broken
         keys = [assignment.key for assignment in broken]
@@ -118,14 +118,14 @@ class PartitionRepair:
         return ends
 
     def _repair_one(self, assignment: Assignment, since: float, first: int, end: LogEnd, stands: int) -> None:
-        """Have a partition read again.
+        """Restart a partition.
 
         Args:
             assignment: which broke.
             since: when.
             first: the first offset that is left.
             end: of its log.
-            stands: up to where the log is what it was when it was read.
+            stands: up to which offset the log is still what was read.
         """
         position = assignment.delivered
         if position < first:
@@ -153,7 +153,7 @@ class PartitionRepair:
         self._restart(assignment, start)
 
     async def _restart_stalled(self, looked_at: Iterable[Assignment]) -> None:
-        """Assign again what has brought nothing since the last look, though there was more by then."""
+        """Assign partitions again that have brought nothing since the last look, though they had more."""
         for assignment, (position, end) in self._ends.items():
             if self._wanted(assignment) and assignment not in self._broken and position == assignment.delivered < end:
                 self._log.log(logging.WARNING, "%s was stuck at offset %d of %d; it is read again", str(assignment.key), position, end)

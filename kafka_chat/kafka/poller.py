@@ -29,15 +29,17 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.02
 FETCH_WAIT_MS = 20  # a new partition waits for the fetch that is open; 0.2% of a core at 50, 0.5% at 10
 
-RECORDS_A_ROUND = 1000  # the trio loop is held up for 0.5 ms while so many are made; 1.7 ms for 5000
-CHANGES_A_ROUND = 200  # assigning so many takes 5 ms
+RECORDS_A_ROUND = 1000  # making this many holds up the trio loop for 0.5 ms; 1.7 ms for 5000
+CHANGES_A_ROUND = 200  # assigning this many takes 5 ms
 
 PROBE_SECONDS = 1.0  # how often a position is looked at that may have moved over transaction markers alone
 
 METADATA_SECONDS = 0.1  # a topic that this client does not know is otherwise noticed half a second late
 METADATA_KNOWN_SECONDS = 300.0  # shorter than `metadata.max.age.ms`
 METADATA_AGAIN_SECONDS = 0.2
-METADATA_TRIES = 5  # of three brokers one that hangs is asked five times in a row once in 243 times; far ones answer later than we wait
+METADATA_TRIES = (
+    5  # with three brokers, one that hangs is asked five times in a row once in 243 times; distant ones answer later than we wait
+)
 
 # What librdkafka may hold ahead of us: it asks for no more while it has 64 records or 4 MiB, and an answer of a broker is 4 MiB (its
 # default is 50) or a larger record. Its bytes are those of values alone: only the number of records bounds what large keys and
@@ -60,8 +62,8 @@ class Assignment:
         chat: what its frames say as `chat`.
         start: the first offset.
         epoch: the leader epoch of the record before `delivered`, or a later one; `NO_EPOCH` where none is known. The trio thread's own.
-        position: the offset after what was taken from the Consumer; the thread's own.
-        delivered: the offset after what was handed over; the trio thread's own.
+        position: the offset after the last record from the Consumer; belongs to the thread.
+        delivered: the offset after the last record handed over; belongs to the trio thread.
     """
 
     key: PartitionKey
@@ -82,11 +84,11 @@ class Assignment:
 
 @dataclass(slots=True)
 class Round:
-    """What one poll brought.
+    """The result of one poll.
 
     Attributes:
-        appended: per partition batches that follow each other without a hole.
-        broken: partitions that librdkafka reads no further until they are assigned again.
+        appended: partition -> batches that follow each other without a hole.
+        broken: partitions that librdkafka has stopped reading until they are assigned again.
     """
 
     appended: list[tuple[Assignment, list[Batch]]] = field(default_factory=list)
@@ -97,16 +99,16 @@ class Round:
 
 
 class Poller:
-    """Reads what is assigned, and hands over what comes, a round at a time.
+    """Reads the assigned partitions, and hands records over round by round.
 
-    `assign` and `unassign` are called in the trio thread and change what is *wanted*; the thread brings its Consumer in line
-    between two polls. It waits while a round is taken, so it never runs ahead of the trio thread by more than one; what it
-    hands over may belong to an assignment that is no longer wanted, which `wants` tells.
+    `assign` and `unassign` are called in the trio thread and change what is *wanted*; the thread adapts its Consumer
+    between two polls. It waits while a round is taken, so it is never more than one round ahead of the trio thread; a round
+    may belong to an assignment that is no longer wanted, which `wants` tells.
 
     Args:
         config: of the Consumer.
         deliver: takes a round, in the trio thread.
-        trouble: is called, in the trio thread, with what librdkafka has said last of a connection that it cannot make or keep.
+        trouble: called in the trio thread with librdkafka's last error of a connection that it cannot open or keep.
         message_bytes: `limits.message_bytes`.
     """
 
@@ -119,16 +121,16 @@ class Poller:
         self._message_bytes = message_bytes
         self._wanted: dict[PartitionName, Assignment] = {}  # changed by the trio thread, read by ours
         self._changed: deque[PartitionName] = deque()
-        self._assigned: dict[PartitionName, Assignment] = {}  # ours from here on
+        self._assigned: dict[PartitionName, Assignment] = {}  # everything below belongs to the polling thread
         self._known: dict[tuple[str, str], float] = {}  # topic and id -> when the Consumer was made to look it up
-        self._unknown: dict[tuple[str, str], int] = {}  # those that it has not been told of yet -> how often it may still ask
+        self._unknown: dict[tuple[str, str], int] = {}  # topics still unknown to the Consumer -> how often it may still ask
         self._looked_up = 0.0
         self._probed = 0.0
-        self._said = ""  # by librdkafka of a connection, last; written by our thread, read by the trio thread
-        self.rounds = 0  # how often it has been round
+        self._said = ""  # librdkafka's last error of a connection; written by the polling thread, read by the trio thread
+        self.rounds = 0  # how many rounds it has made
 
     def assign(self, assignment: Assignment) -> None:
-        """Want this partition read from its `start` on, in place of any other assignment of it."""
+        """Read this partition from its `start` on, in place of any other assignment of it."""
         self._wanted[assignment.partition_name] = assignment
         self._changed.append(assignment.partition_name)
 
@@ -155,8 +157,8 @@ class Poller:
         token = trio.lowlevel.current_trio_token()
 
         def trouble(error: KafkaError) -> None:
-            # It runs inside poll, where an exception would come out garbled.
-            if error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says nothing that those before it did not say
+            # It runs inside poll, which would garble an exception.
+            if error.code() != KafkaError._ALL_BROKERS_DOWN:  # which adds nothing to those before it
                 self._said = error.str()
                 with suppress(trio.RunFinishedError):
                     token.run_sync_soon(self._tell_trouble, idempotent=True)  # thousands a second, with `reconnect.backoff.ms` 0
@@ -183,7 +185,7 @@ class Poller:
     def _poll(self, consumer: Consumer) -> None:
         first = consumer.poll(POLL_SECONDS)
         if first is not None:
-            # It waits its whole timeout for so many records, so it has none: it takes what is there.
+            # `consume` waits its whole timeout for this many records, so the timeout is 0: it takes what is there.
             taken = self._take(consumer, [first, *consumer.consume(RECORDS_A_ROUND, 0)])
         elif time.monotonic() - self._probed >= PROBE_SECONDS:
             self._probed = time.monotonic()
@@ -211,7 +213,7 @@ class Poller:
         return taken
 
     def _probe(self, consumer: Consumer) -> Round:
-        """Move over transaction markers behind which no record came.
+        """Move over transaction markers that no record follows.
 
         A position is that of what was taken from the Consumer, and right after an assign there is none; so it never runs
         ahead of a record.
@@ -241,14 +243,14 @@ class Poller:
         return Batch.decode(records, assignment.key, first=first, next=position, chat=assignment.chat, max_bytes=self._message_bytes)
 
     def _reconcile(self, consumer: Consumer) -> None:
-        """Bring the Consumer's assignment a step nearer to what is wanted."""
+        """Bring the Consumer's assignment one step closer to what is wanted."""
         names: set[PartitionName] = set()
         while self._changed and len(names) < CHANGES_A_ROUND:
             names.add(self._changed.popleft())
         changes = [(partition_name, self._assigned.get(partition_name), self._wanted.get(partition_name)) for partition_name in names]
         changes = [(partition_name, old, new) for partition_name, old, new in changes if old is not new]
         removed = [TopicPartition(*partition_name) for partition_name, old, _ in changes if old is not None]
-        # The epoch makes the Consumer look, when the leader changes, whether its position is still one, also where it has read nothing.
+        # With the epoch the Consumer validates its position when the leader changes, even if it has read nothing.
         added = [TopicPartition(*name, new.start, leader_epoch=new.epoch) for name, _, new in changes if new is not None]
         if removed:
             consumer.incremental_unassign(removed)
@@ -262,9 +264,9 @@ class Poller:
         self._look_up(consumer, {(new.key.topic, new.key.topic_id) for _, _, new in changes if new is not None})
 
     def _look_up(self, consumer: Consumer, topics: set[tuple[str, str]]) -> None:
-        """Have the Consumer learn at once where these topics are; left alone it would ask some time later.
+        """Let the Consumer look up these topics' leaders at once; by itself it would do so later.
 
-        It asks any broker that it is connected to: where that one hangs, it has to be asked again.
+        It asks any connected broker; if that one hangs, it must ask again.
         """
         now = time.monotonic()
         for topic in topics:
@@ -289,6 +291,6 @@ class Poller:
 
 
 def _positions(consumer: Consumer, names: Iterable[PartitionName]) -> Iterator[tuple[PartitionName, int]]:
-    """Yield the Consumer's positions; negative where there is none yet."""
+    """Yield the Consumer's positions; negative before the first record."""
     for found in consumer.position([TopicPartition(*partition_name) for partition_name in names]):
         yield (found.topic, found.partition), found.offset

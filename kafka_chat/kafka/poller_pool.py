@@ -1,4 +1,4 @@
-"""Several Pollers as one: where many partitions are followed, they are spread over more than one Consumer.
+"""Several Pollers as one: many followed partitions are spread over more than one Consumer.
 
 librdkafka names every partition in every fetch, so latency grows with what one Consumer follows: measured 9 ms with 500
 partitions, 43 with 2,000, 302 with 6,000. A topic stays with the Consumer that it was given for as long as it is followed.
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
     from .poller import Assignment, Poller
 
-PARTITIONS_EACH = 500  # with so many a record takes 9 ms; then another Consumer is begun
+PARTITIONS_EACH = 500  # with this many a record takes 9 ms; then another Consumer is started
 
 
 @dataclass(slots=True)
 class _Home:
-    """Where a topic is read.
+    """The Poller of a topic.
 
     Attributes:
         poller: who reads it.
-        partitions: those of it that are wanted.
+        partitions: its wanted partitions.
     """
 
     poller: Poller
@@ -36,7 +36,7 @@ class _Home:
 
 
 class Pollers:
-    """What `Poller` is, over as many of them as it takes.
+    """The interface of `Poller`, over as many of them as needed.
 
     Args:
         make: makes one that is not running yet.
@@ -51,7 +51,7 @@ class Pollers:
         self._more = Changes()
 
     def assign(self, assignment: Assignment) -> None:
-        """See `Poller`."""
+        """As of the topic's `Poller`."""
         home = self._homes.get(assignment.key.topic)
         if home is None:
             home = self._homes[assignment.key.topic] = _Home(self._least())
@@ -59,7 +59,7 @@ class Pollers:
         home.poller.assign(assignment)
 
     def unassign(self, assignment: Assignment) -> None:
-        """See `Poller`."""
+        """As of the topic's `Poller`."""
         if not self.wants(assignment):
             return
         home = self._homes[assignment.key.topic]
@@ -69,13 +69,13 @@ class Pollers:
             del self._homes[assignment.key.topic]
 
     def wants(self, assignment: Assignment) -> bool:
-        """See `Poller`."""
+        """As of the topic's `Poller`."""
         home = self._homes.get(assignment.key.topic)
         return home is not None and home.poller.wants(assignment)
 
     @property
     def rounds(self) -> int:
-        """How often the slowest of them has been round."""
+        """How many rounds the slowest of them has made."""
         return min(poller.rounds for poller in self._pollers)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -92,7 +92,7 @@ class Pollers:
                 await self._more.wait_beyond(version)
 
     def _least(self) -> Poller:
-        """Return who follows the fewest partitions; one more where they all have enough."""
+        """Return the Poller with the fewest partitions, or a new one if all have enough."""
         least = min(self._pollers, key=_followed)
         if least.followed < PARTITIONS_EACH or len(self._pollers) >= self._most:
             return least

@@ -1,4 +1,4 @@
-"""Asks librdkafka whether it takes the properties that an operator has set, without connecting anywhere."""
+"""Asks librdkafka whether it accepts the operator's properties, without connecting anywhere."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _LARGEST = 2**31 - 1
 
 
 def properties_problem(properties: Mapping[str, str]) -> PropertyProblem | None:
-    """Return what librdkafka has against `properties`, or None.
+    """Return librdkafka's problem with `properties`, or None.
 
-    Files (`ssl.ca.location` and so on) are opened; nothing is sent to anybody.
+    Files (`ssl.ca.location` and so on) are opened; nothing is sent.
 
     Args:
         properties: librdkafka's names and values; none of those that take code.
     """
     if (name := _no_number(properties)) is not None:
         return PropertyProblem(f"a whole number is needed, {_LARGEST} at most", name)
-    # First what each property is for itself, then what they are together: the second has TLS and SASL set up.
+    # First each property alone, then all together: the second sets up TLS and SASL.
     alone = {name: value for name, value in properties.items() if name != "security.protocol"}
     together = _without_tokens(properties)
     problem = _refused(alone) or _missing(properties) or _refused(together) or _refused_with_ours(together)
@@ -47,8 +47,8 @@ def properties_problem(properties: Mapping[str, str]) -> PropertyProblem | None:
 
 
 def _told(problem: str, properties: Mapping[str, str]) -> PropertyProblem:
-    """Return a problem with the name of the property that it is about."""
-    # librdkafka names it somewhere in its sentence, if not by an alias; the longest name that is there is the one that it means.
+    """Return a problem with the name of its property."""
+    # librdkafka names the property in its sentence, unless by an alias; the longest name found is the one it means.
     name = max((name for name in properties if name in problem), key=len, default=None)
     of_one = problem.startswith("Invalid value")
     if name is None and of_one:
@@ -62,7 +62,7 @@ def _told(problem: str, properties: Mapping[str, str]) -> PropertyProblem:
 
 
 def _unread(path: str) -> str | None:
-    """Return why a file cannot be read, of which librdkafka gives no more than OpenSSL's numbers; None where it can."""
+    """Return why a file cannot be read, for which librdkafka only gives OpenSSL's numbers; None if it can."""
     try:
         if not Path(path).is_dir():
             with Path(path).open("rb"):
@@ -73,7 +73,7 @@ def _unread(path: str) -> str | None:
 
 
 def _no_number(properties: Mapping[str, str]) -> str | None:
-    """Return a property that takes a number and has something else behind it, which librdkafka leaves out without a word.
+    """Return a numeric property whose value has trailing text, which librdkafka silently ignores.
 
     It would also take the rest of a number that is too large, and a number with a leading 0 for an octal one.
     """
@@ -91,7 +91,7 @@ def _refused(properties: Mapping[str, str]) -> str | None:
 
 
 def _refused_with_ours(properties: Mapping[str, str]) -> str | None:
-    """Return why librdkafka makes none of the clients that the service has, with its own properties beside these."""
+    """Return why librdkafka makes none of the service's clients, with the service's own properties added."""
     ours = ClientConfig(KafkaSettings(bootstrap_servers="none:0", properties=dict(properties)))
 
     def offline(config: Mapping[str, Property]) -> dict[str, Property]:
@@ -110,7 +110,7 @@ def _refused_with_ours(properties: Mapping[str, str]) -> str | None:
 
 
 def _says(make: Callable[[], object]) -> str | None:
-    """Return what librdkafka says against the client that is made."""
+    """Return librdkafka's error when the client is made."""
     try:
         make()
     except KafkaException as error:
@@ -122,14 +122,14 @@ def _says(make: Callable[[], object]) -> str | None:
 
 
 def _silent() -> logging.Logger:
-    """Return a logger that says nothing: the clients that stay will log what there is to log."""
+    """Return a logger that discards everything: the service's clients will log it."""
     silent = logging.Logger("kafka_chat.kafka.check")
     silent.disabled = True
     return silent
 
 
 def _missing(properties: Mapping[str, str]) -> str | None:
-    """Return what librdkafka would only notice when it needs its first token, and then wait for for ever."""
+    """Return a missing property that librdkafka would only notice at its first token, and then wait for forever."""
     mechanism = properties.get("sasl.mechanism", properties.get("sasl.mechanisms", ""))
     if not properties.get("security.protocol", "").lower().startswith("sasl") or mechanism.upper() != "OAUTHBEARER":
         return None
@@ -143,7 +143,7 @@ def _missing(properties: Mapping[str, str]) -> str | None:
 def _without_tokens(properties: Mapping[str, str]) -> dict[str, str]:
     """Return `properties` so that a client made of them does not wait for a token.
 
-    A client that uses OAUTHBEARER asks for its first token at once, and its end waits for the answer (20 s, measured).
+    A client with OAUTHBEARER requests its first token at once, and closing it waits for the answer (20 s, measured).
     """
     kept = dict(properties)
     if kept.pop(_METADATA, "none") != "none":

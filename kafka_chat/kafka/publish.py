@@ -1,11 +1,11 @@
 """The one producer: records are in the log on all in-sync replicas, or refused in time.
 
-The producer belongs to librdkafka's threads and to one of ours, which polls it for acknowledgements, and ends it: after a fatal
+The producer belongs to librdkafka's threads and to one of ours, which polls it for acknowledgements and ends it: after a fatal
 error, when another one takes its place, and when we close. The trio thread hands records over under the lock under which the
 producer is replaced, so never to one that is being ended. It gives a record
 up after `GIVE_UP_MS`, before the request that waits for it does, so it never writes a record whose request was refused
-already. What remains is a broker that has taken a record and then does not answer: nobody can tell from here whether
-it is written, neither with transactions, whose commit can go unanswered just so.
+already. One case remains: a broker takes a record and then does not answer. Nobody can tell whether
+it is written, even with transactions, whose commit can stay unanswered in the same way.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
     from .connect import ClientConfig, Property
 
-GIVE_UP_MS = 2_500  # librdkafka looks once a second for what has waited too long: so `WRITE_SECONDS` at most, measured 3.0
+GIVE_UP_MS = 2_500  # librdkafka looks for expired records once a second: so `WRITE_SECONDS` at most, measured 3.0
 LINGER_MS = 5  # a hundred records are handed over in 0.3 ms; so those of one call are one batch, and a send waits little
 POLL_SECONDS = 0.1  # an acknowledgement ends a poll at once; this is how long closing waits
-REPLACE_SECONDS = 1.0  # how soon a producer follows one that has failed for good, at most; the next may fail as soon as it connects
-FLUSH_SECONDS = 0.3  # what is on its way when we close, and nobody waits for any more
+REPLACE_SECONDS = 1.0  # how soon, at most, a failed producer is replaced; the next may fail as soon as it connects
+FLUSH_SECONDS = 0.3  # for records in flight at closing, which nobody waits for any more
 RECORD_BYTES = (64 << 20) + 65_536  # above any `limits.message_bytes`, so that the broker's own limit decides
 ANY_PARTITION = -1
 
@@ -87,11 +87,11 @@ class KafkaPublisher:
         return (await self._acknowledged(topic, records, partition)).offset
 
     async def run(self) -> None:
-        """Have acknowledgements told until `close` is called. Cancelling does not end it earlier."""
+        """Poll for acknowledgements until `close` is called. Cancelling does not end it earlier."""
         await trio.to_thread.run_sync(self._poll, limiter=trio.CapacityLimiter(1))
 
     def close(self) -> None:
-        """Have `run` end, within a second."""
+        """End `run`, within a second."""
         self._closing = True
 
     async def _acknowledged(self, topic: str, records: Sequence[KeyedRecord], partition: int) -> Published:
@@ -110,7 +110,7 @@ class KafkaPublisher:
             if self._producer is None:
                 raise BrokerUnreachable(f"{doing} failed: the service is shutting down; try again later", topic=topic)
             try:
-                # librdkafka takes them one by one, but within the time that it lingers. What it does not take says so itself.
+                # librdkafka takes them one by one, but within its linger time. It reports records that it does not take.
                 self._producer.produce_batch(topic, handed, partition=partition)
             except KafkaException as error:
                 raise broker_error(error.args[0], doing, topic=topic) from error
@@ -126,7 +126,7 @@ class KafkaPublisher:
         return Published(topic, waiting.partition, waiting.offset)
 
     def _poll(self) -> None:
-        """Poll until closing; then leave nothing behind. This thread alone replaces the producer, so it needs no lock to use it."""
+        """Poll until closing; then end the producer. Only this thread replaces the producer, so it may use it without the lock."""
         while not self._closing and self._producer is not None:
             try:
                 self._producer.poll(POLL_SECONDS)
@@ -139,8 +139,8 @@ class KafkaPublisher:
         self._replace(None)
 
     def _replace(self, new: Producer | None) -> None:
-        """Go on with another producer: after a fatal error (lost sequence numbers, no permission) the old one takes nothing more."""
-        with self._lock:  # so the old one is given no record from here on
+        """Replace the producer: after a fatal error (lost sequence numbers, no permission) the old one accepts nothing more."""
+        with self._lock:  # so the old one gets no record from here on
             old, self._producer = self._producer, new
             self._spent, self._replaced_at = False, time.monotonic()
         if old is not None:
@@ -176,8 +176,8 @@ class _Waiting:
 
 
 def _end(producer: Producer) -> None:
-    """Release a producer, within half a second; who still waits for it is told."""
-    with suppress(KafkaException):  # a fatal error comes out of whichever call is the next to look; here it is too late for it
+    """End a producer within half a second; calls that still wait for it get an error."""
+    with suppress(KafkaException):  # the next call raises a pending fatal error; here it no longer matters
         producer.flush(FLUSH_SECONDS)
     producer.purge()
     with suppress(KafkaException):
@@ -202,7 +202,7 @@ async def open_publisher(config: ClientConfig) -> AsyncIterator[KafkaPublisher]:
     """Publish for as long as the block lasts; the brokers may be away.
 
     Raises:
-        SettingsError: librdkafka does not take `kafka.properties` as they are.
+        SettingsError: librdkafka rejects `kafka.properties`.
     """
     publisher = KafkaPublisher(config)
     async with open_tasks() as nursery:

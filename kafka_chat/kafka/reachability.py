@@ -1,4 +1,4 @@
-"""Whether the brokers answer, and what is told of that."""
+"""Whether the brokers answer, and what is reported about it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from ..telemetry.metrics import Telemetry
     from .lookup import KafkaLookup
 
-UNANSWERED_SECONDS = 15.0  # how long topics may be without an answer while other brokers give theirs; one is given up after 10
+UNANSWERED_SECONDS = 15.0  # how long topics may stay unanswered while other brokers answer; one question is given up after 10
 
 
 class Reachability:
-    """What the Tail's watch finds of the brokers, look after look.
+    """What the Tail's watch finds about the brokers, look by look.
 
-    They are away when none answers a ping, and back when all looks are answered: where one answers pings and topics
+    They are away when none answers a ping, and back when a whole look is answered: if one answers pings and topics
     cannot be asked for (a name that brokers go by does not resolve), a ping succeeds now and then, and fails now and then.
 
     Attributes:
@@ -28,13 +28,13 @@ class Reachability:
     def __init__(self, lookup: KafkaLookup, telemetry: Telemetry) -> None:
         self._lookup = lookup
         self._telemetry = telemetry
-        self._said = ""  # what librdkafka said last of a connection: refused, not authenticated, …
-        self._unanswered: tuple[str, float] | None = None  # what got no answer though brokers are there, and since when
+        self._said = ""  # librdkafka's last error of a connection: refused, not authenticated, …
+        self._unanswered: tuple[str, float] | None = None  # what got no answer though brokers are up, and since when
         self.away: str | None = None
 
     @property
     def problem(self) -> str | None:
-        """What is wrong, as a sentence; None where nothing is, or not for long."""
+        """What is wrong, as a sentence; None if nothing is, or not for long."""
         if self.away:
             return self.away
         if self._unanswered and trio.current_time() - self._unanswered[1] > UNANSWERED_SECONDS:
@@ -42,14 +42,14 @@ class Reachability:
         return None
 
     def said(self, reason: str) -> None:
-        """Take note of what librdkafka says of a connection that it cannot make or keep."""
+        """Note librdkafka's error of a connection that it cannot open or keep."""
         self._said = reason
 
     async def looked(self, failed: str | None, *, ask: bool) -> None:
         """Report brokers that are away, or back.
 
         Args:
-            failed: what was not answered in this look; None where all was.
+            failed: the unanswered question of this look; None if all were answered.
             ask: whether to ask if any broker answers.
         """
         silent = await self._silence() if ask else None
@@ -65,7 +65,7 @@ class Reachability:
         self.away = reason
 
     async def _silence(self) -> str | None:
-        """Return why no broker answers; None if one does, and only what was asked of others got no answer."""
+        """Return why no broker answers; None if one does, and only questions to others stayed unanswered."""
         try:
             await self._lookup.ping()
         except BrokerError as error:

@@ -1,4 +1,4 @@
-"""What librdkafka says of connections that it cannot make or keep: why brokers do not answer."""
+"""Why brokers do not answer: librdkafka's errors of connections that it cannot open or keep."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from confluent_kafka import KafkaError
 
-KINDS = 8  # so many are kept; brokers that are all away for one reason say the same in other words of addresses
+KINDS = 8  # how many are kept; brokers that are away for the same reason differ only in their addresses
 
 _SINCE = re.compile(r" \(after \d+ms in state [^)]*\)")
 # A broker closes the connection of one that does not speak as it wants to be spoken to, and librdkafka says no more than that.
@@ -27,7 +27,7 @@ class Reasons:
     def take(self, error: KafkaError) -> None:
         """Take an error of a whole client. Called by librdkafka, in whichever thread polls; nothing may be raised here."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self.all_down = True  # which says nothing that those before it did not say
+            self.all_down = True  # which adds nothing to those before it
             return
         said = _SINCE.sub("", error.str())
         self._said.pop(said, None)
@@ -36,6 +36,6 @@ class Reasons:
             del self._said[next(iter(self._said))]
 
     def __str__(self) -> str:
-        """Return them, the last one first; "" where nothing was said."""
+        """Return them, the last one first; "" for none."""
         said = "; ".join(reversed(tuple(self._said)))
         return said or (_CLOSED if self.all_down else "")

@@ -1,4 +1,4 @@
-"""The records of one partition, from an offset on: keys, too, and no chat messages."""
+"""Reads the records of one partition from an offset on, with their keys; not chat messages."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from .records import KeyedAt
 
 POLL_SECONDS = 0.25  # a record ends a poll at once; this is how long a cancel waits
-FETCH_WAIT_MS = 500  # nothing else waits for this connection, and a record ends a fetch at once
+FETCH_WAIT_MS = 500  # nothing else uses this connection, and a record ends a fetch at once
 RECORDS_A_POLL = 300  # folded in 2 ms; nothing else runs meanwhile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """What one poll has brought.
+    """The result of one poll.
 
     Attributes:
         records: in order; none where only the position has moved.
-        next: the position after them, and after what is no record.
+        next: the position after them, and after markers.
         lost: our position is out of range; nothing more comes.
-        problem: what the broker refused us for.
+        problem: why the broker refused.
         epoch: the leader epoch of the last record so far; `NO_EPOCH` where none is known.
     """
 
@@ -51,7 +51,7 @@ class RecordReader:
         self.start = start
         self._next = start
         self._epoch = epoch
-        # The epoch makes the Consumer look, when the leader changes, whether its position is still one.
+        # With the epoch the Consumer validates its position when the leader changes.
         self._start_at = TopicPartition(topic, partition, start, leader_epoch=epoch)
         self._consumer = Consumer(
             {
@@ -68,7 +68,7 @@ class RecordReader:
         self._thread = trio.CapacityLimiter(1)
 
     async def read(self) -> Piece:
-        """Return what has come, once something has; cancelled, after `POLL_SECONDS` at most."""
+        """Wait for and return the next piece; a cancel takes at most `POLL_SECONDS`."""
         return await trio.to_thread.run_sync(self._poll_for_news, limiter=self._thread)
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class RecordReader:
         self._consumer.close()
 
     def _poll_for_news(self) -> Piece:
-        """Poll until there is something to tell: a task that is woken for nothing ten times a second costs more than the polls."""
+        """Poll until there is news: waking a task for nothing ten times a second costs more than the polls."""
         while True:
             trio.from_thread.check_cancelled()
             before = self._next
@@ -88,7 +88,7 @@ class RecordReader:
         first = self._consumer.poll(POLL_SECONDS)
         records: list[KeyedAt] = []
         lost, problem = False, None
-        # poll() and then consume(), for consume() waits until it has all that it was asked for.
+        # poll() and then consume(), because consume() waits for the full number of records.
         for message in [] if first is None else [first, *self._consumer.consume(RECORDS_A_POLL, 0)]:
             error, _, _, offset = envelope(message)
             if error is None and offset >= 0:
@@ -102,7 +102,7 @@ class RecordReader:
                 doing = f"reading {self._start_at.topic}/{self._start_at.partition}"
                 refusal = broker_error(error, doing)
                 problem = problem if isinstance(refusal, BrokerUnreachable) else str(refusal)  # a broker that is away comes back
-        # It is past transaction markers and what compaction has taken, too.
+        # It is also past transaction markers and compacted records.
         self._next = max(self._next, self._consumer.position([self._start_at])[0].offset)
         return Piece(records=records, next=self._next, lost=lost, problem=problem, epoch=self._epoch)
 
@@ -128,4 +128,4 @@ async def open_record_reader(
 
 
 def _ignore(error: KafkaError) -> None:
-    """Leave it to the lookups to tell that brokers are away; without a callback librdkafka logs every error."""
+    """Ignore errors: the lookups report that brokers are away. Without a callback librdkafka would log every error."""

@@ -1,6 +1,6 @@
-"""What the core needs of a message of librdkafka's, each part of it guarded: a record ends at most itself.
+"""Reads a librdkafka message, each part guarded, so that a bad record harms only itself.
 
-A message was written by anybody, in any language, and each call on it may raise: `headers()` does where a header's name is not
+Anybody may have written a message, in any language, and each call on it may raise: `headers()` does if a header's name is not
 UTF-8 (confluent_kafka 2.16). A part that raises is missing; the record is delivered without it.
 """
 
@@ -32,7 +32,7 @@ class Envelope(NamedTuple):
     Attributes:
         error: None for a record.
         topic: of a record always; of an error, where it is about one.
-        partition: likewise.
+        partition: which partition, where known.
         offset: of a record, or of the end of a partition; negative where there is none.
     """
 
@@ -54,17 +54,17 @@ _NOWHERE = Envelope(None, None, None, -1)
 
 
 def envelope(message: Message) -> Envelope:
-    """Return where a message is from; of one that does not say, that it is a record from nowhere, which is for nobody."""
+    """Return where a message is from; one that does not say is a record from nowhere, which is dropped."""
     try:
         offset = message.offset()
         return Envelope(message.error(), message.topic(), message.partition(), -1 if offset is None else offset)
-    except Exception as error:  # noqa: BLE001 - whatever it is: it is logged, and other records go on
+    except Exception as error:  # noqa: BLE001 - any error is logged, and other records are delivered
         _log.log(logging.WARNING, "a message of the Kafka client does not say where it is from, and is skipped: %r", error)
         return _NOWHERE
 
 
 def chat_record(message: Message, offset: int) -> Record:
-    """Return the record in a message that is no error. To be called once for a message: see `_headers_again`.
+    """Return the record in a message that is not an error. Call it once per message: see `_headers_again`.
 
     Args:
         message: of librdkafka's.
@@ -76,7 +76,7 @@ def chat_record(message: Message, offset: int) -> Record:
             offset, message.value(), message.timestamp()[1], message.key(), message.headers(),  # type: ignore[arg-type]
             (), NO_EPOCH if epoch is None else epoch,
         )  # fmt: skip
-    except Exception:  # noqa: BLE001 - whatever it is: what can be read is delivered, and what cannot is told
+    except Exception:  # noqa: BLE001 - readable parts are delivered, and the others reported
         return _what_can_be_read(message, offset)
 
 
@@ -84,7 +84,7 @@ def keyed_record(message: Message, offset: int) -> KeyedAt | None:
     """Return the record in a message that is no error, as the subscriptions need it; None where its key or value cannot be read."""
     try:
         return KeyedAt(offset, _bytes(message.key()), _bytes(message.value()))
-    except Exception as error:  # noqa: BLE001 - whatever it is: it is logged, and other records go on
+    except Exception as error:  # noqa: BLE001 - any error is logged, and other records are delivered
         _log.log(logging.WARNING, "the record of the subscriptions at offset %d cannot be read, and is skipped: %r", offset, error)
         return None
 
@@ -95,7 +95,7 @@ def _what_can_be_read(message: Message, offset: int) -> Record:
     def part(what: LeftOut, read: Callable[[], T], missing: T) -> T:
         try:
             return read()
-        except Exception:  # noqa: BLE001 - told by `unreadable`
+        except Exception:  # noqa: BLE001 - reported by `unreadable`
             unreadable.append(what)
             return missing
 
@@ -112,7 +112,7 @@ def leader_epoch(message: Message) -> int:
     """Return the leader epoch of a record's batch; `NO_EPOCH` where there is none, or it cannot be read: then nothing is compared."""
     try:
         epoch = message.leader_epoch()
-    except Exception as error:  # noqa: BLE001 - whatever it is: it is logged, and the record is delivered
+    except Exception as error:  # noqa: BLE001 - any error is logged, and the record is delivered
         _log.log(logging.WARNING, "the leader epoch of a record cannot be read: %r", error)
         return NO_EPOCH
     return NO_EPOCH if epoch is None else epoch

@@ -1,8 +1,8 @@
 """Our own tail of the subscriptions topic.
 
 Its first partition is read from the beginning, by one consumer in one thread at a time, and folded in the trio thread.
-The fold is that of one topic identity: recreated, or with our place in it gone, the topic is read again from its
-beginning beside the fold of before, and the difference is told. So a live session ends up right, however it came about.
+The fold belongs to one topic id: if the topic is recreated, or our position in it is gone, it is read again from its
+beginning beside the earlier fold, and the difference is reported. So live sessions end up right in any case.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PARTITION = 0
 FIRST_PAUSE_SECONDS = 0.1
 LAST_PAUSE_SECONDS = 3.0
 LOOK_SECONDS = 2.0  # how soon a recreated topic is noticed
-LOOK_CLOSER_SECONDS = 30.0  # how soon one that is compacted no longer is
+LOOK_CLOSER_SECONDS = 30.0  # how soon a change of its cleanup.policy is noticed
 
 
 class SubscriptionLog:
@@ -45,12 +45,12 @@ class SubscriptionLog:
 
     Args:
         config: how to reach the brokers.
-        topic: cared for elsewhere.
+        topic: which `SubscriptionsTopic` creates and checks.
         publisher: writes to it.
-        lookup: tells where it begins and ends.
-        listener: is told of every change that comes after the first reading, in the trio thread, after `chats_of` has it;
-            of a change that it knows already, too, where the topic was read again. One change at a time, and never cancelled.
-        telemetry: is told of records that make no sense.
+        lookup: asks where it begins and ends.
+        listener: called for every change after the first reading, in the trio thread, after `chats_of` has it;
+            after the topic was read again also for changes it knows already. One change at a time, and never cancelled.
+        telemetry: counts records that make no sense.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class SubscriptionLog:
         self._listener = listener
         self._telemetry = telemetry
         self._following = Following()
-        self._topic_id: str | None = None  # whose fold that is
-        self._untold: Following | None = None  # the fold before, until the difference is told
+        self._topic_id: str | None = None  # the topic id of the fold
+        self._untold: Following | None = None  # the earlier fold, until the difference is reported
         self._position = 0  # the next offset to be folded
         self._epoch = NO_EPOCH  # the leader epoch of the record before it
         self._moved = Changes()
         self._read = trio.Event()
-        self._unfit: str | None = None  # what keeps us from using the topic; told until it is mended
-        self._away: str | None = None  # what keeps us from reading it now
+        self._unfit: str | None = None  # why the topic cannot be used; reported until it is repaired
+        self._away: str | None = None  # why it cannot be read now
 
     @property
     def ready(self) -> bool:
@@ -148,11 +148,11 @@ class SubscriptionLog:
         self._unfit = problem
 
     async def _range(self, topic_id: str) -> tuple[int, int]:
-        """Return from where to read, and up to where the fold is not whole."""
+        """Return where to begin reading, and the offset up to which the fold is incomplete."""
         key = PartitionKey(self._topic.name, topic_id, PARTITION)
         if topic_id == self._topic_id and self._epoch != NO_EPOCH:
             stands = (await self._lookup.epoch_ends([key], self._epoch)).get(key)
-            if stands is not None and stands < self._position:  # it lost its end while nobody read
+            if stands is not None and stands < self._position:  # it lost its end while it was not being read
                 self._topic_id = None
         end = (await self._lookup.last_stable_offsets([key])).get(key)
         start = self._position if topic_id == self._topic_id else (await self._lookup.first_offsets([key])).get(key)
@@ -161,7 +161,7 @@ class SubscriptionLog:
         return start, end
 
     async def _follow(self, topic_id: str, start: int, end: int) -> str | None:
-        """Read from `start` on, until the topic is another one, or our place in it is gone; or return a problem."""
+        """Read from `start` on until the topic is replaced or our position in it is gone; or return a problem."""
         problem = None
         epoch = self._epoch if topic_id == self._topic_id else NO_EPOCH
         async with open_record_reader(self._config, self._topic.name, PARTITION, start, epoch) as reader, open_tasks() as tasks:
@@ -173,7 +173,7 @@ class SubscriptionLog:
         return problem
 
     async def _read_anew(self, reader: RecordReader, topic_id: str, end: int) -> str | None:
-        """Make a new fold, put it in the old one's place once it is whole, then go on."""
+        """Make a new fold, replace the old one once it is complete, then continue."""
         began, records = trio.current_time(), 0
         following, position, epoch = Following(), reader.start, NO_EPOCH
         while position < end:
@@ -202,7 +202,7 @@ class SubscriptionLog:
                 return piece.problem
             changes = self._fold(self._following, piece)
             if piece.next > self._position:
-                # One that waits for a change finds it followed by the live sessions, too.
+                # When a waiter sees its change, the live sessions follow it already.
                 await self._tell(changes)
                 self._position, self._epoch = piece.next, piece.epoch
                 self._moved.note()
@@ -218,13 +218,13 @@ class SubscriptionLog:
         return changes
 
     async def _tell_difference(self) -> None:
-        """Tell what is different from the fold before."""
+        """Report the differences from the earlier fold."""
         if self._untold is not None:
             await self._tell(self._following.changes_from(self._untold))
             self._untold = None
 
     async def _tell(self, changes: Iterable[SubscriptionChange]) -> None:
-        """Tell of changes that are folded. Shielded, for it waits for nobody, and what is folded is not told a second time."""
+        """Report folded changes. Shielded, because it waits for nobody, and a folded change is not reported again."""
         turn = Turn()
         with trio.CancelScope(shield=True):
             for change in changes:
@@ -232,7 +232,7 @@ class SubscriptionLog:
                 await turn.share()
 
     async def _watch(self, topic_id: str, reading: trio.CancelScope) -> None:
-        """End `reading` when the topic is gone, or another one; tell when it is no longer as it has to be."""
+        """End `reading` when the topic is gone or replaced; report when its configuration is wrong."""
         look_closer = trio.current_time() + LOOK_CLOSER_SECONDS
         while True:
             await trio.sleep(LOOK_SECONDS)

@@ -1,4 +1,4 @@
-"""The subscriptions topic itself: made if it is missing, and looked at, for only a compacted one keeps what it is told."""
+"""Creates and checks the subscriptions topic: only a compacted one keeps the subscriptions."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ COMPACT = "compact"
 
 
 class SubscriptionsTopic:
-    """Cares for the topic; makes it by an AdminClient that lives as long as that takes.
+    """Creates the topic with a short-lived AdminClient, and checks it.
 
     Args:
         config: how to reach the brokers.
         topic: its name.
-        lookup: tells what there is.
-        publisher: makes it on the embedded broker, which does not know how to create topics, or compact them.
+        lookup: asks about it.
+        publisher: creates it on the embedded broker, which supports neither creating topics nor compaction.
     """
 
     def __init__(self, config: ClientConfig, topic: str, *, lookup: KafkaLookup, publisher: Publisher) -> None:
@@ -39,11 +39,11 @@ class SubscriptionsTopic:
         self._publisher = publisher
 
     async def ensure(self) -> TopicFacts:
-        """Return the facts of the topic, made now if it was missing.
+        """Return the facts of the topic, after creating it if it is missing.
 
         Raises:
             BrokerUnreachable: no broker answers.
-            BrokerError: making it was refused, or it is not as it has to be; says what to do.
+            BrokerError: creating it was refused, or its configuration is wrong; says what to do.
         """
         facts = await self.look()
         if facts is None:
@@ -59,11 +59,11 @@ class SubscriptionsTopic:
         return (await self._lookup.describe([self.name])).get(self.name)
 
     async def problem(self, facts: TopicFacts) -> str | None:
-        """Return a sentence that says how the topic is not as it has to be.
+        """Return a sentence about what is wrong with the topic's configuration, or None.
 
         Raises:
             BrokerUnreachable: no broker answers.
-            BrokerError: how it is may not be asked.
+            BrokerError: its configuration may not be read.
         """
         if self._config.embedded:
             return None
@@ -89,7 +89,7 @@ class SubscriptionsTopic:
             raise broker_error(answer, doing, topic=self.name)
 
     async def _appeared(self) -> TopicFacts:
-        """Return its facts once it is known everywhere, which takes as long as an answer at most."""
+        """Return its facts once it is known everywhere, at most after the time of an answer."""
         seconds = self._config.timeouts.answer_seconds
         with trio.move_on_after(seconds):
             while True:

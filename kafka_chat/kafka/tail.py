@@ -1,10 +1,10 @@
-"""Follows topics at their live end, and tells what becomes of them.
+"""Follows topics at their live end, and reports what becomes of them.
 
-Three run beside each other: the Pollers' threads, which read; tasks that look up what was requested a moment ago; and a
-task that looks once a second at everything else that is followed. No two tasks look at the same topic, but for one that
-a look has opened and still holds while it waits for another leader. All change what they know only between two checkpoints, and after
-each await ask again whether the topic is still requested, and the same.
-What is known of a topic, and what takes it from one state to the next, is in `topic_state`.
+Three kinds run concurrently: the Pollers' threads, which read; tasks that look up new requests; and a
+task that looks once a second at all other followed topics. No two tasks look at the same topic, except one that
+a look has opened and still holds while it waits for another leader. They change state only between two checkpoints, and after
+each await check again that the topic is still requested, and the same.
+The states of a topic and their transitions are in `topic_state`.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
     from .lookup import KafkaLookup
 
 WATCH_SECONDS = 1.0  # how often everything is looked at
-CALLED_SECONDS = 0.25  # how soon again, at the earliest, where something calls for it
-AGAIN_SECONDS = 0.05  # how soon a new request is looked up again that the watch does not look after yet
-LOOKS = 8  # at a time, for what was requested a moment ago: what hangs in one holds up nobody in the others
-LEADER_SECONDS = 1.0  # how long a topic that was made a moment ago may lack leaders before it is opened without them
-ABSENT_SECONDS = 1.0  # how far two listings that lack a topic are apart before it is taken for absent
+CALLED_SECONDS = 0.25  # the shortest interval, if something calls for an earlier look
+AGAIN_SECONDS = 0.05  # how soon a new request is looked up again that the watch does not handle yet
+LOOKS = 8  # looks at a time for new requests: one that hangs does not hold up the others
+LEADER_SECONDS = 1.0  # how long a new topic may lack leaders before it is opened without them
+ABSENT_SECONDS = 1.0  # how far apart two listings without a topic are before it counts as absent
 STUCK_SECONDS = 5.0  # how long the thread may take for a round
 
 
@@ -58,7 +58,7 @@ class KafkaTail:
     """Implements the port `Tail`.
 
     Attributes:
-        last_round: when all was last well: a broker answered, and the thread went round; `trio.current_time()`.
+        last_round: when a broker last answered and the threads last made a round; `trio.current_time()`.
     """
 
     def __init__(
@@ -77,20 +77,20 @@ class KafkaTail:
 
         Args:
             config: of the Consumers.
-            listener: is told what is found.
-            lookup: is asked what there is.
+            listener: receives the findings.
+            lookup: asks the brokers.
             names: chat <-> topic.
             limits: of the service.
             telemetry: its events.
-            consumers: how many there may be, where many partitions are followed.
-            held_seconds: how long a transaction is open before it is told that it holds a partition up.
+            consumers: the most Consumers, if many partitions are followed.
+            held_seconds: how long a transaction may hold up a partition before that is reported.
         """
         self._listener = listener
         self._lookup = lookup
         self._names = names
         self._telemetry = telemetry
         self._log = config.logger
-        # The embedded broker is one, and knows what it has; of several, one may not have heard of a topic yet.
+        # The embedded broker is single and knows its topics; of several brokers, one may not have heard of a topic yet.
         self._absent_seconds = 0.0 if config.embedded else ABSENT_SECONDS
         poller = partial(Poller, config, deliver=self._deliver, trouble=self._trouble, message_bytes=limits.message_bytes)
         self._poller = Pollers(poller, most=consumers)
@@ -99,12 +99,12 @@ class KafkaTail:
         )
         self._transactions = OpenTransactions(lookup, wanted=self._poller.wants, seconds=held_seconds)
         self._followed: dict[str, FollowedRequest] = {}
-        self._unwatched: dict[FollowedRequest, None] = {}  # those that the watch does not look after yet
+        self._unwatched: dict[FollowedRequest, None] = {}  # requests that the watch does not handle yet
         self._in_look: set[FollowedRequest] = set()  # those of them that are being looked up
         self._requested = Changes()
-        self._called = Changes()  # the watch is called before its time
+        self._called = Changes()  # the next watch runs early
         self._brokers = Reachability(lookup, telemetry)
-        self._unlooked: str | None = None  # why what was requested a moment ago could not be looked up
+        self._unlooked: str | None = None  # why new requests could not be looked up
         self._rounds = 0
         self._went_round = self.last_round = trio.current_time()
 
@@ -114,12 +114,14 @@ class KafkaTail:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong, as a sentence, while brokers do not answer or the thread is stuck; else None."""
+        """What is wrong, as a sentence, while brokers do not answer or a thread is stuck; otherwise None."""
         if (problem := self._brokers.problem) is not None:
             return problem
         self._note_progress()  # a look may take long
         stuck = trio.current_time() - self._went_round
-        stands = self._poller.rounds == self._rounds  # else it went round since the last watch, which takes longer while brokers are away
+        stands = (
+            self._poller.rounds == self._rounds
+        )  # otherwise it has made a round since the last watch, which takes longer while brokers are away
         return f"the tail has made no progress for {stuck:.0f} s" if stands and stuck > STUCK_SECONDS else None
 
     @property
@@ -129,18 +131,18 @@ class KafkaTail:
 
     @property
     def held(self) -> Mapping[PartitionKey, int]:
-        """Partitions that an open transaction holds up for long -> at which offset."""
+        """Partition that an open transaction has held up for long -> the offset."""
         return self._transactions.held
 
     def follow(self, topic: str) -> None:
-        """Want a topic followed; see `Tail`."""
+        """Follow a topic; see `Tail`."""
         if topic not in self._followed:
             followed = self._followed[topic] = FollowedRequest(topic, trio.current_time())
             self._unwatched[followed] = None
             self._requested.note()
 
     def unfollow(self, topic: str) -> None:
-        """No longer want it; see `Tail`."""
+        """Stop following it; see `Tail`."""
         followed = self._followed.pop(topic, None)
         if followed is not None:
             self._unwatched.pop(followed, None)
@@ -159,7 +161,7 @@ class KafkaTail:
             if self._poller.wants(assignment):
                 self._repair.add(assignment)
                 self._called.note()
-                if error.code() not in (KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART):  # those are told by the repair
+                if error.code() not in (KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART):  # the repair reports those
                     self._log.log(logging.WARNING, "%s cannot be read: %s", str(assignment.key), error.str())
 
     def _trouble(self, reason: str) -> None:
@@ -169,27 +171,27 @@ class KafkaTail:
     # The two tasks
 
     async def run_requests(self) -> None:
-        """Look up what was requested a moment ago, until cancelled."""
+        """Look up new requests, until cancelled."""
         free = trio.Semaphore(LOOKS)
         async with trio.open_nursery() as looks:
             version = 0
             while True:
                 await self._requested.wait_beyond(version)
-                await free.acquire()  # meanwhile more may be requested, which is then one look
+                await free.acquire()  # more requests may come in the meantime and share the look
                 version = self._requested.version
                 fresh = [followed for followed in self._unwatched if followed not in self._in_look]
                 self._in_look.update(fresh)
                 looks.start_soon(self._look_at_fresh, fresh, free)
 
     async def _look_at_fresh(self, fresh: Sequence[FollowedRequest], free: trio.Semaphore) -> None:
-        """Look up what was requested a moment ago, once; have it looked up again unless the watch looks after it from now on."""
+        """Look up new requests once, and again until the watch handles them."""
         try:
             for first in range(0, len(fresh), TOPICS_A_LOOK):
                 await self._look(fresh[first : first + TOPICS_A_LOOK])
             self._unlooked = None
         except BrokerError as error:
             self._unlooked = str(error)
-            self._called.note()  # the watch tells of it
+            self._called.note()  # the watch reports it
         free.release()
         for followed in fresh:
             if followed.watched:
@@ -212,7 +214,7 @@ class KafkaTail:
                 await self._called.wait_beyond(version)
 
     async def _watch(self) -> None:
-        """Look at what is due, and report brokers that are away."""
+        """Look at the topics that are due, and report brokers that are away."""
         try:
             await self._look_around()
         except BrokerError as error:
@@ -245,9 +247,9 @@ class KafkaTail:
     # What the lookups find
 
     async def _look(self, turn: Collection[FollowedRequest]) -> None:
-        """Ask what has become of these topics, and tell.
+        """Ask what has become of these topics, and report it.
 
-        The identity is asked for before the offset: an offset of a later topic under an earlier one's id is then found out
+        The id is asked for before the offset: an offset of a later topic under an earlier one's id is then found
         at the next look, as any other topic that was recreated.
         """
         asked = trio.current_time()
@@ -276,7 +278,7 @@ class KafkaTail:
                     self._open_led(followed, keys, ends, in_part=True)
 
     def _found(self, followed: FollowedRequest, facts: TopicFacts | None, asked: float) -> list[PartitionKey]:
-        """Take note of what a broker says of a topic; return the partitions that are to begin at their end."""
+        """Note a broker's facts of a topic; return the partitions that begin at their end."""
         if facts is None or facts.topic_id in followed.former:
             self._not_found(followed, asked)
             return []
@@ -293,7 +295,7 @@ class KafkaTail:
         if positions:
             self._open(followed, positions, created=False)
             for assignment in followed.assignments.values():
-                self._repair.add(assignment)  # nobody has looked meanwhile whether the log has lost its end
+                self._repair.add(assignment)  # nobody has checked in the meantime whether the log has lost its end
         elif new and positions is None:
             self._open(followed, dict.fromkeys(sorted(new), LogEnd(0, NO_EPOCH)), created=True)
         return [PartitionKey(followed.topic, facts.topic_id, number) for number in sorted(facts.partitions - followed.assignments.keys())]
@@ -302,7 +304,7 @@ class KafkaTail:
         if followed.absent_since is None:
             followed.absent_since = asked
         if asked - followed.absent_since >= self._absent_seconds:
-            followed.former.clear()  # else it was the broker of the last one that lagged behind, and a former one stays
+            followed.former.clear()  # otherwise the broker that answered last lagged behind, and the id stays former
             self._lose(followed, TopicEvent.GONE)
         elif followed.take(TopicEvent.UNLISTED) is TopicAction.TELL_MISSING:
             self._listener.topic_missing(followed.topic)
@@ -310,18 +312,18 @@ class KafkaTail:
     def _open_led(
         self, followed: FollowedRequest, keys: Collection[PartitionKey], ends: Mapping[PartitionKey, LogEnd], *, in_part: bool = False
     ) -> None:
-        """Open partitions whose end is told: of a topic that is not open, only all together, unless in part will do.
+        """Open partitions whose end is known; those of a topic that is not open yet only all together, unless a part is enough.
 
-        One that was made a moment ago is given the time to have all leaders; and who begins is not taken in between two of them.
+        A new topic gets time to elect all leaders, so that a client does not begin between two of them.
         """
-        # A look that waits for another leader may have such a topic still in hand while the watch finds another in its place.
+        # A look that waits for another leader may still hold a topic that the watch has found replaced.
         there = [key for key in keys if key in ends and key.topic_id == followed.topic_id]
         starts = {key.partition: ends[key] for key in there if key.partition not in followed.assignments}
         if starts and (followed.opened or in_part or len(starts) == len(keys)):
             self._open(followed, starts, created=False)
 
     def _open(self, followed: FollowedRequest, starts: Mapping[int, LogEnd], *, created: bool) -> None:
-        """Tell the listener first, then have it read."""
+        """Tell the listener first, then begin to read."""
         followed.take(TopicEvent.TOLD_START)
         offsets = {number: start.offset for number, start in starts.items()}
         epochs = {number: start.epoch for number, start in starts.items() if start.epoch != NO_EPOCH}
@@ -331,7 +333,7 @@ class KafkaTail:
                 self._assign(followed, PartitionKey(followed.topic, followed.topic_id, number), start)
 
     def _lose(self, followed: FollowedRequest, event: TopicEvent) -> None:
-        """End reading a topic that is no more, if it was; what comes under its name is a new one."""
+        """Stop reading a topic that no longer exists; a later one of its name is new."""
         topic_id = followed.topic_id
         if topic_id:
             positions = {number: LogEnd(taken.delivered, taken.epoch) for number, taken in followed.assignments.items()}
@@ -364,10 +366,10 @@ class KafkaTail:
 
 @asynccontextmanager
 async def open_tail(tail: KafkaTail) -> AsyncIterator[KafkaTail]:
-    """Have a Tail follow topics at their live end for as long as the block lasts; Kafka may be away.
+    """Run a Tail for as long as the block lasts; Kafka may be away.
 
     Raises:
-        ExceptionGroup: a bug in here; a broker that is away is none.
+        ExceptionGroup: a bug in here; an absent broker raises nothing.
     """
     async with open_tasks() as nursery:
         await nursery.start(tail.run_thread)

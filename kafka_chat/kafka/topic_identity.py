@@ -1,4 +1,4 @@
-"""Whether a topic is still the one that a page is wanted of."""
+"""Whether a topic is still the one whose page is read."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from ..delivery.ports import TopicFacts
     from .lookup import KafkaLookup
 
-ABSENT_SECONDS = 1.0  # how far two listings that lack a topic are apart before it is taken for absent; …
+ABSENT_SECONDS = 1.0  # how far apart two listings without a topic are before it counts as absent; …
 ABSENT_MOST_SECONDS = 30.0  # … and at most: in longer than that it may have been there
 ABSENT_TOPICS = 1_000  # how many are remembered
-IDENTITY_SECONDS = 1.0  # how old what is known of a topic's identity may be where a read begins, …
-FRESH_SECONDS = 0.1  # … and where it ends: in so short a time none is deleted, made again and filled
+IDENTITY_SECONDS = 1.0  # how old the known id of a topic may be when a read begins, …
+FRESH_SECONDS = 0.1  # … and when it ends: a topic is not deleted, recreated and filled in such a short time
 
 
 class TopicIdentity:
-    """Knows what brokers have listed lately.
+    """Knows the brokers' latest listings.
 
-    Nothing waits here until it is sure that a topic is absent: who reads asks again in a moment, and a leader that seems silent meanwhile
+    Nothing waits here until a topic is certainly absent: the read is repeated in a moment, and a leader that seems silent in the meantime
     would keep others waiting.
     """
 
@@ -32,11 +32,11 @@ class TopicIdentity:
         self._absent: dict[str, float] = {}  # topics that the last listing lacked -> when the first one did that counts
 
     async def check(self, key: PartitionKey) -> None:
-        """Return if the topic is the one that `key` means, as of a second ago at most.
+        """Return if the topic is the one of `key`, as of at most a second ago.
 
         Raises:
-            TopicGone: it is not, or there is none.
-            BrokerUnreachable: a broker lists none, which may have started a moment ago; or none answers.
+            TopicGone: it is another one, or does not exist.
+            BrokerUnreachable: a broker, perhaps a restarted one, does not list it; or none answers.
         """
         facts = None if key.topic in self._absent else self._lookup.described(key.topic, seconds=IDENTITY_SECONDS)
         refusal = await self.refusal(key) if facts is None else self._refusal(key, facts)
@@ -44,11 +44,11 @@ class TopicIdentity:
             raise refusal
 
     def is_fresh(self, key: PartitionKey) -> bool:
-        """Return whether a topic was described so lately that it is the same where a read ends that begins now."""
+        """Return whether a topic was described recently enough to be the same at the end of a read that begins now."""
         return self._lookup.described(key.topic, seconds=FRESH_SECONDS) is not None
 
     async def refusal(self, key: PartitionKey) -> BrokerError | None:
-        """Ask, and return why nothing can be read of a partition, if so.
+        """Ask the brokers, and return why a partition cannot be read, or None.
 
         Raises:
             BrokerError: no broker answers.
@@ -66,7 +66,7 @@ class TopicIdentity:
         return TopicGone(f"{key} of id {key.topic_id} is gone; there is now {there}", topic=key.topic, partition=key.partition)
 
     def _is_absent(self, topic: str) -> bool:
-        """Take note that a listing lacks a topic; return whether one long enough before did so, too."""
+        """Note that a listing lacks a topic; return whether one long enough before also did."""
         now = trio.current_time()
         since = self._absent.pop(topic, now)
         if len(self._absent) >= ABSENT_TOPICS:

@@ -24,7 +24,7 @@ _let_go.restype = None
 
 
 def surplus_references(description: TopicDescription) -> int:
-    """Return how many references there are to a description's topic id, besides the description's own.
+    """Return how many surplus references a description's topic id has, besides the description's own.
 
     Args:
         description: that nobody else has taken the topic id of.
@@ -35,7 +35,7 @@ def surplus_references(description: TopicDescription) -> int:
 def release_topic_id(described: Future[TopicDescription]) -> None:
     """Give back the surplus reference of a future that is done: to be added to it as its first callback.
 
-    An answer that comes too late for those who asked passes here, too.
+    A late answer passes here, too.
     """
     if described.exception() is None:
         description = described.result()

@@ -1,7 +1,7 @@
-"""The states of a topic that is followed, and what takes it from one to the next.
+"""The states of a followed topic, and the transitions between them.
 
-The whole machine is `TRANSITIONS`. What a state does not list cannot happen in it: a topic has to be found before it can be opened, or
-before another one can take its place.
+The whole machine is `TRANSITIONS`. An event that a state does not list cannot happen in it: a topic must be found
+before it can be opened or replaced.
 """
 
 from __future__ import annotations
@@ -11,38 +11,38 @@ from typing import NamedTuple
 
 
 class TopicState(Enum):
-    """What is known of a topic, and what its listener was told of it."""
+    """What is known of a topic, and what its listener knows."""
 
     REQUESTED = auto()  # nothing yet
-    MISSING = auto()  # a listing lacks it; the listener knows. There may be one all the same: begin at its end
-    ABSENT = auto()  # there is none, for certain: one that comes is a new one, from its first record on
-    FOUND = auto()  # there is one, none of whose partitions is open yet: no leader has told its end
-    CAME = auto()  # likewise, and the listener was told that it is missing
-    OPENED = auto()  # the listener was told of it, and it is read
+    MISSING = auto()  # a listing lacks it; the listener knows. It may exist all the same: begin at its end
+    ABSENT = auto()  # it certainly does not exist: one that appears is new, and begins at its first record
+    FOUND = auto()  # it exists, but no partition is open yet: no leader has answered where it ends
+    CAME = auto()  # likewise, and the listener knows it as missing
+    OPENED = auto()  # the listener knows it, and it is read
 
 
 class TopicEvent(Enum):
     """What a look at a topic finds."""
 
-    UNLISTED = auto()  # a listing lacks it, which may be that of a broker that has not heard of it yet
-    GONE = auto()  # one lacks it for so long that it is certain
-    LISTED = auto()  # there is one: the first, or the one that was there before
-    REPLACED = auto()  # the one that was there has made place for another; `LISTED` follows
-    TOLD_START = auto()  # it is known where partitions of it begin
+    UNLISTED = auto()  # a listing lacks it; the broker may not have heard of it yet
+    GONE = auto()  # listings have lacked it for long enough to be certain
+    LISTED = auto()  # it is listed: for the first time, or unchanged
+    REPLACED = auto()  # another topic has replaced it; `LISTED` follows
+    TOLD_START = auto()  # the starts of its partitions are known
 
 
 class TopicAction(Enum):
-    """What is then to be done."""
+    """The action to take."""
 
     NOTHING = auto()
     TELL_MISSING = auto()
     TELL_OPENED = auto()
     TELL_LOST = auto()
-    OPEN_NEW = auto()  # open partitions that were not there before, from their first record on
+    OPEN_NEW = auto()  # open added partitions, from their first record on
 
 
 class Transition(NamedTuple):
-    """Where a topic goes, and what is done then."""
+    """A topic's next state, and the action."""
 
     state: TopicState
     action: TopicAction
