@@ -1,7 +1,7 @@
 """`app`, for hypercorn's own command: `hypercorn -k trio --bind 0.0.0.0:8001 kafka_chat.asgi:app`.
 
-Importing this loads the settings (`config.yaml`, environment) and ends the process with exit code 2 where they are
-wrong: hypercorn looks `app` up in the module's dictionary, so it has to be there once the module is.
+Importing this loads the settings (`config.yaml`, environment) and ends the process with exit code 2 if they are
+wrong: hypercorn looks `app` up in the module's dictionary, so it must exist after the import.
 """
 
 from __future__ import annotations

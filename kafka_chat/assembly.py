@@ -1,6 +1,6 @@
-"""What is started, in which order: the one file that knows both edges of the core.
+"""What starts, in which order: the one file that knows both edges of the core.
 
-Whatever runs here runs in a nursery of `open_service`. A task that dies takes the service down, and with it the process:
+Everything runs in a nursery of `open_service`. A task that fails ends the service, and with it the process:
 a server that is up and delivers nothing is the worst state.
 """
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def _reachable(settings: Settings) -> AsyncIterator[ClientConfig]:
-    """Yield how to reach the brokers: those that are named, also an embedded one that somebody else has opened, or one of our own."""
+    """Yield how to reach the brokers: named ones, an embedded one opened by the supervisor, or our own embedded one."""
     if settings.kafka.bootstrap_servers is not None or not settings.kafka.embedded:
         yield ClientConfig(settings.kafka)
         return
@@ -54,7 +54,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
     """Start everything but the server; Kafka may still be away.
 
     Raises:
-        Exception: what a task of the service died of, or what the block raised.
+        Exception: the error of a task of the service, or of the block.
     """
     telemetry = telemetry or Telemetry()
     names = ChatNames(settings.chats.prefix)

@@ -1,4 +1,4 @@
-"""A version that goes up with each change, for those that wait for the next one."""
+"""A version that increases with each change, for tasks that wait for the next one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import trio
 
 
 class Changes:
-    """What changes, and who waits for that.
+    """A counter of changes, and the tasks that wait for the next one.
 
-    Anyone who waits takes the version before looking, looks, and then waits for a later one: a change in between is not missed. What is so
-    for a while, such as that a client is greeted or a worker is to be renewed, is a `trio.Event` that is set meanwhile, not a change.
+    A waiting task reads the version, looks at the state, and then waits for a later version, so a change in between is not
+    missed. A state that lasts for a while, such as a greeted client or a worker to be renewed, is a `trio.Event` that stays set.
 
     Attributes:
         version: how many changes there were.
@@ -22,7 +22,7 @@ class Changes:
         self._next: trio.Event | None = None  # set by the next change; none while nobody waits
 
     def note(self) -> None:
-        """Take note of a change, and wake those that wait for it."""
+        """Note a change, and wake the tasks that wait for it."""
         self.version += 1
         if self._next is not None:
             self._next.set()

@@ -1,4 +1,4 @@
-"""Which Kafka cluster this is: cursors are of one."""
+"""Identifies the Kafka cluster, because a cursor belongs to one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Cluster:
         lookup: is asked.
 
     Attributes:
-        mark: as cursors name it; None where no broker has told yet.
+        mark: its name in cursors; None before a broker has answered.
     """
 
     def __init__(self, lookup: KafkaLookup) -> None:

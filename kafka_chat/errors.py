@@ -1,4 +1,4 @@
-"""Every error that this project raises, with what the outside sees of it."""
+"""Every error that this project raises, with its status and close code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ServiceFailed(KafkaChatError):
 
 
 class RequestError(KafkaChatError):
-    """What a client asked for cannot be done: the client has to change something.
+    """A request cannot be done: the client must change something.
 
     HTTP: `status` with `{"error": sentence, "field": field}`, before the accept on a WebSocket, too.
 
@@ -62,7 +62,7 @@ class TooLarge(RequestError):
 
 
 class Overloaded(RequestError):
-    """503 with `Retry-After`: come again; there is no place now (`limits.connections`, draining)."""
+    """503 with `Retry-After`: no slot is free now (`limits.connections`, draining); try again later."""
 
     status = 503
 
@@ -71,7 +71,7 @@ class Overloaded(RequestError):
 
 
 class BrokerError(KafkaChatError):
-    """503 with `Retry-After`: Kafka did not do what was asked; come again.
+    """503 with `Retry-After`: Kafka did not carry out the request; try again later.
 
     Attributes:
         topic: the topic it was about, where known.
@@ -92,7 +92,7 @@ class BrokerUnreachable(BrokerError):
 
 
 class TopicGone(BrokerError):
-    """The topic, or the partition, does not exist, or is another one by now (its id changed)."""
+    """The topic or the partition does not exist, or has been replaced (its id changed)."""
 
 
 class PositionLost(KafkaChatError):
@@ -110,7 +110,7 @@ class PositionLost(KafkaChatError):
 
 
 def first_error(error: BaseException) -> BaseException:
-    """Return the first error that a group holds, however deep; an error that is no group as it is."""
+    """Return the first error in a group, however deep; any other error unchanged."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

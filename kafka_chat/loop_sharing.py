@@ -1,4 +1,4 @@
-"""Gives other tasks their turn during a long walk."""
+"""Yields to other tasks during a long walk."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TURN_SECONDS = 0.002  # how long a walk may hold the loop; nobody may hold it for over 10 ms, and a step's last item may be long
+TURN_SECONDS = 0.002  # how long a walk may hold the loop; the limit for everything is 10 ms, and a walk's last item may be long
 
 
 class Turn:
-    """A walk's share of the loop: `await turn.share()` between two items, and others run once the turn is over.
+    """A walk's share of the loop: `await turn.share()` between two items yields once the turn is over.
 
-    What the walk goes over may change at each `share`, so it walks over a copy, and asks of each item whether it still counts.
+    The walked collection may change at each `share`, so a walk goes over a copy, and checks whether each item is still valid.
     """
 
     __slots__ = ("_began",)
@@ -26,11 +26,11 @@ class Turn:
 
     @property
     def over(self) -> bool:
-        """Whether it is time for others."""
+        """Whether it is time to yield."""
         return perf_counter() - self._began > TURN_SECONDS
 
     async def share(self) -> None:
-        """Pass a checkpoint if the turn is over, and begin the next one; else go on at once, without a checkpoint."""
+        """If the turn is over, pass a checkpoint and begin the next turn; otherwise return at once, without a checkpoint."""
         if self.over:
             await self._others()
             self._began = perf_counter()
@@ -40,9 +40,9 @@ class Turn:
 
 
 class TurnInLine(Turn):
-    """A turn of a walk of which hundreds may be under way at a time, such as reading a page: one of them goes on in each round.
+    """A turn of a walk of which hundreds may run at once, such as reading a page: one of them continues in each round.
 
-    With a `Turn` each, hundreds of walks would make a round of hundreds of turns, and who waits for a message would get it after that.
+    With a `Turn` each, hundreds of walks would make a round of hundreds of turns, and messages would wait for its end.
     """
 
     __slots__ = ()
@@ -67,10 +67,10 @@ class TurnInLine(Turn):
 
 
 class _Line:
-    """The walks that wait for a round, in the order in which they came.
+    """The walks that wait for a round, in order of arrival.
 
     Attributes:
-        moves: one of them has the next round.
+        moves: whether one of them has the next round.
     """
 
     __slots__ = ("_waiting", "moves")
@@ -80,7 +80,7 @@ class _Line:
         self._waiting: dict[trio.lowlevel.Task, None] = {}
 
     async def wait(self) -> None:
-        """Return in a round that nobody else of the line has."""
+        """Return in a round that no other walk of the line has."""
         task = trio.lowlevel.current_task()
         self._waiting[task] = None
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 async def open_tasks() -> AsyncIterator[trio.Nursery]:
     """Yield a nursery for tasks that live as long as the block: they are cancelled when it ends.
 
-    An error that is alone, of a task or of the block, comes out as itself, however many of these are nested; so a route
-    that asks for `BrokerError` gets it, and a traceback has one trunk. Several at once come out as their group.
+    A single error, of a task or of the block, comes out as itself, however deeply these are nested; so a route
+    that catches `BrokerError` gets it, and tracebacks stay simple. Several errors come out as their group.
     """
     alone: BaseException | None = None
     try:

@@ -1,4 +1,4 @@
-"""What `/ready` tells."""
+"""What `/ready` reports."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TOLD = 20  # partitions of a kind that are named: who reads it needs examples, not 10,000 sentences
+TOLD = 20  # partitions of a kind that are named: a reader needs examples, not 10,000 sentences
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """What `/ready` tells.
+    """What `/ready` reports.
 
     Attributes:
         ready: whether clients should be sent here.

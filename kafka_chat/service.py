@@ -1,4 +1,4 @@
-"""What the routes ask for: clients are let in here, served to their end, and told to come again when the process ends."""
+"""What the routes ask for: admits clients, serves them to their end, and closes them when the process ends."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from .web.ports import Admission
 
 SMALL_BYTES = 4096  # that is remembered for a client in any case: the cost of a connection has them in it
-ANSWERS_BYTES = 16 << 20  # that may be owed however small `memory.bytes` is: a page of /history has a mebibyte
+ANSWERS_BYTES = 16 << 20  # that may be owed even if `memory.bytes` is small: a page of /history has a mebibyte
 START_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same
-KNOWN_SECONDS = 1.0  # of these, for subscriptions that another instance has told of already; the rest is for where a client begins
+KNOWN_SECONDS = 1.0  # of these, for subscriptions that another instance has already answered; the rest is for the client's beginning
 FAREWELLS_A_TURN = 16  # clients that are ended before others run: each then tells its own what waits, and its cursor, for some 100 µs
 RESTART = Close(code=RESTARTS, reason="the service is restarting; reconnect")
 
@@ -51,11 +51,11 @@ class Service:
         settings: all of them.
         telemetry: its events.
         names: chat <-> topic.
-        subscriptions: who follows what.
+        subscriptions: reads and changes subscriptions.
         sending: writes messages.
         history: reads pages of a chat's past.
-        slots: of those that are let in.
-        draining: the process ends; nobody new is taken in.
+        slots: of admitted clients.
+        draining: whether the process ends; no new client is admitted.
     """
 
     def __init__(self, settings: Settings, context: SessionContext, *, sending: Sending, lookup: KafkaLookup, tail: KafkaTail) -> None:
@@ -79,7 +79,7 @@ class Service:
         self._shutdown_known = trio.Event()
 
     def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS, *, existing: Collection[str] = ()) -> ConnectionSlot:
-        """Take a place for one client.
+        """Take a slot for one client.
 
         Args:
             username: whose it is.
@@ -87,7 +87,7 @@ class Service:
             existing: of the chats that it names, what `named_chats.existing` has found.
 
         Raises:
-            Overloaded: all are taken, too many catch up, too many absent chats are named, or the service drains.
+            Overloaded: no slot is free, too many clients catch up, too many absent chats are named, or the service drains.
         """
         if self.draining:
             raise Overloaded("the service is restarting; try again later", retry_after_seconds=1)
@@ -96,21 +96,21 @@ class Service:
         return self.slots.take(username, options)
 
     def _check_memory(self, options: SessionOptions) -> None:
-        """Raise `Overloaded` where clients together hold too much, and one that asks for this would hold much more."""
+        """Raise `Overloaded` if clients together hold too much memory, and these options would add much."""
         if self.owes_too_much and options.held_bytes > SMALL_BYTES:
             raise Overloaded("what is remembered for clients fills the memory (memory.bytes); try again later")
 
     @property
     def slots_taken(self) -> int:
-        """How many clients are let in now."""
+        """How many clients are admitted now."""
         return self.slots.taken
 
     def owing(self, size: int) -> AbstractContextManager[None]:
-        """Count `size` bytes of an answer, for as long as the block lasts that writes it."""
+        """Count `size` bytes of an answer for as long as the block that writes it lasts."""
         return self._memory.owing(size)
 
     def owe(self, size: int) -> None:
-        """Count `size` bytes more of what clients have said that is not whole or not taken yet; fewer where it is negative."""
+        """Count `size` more bytes of incomplete or unprocessed input from clients; fewer if negative."""
         self._memory.owe(size)
 
     @property
@@ -123,7 +123,7 @@ class Service:
 
         Args:
             admission: whose session.
-            accept: completes the handshake; called once, when it is fixed from where on messages are delivered.
+            accept: completes the handshake; called once, when the offsets from which messages are delivered are fixed.
             inbox: what the client says.
             peer: its address, for the operator.
         """
@@ -135,7 +135,7 @@ class Service:
         session = self._session(admission)
         started_by = trio.current_time() + START_SECONDS
         with self._drainable(session):
-            if session.subscriptions_known or not self._subscription_log.ready:  # the others do not pay for a deadline
+            if session.subscriptions_known or not self._subscription_log.ready:  # other clients do not pay for a deadline
                 with trio.move_on_at(started_by), suppress(TopicGone):  # recreated: nobody knows more than we
                     await self._subscription_log.wait_ready()
                     with trio.move_on_after(KNOWN_SECONDS):  # what that topic has lost never comes
@@ -150,7 +150,7 @@ class Service:
         return session_for(options, self._context, username=admission.username, caught_up=admission.caught_up)
 
     async def _take_first_frame(self, admission: Admission, sink: Sink, inbox: Inbox) -> bool:
-        """Take the cursor that comes as the first frame; False where the connection is closed instead."""
+        """Take the cursor from the first frame; False if the connection is closed instead."""
         first = FirstFrame(admission, telemetry=self.telemetry)
         with self._drainable(first):
             await first.run(sink, inbox)
@@ -166,7 +166,7 @@ class Service:
     async def run_dialogue(
         self, admission: Admission, *, answering: Answering, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str
     ) -> None:
-        """Accept, and answer what the client says until it is gone or the service ends.
+        """Accept, and answer the client's messages until it is gone or the service ends.
 
         Args:
             admission: whose dialogue.
@@ -231,7 +231,7 @@ class Service:
 
     async def drain(self) -> None:
         """Close every WebSocket with 1012; abort those that are still there after `server.drain_seconds`."""
-        self.draining = True  # who begins while others have their turn ends itself
+        self.draining = True  # a session that begins while others have their turn ends itself
         self.history.drain()
         with trio.move_on_after(self.settings.server.drain_seconds):
             for count, live in enumerate(tuple(self._live), start=1):  # to end one that has left meanwhile does nothing
@@ -246,7 +246,7 @@ class Service:
             await turn.share()
 
     async def run_until_read(self) -> None:
-        """Tell those who came first, once the subscriptions are read."""
+        """Once the subscriptions are read, let the clients that connected earlier follow theirs."""
         await self._subscription_log.wait_ready()
         await self._audience.subscriptions_read()
 

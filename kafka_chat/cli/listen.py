@@ -82,7 +82,7 @@ async def listen(wanted: Wanted, *, show: Callable[[str], Awaitable[None]], tell
 
 
 def gap_sentence(gap: Gap) -> str:
-    """Return in words what is lost."""
+    """Return a gap as a sentence."""
     if gap.cause == "cluster":
         return "the cursor is from another Kafka cluster: the messages after it are not here, and everything begins as without a cursor"
     where, cause = f"{gap.chat}/{gap.partition}", _CAUSES.get(gap.cause, gap.cause)

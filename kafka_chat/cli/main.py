@@ -40,11 +40,11 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 class _Failed(Exception):
-    """What was asked for cannot be done, or has failed: a sentence."""
+    """The command cannot be carried out, or has failed: a sentence."""
 
 
 class _Ended(Exception):
-    """The workers have ended otherwise than they were told to, and have said why.
+    """The workers have ended unexpectedly, and have said why.
 
     Attributes:
         code: the exit code.
@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(parsed: argparse.Namespace) -> None:
-    """Run `kafka-chat serve` until it is told to stop."""
+    """Run `kafka-chat serve` until it is asked to stop."""
     with unblocked("stdout"), _ended_by_sigterm():
         _serve_with(_settings(parsed), reload=partial(_settings, parsed))
 
@@ -187,7 +187,7 @@ def _settings(parsed: argparse.Namespace) -> Settings:
 
 
 def _supervise(settings: Settings, reload: Callable[[], Settings]) -> None:
-    """Serve with several processes until told to stop."""
+    """Serve with several processes until asked to stop."""
     from ..telemetry.metrics import WorkersTelemetry
     from ..workers.supervisor import supervise
 
@@ -209,7 +209,7 @@ async def _serve_until_signalled(app: ChatApp, settings: Settings) -> None:
     """Serve; SIGTERM or SIGINT starts the drain.
 
     Raises:
-        _Failed: the address is not to be had, or the service has failed.
+        _Failed: the address is not available, or the service has failed.
     """
     from ..web.server.serve import serve
 
@@ -236,12 +236,12 @@ async def _watch_signals(signals: AsyncIterable[int], stop: trio.Event) -> None:
     """Ask for the drain at the first signal; end the process at a Ctrl-C that comes after it."""
     async for number in signals:
         if stop.is_set() and number == signal.SIGINT:
-            exit_now(INTERRUPTED)  # at once: nothing here is worth more than the patience of who pressed it twice
+            exit_now(INTERRUPTED)  # at once: a user who pressed it twice does not want to wait
         stop.set()
 
 
 def _announce(urls: Sequence[str], settings: Settings) -> None:
-    """Say on stdout that it serves, where, and with which brokers."""
+    """Print on stdout where it listens, and with which brokers."""
     broker = "the embedded broker" if settings.kafka.embedded else f"the brokers {settings.kafka.bootstrap_servers}"
     sys.stdout.write(f"listening on {', '.join(urls)} with {broker}\n")
     sys.stdout.flush()

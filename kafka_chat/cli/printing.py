@@ -1,4 +1,4 @@
-"""Prints lines on stdout for as long as its reader takes, and can be cancelled meanwhile; what fails is one sentence."""
+"""Prints lines on stdout however slow its reader is, and can be cancelled; a failure is one sentence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class OutputFailed(SettingsError):
-    """Exit code 2. Stdout is closed, or takes nothing: a full disk."""
+    """Exit code 2. Stdout is closed or cannot be written, as on a full disk."""
 
 
 def check_stdout() -> None:
@@ -120,7 +120,7 @@ class Printer:
         while left:
             try:
                 left = left[os.write(self._descriptor, left) :]
-            except BlockingIOError:  # somebody else who has this descriptor does not want to wait
+            except BlockingIOError:  # another process that shares this descriptor has made it non-blocking
                 poll = select.poll()
                 poll.register(self._descriptor, select.POLLOUT)
                 poll.poll()

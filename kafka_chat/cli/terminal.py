@@ -20,7 +20,7 @@ _JOINERS = "\u200c\u200d"
 def message_line(message: Message, *, now: datetime, colours: bool, with_offsets: bool = False) -> str:
     """Return a message as a person reads it: `12:03:04 room1 ann: hello  #tag`.
 
-    What somebody wrote cannot steer the terminal (`harmless`).
+    A sender's text cannot control the terminal (`harmless`).
 
     Args:
         message: whose own time is shown, if it has one, with its date where that is not today.
@@ -39,7 +39,7 @@ def message_line(message: Message, *, now: datetime, colours: bool, with_offsets
 
 
 def harmless(text: str) -> str:
-    """Return `text` with everything escaped that is not printable: control characters, escapes, direction marks.
+    """Return `text` with unprintable characters escaped: control characters, escapes, direction marks.
 
     What joins letters and emoji stays as it is, and any kind of space is one.
     """

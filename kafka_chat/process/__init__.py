@@ -1,1 +1,1 @@
-"""What a process does to itself: its collector, its log, its standard streams, its limit of open files."""
+"""The process's garbage collector, log, standard streams and limit of open files."""

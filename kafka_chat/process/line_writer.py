@@ -1,8 +1,8 @@
-"""Writes lines to a descriptor in its own thread: who reads there, or does not, holds nobody up.
+"""Writes lines to a descriptor in its own thread, so that a slow reader holds nobody up.
 
-`put` never waits. What the descriptor does not take is kept, up to `HELD_BYTES`. Beyond that lines are dropped and counted,
-until half of what is kept has been taken; then a line says how many. A write that nobody takes cannot be cancelled, so the
-thread is a daemon, which does not keep the process.
+`put` never waits. Lines that the descriptor does not take are kept, up to `HELD_BYTES`. Beyond that lines are dropped and counted,
+until half of the kept ones have been taken; then a line says how many. A blocked write cannot be cancelled, so the
+thread is a daemon, which does not keep the process alive.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class LineWriter:
             return dict(self._dropped)
 
     def put(self, lines: bytes) -> None:
-        """Have whole lines written, or drop all of them."""
+        """Queue whole lines, or drop all of them."""
         if not lines:
             return
         with self._lock:
@@ -80,16 +80,16 @@ class LineWriter:
             self._add(lines)
 
     def flush(self, seconds: float) -> bool:
-        """Wait until all that was put before is written or dropped, so long at most; return whether it is."""
+        """Wait, with a time limit, until everything put before is written or dropped; return whether it is."""
         reached = threading.Event()
         with self._lock:
             self._add(reached)
         return reached.wait(seconds)
 
     def close(self, seconds: float) -> bool:
-        """Write what is left, so long at most, and end the thread; return whether it has ended.
+        """Write what is left, with a time limit, and end the thread; return whether it has ended.
 
-        If not, it hangs in a write for as long as the process lasts, and all goes on as before.
+        If not, it hangs in a write for the life of the process, and everything else goes on.
         """
         deadline = time.monotonic() + seconds
         if not self.flush(seconds):
@@ -157,7 +157,7 @@ class LineWriter:
                 self._resume()
 
     def _say_dropped(self) -> bool:
-        """Say how many lines were dropped since it was said last; return whether that is written, or there were none."""
+        """Write how many lines were dropped since the last report; return False if that write failed."""
         with self._lock:
             count = self._untold
         if not count:
@@ -169,14 +169,14 @@ class LineWriter:
         return True
 
     def _write(self, lines: bytes, *, counted: bool = True) -> bool:
-        """Write lines, however long that takes; return whether it went well."""
+        """Write lines, however long that takes; return whether that succeeded."""
         whole = b"\n" + lines if self._cut else lines
         left = memoryview(whole)
         try:
             while left:
                 try:
                     left = left[os.write(self._descriptor, left[:WRITE_BYTES]) :]
-                except BlockingIOError:  # somebody else who has this descriptor does not want to wait
+                except BlockingIOError:  # another process that shares this descriptor has made it non-blocking
                     _wait_writable(self._descriptor)
         except OSError:
             written = len(whole) - len(left)

@@ -1,4 +1,4 @@
-"""How log lines look: UTC time, level, process where there are several, logger, sentence; on stderr, and not too many."""
+"""Formats log lines (UTC time, level, process if there are several, logger, sentence) for stderr, at limited rates."""
 
 from __future__ import annotations
 

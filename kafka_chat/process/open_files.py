@@ -13,7 +13,7 @@ from ..errors import SettingsError
 if TYPE_CHECKING:
     from ..settings.model import Settings
 
-SPARE_CONNECTIONS = 32  # beyond the limit: for health, readiness, metrics, and to tell the others to come again
+SPARE_CONNECTIONS = 32  # beyond the limit: for health, readiness and metrics, and to refuse other requests
 OWN_FILES = 200  # kept beside connections: the spare ones, Kafka clients (15 of 8 files each and one a broker), libraries
 CONNECTION_BYTES = 32 * 1024  # what one holds at rest: a WebSocket 28 KiB, measured (docs/operations.md)
 MEMORY_SHARE = 0.5  # of the machine's memory, for connections at rest; the rest is for what they are sent, and for others

@@ -1,4 +1,4 @@
-"""The process's stdin, stdout and stderr: they are there, and anyone who writes to the last two does not wait for their reader."""
+"""Ensures that stdin, stdout and stderr exist, and that writing to the last two never waits for a reader."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .line_writer import LineWriter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-FLUSH_SECONDS = 1.0  # at the end, for a reader that is there; one that reads needs milliseconds
+FLUSH_SECONDS = 1.0  # at the end; an active reader needs milliseconds
 LAST_SECONDS = 0.2  # where the process ends at once
 
 _closed: set[str] = set()  # names of what `fill_closed` has filled
 
 
 class LineStream(io.TextIOBase):
-    """What takes the place of `sys.stdout` or `sys.stderr`: hands whole lines to a `LineWriter`.
+    """Replaces `sys.stdout` or `sys.stderr`: hands whole lines to a `LineWriter`.
 
     So everything in Python goes that way: log lines of all libraries, warnings, tracebacks of threads and of the process.
     What C code writes to the descriptor (an assertion that ends the process, say) does not.
@@ -67,7 +67,7 @@ class LineStream(io.TextIOBase):
         return self._stream.isatty()
 
     def write(self, text: str) -> int:
-        """Have text written once its line ends, or at `flush`."""
+        """Queue text once its line ends, or at `flush`."""
         with self._lock:
             self._begun.append(text)
             if "\n" in text:
@@ -77,7 +77,7 @@ class LineStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Have the beginning of a line written, too. Does not wait."""
+        """Queue an unfinished line, too. Does not wait."""
         with self._lock:
             begun, self._begun = "".join(self._begun), []
             self.writer.put(self._encoded(begun))
@@ -87,7 +87,7 @@ class LineStream(io.TextIOBase):
 
 
 def unblock(*names: str) -> Callable[[], None]:
-    """Have nobody wait any more for who reads `stdout` or `stderr`.
+    """Make writes to `stdout` and `stderr` independent of their readers.
 
     Args:
         names: which of the two; one that is closed, or that a test has put something else in place of, stays as it is.
@@ -138,9 +138,9 @@ def exit_now(code: int) -> NoReturn:
 
 
 def fill_closed() -> None:
-    """Have descriptors 0 to 2 lead nowhere where they are closed.
+    """Open descriptors 0 to 2 on /dev/null if they are closed.
 
-    Else the next file or socket would be one of them, and what is said on stderr would reach a client. `was_closed` tells
+    Otherwise the next file or socket would get one of these numbers, and text for stderr would reach a client. `was_closed` tells
     afterwards.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -168,7 +168,7 @@ def _has_descriptor(stream: TextIO) -> bool:
 
 
 def _redirect_log_lines(before: TextIO | LineStream, after: TextIO | LineStream) -> None:
-    """Have log lines that somebody sends to one stream, as hypercorn's command does, go to another."""
+    """Redirect log lines that go to one stream, as hypercorn's command sends them, to another."""
     loggers = [logging.getLogger(), *(found for found in logging.Logger.manager.loggerDict.values() if isinstance(found, logging.Logger))]
     for handler in {handler for logger in loggers for handler in logger.handlers}:
         if isinstance(handler, logging.StreamHandler) and handler.stream is before:

@@ -1,4 +1,4 @@
-"""What settings may be, where their types do not say it."""
+"""Checks of settings beyond their types."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def checked(settings: Settings, source: Callable[[str], str]) -> Settings:
 
     Args:
         settings: each value of its type.
-        source: tells where a key's value came from.
+        source: returns where a key's value came from.
 
     Raises:
-        SettingsError: a value is wrong, or wrong beside another one.
+        SettingsError: a value is wrong, or contradicts another one.
     """
     _check_server(settings, source)
     _check_brokers(settings, source)
@@ -47,12 +47,12 @@ def checked(settings: Settings, source: Callable[[str], str]) -> Settings:
 def refuse_properties(
     properties: Mapping[str, str], source: Callable[[str], str], problem_of: Callable[[Mapping[str, str]], PropertyProblem | None]
 ) -> None:
-    """Raise `SettingsError` with what librdkafka has against a property, if it has something.
+    """Raise `SettingsError` if librdkafka rejects a property.
 
     Args:
         properties: librdkafka's names and values.
-        source: tells where a key's value came from.
-        problem_of: says what librdkafka has against some properties, or None.
+        source: returns where a key's value came from.
+        problem_of: returns librdkafka's problem with some properties, or None.
     """
     problem = problem_of(properties) if properties else None
     if problem is None:
@@ -92,7 +92,7 @@ def _is_host(host: str) -> bool:
 
 
 def _check_brokers(settings: Settings, source: Callable[[str], str]) -> None:
-    """Check that the brokers are either well named or the embedded one."""
+    """Check that brokers are named correctly, or the embedded one is used."""
     brokers = settings.kafka.bootstrap_servers
     if brokers is not None and not all(_is_broker(broker.strip()) for broker in brokers.split(",")):
         key = "kafka.bootstrap_servers"
@@ -119,7 +119,7 @@ def _is_broker(broker: str) -> bool:
 
 
 def _origins(settings: Settings, source: Callable[[str], str]) -> tuple[str, ...]:
-    """Return the origins as browsers write them: in lower case, without the port that goes without saying."""
+    """Return the origins as browsers write them: in lower case, without a default port."""
     for origin in settings.access.origins:
         if not origin.isascii() or not _ORIGIN.fullmatch(origin):
             needed = "an origin such as https://chat.example (in ASCII, without a path), or * for any, is needed"

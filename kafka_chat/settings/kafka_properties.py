@@ -12,11 +12,11 @@ MASK = "***"
 
 
 class PropertyProblem(NamedTuple):
-    """What librdkafka has against some properties.
+    """librdkafka's problem with some properties.
 
     Attributes:
         sentence: says it.
-        name: of the property that it is about; None where it is about several together.
+        name: of the property; None if it is about several together.
         unknown: librdkafka has no property of that name.
     """
 
@@ -25,7 +25,7 @@ class PropertyProblem(NamedTuple):
     unknown: bool = False
 
 
-# Broad on purpose: a value that is masked for nothing costs less than a secret in a log.
+# Broad on purpose: masking a harmless value costs less than a secret in a log.
 _SECRET = re.compile(
     r"passw|pwd|passphrase|secret|token|credential|jaas|key\.pem|oauthbearer\.(config|extensions)|kinit\.cmd|^ssl_key$", re.IGNORECASE
 )
@@ -141,7 +141,7 @@ def property_name(environment_name: str) -> str:
 
 
 def refusal(name: str) -> str | None:
-    """Return why a property may not be set, or None where it may (or where librdkafka is the one to say)."""
+    """Return why a property may not be set, or None if it may (or librdkafka decides)."""
     if name in _REFUSED:
         return _REFUSED[name]
     if name.endswith("_cb"):
@@ -152,7 +152,7 @@ def refusal(name: str) -> str | None:
 
 
 def allowed_values(name: str) -> str | None:
-    """Return what a property may be, where librdkafka does not say it itself."""
+    """Return the allowed values of a property, where librdkafka's message lacks them."""
     return _ALLOWED.get(name)
 
 

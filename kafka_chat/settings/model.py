@@ -18,7 +18,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     Attributes:
         host: a name or an address of this machine.
         port: 0 picks a free one.
-        workers: processes; each has the limits below for itself.
+        workers: processes; each has its own limits.
         drain_seconds: how long clients may take to leave.
     """
 
@@ -79,20 +79,20 @@ class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one client, and all of them together, may cost.
+    """The limits of one client, and of all clients together.
 
     Attributes:
         message_bytes: a record's value, and the frame or event that it becomes, `meta` included.
         client_message_bytes: a message of a client (close code 1009), and an HTTP body (413).
         chats_per_user: subscriptions of one user.
-        subscription_records_per_second: what clients may change of subscriptions, all together; ten times as many at once.
-        absent_chats: chats without a topic that clients name in `chat`, all together.
+        subscription_records_per_second: subscription changes of all clients together; bursts of ten times as many.
+        absent_chats: chats without a topic that all clients together may name in `chat`.
         connections: of any kind; None: what the limit of open files leaves, and what fits in half of the memory.
-        catching_up: clients at a time that have not got all that was there when they came.
+        catching_up: clients that read what they missed at the same time.
         write_seconds: how long a write may make no progress.
         idle_seconds: how long a connection may wait between two requests.
         ping_seconds: how often a WebSocket is pinged.
-        pong_seconds: how long it may then say nothing.
+        pong_seconds: how long it may then stay silent.
     """
 
     message_bytes: Annotated[int, Meta(ge=1024, le=64 << 20)] = 1_000_000
@@ -115,7 +115,7 @@ class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class TailSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many consumers follow the live end, where many partitions are followed: one for each 500, at most so many."""
+    """The most consumers that follow the live end; one is used per 500 followed partitions."""
 
     consumers: Annotated[int, Meta(ge=1, le=64)] = 8
 
@@ -130,8 +130,8 @@ class HistorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """How pages of the past may be cached.
 
     Attributes:
-        cache: who may keep a page that stays the same: the client's own cache, every cache on the way, or nobody.
-        cache_seconds: for how long it is not asked for again; so long may it take until what was deleted is gone from caches.
+        cache: who may cache a page that stays the same: the client, every cache on the way, or nobody.
+        cache_seconds: how long such a page is kept; deleted messages may stay in caches for that time.
     """
 
     cache: Literal["private", "public", "none"] = "private"
@@ -139,7 +139,7 @@ class HistorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All of it, a section an attribute."""
+    """All settings, one attribute per section."""
 
     server: ServerSettings = ServerSettings()
     kafka: KafkaSettings = KafkaSettings()

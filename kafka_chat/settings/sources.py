@@ -1,4 +1,4 @@
-"""Where settings come from: a file, then the environment, then flags; what is wrong is one sentence."""
+"""Loads settings from a file, then the environment, then flags; an error is one sentence."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ _PROPERTY_VARIABLE = ENVIRONMENT_PREFIX + "KAFKA__PROPERTIES__"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Given:
-    """A value that somebody has set.
+    """A value from one source.
 
     Attributes:
         source: where, as the operator knows it: `config.yaml, line 3`, `KAFKA_CHAT_SERVER__PORT`, `--port`.
         value: None, a bool, a number, text or a list of texts.
         is_text: the source has only text, which stands for a value of any type.
-        shown: as it was written, for an error.
+        shown: as written, for an error.
     """
 
     source: str
@@ -67,10 +67,10 @@ def load_settings(
     """Return the settings: defaults, changed by the file, then by the environment, then by flags.
 
     Args:
-        config_file: has to exist; None for `config.yaml` in the working directory, if that is there.
+        config_file: must exist; None for `config.yaml` in the working directory, if it exists.
         environ: only names that begin with `KAFKA_CHAT_` and have a `__` are ours; others that look like it are refused.
         flags: by key (`server.port`); see `FLAGS`.
-        check_properties: says what librdkafka has against `kafka.properties`, or None.
+        check_properties: returns librdkafka's problem with `kafka.properties`, or None.
 
     Raises:
         SettingsError: with one sentence: key, value, source, and what is allowed.
@@ -90,7 +90,7 @@ def load_settings(
 
 
 def with_embedded_broker(settings: Settings) -> Settings:
-    """Return `settings` with the embedded broker, for where no other is named.
+    """Return `settings` with the embedded broker, if no other is named.
 
     Raises:
         SettingsError: they are meant for another broker.
@@ -123,7 +123,7 @@ def _from_file(path: Path | None) -> Iterator[tuple[str, _Given]]:
             path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return
-        except OSError as error:  # it may be there: to serve without it could be to serve the wrong brokers
+        except OSError as error:  # it may exist: serving without it could mean serving the wrong brokers
             raise SettingsError(
                 f"{path} cannot be looked up here: {error.strerror}; start in a folder that this user may search, or name "
                 "a file with --config"
@@ -267,7 +267,7 @@ def _known(key: str, source: str) -> str:
 
 
 def _nearest(key: str) -> str | None:
-    """Return the key that may have been meant: one of the same name, or nearly the same, in this section or in another."""
+    """Return the key that was probably meant: one of the same or nearly the same name, in any section."""
     section, _, name = key.rpartition(".")
     inside = get_close_matches(name, _keys_of(section), n=1, cutoff=0.6)
     if inside:

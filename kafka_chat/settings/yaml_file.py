@@ -50,10 +50,10 @@ class Entry:
 def read_config_file(path: Path) -> list[Entry]:
     """Return what stands in a YAML file, in its order.
 
-    An error names file and line but never quotes the file: what is misread may be a password.
+    An error names file and line but never quotes the file, which may contain a password.
 
     Raises:
-        SettingsError: it cannot be read, is no YAML, is no mapping, or has a key twice.
+        SettingsError: it cannot be read, is not YAML, is not a mapping, or has a key twice.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")

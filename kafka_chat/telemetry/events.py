@@ -1,11 +1,11 @@
-"""The whole list of what an operator may see: every log line and what counts it, and every gauge."""
+"""The list of every log line with its metric, and of every gauge."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
 
-# Of one event for one reason; what is beyond that is counted, and said in one line a minute. Ten are enough to see what they
+# Lines of one event for one reason; further ones are counted, and reported in one line a minute. Ten are enough to see what they
 # have in common, and some 100 MB a day in the worst case.
 LINES_A_SECOND = 10
 # A session's two lines are what an operator looks a client up by, so these have room for all clients of an instance that come
@@ -25,7 +25,7 @@ class Event:
         meaning: what happened, for the operator.
         metric: what counts it, if anything does.
         lines_a_second: how many are written for one reason in the long run.
-        lines_at_once: how many are written before that is looked at; there is room for them again after so many divided by
+        lines_at_once: how many may be written at once; that many are possible again after this number divided by
             `lines_a_second` seconds.
     """
 

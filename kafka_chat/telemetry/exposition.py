@@ -1,7 +1,7 @@
-"""The metrics of several processes as one answer: each series with the process it is from.
+"""The metrics of several processes in one answer: each series with its process.
 
-They are not added up: a counter of a worker that was restarted begins at 0, which Prometheus understands of a series,
-and of a sum it does not. `sum without (worker) (rate(…))` is right at any time.
+They are not added up: a counter of a restarted worker begins at 0, which Prometheus handles for a series,
+but not for a sum. `sum without (worker) (rate(…))` is always right.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Family(msgspec.Struct, frozen=True, array_like=True):
 
 
 def families(registry: CollectorRegistry) -> list[Family]:
-    """Return all that is in a registry now."""
+    """Return all families in a registry now."""
     return [
         Family(found.name, found.documentation, found.type, [Sample(one.name, one.labels, one.value) for one in found.samples])
         for found in registry.collect()

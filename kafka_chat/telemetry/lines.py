@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Value = str | int | float
 
-TELL_SECONDS = 60.0  # how often it is said of one event, and one reason, how many lines were left out
+TELL_SECONDS = 60.0  # how often the number of lines left out is reported, per event and reason
 
 KINDS = 500  # of lines that have their own rate; the others share one. Events and their reasons are some 50.
 OTHERS = ("others", "")
@@ -36,7 +36,7 @@ _PLAIN = re.compile(r"[\w.:/@+,*\[\]-]+", re.ASCII)
 
 
 def line_of(event: Event, fields: dict[str, Value]) -> str:
-    """Return what an event looks like in the log."""
+    """Return an event's log line."""
     return " ".join([event.name, *(f"{key}={_shown(value)}" for key, value in fields.items())])
 
 
@@ -77,16 +77,16 @@ class Lines:
             _write(event, fields, error=error)
 
     def tell_left_out(self, *, at_end: bool = False) -> None:
-        """Say how many lines were left out, once a minute for each event and reason.
+        """Report how many lines were left out, once a minute for each event and reason.
 
         Args:
-            at_end: say it also where the minute is not over.
+            at_end: report it even if the minute is not over.
         """
         for event, reason, count in self._rates.due(at_end=at_end):
             _write(LINES_LEFT_OUT, left_out_fields(event, reason, count))
 
     async def run_left_out(self) -> None:
-        """Say once a minute how many lines were left out, and when this is cancelled, which alone ends it."""
+        """Report once a minute how many lines were left out, and again when cancelled. Ends only when cancelled."""
         try:
             while True:
                 await trio.sleep(1)
@@ -126,7 +126,7 @@ class Rates:
             return False
 
     def due(self, *, at_end: bool = False) -> list[tuple[str, str, int]]:
-        """Return event, reason and number of the lines left out where it is time to say so, and begin to count again."""
+        """Return event, reason and number of the lines left out that are due for a report, and reset their counts."""
         if not self._silent:
             return []
         with self._lock:

@@ -1,6 +1,6 @@
-"""Tells the operator: each event by one method, as its log line (`lines.py`) and its metric.
+"""Reports each event by one method, as its log line (`lines.py`) and its metric.
 
-`events.py` has the whole list. No metric has a label per user or chat: their number is not ours to bound.
+`events.py` has the whole list. No metric has a label per user or chat, because their number is unbounded.
 """
 
 from __future__ import annotations
@@ -56,9 +56,11 @@ METRICS_CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 # Any other code is a client's own invention, and 3,999 label values are possible.
 _CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013})
-_CODES_OF_SERVERS = frozenset({1011, 1012, 1013})  # from a client they say nothing of this service; libraries send 1011 for bugs of theirs
+_CODES_OF_SERVERS = frozenset(
+    {1011, 1012, 1013}
+)  # from a client they say nothing about this service; libraries send 1011 for their own bugs
 
-# Why a line was not written: too many of one event; nobody takes them; the write ended with an error.
+# Why a line was not written: too many of one event; nobody reads them; the write failed.
 DROP_REASONS = ("rate", "stalled", "failed")
 
 
@@ -66,7 +68,7 @@ class Telemetry:
     """The events of one service, and its metrics in its own registry. May be called in any thread.
 
     Attributes:
-        ask_all: gives the metrics of all workers, where there are several; None where this process is the only one.
+        ask_all: returns the metrics of all workers; None if this process is the only one.
     """
 
     ask_all: Callable[[], Awaitable[bytes]] | None = None
@@ -177,11 +179,11 @@ class Telemetry:
         self._lines.write(SESSION_FAILED, {"session": session_id, **_blame(error)}, error=error)
 
     def client_text_discarded(self) -> None:
-        """A client said something that is not for us."""
+        """A message of a client was read and discarded."""
         self._discarded.inc()
 
     def delivered(self, *, messages: int, size: int) -> None:
-        """So many messages, of so many bytes in all, were written to sockets. Called once a walk, not once a client."""
+        """Messages were written to sockets: how many, and their bytes. Called once per walk, not per client."""
         self._delivered.inc(messages)
         self._delivered_bytes.inc(size)
 
@@ -202,12 +204,12 @@ class Telemetry:
         self._lines.write(POSITION_LOST, fields, reason=cause)
 
     def page_read(self, *, topic: str, partition: int, size: int) -> None:
-        """A piece of the past, of so many bytes, was read."""
+        """A page of the past was read: its bytes."""
         self._page_reads.inc()
         self._page_bytes.inc(size)
 
     def page_read_failed(self, *, topic: str, partition: int, error: Exception) -> None:
-        """A piece of the past could not be read."""
+        """A page of the past could not be read."""
         self._page_reads_failed.inc()
         self._lines.write(PAGE_READ_FAILED, {"topic": topic, "partition": partition, **_blame(error)}, reason=type(error).__name__)
 
@@ -256,7 +258,7 @@ class Telemetry:
         self._lines.write(SUBSCRIPTION_SKIPPED, {"reason": reason, "topic": topic, "offset": offset}, reason=reason)
 
     def request_refused(self, *, status: int) -> None:
-        """A request, or a handshake, was answered with an error: the client's, or come again."""
+        """A request or a handshake was answered with an error, the client's or a temporary one."""
         self._refused.labels(status).inc()
 
     def request_failed(self, *, method: str, path: str, error: BaseException) -> None:
@@ -284,7 +286,7 @@ class Telemetry:
         return families(self._registry)
 
     async def metrics_of_all(self) -> bytes:
-        """Return the metrics of all workers, whichever of them is asked; those of this process, where it is the only one.
+        """Return the metrics of all workers, whichever answers; of this process, if it is the only one.
 
         Raises:
             Overloaded: the supervisor does not answer.
@@ -292,7 +294,7 @@ class Telemetry:
         return self.metrics() if self.ask_all is None else await self.ask_all()
 
     async def run_left_out(self) -> None:
-        """Say once a minute how many log lines were left out, and at the end. Ends only when cancelled."""
+        """Report once a minute how many log lines were left out, and at the end. Ends only when cancelled."""
         await self._lines.run_left_out()
 
     def tell_left_out(self) -> None:
@@ -312,7 +314,7 @@ class WorkersTelemetry:
         self._lost = Counter("workers_lost", "Workers that ended unasked.", namespace="kafka_chat", registry=registry)
 
     def worker_serving(self, *, number: int, pid: int, seconds: float) -> None:
-        """A worker serves, so many seconds after it was started."""
+        """A worker serves, this long after it was started."""
         self._serving.inc()
         self._lines.write(WORKER_SERVING, {"worker": number, "pid": pid, "seconds": round(seconds, 3)})
 
@@ -321,13 +323,13 @@ class WorkersTelemetry:
         self._serving.dec()
 
     def worker_lost(self, *, number: int, pid: int, reason: str, seconds: float, again_in_seconds: float) -> None:
-        """A worker ended unasked, so many seconds after it was started."""
+        """A worker ended unasked, this long after it was started."""
         self._lost.inc()
         fields: dict[str, Value] = {"worker": number, "pid": pid, "reason": reason, "seconds": round(seconds, 3)}
         self._lines.write(WORKER_LOST, {**fields, "again_in_seconds": round(again_in_seconds, 3)})
 
     def worker_ended(self, *, number: int, pid: int, reason: str, seconds: float) -> None:
-        """A worker ended as it was told to."""
+        """A worker ended as requested."""
         self._lines.write(WORKER_ENDED, {"worker": number, "pid": pid, "reason": reason, "seconds": round(seconds, 3)})
 
     def workers_renewed(self, *, workers: int) -> None:
@@ -339,7 +341,7 @@ class WorkersTelemetry:
         self._lines.write(WORKERS_NOT_RENEWED, {"reason": reason})
 
     async def run_left_out(self) -> None:
-        """Say once a minute how many log lines were left out, and at the end. Ends only when cancelled."""
+        """Report once a minute how many log lines were left out, and at the end. Ends only when cancelled."""
         await self._lines.run_left_out()
 
     def families(self) -> list[Family]:
@@ -365,7 +367,7 @@ class _DroppedLines(Collector):
 
 
 def _blame(error: BaseException) -> dict[str, Value]:
-    """Return what an error is and the line that raised it; of a group, its first one."""
+    """Return an error's type and the line that raised it; of a group, its first error."""
     error = first_error(error)
     frames = traceback.extract_tb(error.__traceback__, limit=-1)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"

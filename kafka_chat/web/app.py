@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from ..settings.model import Settings
     from .ports import Service
 
-# The endpoints whose GET and HEAD change nothing and end by themselves: pages of other origins may ask, and cannot read the
-# answer. Every other route is closed to them (`access.origins`), one that somebody adds included. `/history` waits only where
+# The endpoints whose GET and HEAD change nothing and end by themselves: pages of other origins may request them, but cannot read the
+# answer. Every other route, including a new one, is closed to them (`access.origins`). `/history` waits only if
 # the header `Prefer` says so, which no page of another origin can send: a preflight comes before it.
 READING = frozenset(
     {
@@ -67,7 +67,7 @@ READING = frozenset(
         "assets._asset",
     }
 )
-SMALL_BYTES = 16 * 1024  # of an answer that is given in any case; most sockets take so much at once
+SMALL_BYTES = 16 * 1024  # bytes of an answer that is always sent; most sockets take this much at once
 _NOWHERE = "/\0"  # a path that no route has
 
 
@@ -75,16 +75,16 @@ WITHOUT_TRIO = (
     "this server runs the app on asyncio, but the app needs trio; start it with `kafka-chat serve`, "
     "or with `hypercorn -k trio kafka_chat.asgi:app`"
 )
-WRONG_SERVER = 2  # the exit code of wrong settings: to try again does not help
+WRONG_SERVER = 2  # the exit code of wrong settings: retrying does not help
 
 
 class ChatApp(QuartTrio):
     """The application.
 
     Attributes:
-        service: what the routes show, while the lifespan lasts.
-        open_service: opens it; set by anyone who puts the two together.
-        origins: which web pages may use it.
+        service: the service behind the routes, while the lifespan lasts.
+        open_service: opens it; `application.py` sets it.
+        origins: the web pages that may use it.
         requests: counts them, for the collector.
     """
 
@@ -97,7 +97,7 @@ class ChatApp(QuartTrio):
     open_service: Callable[[], AbstractAsyncContextManager[Service]]
 
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
-        """Return what matches a request to a route: by its path, method and kind alone.
+        """Return the adapter that matches a request to a route by its path, method and kind alone.
 
         No path has an empty segment; werkzeug would overlook those in front.
         Quart also looks at the Host header, and fails where that is no host name; and at the scheme, so that a
@@ -110,13 +110,13 @@ class ChatApp(QuartTrio):
         return _Routes(self.url_map, "localhost", request.root_path, self.url_map.default_subdomain, scheme, path, request.method)
 
     async def handle_user_exception(self, error: Exception | BaseExceptionGroup) -> HTTPException | ResponseReturnValue:
-        """Answer an error; of several that came together all are logged, where quart-trio looks at the first."""
+        """Answer an error. Of several at once all are logged; quart-trio would only look at the first."""
         if isinstance(error, ExceptionGroup) and len(error.exceptions) > 1:
             return await Quart.handle_user_exception(self, error)
         return await super().handle_user_exception(error)
 
     async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - as wide as Quart's own
-        """Serve one connection, with what Quart cannot read made readable."""
+        """Serve one connection, after rewriting paths that Quart cannot read."""
         if not trio.lowlevel.in_trio_run():
             sys.stderr.write(f"kafka_chat: {WITHOUT_TRIO}\n")
             sys.stderr.flush()
@@ -138,7 +138,7 @@ class ChatApp(QuartTrio):
 
 
 class _Routes(MapAdapter):
-    """werkzeug's, whose errors hold nothing of how they came about.
+    """werkzeug's adapter, whose errors are raised without their traceback.
 
     The request keeps such an error for as long as it lasts. With its traceback that keeps a function of werkzeug's that refers to itself,
     which nobody frees any more if the collector has looked at it meanwhile: two objects for each request that no route takes.
@@ -186,13 +186,13 @@ async def _check_parameters() -> None:
 
 
 async def _check_room() -> None:
-    """Refuse a request on a connection beyond `limits.connections`, unless it asks how the service is."""
+    """Refuse a request on a connection beyond `limits.connections`, unless it asks for health or metrics."""
     if request.blueprint not in (health.name, metrics.name):
         check_room(request.scope)
 
 
 async def _bound_answers(response: Response) -> Response:
-    """Answer 503 in the place of what would be held for one client more, where those before take nothing of theirs."""
+    """Answer 503 instead of an answer to hold for one more client, if others do not read theirs."""
     found = cast("ChatApp", current_app).service
     if found is not None and found.owes_too_much and held_bytes(response) > SMALL_BYTES:
         return await answer_error(Overloaded("messages that clients have not read fill the memory (memory.bytes); try again later"))
@@ -200,7 +200,7 @@ async def _bound_answers(response: Response) -> Response:
 
 
 async def _read_whole_body() -> None:
-    """Answer 413 to a body that is too large, also where no body is wanted."""
+    """Answer 413 to a body that is too large, also on a route without a body."""
     await request.get_data()
 
 

@@ -34,7 +34,7 @@ class Opening(Protocol):
 
 
 class ServiceLifespan(TrioASGILifespan):
-    """Opens the service before the port is bound, and ends the process if it fails later on.
+    """Opens the service before the port is bound, and ends the process if the service fails later.
 
     The server ends for one kind of exception only.
     """
@@ -44,7 +44,7 @@ class ServiceLifespan(TrioASGILifespan):
         self._state = scope.get("state", {})
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Open, serve until told to stop, close.
+        """Open the service, serve until the shutdown, close it.
 
         Raises:
             Exception: `ends_the_server`: the service could not be opened, or has failed.

@@ -1,4 +1,4 @@
-"""What the web edge asks of the service that it shows."""
+"""What the web edge asks of the service."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from ..settings.model import Settings
     from ..telemetry.metrics import Telemetry
 
-# Keys in a WebSocket's scope: a route puts something there, the connection then runs what serves the client.
+# Keys in a WebSocket's scope: a route stores something there, and the connection then serves the client with it.
 ADMISSION = "kafka_chat.admission"
-ANSWERING = "kafka_chat.answering"  # beside it, where the client's messages are to be answered
+ANSWERING = "kafka_chat.answering"  # beside it, if the client's messages are answered
 CROWDED = "kafka_chat.crowded"  # in a scope: its connection is one beyond `limits.connections`; the value is that limit
 HELD = "kafka_chat.held"  # in a request's scope: an `Admission` that is given back once the answer is written
 REFUSAL = "kafka_chat.refusal"  # in its place: a `Close` for a client that can read no HTTP status
 
 
 class Admission(Protocol):
-    """A place for one WebSocket; `with admission:` gives it back at the end.
+    """A slot for one WebSocket; `with admission:` gives it back at the end.
 
     Attributes:
-        options: what it asked for, until its session begins.
+        options: its options, until its session begins.
     """
 
     options: SessionOptions
@@ -45,7 +45,7 @@ class Admission(Protocol):
         """Whose it is."""
 
     def caught_up(self) -> None:
-        """Say that its client has got all that was there when it came."""
+        """Note that its client has received everything that was there when it connected."""
 
     def __enter__(self) -> object: ...
 
@@ -56,7 +56,7 @@ class NamedChats(Protocol):
     """Which chats clients may name."""
 
     async def existing(self, chats: Collection[str]) -> Collection[str]:
-        """Return which of these chats have a topic, where `admit` has to know; else none of them."""
+        """Return which of these chats have a topic, if `admit` needs to know; otherwise none of them."""
 
 
 class Readiness(Protocol):
@@ -68,11 +68,11 @@ class Readiness(Protocol):
 
     @property
     def problems(self) -> Sequence[str]:
-        """What keeps it from serving, a sentence each."""
+        """Why it cannot serve, one sentence each."""
 
     @property
     def notices(self) -> Sequence[str]:
-        """What the operator should know, though it serves."""
+        """What the operator should know although it serves."""
 
 
 class Service(Protocol):
@@ -110,22 +110,22 @@ class Service(Protocol):
         """Give a place to one more client, or raise `Overloaded`; `existing` is what `named_chats` has found of what it names."""
 
     def owing(self, size: int) -> AbstractContextManager[None]:
-        """Count `size` bytes of an answer, for as long as the block lasts that writes it."""
+        """Count `size` bytes of an answer for as long as the block that writes it lasts."""
 
     def owe(self, size: int) -> None:
-        """Count `size` bytes more of what clients have said that is not whole or not taken yet; fewer where it is negative."""
+        """Count `size` more bytes of incomplete or unprocessed input from clients; fewer if negative."""
 
     @property
     def owes_too_much(self) -> bool:
-        """Whether clients take so little of what they are owed that no large answer may join it."""
+        """Whether clients are owed so much that no large answer may be added."""
 
     async def run_session(self, admission: Admission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
-        """Deliver until the client is gone or we close. Never raises for what a client does, or a bug in a session."""
+        """Deliver until the client is gone or we close. Never raises because of a client or a bug in a session."""
 
     async def run_dialogue(
         self, admission: Admission, *, answering: Answering, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str
     ) -> None:
-        """Answer what the client says until it is gone or we close. Never raises either."""
+        """Answer the client's messages until it is gone or we close. Never raises either."""
 
     def watch_shutdown(self, wait: Callable[[], Awaitable[None]]) -> None:
         """Close all sessions once `wait` returns: the server goes down. Only the first call counts."""
@@ -153,6 +153,6 @@ def service() -> Service:
 
 
 def check_room(scope: Mapping[str, Any]) -> None:
-    """Raise `Overloaded` where a connection is one beyond `limits.connections`."""
+    """Raise `Overloaded` if a connection exceeds `limits.connections`."""
     if CROWDED in scope:
         raise Overloaded(f"all {scope[CROWDED]} connections are in use (limits.connections); try again later")

@@ -206,7 +206,7 @@ class _Supervisor:
             elif self.stopping.is_set() and number == signal.SIGINT:
                 for worker in self.workers:
                     worker.kill()
-                exit_now(INTERRUPTED)  # at once: nothing here is worth more than the patience of who pressed it twice
+                exit_now(INTERRUPTED)  # at once: a user who pressed it twice does not want to wait
             else:
                 self.stop()
 

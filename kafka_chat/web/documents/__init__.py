@@ -1,1 +1,1 @@
-"""What the service says of itself: OpenAPI, Swagger UI, ReDoc."""
+"""The service's API documents: OpenAPI, Swagger UI, ReDoc."""

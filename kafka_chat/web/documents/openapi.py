@@ -136,7 +136,7 @@ def speaks(frames: str, *, accepted: str) -> Callable[[Route], Route]:
     """Document a WebSocket, by itself or as the other use of a GET.
 
     Args:
-        frames: what its frames say, in Markdown, behind what the docstring says; then come the close codes of all WebSockets.
+        frames: its frames, in Markdown, shown after the docstring; the close codes of all WebSockets follow.
         accepted: what follows the accepted handshake.
     """
     refused = {
@@ -151,7 +151,7 @@ def speaks(frames: str, *, accepted: str) -> Callable[[Route], Route]:
 
 
 def refuses(*statuses: int) -> Callable[[Route], Route]:
-    """Document that a route may answer an `ErrorBody` with these statuses; 500 is one for all."""
+    """Document that a route may answer an `ErrorBody` with these statuses, and with 500."""
 
     def decorate(route: Route) -> Route:
         for status in (*statuses, 500):
@@ -162,7 +162,7 @@ def refuses(*statuses: int) -> Callable[[Route], Route]:
 
 
 def example(answer: object) -> Callable[[Route], Route]:
-    """Document an example of what a route answers with 200."""
+    """Document an example of a route's answer with 200."""
     return add_to_operation(responses={"200": {"content": {"application/json": {"example": answer}}}})
 
 

@@ -1,1 +1,1 @@
-"""What a request says, checked, and how it is refused."""
+"""Reading, checking and refusing requests."""

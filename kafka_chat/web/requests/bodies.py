@@ -27,8 +27,8 @@ async def read_body(model: type[Model]) -> Model:
     type as null.
 
     Raises:
-        UnsupportedMediaType: it is not declared to be JSON.
-        RequestError: it is no JSON, or does not fit `model`.
+        UnsupportedMediaType: it is not declared as JSON.
+        RequestError: it is not JSON, or does not match `model`.
         RequestEntityTooLarge: it is over `limits.client_message_bytes`.
     """
     if not request.is_json:
@@ -38,15 +38,15 @@ async def read_body(model: type[Model]) -> Model:
 
 
 def parse_json(data: bytes, model: type[Model], *, what: str) -> Model:
-    """Return what a client has said in JSON.
+    """Decode a client's JSON.
 
     Args:
         data: the JSON.
-        model: what it has to fit.
-        what: what it was, for the error.
+        model: the type to decode.
+        what: what it is, for the error.
 
     Raises:
-        RequestError: it is no JSON, or does not fit.
+        RequestError: it is not JSON, or does not match.
     """
     try:
         data.decode()  # msgspec does not look into the values that it skips
@@ -62,13 +62,13 @@ def parse_json(data: bytes, model: type[Model], *, what: str) -> Model:
 
 
 def shape_error(error: msgspec.ValidationError, *, what: str = "the body") -> RequestError:
-    """Return what msgspec says of a body, or of a message, as a sentence that names the field."""
+    """Return msgspec's error about a body or a message as a sentence that names the field."""
     sentence, field = said_plainly(error, what=what)
     return RequestError(sentence, field=field)
 
 
 def _not_json(data: bytes, error: msgspec.DecodeError, *, what: str) -> RequestError:
-    """Return why `data` is no strict JSON, with the field if Python's forgiving decoder finds one to blame."""
+    """Return why `data` is not strict JSON, with the field if Python's lenient decoder finds it."""
     try:
         found = json.loads(data, parse_constant=_Constant)
     except (ValueError, RecursionError):

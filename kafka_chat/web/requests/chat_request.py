@@ -1,4 +1,4 @@
-"""A request, whose body may be as large as its route takes."""
+"""A request whose body may be as large as its route allows."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
     Attributes:
         error: a sentence: what was asked, and what is allowed.
-        field: the parameter, or the field of the body, that is wrong; null where it is none.
+        field: the wrong parameter, or field of the body; null for none.
     """
 
     error: str
@@ -44,13 +44,13 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 
 class UpgradeRequired(RequestError):
-    """426: plain HTTP where only a WebSocket goes."""
+    """426: plain HTTP on an address that only serves WebSockets."""
 
     status = 426
 
 
 def upgrade_required() -> UpgradeRequired:
-    """Return what the current request, which is no handshake, is told of how to make one.
+    """Return the answer to a request that is not a handshake: how to make one.
 
     Not by an address: behind a proxy its scheme, its port and the path prefix are others than we know.
     """
@@ -61,17 +61,17 @@ def upgrade_required() -> UpgradeRequired:
 
 
 def error_body(sentence: str, field: str | None) -> ErrorBody:
-    """Return an error as it is answered: in strict JSON, whatever the client's words that it quotes."""
+    """Return an error's body, in strict JSON, whatever text of the client it quotes."""
     return ErrorBody(_clean(sentence), None if field is None else _clean(field))
 
 
 async def answer_error(error: RequestError) -> Response:
-    """Return the answer to an error that nobody raises any more: the route has returned."""
+    """Return the answer to an error found after the route has returned."""
     return await _request_error(error)
 
 
 def answer_errors(app: Quart) -> None:
-    """Let `app` answer whatever is raised in a request by an `ErrorBody`."""
+    """Let `app` answer every exception in a request with an `ErrorBody`."""
     # Quart runs what is no coroutine function in a thread.
     app.register_error_handler(RequestError, _request_error)
     app.register_error_handler(BrokerError, _broker_error)
@@ -122,7 +122,7 @@ def _sentence(error: HTTPException, status: int, headers: dict[str, str]) -> str
 
 
 async def _bug(error: Exception) -> Response:
-    """Answer 500 with a sentence that says nothing of the inside; the log has the traceback."""
+    """Answer 500 with a sentence without internals; the log has the traceback."""
     asked = _asked()
     if (service := cast("Serving", current_app).service) is not None:
         service.telemetry.request_failed(method=asked.method, path=asked.path, error=error)

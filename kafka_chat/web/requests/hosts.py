@@ -1,4 +1,4 @@
-"""Under which names the service may be addressed: against pages whose own name has been pointed at us (DNS rebinding)."""
+"""Checks the host names of requests, against pages whose own name points at us (DNS rebinding)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 class HostRefused(RequestError):
-    """403: the service may not be addressed by this name."""
+    """403: the service does not answer to this host name."""
 
     status = 403
 
 
 class Hosts:
-    """The names that are allowed in the header `Host`.
+    """The host names allowed in the header `Host`.
 
-    An address and `localhost` always are: nobody can point them elsewhere, and health checks use them. A request without
-    the header comes from no browser.
+    IP addresses and `localhost` are always allowed: nobody can point them elsewhere, and health checks use them. A request without
+    the header does not come from a browser.
 
     Args:
         allowed: names without a port, in lower case, or `*` for any.
@@ -35,13 +35,13 @@ class Hosts:
         self._allowed = frozenset(allowed)
 
     async def check_current(self) -> None:
-        """Refuse the current request or handshake where it names another host; raise `HostRefused`."""
+        """Raise `HostRefused` if the current request or handshake names another host."""
         if not self._any:
             current = websocket if has_websocket_context() else request
             self.check([*current.headers.getlist("Host"), *hosts_in_target(current.scope)])
 
     def check(self, hosts: Iterable[str]) -> None:
-        """Refuse what names another host; raise `HostRefused`.
+        """Raise `HostRefused` for another host.
 
         Args:
             hosts: the values of `Host`, and what the target names, which takes their place (RFC 9112 section 3.2.2).

@@ -1,6 +1,6 @@
-"""Which web pages may use the service: CORS over HTTP, and where a request or a handshake comes from.
+"""Decides which web pages may use the service: CORS over HTTP, and the origins of requests and handshakes.
 
-quart-cors is not what does it: docs/decisions/0004-cors-is-answered-in-front-of-quart.md says why.
+docs/decisions/0004-cors-is-answered-in-front-of-quart.md says why quart-cors does not do it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hypercorn.typing import ASGISendCallable, ASGISendEvent, HTTPScope
     from werkzeug.datastructures import Headers
 
-PREFLIGHT_SECONDS = 7200  # for a browser to remember a preflight's answer; more than this Chromium does not
+PREFLIGHT_SECONDS = 7200  # how long a browser may remember a preflight's answer; Chromium allows no more
 
 _OWN = ("same-origin", "none")  # values of `Sec-Fetch-Site`: our own page, or the person at the browser
 
@@ -59,14 +59,14 @@ class Origins:
         return send_with_headers
 
     async def check_handshake(self) -> None:
-        """Refuse the current WebSocket handshake if it comes from a page that may not use the service; raise `OriginRefused`."""
+        """Raise `OriginRefused` if the current WebSocket handshake comes from a page that may not use the service."""
         self.check(websocket.headers)
 
     async def check_request(self) -> None:
-        """Refuse the current request if it comes from a page that may not use the service; raise `OriginRefused`.
+        """Raise `OriginRefused` if the current request comes from a page that may not use the service.
 
-        What only reads is not refused: without the headers of CORS the page does not get the answer. A path without a route and
-        a preflight are answered as ever.
+        Requests that only read are not refused: without CORS headers the page cannot read the answer. A path without a route and
+        a preflight are answered as usual.
         """
         rule = request.url_rule
         if rule is None or request.method == "OPTIONS":
@@ -76,7 +76,7 @@ class Origins:
         self.check(request.headers)
 
     def check(self, headers: Headers) -> None:
-        """Refuse what comes from a page that may not use the service; raise `OriginRefused`.
+        """Raise `OriginRefused` for a page that may not use the service.
 
         A browser says where a request comes from: by `Origin` wherever something may change, and by `Sec-Fetch-Site`. What has
         neither header comes from no browser.

@@ -1,4 +1,4 @@
-"""What a client asks for in its address; docs/protocol.md, "Asking for it"."""
+"""The parameters of a client's address; docs/protocol.md, "Asking for it"."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from ...chat.names import ChatNames
     from ...chat.resume_cursor import ResumeCursor
 
-PARAMETERS = 500  # of an address, whatever their names: a hundred chats, tags and senders, and ids; more take the loop's time
+PARAMETERS = 500  # parameters of an address, whatever their names: enough for a hundred chats, tags and senders, and ids
 REPEATED = 100  # chats, tags, senders
 REWIND = 1000
 HEARTBEAT_SECONDS = (10.0, 600.0)
 AHEAD_MS = 60_000  # how far a client's clock may be ahead of ours
 LAST_EVENT_ID = "Last-Event-ID"
-IN_FRAME = "frame"  # the value of `cursor` where it comes as the first frame
+IN_FRAME = "frame"  # the value of `cursor` if it comes as the first frame
 
 _WHOLE = re.compile(r"[0-9]{1,15}")
 
 
 class Query:
-    """The parameters of an address, decoded; names that nobody asks for are ignored.
+    """The decoded parameters of an address; unknown names are ignored.
 
     Args:
-        query: as it came, percent-encoded.
+        query: as received, percent-encoded.
 
     Raises:
-        RequestError: percent-encoding that is no UTF-8, or too many.
+        RequestError: percent-encoding that is not UTF-8, or too many parameters.
     """
 
     def __init__(self, query: bytes) -> None:
@@ -54,7 +54,7 @@ class Query:
         return self._values.get(name, [])
 
     def one(self, name: str) -> str | None:
-        """Return the value of one that may not be; None where it is missing."""
+        """Return the value of a parameter that may be given once; None if missing."""
         values = self.all(name)
         if len(values) > 1:
             raise RequestError(f"{name} is given {len(values)} times; once is allowed", field=name)
@@ -68,11 +68,11 @@ class Query:
         return list(dict.fromkeys(values))
 
     def filter(self, name: str) -> frozenset[str] | None:
-        """Return the names that a filter lets pass, as names are compared; None where it is missing."""
+        """Return the names that a filter passes, in comparable form; None if missing."""
         return frozenset(map(comparable, self.some(name))) or None
 
     def whole(self, name: str, *, most: int) -> int | None:
-        """Return a number from 1 to `most`; None where it is missing."""
+        """Return a number from 1 to `most`; None if missing."""
         value = self.one(name)
         if value is None:
             return None
@@ -81,26 +81,26 @@ class Query:
         return int(value)
 
     def time_ms(self, name: str, *, now_ms: int) -> int | None:
-        """Return a time, Unix, in milliseconds; None where it is missing."""
+        """Return a time in Unix milliseconds; None if missing."""
         value = self.one(name)
         return None if value is None else parse_time(name, value, now_ms=now_ms)
 
 
 def check_count(query: bytes) -> None:
-    """Raise `RequestError` where an address has too many parameters; counted, not read."""
+    """Raise `RequestError` if an address has too many parameters; they are counted, not decoded."""
     count = query.count(b"&") + 1
     if count > PARAMETERS:
         raise RequestError(f"the address has {count} parameters; at most {PARAMETERS} are allowed")
 
 
 def parse_options(query: bytes, *, format: Format, names: ChatNames, now_ms: int, last_had: str | None = None) -> SessionOptions:
-    """Return what a client asks for.
+    """Parse a client's options.
 
     Args:
-        query: of its address, as it came.
-        format: in which it gets its messages, unless `meta=1` says otherwise.
-        names: which chats are legal.
-        now_ms: the time, Unix, in milliseconds.
+        query: of its address, as received.
+        format: the format of its messages, unless `meta=1` says otherwise.
+        names: validates chats.
+        now_ms: the current time, Unix milliseconds.
         last_had: the cursor of the header `Last-Event-ID`, in place of those in the address.
 
     Raises:
@@ -129,7 +129,7 @@ def parse_options(query: bytes, *, format: Format, names: ChatNames, now_ms: int
 
 
 def until_ms(asked: Query, now_ms: int) -> int | None:
-    """Return `until`, Unix, in milliseconds; None where it is missing."""
+    """Return `until` in Unix milliseconds; None if missing."""
     until = asked.time_ms("until", now_ms=now_ms)
     if until is not None and until > now_ms + AHEAD_MS:
         raise RequestError(f"until is {shown(str(asked.one('until')))}, which is in the future; a time up to now is needed", field="until")
@@ -137,10 +137,10 @@ def until_ms(asked: Query, now_ms: int) -> int | None:
 
 
 def start_of(asked: Query, now_ms: int) -> Latest | Earliest | Since | None:
-    """Return `from`; None where it is missing.
+    """Return `from`; None if missing.
 
-    A time that is not yet counts as now: by its index Kafka finds no offset for it but the end as it is when that is asked, and what is
-    written between the request and that would be lost.
+    A time in the future counts as now: for it Kafka's index would return the end at the time of the question, and messages
+    written between the request and the question would be lost.
     """
     value = asked.one("from")
     if value is None:
@@ -153,7 +153,7 @@ def start_of(asked: Query, now_ms: int) -> Latest | Earliest | Since | None:
 
 
 def check_times(start: object, *, embedded: bool) -> None:
-    """Raise `RequestError` for a time where the embedded broker is used, which knows none: every one would be the end."""
+    """Raise `RequestError` for a time with the embedded broker, which would take every time for the end."""
     if embedded and isinstance(start, Since):
         raise RequestError("from is a time, but the embedded broker cannot look up times; use latest, earliest or rewind=N", field="from")
 

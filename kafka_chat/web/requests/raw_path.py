@@ -1,4 +1,4 @@
-"""The name at the end of a path, as it came over the wire.
+"""Reads the name at the end of a path as it was sent.
 
 Quart routes on the decoded path, in which `%2F` is a slash like any other and bytes that are no UTF-8 are lost. So a
 route that takes a name ends with `<rest:…>`, which matches anything, and reads the name itself from here.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class RestConverter(BaseConverter):
-    """`<rest:name>`: whatever is left of the path: also nothing, slashes, line ends."""
+    """`<rest:name>`: the rest of the path, which may be empty, or have slashes and line ends."""
 
     part_isolating = False
     weight = 200  # it is tried after routes that say more of the path
@@ -28,7 +28,7 @@ class RestConverter(BaseConverter):
 
 
 def rest_of_path(before: str) -> bytes:
-    """Return what stands behind `before` in the path of the current request, still percent-encoded.
+    """Return what follows `before` in the path of the current request, still percent-encoded.
 
     Args:
         before: the decoded path up to there, for example `/subscribing/`.
@@ -60,7 +60,7 @@ def hosts_in_target(scope: HTTPScope | WebsocketScope) -> list[str]:
 
 
 def name_in_path(before: str, *, field: str) -> str:
-    """Return what stands behind `before` in the path of the current request, decoded.
+    """Return what follows `before` in the path of the current request, decoded.
 
     Raises:
         NotFound: as `rest_of_path`.
@@ -70,7 +70,7 @@ def name_in_path(before: str, *, field: str) -> str:
 
 
 def decoded_name(raw: bytes, *, field: str) -> str:
-    """Return a percent-encoded name, decoded; raises `RequestError`, of `field`, where it is not UTF-8."""
+    """Decode a percent-encoded name; raise `RequestError` for `field` if it is not UTF-8."""
     try:
         return unquote_to_bytes(raw).decode()
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""How an `EventSource` is told to come again: it gives up for good at any status but 200."""
+"""Asks an `EventSource` to retry: it gives up for good at any status but 200."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ HEADERS = {
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
 }
-PASSING = (429, 503)  # statuses of what is otherwise in a while
-RETRY_MS = (5_000, 30_000)  # when to come again, drawn for each: all that were refused would come in the same instant
+PASSING = (429, 503)  # temporary statuses
+RETRY_MS = (5_000, 30_000)  # when to retry, drawn for each client, so that they do not return at the same instant
 
 
 async def as_event(refusal: Response) -> Response:
-    """Return a refusal as a stream of one event, if its reason is passing and the client named that content type; else as it is.
+    """Return a temporary refusal as a stream of one event, if the client accepts that content type; otherwise unchanged.
 
     Args:
         refusal: the answer to a request for a stream, or any other answer to it.

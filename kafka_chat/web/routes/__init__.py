@@ -1,1 +1,1 @@
-"""What can be asked over HTTP and WebSocket, a file a subject."""
+"""The routes over HTTP and WebSocket, one file per subject."""

@@ -15,7 +15,7 @@ _FOLDER = Path(__file__).parents[1] / "browser_client"
 @browser_client.get("/kafka-chat.js")
 @hide
 async def show_client() -> Response:
-    """Return the module; it is asked for again each time, by its tag, for it goes with the service's version."""
+    """Return the module. Browsers revalidate it by its ETag each time, because it belongs to the service's version."""
     response = await send_from_directory(_FOLDER, "kafka-chat.js", mimetype="text/javascript")
     response.headers["Cache-Control"] = "no-cache"
     return response

@@ -1,4 +1,4 @@
-"""WebSockets that answer: a text frame by a text frame, which is what the route would answer over HTTP, errors too."""
+"""WebSockets that answer each text frame with one, which has what the route would answer over HTTP, including errors."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 def answer_messages(
     username: str, answer: Callable[[str], Awaitable[msgspec.Struct]], *, opening: Callable[[], Awaitable[msgspec.Struct]] | None = None
 ) -> None:
-    """Give the client of the current handshake a place, and have each of its messages answered.
+    """Give the client of the current handshake a slot, and have each of its messages answered.
 
     Args:
-        username: whose place; "" where the path names nobody.
+        username: whose slot; "" if the path names nobody.
         answer: what a message is answered with; may raise `RequestError` and `BrokerError`, which are answered, too. Quart's
             request is gone by then.
         opening: a first answer, to what stands in the address; None for none.
 
     Raises:
-        Overloaded: there is no place.
+        Overloaded: no slot is free.
     """
     found = service()
     scope = cast("dict[str, Any]", websocket.scope)

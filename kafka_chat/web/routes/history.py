@@ -117,8 +117,8 @@ _SCHEMA = {
 async def read_history(chat: str) -> Response:
     """Read a page of a chat's messages, over all its partitions in the order of time.
 
-    Within a partition the order is that of the offsets, whatever the times say. `next` goes on after this page, and is a cursor
-    for WebSockets and streams of events, too: what follows the last page comes there, without a hole and nothing twice.
+    Within a partition messages are ordered by offset, whatever their times. `next` continues after this page, and is a cursor
+    for WebSockets and event streams, too: they deliver what follows the last page, without a gap and without duplicates.
     """
     found = service()
     query = Query(request.query_string)
@@ -166,13 +166,13 @@ def _is_backward(query: Query) -> bool:
 
 
 def _wait_seconds() -> float:
-    """Return how long the client prefers to wait; a preference that is not understood is none."""
+    """Return how long the client prefers to wait; an unknown preference counts as none."""
     wait = _WAIT.search(",".join(request.headers.getlist("Prefer")))
     return min(int(wait[1]), WAIT_SECONDS) if wait else 0
 
 
 def _kept(settings: HistorySettings, *, compacted: bool) -> str:
-    """Return how a page may be kept that stays the same for as long as its messages are there."""
+    """Return how a page may be cached that stays the same for as long as its messages exist."""
     if settings.cache == "none":
         return "no-store"
     if compacted:

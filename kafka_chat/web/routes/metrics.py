@@ -23,9 +23,9 @@ metrics = Blueprint("metrics", __name__)
     }
 )
 async def show_metrics() -> Response:
-    """Give all metrics in Prometheus' text format.
+    """Return all metrics in Prometheus' text format.
 
-    No metric has a label per user or chat. Where several workers serve on one port, all of them are told, each series with
-    the label `worker`, whichever of them is asked.
+    No metric has a label per user or chat. With several workers on one port the answer covers all of them, each series with
+    the label `worker`, whichever worker answers.
     """
     return Response(await service().telemetry.metrics_of_all(), content_type=METRICS_CONTENT_TYPE)

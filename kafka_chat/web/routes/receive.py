@@ -1,4 +1,4 @@
-"""The WebSocket that brings a user's messages."""
+"""The WebSocket that delivers a user's messages."""
 
 from __future__ import annotations
 
@@ -107,6 +107,6 @@ async def _admit(path: str) -> None:
 @receive.get(_OLD_PATH + "<rest:username>")
 @hide
 async def no_websocket(username: str) -> NoReturn:
-    """Tell somebody who comes without a WebSocket how to connect."""
+    """Answer a plain request with how to connect a WebSocket."""
     parse_username(rest_of_path(_PATH if request.path.startswith(_PATH) else _OLD_PATH))
     raise upgrade_required()

@@ -1,4 +1,4 @@
-"""The stream of server-sent events that brings a user's messages."""
+"""The stream of server-sent events that delivers a user's messages."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Beginning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where a stream begins.
 
     Attributes:
-        cursor: begin after what this stands for; null or empty: as the address says. A `Last-Event-ID` wins over it.
+        cursor: begin after it; null or empty: as the address says. A `Last-Event-ID` wins over it.
     """
 
     cursor: Annotated[str | None, msgspec.Meta(examples=["AQAAAAAA"])] = None
@@ -92,7 +92,7 @@ async def receive_events(username: str) -> EventStream:
     """Receive the messages of all chats that a user follows, as server-sent events.
 
     The same messages as on a WebSocket. The `id` of an event is a cursor: everything up to this message. An `EventSource` that
-    is cut off comes back with it by itself, and gets exactly what it missed, in order, each once:
+    loses its connection reconnects with it by itself, and gets exactly what it missed, in order, each once:
 
     ```js
     const source = new EventSource("receive-message/client/ada/events?rewind=50");
@@ -101,11 +101,11 @@ async def receive_events(username: str) -> EventStream:
     source.addEventListener("end", () => source.close()); // with `until`
     ```
 
-    Where `hello` says `"resumable":false` the cursor is too long for an `id` (over 4096 bytes), which is empty then: come back by
+    If `hello` says `"resumable":false`, the cursor is too long for an `id` (over 4096 bytes), which is then empty: reconnect by
     `POST`, or by a WebSocket.
 
-    Messages are events without a name. What else there is to say (`hello`, `live`, `gap`, `skipped`, `subscribed`, `unsubscribed`,
-    `reconnect`, `end`) is an event of that name. After 20 seconds of silence a comment comes.
+    Messages are events without a name. Control frames (`hello`, `live`, `gap`, `skipped`, `subscribed`, `unsubscribed`,
+    `reconnect`, `end`) are events of that name. After 20 seconds of silence a comment is sent.
     """
     return await _stream(*_asked())
 
@@ -116,10 +116,10 @@ async def receive_events(username: str) -> EventStream:
 @document_request(Beginning)
 @refuses(400, 403, 413, 415, 503)
 async def receive_events_after(username: str) -> EventStream:
-    """Receive the same stream, from a cursor in the body: however long it is, and out of sight of anyone who logs addresses.
+    """Receive the same stream, from a cursor in the body: of any length, and not visible in logs of addresses.
 
-    A cursor grows with the chats that are followed. One that is too long for an address or a header goes here, with `fetch`,
-    whose body is read as a stream; it is that of the last event that had one in its `meta`, a dot, and `meta.id` of the last
+    A cursor grows with the followed chats. Send one that is too long for an address or a header here, with `fetch`,
+    and read its body as a stream. The cursor is that of the last event with one in its `meta`, a dot, and `meta.id` of the last
     message of each partition since then, with dots between them.
     """
     name, options = _asked()

@@ -1,4 +1,4 @@
-"""Sending messages to a chat, so that one can try the service without a producer."""
+"""Sending messages to a chat, also to try the service without a producer."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Outgoing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A message to send.
 
     Attributes:
-        sender: who writes it; legal as a username.
+        sender: who writes it; a valid username.
         text: what is written.
-        tag: anything that its readers make something of, or null.
+        tag: any text with a meaning for its readers, or null.
     """
 
     sender: Annotated[str, msgspec.Meta(examples=["ada"])]
@@ -39,7 +39,7 @@ class Outgoing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EarlierOutgoing(Outgoing, frozen=True, forbid_unknown_fields=False):
-    """A message as clients of the earlier system send it by a WebSocket: with further keys, which are ignored."""
+    """A message as clients of the earlier system send it by WebSocket: with other keys, which are ignored."""
 
 
 _PATH = "/send-message/chat/<rest:chat>"
@@ -84,9 +84,9 @@ socket.onmessage = (event) => console.log(JSON.parse(event.data));
 async def send_message(chat: str) -> Response:
     """Send a message to a chat.
 
-    Answered once Kafka has it: on 200 it is in the log, at this offset of this partition of the topic. A sender's
+    The answer comes once Kafka has the message: with 200 it is in the log, at this offset of this partition of the topic. A sender's
     messages to a chat keep their order. On by default only with the embedded broker (`sending.enabled`), which also
-    makes the topic; elsewhere a chat without a topic is 404.
+    creates the topic; with other brokers a chat without a topic is 404.
     """
     chat = _chat()
     return json_answer(await _send(service().sending, chat, await read_body(Outgoing)))
@@ -109,7 +109,7 @@ async def send_messages(chat: str) -> None:
 @sending.get(_PATH)
 @hide
 async def no_websocket(chat: str) -> NoReturn:
-    """Tell somebody who comes without a WebSocket how to connect."""
+    """Answer a plain request with how to connect a WebSocket."""
     _chat()
     raise upgrade_required()
 

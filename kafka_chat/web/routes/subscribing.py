@@ -1,4 +1,4 @@
-"""Which chats a user follows: listed, added to, taken from."""
+"""The chats a user follows: list, subscribe, unsubscribe."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PATH = "/subscribing/<rest:username>"
 
 
 class Following(msgspec.Struct, frozen=True):
-    """All that the user follows now.
+    """All chats that the user follows now.
 
     Attributes:
         username: in Unicode NFC.
@@ -121,8 +121,8 @@ async def following(username: str) -> Response:
 async def subscribe(username: str) -> Response:
     """Subscribe a user to chats, to all of them or to none.
 
-    The user's open WebSockets follow at once, on every instance. A chat need not exist: it is followed from its first
-    message on. What is followed already stays as it is.
+    The user's open WebSockets follow them at once, on every instance. A chat need not exist: it is followed from its first
+    message on. Chats that are already followed stay unchanged.
     """
     name = _username()
     topics = _asked_topics()
@@ -173,7 +173,7 @@ async def subscribe_to_chat(username: str, chat: str) -> Response:
 async def unsubscribe(username: str) -> Response:
     """Unsubscribe a user from chats, or from all but the default ones.
 
-    The user's open WebSockets get nothing more of them.
+    The user's open WebSockets receive no more of their messages.
     """
     name = _username()
     return json_answer(Following(name, await service().subscriptions.unsubscribe(name, _asked_topics())))

@@ -1,8 +1,8 @@
-"""hypercorn's TCP connection, made fit to be left alone with strangers.
+"""hypercorn's TCP connection, hardened against arbitrary clients.
 
-hypercorn on trio lets one connection's error end the process, shields its sends from cancellation, and sets them no
-limit. `ChatTCPServer` is put in its place by `install.py`, so it is there under the plain `hypercorn -k trio`, too.
-What it touches of hypercorn, why, and which test watches that, stands in `web/server/__init__.py`.
+hypercorn on trio lets one connection's error end the process, and shields its sends from cancellation without a time
+limit. `install.py` puts `ChatTCPServer` in its place, also under the plain `hypercorn -k trio`.
+`web/server/__init__.py` lists what it uses of hypercorn, why, and which test watches that.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from .owed_bytes import DirectWriter
 
-LINGER_SECONDS = 0.5  # for the client to read our last words: closing at once resets a client that is still sending
-SPARE_SECONDS = 5.0  # for a connection beyond the limit to ask how the service is, or be refused
+LINGER_SECONDS = 0.5  # for the client to read our last bytes: closing at once resets a client that is still sending
+SPARE_SECONDS = 5.0  # for a connection beyond the limit to ask for health, or be refused
 GONE_SECONDS = 1.0  # for the app to end by itself once the client is gone
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s; what the kernel holds for a stuck client is dropped, too
@@ -44,11 +44,11 @@ class ChatTCPServer(HeardBytes, TCPServer):
     """One TCP connection.
 
     Attributes:
-        output: writes. Whatever hypercorn or we have to say goes through it, so the order is that of the decisions: nothing of ours
-            before the 101, no pong inside a message, nothing behind a close frame.
-        times: until when what is due.
+        output: writes. Everything that hypercorn or we send goes through it, in the order of the decisions: nothing of ours
+            before the 101, no pong inside a message, nothing after a close frame.
+        times: its time limits.
         peer: the client's address, for log lines.
-        is_spare: it is one beyond `limits.connections`: nobody is served here, but told how the service is.
+        is_spare: it exceeds `limits.connections`: only health, readiness and metrics are answered.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
     # Life and death
 
     async def run(self) -> None:
-        """Serve until either side ends it. Raises nothing: an error is told, and ends this connection alone."""
+        """Serve until either side ends it. Raises nothing: an error is logged, and ends this connection alone."""
         turn = self.policy.keepalive.watch(self)
         connections = self.policy.connections
         connections.count += 1
@@ -105,9 +105,9 @@ class ChatTCPServer(HeardBytes, TCPServer):
             self._untie()
 
     def _untie(self) -> None:
-        """Release what refers back to us, so that all of an ended connection is freed at once.
+        """Release the references back to us, so that an ended connection is freed at once.
 
-        Else it waits for a collection of cyclic garbage that looks at everything, which has to be seldom: with 5,000 clients
+        Otherwise it waits for a full garbage collection, which must be rare: with 5,000 clients
         it holds up the loop for half a second.
         """
         self.output.untie()
@@ -117,10 +117,10 @@ class ChatTCPServer(HeardBytes, TCPServer):
             self.__dict__.pop(name, None)
 
     def abort(self, reason: str | None = None) -> None:
-        """End it now: frees anyone who reads or writes, and cancels its tasks. Nothing waits for hypercorn to notice.
+        """End it now: free tasks that read or write, and cancel its tasks. Nothing waits for hypercorn to notice.
 
         Args:
-            reason: for the operator; None if that is told elsewhere.
+            reason: for the operator; None if it is reported elsewhere.
         """
         if self.output.closed:
             return
@@ -132,7 +132,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
         self._scope.cancel()
 
     def give_way(self) -> None:
-        """Close it now, and give its place to a new connection, where there is none left."""
+        """Close it now, to make room for a new connection."""
         self.policy.telemetry.connection_aborted(peer=self.peer, reason="idle")
         self._give_place_back()
         self._shut()
@@ -144,7 +144,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
             self.policy.connections.count -= 1
 
     def end(self) -> None:
-        """All is said: half-close, give the client a moment to read it and to close, then be over."""
+        """Everything is sent: half-close, give the client a moment to read and close, then end."""
         if not self._ending:
             self._ending = True
             self.times.expect_nothing()
@@ -160,18 +160,18 @@ class ChatTCPServer(HeardBytes, TCPServer):
         self.over_within(GONE_SECONDS)
 
     def over_within(self, seconds: float) -> None:
-        """Cancel all of this connection's tasks after so many seconds, if they have not ended."""
+        """Cancel all of this connection's tasks after some seconds, if they have not ended."""
         self._scope.deadline = min(self._scope.deadline, trio.current_time() + seconds)
 
     def _shut(self) -> None:
-        """Close the socket; anyone who waits for it is freed."""
+        """Close the socket, and free the tasks that wait for it."""
         self.output.close()
         self.stop_taking()
         self.policy.ready_sockets.forget(self._socket.fileno())
         self._socket.close()
 
     def check_alive(self, now: float) -> None:
-        """Ping, or end it, where it is time; see `Pingable`."""
+        """Ping or end it, if it is time (`Pingable`)."""
         output, limits = self.output, self.policy.limits
         if output.closed or self._ending:
             return
@@ -191,15 +191,15 @@ class ChatTCPServer(HeardBytes, TCPServer):
             self.end()
 
     def stood_still(self, seconds: float) -> None:
-        """Let no limit count the last so many seconds; see `Pingable`."""
+        """Exclude the last seconds from all limits (`Pingable`)."""
         self.times.stood_still(seconds)
         self.output.stood_still(seconds)
 
     @contextmanager
     def awaiting_news(self) -> Iterator[None]:
-        """For as long as the block lasts, the client's FIN ends what is being answered; else it gets an answer behind a FIN, too.
+        """For as long as the block lasts, the client's FIN ends its request; otherwise it gets its answer even after a FIN.
 
-        A client may close its side and wait for an answer that ends by itself (RFC 9112 section 9.6). But where an answer goes on
+        A client may close its side and wait for an answer that ends by itself (RFC 9112 section 9.6). But if an answer goes on
         for ever, the FIN is the only sign that the client is gone.
         """
         self._awaits_news = True
@@ -210,19 +210,19 @@ class ChatTCPServer(HeardBytes, TCPServer):
             self._awaits_news = False
 
     def became_websocket(self) -> None:
-        """A WebSocket is accepted, and the client has been told: from now on it is pinged."""
+        """A WebSocket is accepted, and the accept is sent: from now on it is pinged."""
         self.times.begin_pings(self.policy.limits)
         self._requests.forget_http()
         self.state.clear()
 
     def start_taking(self, writer: DirectWriter) -> None:
-        """Take offers, unless the end has begun; see `OwedBytes`."""
+        """Accept offers, unless the end has begun (`OwedBytes`)."""
         self.output.start_taking(writer)
         if self._ending:
             self.output.stop_taking()
 
     def stop_taking(self) -> None:
-        """Take no more offers, and ping no more: a close frame is about to be appended, or the end has begun."""
+        """Stop accepting offers and pinging: a close frame is about to be appended, or the end has begun."""
         self.output.stop_taking()
         self.times.pinged = False
 
@@ -267,12 +267,12 @@ class ChatTCPServer(HeardBytes, TCPServer):
         self._shut()
 
     def _expect_request(self) -> None:
-        """A request is awaited, the first one or one that has begun."""
+        """Note that a request is awaited: the first one, or one that has begun."""
         self.times.expect_request()
         self.policy.idle.expect(self)
 
     def _rest(self) -> None:
-        """A request has been answered."""
+        """Note that a request has been answered."""
         if self._requests.held_bytes:  # and the next one has begun
             self._expect_request()
         else:
@@ -280,7 +280,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
             self.policy.idle.rest(self)
 
     async def _shake_hands(self) -> bool:
-        """Agree on the keys of TLS, in time."""
+        """Do the TLS handshake, within its time limit."""
         transport = OwedTransport(self.stream.transport_stream, self.receive_from_socket, self.output.take_encrypted)
         self.stream.transport_stream = cast("trio.SocketStream", transport)
         try:

@@ -1,4 +1,4 @@
-"""The one error of the app's lifespan that ends the server: for any other it goes on, with nothing behind it."""
+"""The one error of the app's lifespan that ends the server; after any other the server goes on without a service."""
 
 from __future__ import annotations
 

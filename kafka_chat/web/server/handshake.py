@@ -1,4 +1,4 @@
-"""What is wrong with the handshake of a WebSocket: RFC 6455 section 4.2.1."""
+"""Checks the handshake of a WebSocket: RFC 6455 section 4.2.1."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def joined(headers: Sequence[Header]) -> list[Header]:
 
 
 def refusal_of(headers: Sequence[Header]) -> Refusal | None:
-    """Return how the handshake with these headers is refused; None where nothing is wrong with it.
+    """Return the refusal of a handshake with these headers; None if it is correct.
 
     Args:
         headers: names in lower case.
@@ -54,7 +54,7 @@ def refusal_of(headers: Sequence[Header]) -> Refusal | None:
 
 
 def early_frame() -> Refusal:
-    """Return how a client is refused that speaks before its handshake is answered."""
+    """Return the refusal of a client that sends frames before its handshake is answered."""
     return _malformed("a frame came before it was answered")
 
 

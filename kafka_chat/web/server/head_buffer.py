@@ -1,4 +1,4 @@
-"""h11's buffer of what has come in, with one limit for a head, whatever packets bring it."""
+"""h11's receive buffer, with one limit for a head, however packets split it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes from a client: read when its connection has its turn, and as far as the requests before it are answered."""
+"""Reads from a client when its connection has its turn, and no further than the next unanswered request."""
 
 from __future__ import annotations
 

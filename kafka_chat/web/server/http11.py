@@ -1,4 +1,4 @@
-"""hypercorn's HTTP/1.1 on one connection, which is all that is spoken: no HTTP/2, and each refusal says why."""
+"""hypercorn's HTTP/1.1 on one connection, without HTTP/2; each refusal says why."""
 
 from __future__ import annotations
 

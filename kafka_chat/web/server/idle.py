@@ -1,4 +1,4 @@
-"""Connections that wait for a request: until when, which goes first where places are short, and what a shutdown makes of them."""
+"""Connections that wait for a request: how long, which one is closed to make room, and how a shutdown ends them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looks at every connection now and then, so that none needs its own task for its time limits."""
+"""Checks every connection's time limits from time to time, so that none needs its own task for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a socket has not taken yet: written in the order in which it was decided, and counted to the byte."""
+"""Writes a connection's bytes in the order in which they were decided, and counts what the socket has not taken yet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PIECES = 64  # of what is owed, written by one system call; far below IOV_MAX
 
 
 class Room(Protocol):
-    """Says when sockets take something again: `ReadySockets`."""
+    """Waits until sockets are writable: `ReadySockets`."""
 
     async def wait_writable(self, socket: trio.socket.SocketType) -> None:
         """Wait until this one does, or is at its end.
@@ -28,17 +28,17 @@ class Room(Protocol):
 
 
 class Owner(Protocol):
-    """Whose bytes they are: a connection."""
+    """The owner of the bytes: a connection."""
 
     def lost(self) -> None:
-        """The client is gone, as a write has shown."""
+        """A write has shown that the client is gone."""
 
     def abort(self, reason: str | None = None) -> None:
         """End it now; `reason` is for the operator."""
 
 
 class DirectWriter(Protocol):
-    """Who writes offers to the socket itself, as long as nothing is owed.
+    """Writes offers to the socket itself while nothing is owed.
 
     Attributes:
         direct: whether that is so now.
@@ -50,7 +50,7 @@ class DirectWriter(Protocol):
 class OwedBytes:
     """The writing half of a connection.
 
-    What the server or a sink has to say is first appended to what is owed, in the same synchronous step in which it was decided; then
+    Bytes of the server or a sink are first appended to what is owed, in the same synchronous step in which they were decided; then
     what is owed is written, from the front, without waiting (`write`) or with (`drain`). A write's count is known exactly, so a
     cancelled `drain` tears nothing: what is owed stays owed.
 

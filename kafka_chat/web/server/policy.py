@@ -1,4 +1,4 @@
-"""What connections are held to, and the keys under which server and app find each other's objects."""
+"""The limits of connections, and the keys under which server and app find each other's objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says which connections read or write next: a few in each round of the loop, whatever comes for how many at once.
+"""Decides which connections read or write next: a few in each round of the loop, however many are ready.
 
 trio wakes everybody whose socket is ready in one and the same round. Where 12,000 clients are reset in an instant, or all speak in
 one, that round takes seconds, and every other task waits for its end. Here connections take turns, and a round has as many of them

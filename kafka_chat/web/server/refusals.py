@@ -1,4 +1,4 @@
-"""Answers of the server itself: to what never becomes a request of the app."""
+"""Answers of the server itself, to input that never becomes a request of the app."""
 
 from __future__ import annotations
 

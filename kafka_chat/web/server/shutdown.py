@@ -1,4 +1,4 @@
-"""When the server begins to go down, whichever command it was started with."""
+"""Reports when the server begins to shut down, whichever command started it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time limits of one connection: when its client has to have answered a ping, sent a request, or begun one."""
+"""The time limits of one connection: until when its client must answer a ping, or begin or finish a request."""
 
 from __future__ import annotations
 

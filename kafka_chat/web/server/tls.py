@@ -1,4 +1,4 @@
-"""The transport under a TLS stream: it takes all it is given at once, so that encrypting never waits."""
+"""The transport under a TLS stream: it accepts everything at once, so that encrypting never waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How server-sent events reach a client, as the body of a response that goes on: through its connection, or through the server."""
+"""Writes server-sent events to a client as an unending response body: through its connection, or through the server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Speaking(Sink, Protocol):
 
 
 async def run_comments(sink: Speaking) -> None:
-    """Say something, which means nothing, wherever nothing was said for long; until cancelled, or the connection is closed."""
+    """Send a comment after each long silence, until cancelled or the connection is closed."""
     going = True
     while going:
         await trio.sleep_until(sink.spoke_at + SILENCE_SECONDS)

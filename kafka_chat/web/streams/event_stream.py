@@ -141,7 +141,7 @@ def held_bytes(response: ResponseTypes) -> int:
 
 
 class Departure:
-    """All that a client says during a response: that it is gone. See `ports.Inbox`."""
+    """What a client says during a response: only that it is gone. Implements `ports.Inbox`."""
 
     __slots__ = ("_receive",)
 

@@ -138,7 +138,7 @@ class _Deaf:
 
 
 class AsgiInbox:
-    """What one client says. See `ports.Inbox`.
+    """The messages of one client. Implements `ports.Inbox`.
 
     Args:
         receive: the ASGI callable.

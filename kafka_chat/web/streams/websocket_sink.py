@@ -1,4 +1,4 @@
-"""How bytes reach a client: through its connection, where that is ours alone; else through the server."""
+"""Writes bytes to a client: through its connection, if it is ours alone; otherwise through the server."""
 
 from __future__ import annotations
 
