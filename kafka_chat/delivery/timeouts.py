@@ -1,11 +1,11 @@
-"""How long brokers are given, by how long they took: every time-out of what is asked of Kafka is made here.
+"""How long to wait for brokers, from their measured answer times: the source of every time-out of a question to Kafka.
 
 What is asked is one round trip or two where the connection is there, and some ten where it has to be made first (TCP, TLS, SASL and
 its versions, of the broker that is known and then of the one that leads). A broker may be on the next machine, or half a second
 away. So nothing here is a constant: it is a multiple of what an answer took, between a floor, below which the machine's own pauses
 would count, and `MOST_SECONDS`.
 
-A broker that does not answer is not measured: it is given what it was given when it last did.
+A broker that does not answer is not measured: its time-outs stay those of its last answer.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class BrokerTimeouts:
         self._typical: float | None = None
 
     def took(self, seconds: float) -> None:
-        """Take note that an answer took so long. May be called in any thread."""
+        """Note how long an answer took. May be called in any thread."""
         self._took = took = (*self._took[1 - MEASURED :], seconds)
         self._typical = median(took)
 
@@ -78,7 +78,7 @@ class BrokerTimeouts:
 
     @property
     def request_seconds(self) -> float:
-        """How long a client's whole request may take; then it is told to come again."""
+        """How long a client's whole request may take before it is answered with 503."""
         return self._times(REQUEST_TIMES, REQUEST_SECONDS)
 
     @property

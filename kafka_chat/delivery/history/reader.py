@@ -33,7 +33,7 @@ class HistoryReader:
     rendered once for all equal views, and wakes it only if something is in them.
 
     Attributes:
-        follower: its places in the logs.
+        follower: its cursors in the logs.
         only: its chat.
         username: nobody's.
         gaps: the gaps reported to it.

@@ -28,7 +28,7 @@ async def last_messages(
         ends: the logs, and where they end; at most their heads.
         messages: how many, over all logs; fewer if there are no more, or not within `SCAN_OFFSETS` offsets.
         view: which messages count.
-        page_reads: reads what memory does not have.
+        page_reads: reads what is not in memory.
         memory: counts what is read.
     """
     scans = {

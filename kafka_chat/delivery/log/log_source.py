@@ -20,7 +20,7 @@ class LogSource:
     Args:
         log: of the partition.
         view: which messages are shown, and how.
-        page_reads: reads what memory does not have.
+        page_reads: reads what is not in memory.
         memory: counts what is read.
         before_ms: only messages older than this are shown, Unix milliseconds; None: all.
     """

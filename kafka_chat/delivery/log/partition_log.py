@@ -112,7 +112,7 @@ class PartitionLog:
         Args:
             position: the next offset that is wanted.
             max_bytes: where to stop.
-            view: in which form, and which messages.
+            view: the format, and which messages.
             bound: where it ends, above `position`; None: nowhere.
         """
         if position >= self.head:

@@ -1,4 +1,4 @@
-"""A range of one partition, decoded once, rendered once a form for all who take it."""
+"""A range of one partition, decoded once, and rendered once per format for all clients."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ TIMES_A_READ = 2048  # messages whose time one read looks at: a millisecond
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """A record that is no chat message."""
+    """A record that is not a chat message."""
 
     offset: int
     reason: Reject
 
 
 class Shortened(NamedTuple):
-    """A message of which `meta` does not show all."""
+    """A message whose `meta` lacks a part of its record."""
 
     offset: int
     what: Sequence[LeftOut]
@@ -47,10 +47,10 @@ class Shortened(NamedTuple):
 
 @dataclass(slots=True)  # neither frozen nor a tuple: those are slower, to make and to read, and each offer reads all of it
 class Chunk:
-    """A piece of a partition, ready to be written to a client.
+    """A piece of a partition, ready for writing to a client.
 
     Attributes:
-        data: whole messages in the form that was asked for; may be empty where a range holds no message.
+        data: whole messages in the requested format; may be empty if the range holds no message.
         next: the position after it.
         messages: how many there are.
     """
@@ -119,8 +119,8 @@ class Batch:
     Attributes:
         first: where its range begins.
         next: where its range ends.
-        rejected: records that are no chat message, until `forget_rejected`.
-        shortened: messages of which `meta` does not show all, likewise.
+        rejected: records that are not chat messages, until `forget_rejected`.
+        shortened: messages whose `meta` lacks a part, until `forget_rejected`.
         epochs: the leader epochs of its records, in the order of their offsets, rejected ones included.
         size: the memory that it holds, in bytes.
     """
@@ -156,7 +156,7 @@ class Batch:
 
     @classmethod
     def decode(cls, records: Iterable[Record], key: PartitionKey, *, first: int, next: int, chat: str, max_bytes: int) -> Batch:
-        """Parse and render records; what is no chat message becomes a reject.
+        """Parse and render records; one that is not a chat message becomes a reject.
 
         Args:
             records: in the order of their offsets, all in `[first, next)`.
@@ -223,7 +223,7 @@ class Batch:
         return len(self._plain.offsets)
 
     def forget_rejected(self) -> None:
-        """No longer name what was rejected or shortened, once that is told: there may be many."""
+        """Forget the rejected and shortened records once they are reported: there may be many."""
         self.size -= TOLD_BYTES * (len(self.rejected) + len(self.shortened))
         self.rejected = self.shortened = ()
 
@@ -239,7 +239,7 @@ class Batch:
         return Batch(self._key, first=position, next=self.next, kept=part)
 
     def has_rendered(self, view: View) -> bool:
-        """Whether what `view` shows is there, and need not be rendered first."""
+        """Whether the rendering for `view` exists already."""
         return view is PLAIN or view == PLAIN or (self._other is not None and view in self._other)
 
     def whole(self, view: View = PLAIN) -> Chunk:
@@ -248,12 +248,12 @@ class Batch:
         return Chunk(shown.data, self.next, len(shown.offsets))
 
     def read(self, position: int, max_bytes: int, view: View = PLAIN, *, bound: Bound | None = None) -> Chunk:
-        """Return what lies at and after `position`: whole messages, at most `max_bytes` of them or a single one.
+        """Return the messages from `position` on: whole messages, at most `max_bytes` of them or a single one.
 
         Args:
             position: in `[first, next)`.
             max_bytes: where to stop.
-            view: in which form, and which messages.
+            view: the format, and which messages.
             bound: where it ends, above `position`; None: nowhere.
         """
         shown = self._shown(view)
@@ -326,7 +326,7 @@ class Batch:
         return shown
 
     def _filtered(self, view: View) -> Rendering:
-        """Cut what a view shows from what all see in its form."""
+        """Cut a view's messages from the full rendering in its format."""
         said = self._senders_and_tags()
         whole = self._shown(View(format=view.format))
         shown = [index for index, (sender, tag) in enumerate(said) if view.shows(sender, tag)]
@@ -347,7 +347,7 @@ class Batch:
         return self._said
 
     def _rendered(self, format: Format) -> Rendering:
-        """Render all messages in another form than the bare one."""
+        """Render all messages in a format other than the bare one."""
         ids = MessageIds(*self._key)
         pieces = []
         for index, offset in enumerate(self._plain.offsets):

@@ -1,4 +1,4 @@
-"""What clients get of a message: which form, and which messages."""
+"""What clients receive: the format, and which messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .frames import text_header
 if TYPE_CHECKING:
     from ...chat.resume_cursor import MessageIds
 
-MARK = b"\0"  # where a client's cursor comes in an event: a byte that neither JSON nor base64 has
+MARK = b"\0"  # the place of a client's cursor in an event: a byte that occurs in neither JSON nor base64
 
 
 class Format(enum.Enum):
@@ -24,7 +24,7 @@ class Format(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What one client sees of a partition. Clients of equal views share the same bytes.
+    """What one client sees of a partition. Clients with equal views share the same bytes.
 
     Attributes:
         format: how.
@@ -38,11 +38,11 @@ class View:
 
     @property
     def filtered(self) -> bool:
-        """Whether there are messages that it leaves out."""
+        """Whether it leaves out messages."""
         return self.tags is not None or self.senders is not None
 
     def shows(self, sender: str, tag: str | None) -> bool:
-        """Whether it has a message, of which these are comparable."""
+        """Whether it shows a message with this comparable sender and tag."""
         return (self.senders is None or sender in self.senders) and (self.tags is None or tag is None or tag in self.tags)
 
 
@@ -53,9 +53,9 @@ class Bound(NamedTuple):
     """Where a reader ends.
 
     Attributes:
-        end: it gets nothing at or above this offset.
-        before_ms: of what lies below, nothing of this time or later, Unix, in milliseconds; None: whatever its time. What has no
-            time is older.
+        end: no offsets at or above this one.
+        before_ms: below it, only messages older than this, Unix milliseconds; None: all. A message without a
+            time counts as older.
     """
 
     end: int
@@ -68,7 +68,7 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def event(payload: bytes, ids: MessageIds, offset: int, epoch: int) -> bytes:
-    """Return a message as an event, `MARK` where a client's cursor comes: HTML, section 9.2.6."""
+    """Return a message as an event, with `MARK` in place of the client's cursor: HTML, section 9.2.6."""
     return b"%b%b\ndata: %b\n\n" % (MARK, ids.of(offset, epoch), payload)
 
 

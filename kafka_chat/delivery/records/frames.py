@@ -26,7 +26,7 @@ def text_header(size: int) -> bytes:
 def text_payloads(frames: bytes) -> list[bytes]:
     """Return the payloads of whole text frames that `text_header` began.
 
-    For a connection that takes messages, not frames: one that is not ours to write to.
+    For connections of other servers, which take messages, not frames.
     """
     payloads, at, end = [], 0, len(frames)
     while at < end:

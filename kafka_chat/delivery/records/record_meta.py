@@ -1,6 +1,6 @@
-"""What `meta` shows of a record beside its value, cut to what a frame may hold.
+"""What `meta` shows of a record besides its value, cut to the size of a frame.
 
-It is made with the batch, in the thread that reads: what lies in memory is what is shown, and rendering it takes the loop no longer
+It is made with the batch, in the reading thread: only what is shown is kept in memory, and rendering it takes the loop no longer
 than its size says.
 """
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from ...chat.resume_cursor import MessageIds
 
-META_BYTES = 64 * 1024  # of JSON, for a record's key and headers together; a key of 900 kB took the loop 14 ms
-HEADERS = 1_000  # of a record; so many are encoded in half a millisecond, and nothing else runs meanwhile
+META_BYTES = 64 * 1024  # bytes of JSON for a record's key and headers together; a key of 900 kB took the loop 14 ms
+HEADERS = 1_000  # headers of a record; encoding this many takes half a millisecond, in which nothing else runs
 FIXED_BYTES = 256  # of `meta` without key and headers: names, a position, three numbers of up to 20 digits
 ESCAPED = 6  # bytes of JSON for a byte of text, at most: \u0001
 SMALL_KEY_BYTES = (META_BYTES - FIXED_BYTES) // ESCAPED  # fits, whatever is in it
@@ -30,13 +30,13 @@ _NO_HEADERS = b"[]"
 
 
 class RecordMeta(NamedTuple):
-    """What a record has beside its value, as it is shown.
+    """What is shown of a record besides its value.
 
     Attributes:
         time_ms: its timestamp; negative where it has none.
         key: as it is.
         headers: JSON.
-        left_out: names of what is not shown, JSON; empty: nothing.
+        left_out: names of the parts not shown, JSON; empty: none.
         epoch: the record's leader epoch, which its id has.
     """
 
@@ -53,7 +53,7 @@ class Fitted(NamedTuple):
     Attributes:
         meta: what is shown.
         what: what is not shown.
-        fits: whether the message's frame is within the limit now; else a notice takes its place.
+        fits: whether the message's frame is within the limit now; if not, a notice replaces it.
     """
 
     meta: RecordMeta
@@ -75,7 +75,7 @@ def fit(
     payload: bytes, meta: RecordMeta, raw_headers: Sequence[tuple[str, bytes | None]], unreadable: Sequence[LeftOut], *,
     ids: MessageIds, partition: int, offset: int, max_bytes: int,
 ) -> Fitted:  # fmt: skip
-    """Leave out of `meta` what does not fit: headers first, then the key.
+    """Leave out of `meta` what exceeds the limit: headers first, then the key.
 
     Args:
         payload: the bare message.
@@ -121,7 +121,7 @@ def v1_payload(payload: bytes, ids: MessageIds, partition: int, offset: int, met
 
 
 def skipped_payload(chat: str, ids: MessageIds, partition: int, offset: int, meta: RecordMeta) -> bytes:
-    """Return the notice that takes the place of a message which does not fit with its `meta`; it has that one's id."""
+    """Return the notice that replaces a message too large with its `meta`; it has the message's id."""
     time = None if meta.time_ms < 0 else meta.time_ms
     shown = ids.of(offset, meta.epoch).decode()
     about = {"chat": chat, "id": shown, "partition": partition, "offset": offset, "time": time, "cause": "too_large"}
@@ -134,12 +134,12 @@ def encoded_key(key: bytes | None) -> bytes:
 
 
 def _encoded_headers(headers: Sequence[tuple[str, bytes | None]]) -> bytes | None:
-    """Return headers as `meta` has them; None where they are too many, or too large for sure."""
+    """Return headers as `meta` has them; None if they are too many, or certainly too large."""
     if not headers:
         return _NO_HEADERS
     if len(headers) > HEADERS or sum(len(name) + len(value or b"") for name, value in headers) > META_BYTES:
         return None
-    # A copy, for what the encoder returns was cut from a larger piece of memory, whose rest nobody uses: a third of it.
+    # A copy, because the encoder's result occupies a larger block of memory, a third of which is unused.
     return bytes(memoryview(_encode([(name, None if value is None else _text(value)) for name, value in headers])))
 
 
@@ -149,7 +149,7 @@ def _names(what: Sequence[LeftOut]) -> bytes:
 
 
 def _text(data: bytes) -> str | dict[str, bytes]:
-    """Return bytes as text, or, where they are none, in base64 with a name to it."""
+    """Return bytes as text, or, if they are not UTF-8, as an object with base64."""
     try:
         return data.decode()
     except UnicodeDecodeError:

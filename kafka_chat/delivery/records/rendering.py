@@ -1,4 +1,4 @@
-"""Messages of a batch in one form: joined, and where each ends."""
+"""Messages of a batch in one format: joined, and where each ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a client wants to begin in a topic, of all that it may say about that; docs/protocol.md, "Cursor and position"."""
+"""Where a client begins in a topic, from all its options; docs/protocol.md, "Cursor and position"."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class Beginning:
-    """Where one client begins, and how that looks to it.
+    """Where one client begins, and what `hello` says about it.
 
     Args:
-        options: what it asked for besides its cursor.
-        cursor: after what it begins; None for none.
-        cluster: tells this cluster's mark; None where it is not known yet.
+        options: its options besides the cursor.
+        cursor: begin after it; None for none.
+        cluster: returns this cluster's mark; None if unknown yet.
 
     Attributes:
-        cursor: until it is forgotten: a stranger's may be large.
+        cursor: until it is forgotten, because it may be large.
         resume: what `hello` says of it: "none", "exact", "gap" or "future".
     """
 
@@ -53,7 +53,7 @@ class Beginning:
         return beginning_in(topic, self._options, self._cursor_of_this_cluster, change)
 
     def note_gap(self, cause: LossCause) -> None:
-        """Take note that something is lost of what it is due."""
+        """Note that messages it is due are lost."""
         if self.resume != "none":
             self.resume = "future" if cause is LossCause.TRUNCATED else "gap"
 
@@ -83,5 +83,5 @@ def beginning_in(topic: str, options: SessionOptions, cursor: ResumeCursor | Non
         return subscribed if said_by_record or (begin == LATEST and cursor.whole) else begin
     if 0 <= cursor.subscriptions <= change.offset and not options.chats:
         return Resumed(entry, subscribed, not_before=subscribed)  # again, since that cursor
-    # What only ids of messages name was subscribed to while its client was here, or came to life then.
+    # A topic that only ids of messages name was subscribed to, or created, while its client was connected.
     return Resumed(entry, subscribed if cursor.whole and not entry.whole else begin)

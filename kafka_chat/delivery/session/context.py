@@ -28,17 +28,17 @@ class SessionContext:
     """What sessions and the readers of pages need of the service.
 
     Attributes:
-        audience: who follows what, and how far.
+        audience: the members and their positions.
         subscription_log: how far it has been read.
         subscriptions: changed by ops.
-        chats_of: what a user follows, what everybody does included.
-        sending: None where it is switched off.
+        chats_of: the chats of a user, including default chats.
+        sending: None if switched off.
         names: chat <-> topic.
-        offsets: asks for those of times.
-        limits: told to clients.
+        offsets: asks for offsets of times.
+        limits: reported to clients.
         cluster: tells the cluster's mark; None where it is not known yet.
-        page_reads: reads what memory does not have.
-        memory: where it counts what is held for clients.
+        page_reads: reads what is not in memory.
+        memory: counts what is held for clients.
         telemetry: the service's.
     """
 

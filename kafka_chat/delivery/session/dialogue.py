@@ -1,4 +1,4 @@
-"""One client that asks: each of its messages is answered by one text frame, in order."""
+"""A client whose messages are each answered by one text frame, in order."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ..log.memory import Memory
     from ..ports import Inbox, Sink
 
-# A thousand messages as people write them. Who has more waiting is not read from until there is room: it is told to slow
-# down by its own socket, and loses nothing.
+# A thousand messages as people write them. A client with more waiting is not read from until there is room: its own socket
+# slows it down, and nothing is lost.
 WAITING_BYTES = 256 * 1024
 MESSAGE_BYTES = 100  # what Python needs for one beside its bytes
 LAST_SECONDS = 1.0  # for what a client asked just before it left
@@ -43,8 +43,8 @@ class Answering:
 class Dialogue(LiveSocket):
     """Answers one client until it is gone.
 
-    What it asked before it left is still done, as far as that takes no second. Ended or cancelled by us, what it asked and
-    was not answered may have been done or not.
+    Requests from before it left are still done, if that takes less than a second. If we end or cancel it, unanswered requests
+    may or may not have been done.
     """
 
     __slots__ = ("_answer", "_changes", "_gone", "_memory", "_ops", "_waiting_bytes")
@@ -61,7 +61,7 @@ class Dialogue(LiveSocket):
             self._ops.append((0, answering.opening))
 
     async def run(self, sink: Sink, inbox: Inbox) -> int:
-        """See `LiveSocket.run`."""
+        """As `LiveSocket.run`, for a dialogue."""
         try:
             return await super().run(sink, inbox)
         finally:
@@ -104,6 +104,6 @@ class Dialogue(LiveSocket):
         return code
 
     def _count(self, size: int) -> None:
-        """Count so many bytes more, or less, of messages that wait for their answers."""
+        """Count more, or fewer, bytes of messages that wait for their answers."""
         self._waiting_bytes += size
         self._memory.owe(size)

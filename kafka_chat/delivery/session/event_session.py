@@ -37,8 +37,8 @@ _ID_LINE = re.compile(MARK + rb"[^\n]*\n")
 class EventSession(ResumableSession):
     """A `ResumableSession` that writes events.
 
-    The fan-out hands it what is rendered once for all; it puts its own cursor in, whose parts it keeps: only what moves is made
-    again. Whatever moves a cursor in another way than by delivering forgets the parts.
+    The fan-out hands it shared renderings; it inserts its own cursor, whose parts it keeps: only the parts that move are made
+    again. Moving a cursor in any way other than delivering forgets the parts.
 
     Once an id would have over `ID_BYTES`, events have an empty one from then on, and a `hello` says so: its client begins
     again after a cut, or has another way to come back with the cursor.
@@ -105,10 +105,10 @@ class EventSession(ResumableSession):
         return msgspec.structs.replace(hello, resumable=self._resumable)
 
     def _may_have(self, id_bytes: int) -> bool:
-        """Return whether an event has an id of so many bytes; the first one that would be too long ends all ids, and `hello` says so."""
+        """Return whether an event may have an id of this size; the first one too long ends all ids, and `hello` says so."""
         if self._resumable and id_bytes > ID_BYTES:
             self._resumable = False
-            # Its place lies behind the message that is written next, so it names none: the client keeps the cursor that it has.
+            # Its position is beyond the message that is written next, so it has no cursor: the client keeps the one it has.
             self._offer(msgspec.structs.replace(self._hello(), cursor=None))
         return self._resumable
 

@@ -1,4 +1,4 @@
-"""Makes the session that fits what a client asks for."""
+"""Makes the session for a client's options."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def session_for(options: SessionOptions, context: SessionContext, *, username: str, caught_up: Callable[[], None]) -> Session:
-    """Return a session that the `Audience` is to let in.
+    """Return a session, which then joins the `Audience`.
 
     Args:
         options: what its client asked for.
         context: the service.
         username: whose it is.
-        caught_up: is called once when it has delivered all that was there; not by one that asked for nothing.
+        caught_up: called once when it has delivered everything that was there; not by one without options.
     """
     if options.is_default:
         return Session(context, username=username)

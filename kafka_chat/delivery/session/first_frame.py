@@ -22,7 +22,7 @@ FIRST_FRAME_SECONDS = 10.0
 
 
 class HasOptions(Protocol):
-    """What keeps what a client asks for until its session begins."""
+    """Keeps a client's options until its session begins."""
 
     options: SessionOptions
 
@@ -32,7 +32,7 @@ class HasOptions(Protocol):
 
 
 class FirstFrame(LiveSocket):
-    """A client of v1 until its cursor has come, which is put into the options of its admission: they alone refer to it then.
+    """A v1 client until its cursor arrives, which is stored only in the options of its admission.
 
     Attributes:
         came: whether it has; else the connection is closed once `run` returns.

@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from ...telemetry.metrics import Telemetry
 
 FAREWELL_SECONDS = 1.0
-RESTARTS = 1012  # the close code of a client that is to come again
+RESTARTS = 1012  # the close code of a client that should reconnect
 TALK_FRAMES = 1000  # messages that a client may send in `RATE_SECONDS`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Close:
-    """Why we end it: RFC 6455 section 7.4 code, and a reason of at most 123 bytes of UTF-8."""
+    """Why we end it: an RFC 6455 section 7.4 code, and a reason of at most 123 bytes of UTF-8."""
 
     code: int
     reason: str
 
 
 class LiveSocket(ABC):
-    """Two tasks until the client is gone or `end` is called: one that serves it, one that hears what it says.
+    """Two tasks until the client is gone or `end` is called: one serves it, one receives its messages.
 
     Attributes:
-        session_id: for the operator's eyes.
-        username: whose it is; "" where the path names nobody.
+        session_id: for the operator.
+        username: whose it is; "" if the path names nobody.
         sink: set once the connection is accepted.
         messages: sent so far.
         bytes_sent: the frames of those.
@@ -80,7 +80,7 @@ class LiveSocket(ABC):
             self.sink.abort()
 
     def hold_nothing(self) -> None:  # noqa: B027 - most hold nothing
-        """It is over: count nothing any more of what is held for it."""
+        """Stop counting what is held for it: it is over."""
 
     async def run(self, sink: Sink, inbox: Inbox) -> int:
         """Serve until the client is gone or `end` is called; close the connection with 1011 on a bug of ours.
@@ -115,7 +115,7 @@ class LiveSocket(ABC):
         return self._closing.code
 
     async def _take_leave(self, close: Close) -> None:
-        """Offer what a client is to know before it is closed; nothing else runs for it any more. Waits for nobody: `close` writes it."""
+        """Offer the last frames before the close; nothing else runs for the client any more. Does not wait: `close` writes them."""
         await trio.lowlevel.checkpoint()
 
     async def _serve_and_leave(self, nursery: trio.Nursery) -> None:
@@ -126,7 +126,7 @@ class LiveSocket(ABC):
 
     @abstractmethod
     async def _serve(self, nursery: trio.Nursery) -> None:
-        """Say what is to be said, until cancelled. Returns where the connection is closed.
+        """Deliver, until cancelled. Returns if the connection is closed.
 
         Args:
             nursery: for further tasks, which are cancelled with this one.
@@ -134,7 +134,7 @@ class LiveSocket(ABC):
 
     @abstractmethod
     async def _hear(self, nursery: trio.Nursery, said: str | bytes) -> None:
-        """Take what the client said. While this waits, nothing more is read.
+        """Handle a message of the client. While this waits, nothing more is read.
 
         Args:
             nursery: for tasks that answer.
@@ -142,7 +142,7 @@ class LiveSocket(ABC):
         """
 
     async def _receive(self, nursery: trio.Nursery, inbox: Inbox) -> int:
-        """Drain what the client says until it is gone; return its close code."""
+        """Receive the client's messages until it is gone; return its close code."""
         while True:
             said = await inbox.receive()
             if isinstance(said, Disconnect):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 async def parse_in_turns(text: str) -> ResumeCursor:
-    """Return what a cursor says; the loop is shared meanwhile.
+    """Parse a cursor, and share the loop meanwhile.
 
     Raises:
         RequestError: it is none.

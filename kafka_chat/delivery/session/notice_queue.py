@@ -1,8 +1,8 @@
-"""The notices that wait to be written to one client, merged so that they stay few.
+"""The notices that wait for one client, merged so that they stay few.
 
-Other people cause notices: anybody may subscribe any user to anything, as often as they like, while that user's socket takes
+Other people cause notices: anybody may subscribe any user to any chat, any number of times, while that user's socket reads
 nothing. So what waits is a state, not a history: one subscription notice a chat, one gap a partition, one heartbeat, and the
-answers to one op. A client that takes them late knows in the end what one knows that takes each at once.
+answers to one op. A client that reads late ends up with the same knowledge as one that reads each at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NO_RECORD = -1  # below all offsets
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """The news of one chat.
+    """The latest change of one chat.
 
     Attributes:
         notice: says what is so now.
@@ -42,10 +42,10 @@ class _Change:
 
 
 class NoticeQueue:
-    """What waits, in the order in which it is to be said: `hello`, what happened, `live`, `heartbeat`.
+    """The waiting notices in the order of sending: `hello`, changes and gaps, `live`, `heartbeat`.
 
-    What is merged takes the place of the later of the two. `live` and `heartbeat` get their cursor when they are said: it may
-    not reach the client before a gap that it lies behind.
+    A merged notice takes the place of the later of the two. `live` and `heartbeat` get their cursor when they are sent: it may
+    not reach the client before a gap that it lies beyond.
 
     Attributes:
         heard: whether the client understands notices.
@@ -72,14 +72,14 @@ class NoticeQueue:
         return (self._hello is not None) + len(self._waiting or ()) + self._live + self._heartbeat
 
     def add_hello(self, hello: Hello) -> None:
-        """Say `hello` first. It lists the chats that are followed, so earlier news of them is not said."""
+        """Queue `hello` first. It lists the followed chats, so earlier changes of them are dropped."""
         self._hello = hello
         self.waits = True
         for key in [key for key, notice in (self._waiting or {}).items() if isinstance(notice, _Change)]:
             self._remove(key)
 
     def add_gap(self, gap: Gap) -> None:
-        """Tell of a gap; with one that waits in the same partition it becomes one, from what was due first to where it goes on."""
+        """Queue a gap, merged with one that waits in the same partition: from the first offset due to the last `first_left`."""
         key = gap.chat, gap.partition
         waiting = self._remove(key)
         if isinstance(waiting, Gap):
@@ -88,7 +88,7 @@ class NoticeQueue:
         self._append(key, gap)
 
     def add_subscription(self, notice: Subscription, offset: int) -> None:
-        """Tell of a chat that the user follows now, or no longer; such changes of one chat alternate.
+        """Queue that the user follows a chat, or no longer does; such changes of one chat alternate.
 
         A chat that came and went before the client heard of it is not mentioned at all. News of the chats of the op that is
         being done waits for its answer.
@@ -106,11 +106,11 @@ class NoticeQueue:
             self._own[chat] = _Change(notice, earlier.known, offset)
 
     def begin_op(self, chats: Iterable[str]) -> None:
-        """Hold the news of `chats` back, for an op changes them, and its answers say so."""
+        """Hold back changes of `chats`, because an op changes them and its answers say so."""
         self._own = dict.fromkeys(chats)
 
     def add_answers(self, answers: Sequence[Answer], written: Mapping[str, int]) -> None:
-        """Say the answers to the op that is done, and then what they do not say of its chats.
+        """Queue the answers to the finished op, and then the changes of its chats that they do not cover.
 
         Args:
             answers: in their order.
@@ -135,15 +135,15 @@ class NoticeQueue:
                 self._put(chat, _Change(change.notice, isinstance(answer_of_chat, Subscribed), change.offset))
 
     def add_live(self) -> None:
-        """Say that all that was there has been delivered."""
+        """Queue `live`: everything that was there has been delivered."""
         self._live = self.waits = True
 
     def add_heartbeat(self) -> None:
-        """Say that all is well. One that waits already says the same."""
+        """Queue `heartbeat`, unless one waits already."""
         self._heartbeat = self.waits = True
 
     def pop(self, cursor: Callable[[], str | None]) -> Notice:
-        """Take out the notice that is to be said next.
+        """Remove and return the next notice.
 
         Args:
             cursor: returns up to where the client has had everything; called where the notice needs it.
@@ -170,7 +170,7 @@ class NoticeQueue:
         return notice
 
     def clear(self) -> None:
-        """Forget what waits: nobody is there any more to hear it."""
+        """Forget all waiting notices: the client is gone."""
         self._hello = self._waiting = None
         self._live = self._heartbeat = self.waits = False
 
@@ -194,20 +194,20 @@ class NoticeQueue:
 
 
 class Unheard(NoticeQueue):
-    """The queue of a bare client, which is told nothing: it would not know what it is."""
+    """The queue of a bare client, which gets no notices, because it would not understand them."""
 
     __slots__ = ()
 
     heard = False
 
     def add_gap(self, gap: Gap) -> None:
-        """Leave it out."""
+        """Drop it."""
 
     def add_subscription(self, notice: Subscription, offset: int) -> None:
-        """Leave it out."""
+        """Drop it."""
 
     def add_live(self) -> None:
-        """Leave it out."""
+        """Drop it."""
 
 
 def _merged(waiting: object, change: _Change) -> _Change | None:

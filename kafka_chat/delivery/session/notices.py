@@ -1,4 +1,4 @@
-"""The words of kafka-chat.v1: what we tell a client beside messages, and what it may ask; docs/protocol.md."""
+"""The control frames and ops of kafka-chat.v1; docs/protocol.md."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from ...settings.model import Limits as LimitSettings
 
 SUBPROTOCOL = "kafka-chat.v1"
-STAY_AWAY_MS = 3000  # clients that are told to come back do so within this time, spread over it
+STAY_AWAY_MS = 3000  # clients that must reconnect spread over this time
 RE_BYTES = 200  # of JSON, of what a client marks an op with
 
 _NO_RE = msgspec.Raw()  # an op that is not marked; its answer is not, either
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a client has to keep to; see `hello`."""
+    """The limits of a client, in `hello`."""
 
     message_bytes: int
     client_message_bytes: int
@@ -36,7 +36,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
-    """What stands in `meta` of a control frame."""
+    """The `meta` of a control frame."""
 
 
 class Hello(Notice, frozen=True, kw_only=True, tag="hello"):
@@ -52,7 +52,7 @@ class Hello(Notice, frozen=True, kw_only=True, tag="hello"):
 
 
 class Live(Notice, frozen=True, kw_only=True, tag="live"):
-    """All that was there has been delivered."""
+    """Everything that was there has been delivered."""
 
     cursor: str | None
 
@@ -90,7 +90,7 @@ class Unsubscribed(Answer, frozen=True, kw_only=True, tag="unsubscribed"):
 
 
 class Sent(Answer, frozen=True, kw_only=True, tag="sent"):
-    """A message is in Kafka; it comes with this `id` to all who get it. None: nobody here follows the chat."""
+    """A message is in Kafka; all who get it get it with this `id`. None: nobody here follows the chat."""
 
     chat: str
     partition: int
@@ -103,7 +103,7 @@ class Pong(Answer, frozen=True, kw_only=True, tag="pong"):
 
 
 class Failed(Answer, frozen=True, kw_only=True, tag="error"):
-    """An op failed, or was none."""
+    """An op failed, or a frame was not an op."""
 
     code: int
     message: str
@@ -111,30 +111,30 @@ class Failed(Answer, frozen=True, kw_only=True, tag="error"):
 
 
 class Heartbeat(Notice, frozen=True, kw_only=True, tag="heartbeat"):
-    """All is well."""
+    """A sign of life."""
 
     cursor: str | None
 
 
 class Reconnect(Notice, frozen=True, kw_only=True, tag="reconnect"):
-    """The service restarts."""
+    """The service is restarting."""
 
     after_ms: int
     cursor: str | None
 
 
 def limits_told(limits: LimitSettings, heartbeat_seconds: float | None) -> Limits:
-    """Return what `hello` says of the limits of the service, and how often it says that all is well."""
+    """Return the service's limits and the heartbeat interval, for `hello`."""
     return Limits(limits.message_bytes, limits.client_message_bytes, limits.chats_per_user, heartbeat_seconds)
 
 
 def gap_in(key: PartitionKey, names: ChatNames, first_lost: int, first_left: int, cause: LossCause) -> Gap:
-    """Return what tells of messages that were due in a partition and are gone."""
+    """Return the notice of messages that were due in a partition and are gone."""
     return Gap(chat=names.chat(key.topic), partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause)
 
 
 def come_again(cursor: str | None) -> Reconnect:
-    """Return what tells a client when to come back, drawn for each, and where it then begins."""
+    """Return the notice that says when to reconnect, drawn for each client, and from which cursor."""
     return Reconnect(after_ms=round(uniform(0, STAY_AWAY_MS)), cursor=cursor)
 
 
@@ -184,7 +184,7 @@ class _Mark(msgspec.Struct, frozen=True):
 
 
 class OpRefused(Exception):
-    """What a client said is no op.
+    """A client's frame is not an op.
 
     Attributes:
         error: why.
@@ -203,7 +203,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def parse_op(said: str | bytes) -> Op:
-    """Return the op in a message of a client; raise `OpRefused` where it is none."""
+    """Parse the op in a client's message; raise `OpRefused` if it is not one."""
     if isinstance(said, bytes):
         raise OpRefused(RequestError("the message is binary; a text frame with a JSON object is needed"), _NO_RE)
     try:

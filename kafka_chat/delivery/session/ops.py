@@ -1,4 +1,4 @@
-"""Does what a client of kafka-chat.v1 asks for by an op, and says what came of it; docs/protocol.md, "Ops"."""
+"""Carries out the ops of a kafka-chat.v1 client, and answers them; docs/protocol.md, "Ops"."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Ops:
     Args:
         session: the client's.
         context: the service.
-        notices: are told the answers, and hold back the news of the chats that an op changes until then.
+        notices: receive the answers, and until then hold back changes of the op's chats.
     """
 
     __slots__ = ("_answered", "_bytes", "_context", "_notices", "_session", "_waiting")
@@ -48,7 +48,7 @@ class Ops:
         self._answered: trio.Event | None = None  # set once the answers to the first of them are written
 
     def add(self, said: str | bytes, nursery: trio.Nursery) -> bool:
-        """Have a message of the client answered; False where too many wait.
+        """Answer a message of the client; False if too many wait.
 
         Args:
             said: by the client, whether or not it is an op.
@@ -63,12 +63,12 @@ class Ops:
         return True
 
     def being_written(self) -> Callable[[], None]:
-        """Return what is to be called once all that the notices have given out so far is written."""
+        """Return a function to call once everything the notices have given out so far is written."""
         answered = self._answered
         return _nothing if answered is None else answered.set
 
     def close(self) -> None:
-        """Count nothing any more: the client is gone."""
+        """Stop counting: the client is gone."""
         self._count(-self._bytes)
 
     async def _answer(self) -> None:
@@ -83,7 +83,7 @@ class Ops:
         self._answered = None
 
     def _count(self, size: int) -> None:
-        """Count so many bytes more, or less, of ops that wait, until `close`."""
+        """Count more, or fewer, bytes of ops that wait, until `close`."""
         self._bytes += size
         self._context.memory.owe(size)
 
@@ -110,7 +110,7 @@ class _Asked:
 async def _answers(
     said: str | bytes, session: Member, context: SessionContext, notices: NoticeQueue, written: dict[str, int]
 ) -> Sequence[Answer]:
-    """Do what a client asks for; return the answers, one at least. Expected trouble is an answer."""
+    """Carry out an op; return at least one answer. Expected trouble is an answer."""
     try:
         op = parse_op(said)
     except OpRefused as refused:

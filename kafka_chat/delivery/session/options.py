@@ -1,4 +1,4 @@
-"""What a client asked for when it came; docs/protocol.md, "Asking for it"."""
+"""A client's options when it connected; docs/protocol.md, "Asking for it"."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ CHAT_BYTES, CHAT_COPIES = 1_600, 3  # that a chat costs which only one client na
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions(Selection):
-    """The defaults are what a client gets that asks for nothing.
+    """The defaults are those of a client that asks for nothing.
 
     Attributes:
         format: how messages are written.
         chats: only these, subscribed or not; none: what the user follows.
         cursor_in_frame: the cursor comes as the first frame.
-        heartbeat_seconds: how often to say that all is well.
+        heartbeat_seconds: the interval of heartbeats.
     """
 
     format: Format = Format.PLAIN
@@ -36,7 +36,7 @@ class SessionOptions(Selection):
 
     @property
     def held_bytes(self) -> int:
-        """What a session holds of it while it lasts, or until it has begun."""
+        """How many bytes a session keeps of the options, while it lasts or until it has begun."""
         names = sum(CHAT_BYTES + CHAT_COPIES * len(chat) for chat in self.chats)
         filters = sum(map(getsizeof, chain(self.tags or (), self.senders or ())))
         return names + filters + (0 if self.cursor is None else self.cursor.held_bytes)

@@ -1,4 +1,4 @@
-"""One client that asked for something: where to begin, what to see, or to be told of all that happens."""
+"""A client with options: where to begin, what to see, or kafka-chat.v1."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 class ResumableSession(Session):
-    """Delivers as a `Session` does, but from where its client wants to, what it wants to see, and with notices between.
+    """Delivers like a `Session`, but from the client's beginning, through its filter, and with notices in between.
 
-    A notice is said before the next message, so a gap is told before the first message after it. What a client does not read
+    A notice is sent before the next message, so a gap comes before the first message after it. What a client does not read
     stays small: notices that wait are merged (`NoticeQueue`), and an op is done once the answers to the one before are written.
 
     Attributes:
@@ -46,7 +46,7 @@ class ResumableSession(Session):
     )  # fmt: skip
 
     def __init__(self, options: SessionOptions, context: SessionContext, *, username: str, caught_up: Callable[[], None]) -> None:
-        """Make one that the `Audience` is to let in; see `session_for`."""
+        """Make one that then joins the `Audience`; `session_for` does."""
         super().__init__(context, username=username, view=options.view(options.format))
         self.options = replace(options, cursor=None)
         self.only = options.chats
@@ -97,7 +97,7 @@ class ResumableSession(Session):
         self.follower.wake()
 
     def hold_nothing(self) -> None:
-        """See `LiveSocket.hold_nothing`."""
+        """Stop counting what is held for it: it is over."""
         self._hold(-self.held_bytes)
         if self._ops is not None:
             self._ops.close()
@@ -144,7 +144,7 @@ class ResumableSession(Session):
             await self.follower.wait(parked=self._until is None and not self.follower.awaits_page)
 
     def _note_what_is_read(self) -> None:
-        """See to what follows from that there is nothing to read now: `live`, or the end."""
+        """Nothing is left to read now: send `live`, or end."""
         started = self._context.audience.has_started
         if self._until is not None:
             close = self._until.end(self.follower, started=started(self))
@@ -156,7 +156,7 @@ class ResumableSession(Session):
             self._notices.add_live()
 
     async def _say_notices(self) -> None:
-        """Say what waits, no more at a time than the socket takes: what comes meanwhile is merged with what still waits."""
+        """Send waiting notices, only as fast as the socket takes them: later ones are merged with those that still wait."""
         turn = Turn()
         while self._notices.waits:
             if not self._offer(self._notices.pop(self._cursor)) and not await self._flush():
@@ -168,7 +168,7 @@ class ResumableSession(Session):
             written()
 
     async def _take_leave(self, close: Close) -> None:
-        """Have a client that is to come back know all that waits, and then up to where it has had everything.
+        """Send everything that waits, and then `reconnect` with the cursor.
 
         The audience may still move its cursors and tell of it, until the cursor is made: no gap lies before that untold. A client
         that has had no `hello` begins the next time as it has begun now, and is told the same then.
@@ -194,7 +194,7 @@ class ResumableSession(Session):
     # Inside
 
     def _forget_cursor(self) -> None:
-        """Free the cursor that the client came with, once it is fixed where it begins."""
+        """Free the client's cursor once it is fixed where it begins."""
         if self._beginning.cursor is not None and self._context.audience.has_started(self):
             self._hold(self._context.audience.forget_start(self) - self._beginning.forget())
 
@@ -213,10 +213,10 @@ class ResumableSession(Session):
         )
 
     def _hold(self, size: int) -> None:
-        """Count so many bytes more, or less."""
+        """Count more, or fewer, bytes."""
         self.held_bytes += size
         self._context.memory.owe(size)
 
     def _offer(self, notice: Notice) -> bool:
-        """Write a notice; False where the socket does not take all of it at once, or the connection is closed."""
+        """Write a notice; False if the socket does not take all of it at once, or the connection is closed."""
         return self.sink.offer(control(notice))

@@ -28,10 +28,10 @@ class Session(LiveSocket):
 
     Its follower is parked when all of the cursors are at the head and nothing is owed.
 
-    This one asks for nothing: it gets what its user follows, bare, from now on. `ResumableSession` is for the others.
+    This one has no options: its client gets what the user follows, bare, from now on. `ResumableSession` is for all others.
 
     Attributes:
-        follower: its places in the logs.
+        follower: its cursors in the logs.
         only: the chats it follows, subscribed or not; empty: those of its user.
         subscriptions_known: the offset in the subscriptions topic up to which its client has learned of changes; 0: of none.
     """
@@ -49,7 +49,7 @@ class Session(LiveSocket):
 
     @property
     def fell_behind(self) -> int:
-        """See `LiveSocket`."""
+        """How often it had to read a page of the past."""
         return self.follower.fell_behind
 
     # What the audience asks and tells: plain functions, at any time.
@@ -84,7 +84,7 @@ class Session(LiveSocket):
         return size
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
-        """See `Owner.on_gap`. Bare clients are not told: they would not know what it is."""
+        """Do nothing: bare clients would not understand a gap."""
 
     def on_follow(self, cursor: LogCursor) -> None:
         """Begin with a log that is followed now."""

@@ -1,4 +1,4 @@
-"""How many clients are let in at a time, and how many of them may read what they missed."""
+"""Limits how many clients are admitted, and how many of them may read what they missed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 class Slots:
-    """Slots for what lasts: sessions, dialogues, and pages until their answer is written.
+    """Slots for sessions, dialogues, and pages until their answer is written.
 
-    A server that is ours counts all connections besides, and refuses before this one does.
+    Our own server also counts all connections, and refuses before this does.
 
     Args:
         limit: of slots.
@@ -21,7 +21,7 @@ class Slots:
 
     Attributes:
         taken: how many are.
-        catching_up: how many of these have not got all that was there when they came.
+        catching_up: how many of these have not received everything that was there when they connected.
     """
 
     def __init__(self, limit: int, *, catching_up_limit: int) -> None:
@@ -34,7 +34,7 @@ class Slots:
         """Take one.
 
         Raises:
-            Overloaded: all are taken, or too many catch up.
+            Overloaded: no slot is free, or too many clients catch up.
         """
         if self.taken >= self.limit:
             raise Overloaded(f"all {self.limit} connections are in use (limits.connections); try again later")
@@ -63,6 +63,6 @@ class ConnectionSlot:
         self._slots.taken -= 1
 
     def caught_up(self) -> None:
-        """Its client has got all that was there when it came. Idempotent."""
+        """Note that its client has received everything that was there when it connected. Idempotent."""
         self._slots.catching_up -= self._catching_up
         self._catching_up = False

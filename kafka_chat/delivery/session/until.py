@@ -1,4 +1,4 @@
-"""Where a connection ends whose client wants only what is older than a time."""
+"""Ends a connection whose client wants only messages older than a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOOKED_FAR_ENOUGH = Close(code=1013, reason="until is not reached yet; reconnect
 
 
 class Until:
-    """Each partition is read up to where it ended when it was asked, for times do not go up with the offsets.
+    """Each partition is read up to where it ended at the time of the question, because times need not increase with offsets.
 
     Args:
         before_ms: nothing of this time or later, Unix, in milliseconds.
@@ -73,7 +73,7 @@ class Until:
 
     @property
     def _looked_far_enough(self) -> bool:
-        """Whether nothing was found for the client in so many offsets that others come first."""
+        """Whether it has read so many offsets without a message for the client that others take precedence."""
         return self._shown_nothing >= UNTIL_OFFSETS
 
     def _end_at(self, follower: Follower, log: PartitionLog, offset: int) -> None:

@@ -1,4 +1,4 @@
-"""How long a request that needs Kafka may take before its answer is "come again"."""
+"""How long a request that needs Kafka may take before it is answered with 503."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def answer_due(doing: str, timeouts: BrokerTimeouts) -> Iterator[Due]:
 
     Args:
         doing: what it does, for the error.
-        timeouts: how long brokers are given.
+        timeouts: how long to wait for brokers.
 
     Raises:
         BrokerUnreachable: the block took longer, and was cancelled.

@@ -27,7 +27,7 @@ class RecordRate:
         """Count records that are about to be written. A call is one batch, so its last records may be borrowed from later.
 
         Raises:
-            Overloaded: too many were written; says when to come again.
+            Overloaded: too many were written; says when to try again.
         """
         now = trio.current_time()
         self._tokens = min(self._rate * BURST_SECONDS, self._tokens + self._rate * (now - self._since))

@@ -94,7 +94,7 @@ class Subscriptions:
         Args:
             username: legal and normalised.
             chats: 1 to 100 names of chats or of their topics; what is followed already is left as it is.
-            written: is told the offset of the record of each chat that has one, once they are acknowledged.
+            written: called with the offset of each chat's record, if any, once they are acknowledged.
 
         Raises:
             RequestError: too many chats for one call, none, or one that is not legal.
