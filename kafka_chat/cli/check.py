@@ -1,4 +1,4 @@
-"""`kafka-chat check`: what is wrong with the settings, the brokers and the topics, in sentences."""
+"""`kafka-chat check`: reports what is wrong with the settings, the brokers and the topics."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ ANSWER_SECONDS = 30.0  # for all that is asked: some ten questions of brokers th
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         subject: what: `settings`, `files`, `brokers`, `topics`, `subscriptions`.
-        ok: whether it is as it has to be.
-        sentence: how it is, and what to do.
+        ok: whether it is right.
+        sentence: the result, and what to do.
     """
 
     subject: str
@@ -38,7 +38,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def check(settings: Settings) -> list[Finding]:
-    """Look at everything that the service needs; changes nothing.
+    """Check everything that the service needs; change nothing.
 
     Brokers that are near answer within a second; without any it takes 5 s, and never more than 30.
 
@@ -55,7 +55,7 @@ async def check(settings: Settings) -> list[Finding]:
             try:
                 await lookup.reach()
             except BrokerError as error:
-                # What no one named is what a broker has named, which then took the place of the address that was tried.
+                # An address that the settings do not name is one that a broker advertises.
                 named = set(re.findall(r"Failed to resolve '([^']+)'", str(error))) - set(servers.split(","))
                 hint = "; the brokers advertise this address (advertised.listeners)" if named else ""
                 return [*findings, _wrong("brokers", f"{servers}: {error}{hint}")]

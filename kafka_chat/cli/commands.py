@@ -1,4 +1,4 @@
-"""The commands of who uses or looks after a service that runs: `listen`, `send`, `cursor`, `check`."""
+"""The commands beside `serve`: `listen`, `send`, `cursor`, `check`."""
 
 from __future__ import annotations
 

@@ -27,13 +27,13 @@ class CursorNotKept(KafkaChatError):
 
 
 class CursorFile:
-    """Keeps the last cursor; anyone who reads the file finds a whole one at any time, after a power cut, too.
+    """Keeps the last cursor; the file always holds a whole one, even after a power cut.
 
     Args:
         path: of the file; a link is followed.
 
     Raises:
-        SettingsError: the path leads nowhere.
+        SettingsError: the path cannot be resolved.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,7 +64,7 @@ class CursorFile:
         return text
 
     def keep(self, cursor: str | None) -> None:
-        """Keep a cursor in place of the one before; None, where nothing is known yet, leaves that.
+        """Keep a cursor in place of the last one; None, for one not known yet, changes nothing.
 
         Raises:
             CursorNotKept: the file cannot be written; it is as it was.
@@ -102,7 +102,7 @@ def _sync_folder(folder: Path) -> None:
 
 @asynccontextmanager
 async def open_notes(file: CursorFile) -> AsyncIterator[Callable[[str | None], None]]:
-    """Keep the cursor that was noted last: ten times a second at most, and when the block ends, however it does.
+    """Keep the last noted cursor: at most ten times a second, and when the block ends in any way.
 
     Yields:
         Notes a cursor.

@@ -1,4 +1,4 @@
-"""What a cursor says, in words: `kafka-chat cursor`."""
+"""Explains a cursor in words: `kafka-chat cursor`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _WHOLE_CHARACTERS = 5  # of base64, of the 4 bytes that are known
 
 
 def words_of(cursor: ResumeCursor, topics: Sequence[str]) -> Iterator[str]:
-    """Yield lines that say what a cursor means.
+    """Yield lines that explain a cursor.
 
     Args:
-        cursor: also one that is made of ids of messages alone.
-        topics: names that its hashes may be those of.
+        cursor: also one made only of ids of messages.
+        topics: names to compare with its hashes.
     """
     names = _names(topics)
     cluster = f"of the cluster {cursor.cluster.hex()}" if cursor.cluster is not None else "of an unnamed cluster"
@@ -43,7 +43,7 @@ def words_of(cursor: ResumeCursor, topics: Sequence[str]) -> Iterator[str]:
 
 
 def facts_of(cursor: ResumeCursor, topics: Sequence[str]) -> dict[str, object]:
-    """Return the same for programs: numbers, hashes in hexadecimal, None for what is not known."""
+    """Return the same for programs: numbers, hashes in hexadecimal, None for unknown values."""
     names = _names(topics)
     return {
         "cluster": cursor.cluster.hex() if cursor.cluster is not None else None,

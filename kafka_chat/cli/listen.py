@@ -1,4 +1,4 @@
-"""What `kafka-chat listen` prints of what comes."""
+"""What `kafka-chat listen` prints."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Wanted:
     Attributes:
         url: of the service.
         user: whose messages.
-        subscribe_to: the user is subscribed to these chats first.
+        subscribe_to: first subscribe the user to these chats.
         from_, rewind, until, chats, tags, senders: as `open_chat` has them.
         cursor: where to begin.
-        file: keeps the cursor; begins where that one says.
+        file: keeps the cursor, and says where to begin.
         as_json: print frames, not lines for people.
-        meta: with each message's place; in JSON, the whole frame of kafka-chat.v1.
+        meta: print each message's position; in JSON, the whole frame of kafka-chat.v1.
         colours: for people.
     """
 
@@ -55,13 +55,13 @@ class Wanted:
 
     @property
     def bare_will_do(self) -> bool:
-        """Whether nothing is asked for that an earlier service does not know: it would go unheard."""
+        """Whether no option needs kafka-chat.v1: an earlier service would ignore it."""
         asked = (self.from_, self.rewind, self.until, self.chats, self.tags, self.senders, self.cursor, self.file, self.meta)
         return not any(asked)
 
 
 async def listen(wanted: Wanted, *, show: Callable[[str], Awaitable[None]], tell: Callable[[str], None]) -> None:
-    """Print what comes, until that is all there is to come.
+    """Print messages until no more will come.
 
     Args:
         wanted: what.
@@ -69,8 +69,8 @@ async def listen(wanted: Wanted, *, show: Callable[[str], Awaitable[None]], tell
         tell: takes a sentence for stderr.
 
     Raises:
-        Refused: coming again will not help.
-        SettingsError: the url is none, or the file holds no cursor.
+        Refused: reconnecting will not help.
+        SettingsError: the URL is invalid, or the file holds no cursor.
         CursorNotKept: the file cannot be written.
     """
     if wanted.file is None:

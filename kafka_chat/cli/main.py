@@ -85,7 +85,7 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
         return error.code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # who reads our stdout has seen enough; it must not be flushed at exit, either
+    except BrokenPipeError:  # the reader of stdout has gone; it must not be flushed at exit, either
         discard_stdout()
         return OK
 

@@ -1,4 +1,4 @@
-"""What the supervisor and a worker tell each other: JSON lines on a socket pair that ends with either of them."""
+"""The messages between the supervisor and a worker: JSON lines on a socket pair, which ends with either of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ M = TypeVar("M")
 
 
 class Begin(msgspec.Struct, frozen=True, tag=True):
-    """The first word: serve with these settings. So secrets are in no argument list and in no file."""
+    """The first message: serve with these settings. So secrets are in no argument list and in no file."""
 
     settings: Settings
 
@@ -47,7 +47,7 @@ class Pong(msgspec.Struct, frozen=True, tag=True):
 
 
 class AskMetrics(msgspec.Struct, frozen=True, tag=True):
-    """Somebody asks this worker for the metrics of all; answer with `MetricsOfAll`."""
+    """This worker was asked for the metrics of all; answer with `MetricsOfAll`."""
 
 
 class Metrics(msgspec.Struct, frozen=True, tag=True):
@@ -73,8 +73,8 @@ class WorkerChannel:
     async def send(self, message: ToWorker | ToSupervisor) -> None:
         """Send a message; does nothing once the other end is gone.
 
-        Not cancelled half-way, for what follows half a line would be understood by nobody. The other end reads always, and
-        who sends sees to it that not more is under way than the kernel takes for one that is stopped.
+        Not cancelled half-way, because half a line would spoil what follows. The other end always reads, and
+        the sender keeps no more in flight than the kernel holds for a stopped process.
         """
         with trio.CancelScope(shield=True):
             async with self._sending:
@@ -84,13 +84,13 @@ class WorkerChannel:
                     return  # the task that receives on this channel learns it there
 
     async def received(self, decoder: msgspec.json.Decoder[M]) -> AsyncIterator[M]:
-        """Yield what comes, until the other end is gone.
+        """Yield messages until the other end is gone.
 
         Args:
-            decoder: `TO_WORKER` or `TO_SUPERVISOR`, as we are the one or the other.
+            decoder: `TO_WORKER` or `TO_SUPERVISOR`, by the end we are.
 
         Raises:
-            DecodeError: the other end is of another version.
+            DecodeError: the other end is another version.
         """
         buffer = bytearray()
         while True:

@@ -1,4 +1,4 @@
-"""A TCP port that several sockets of ours share, and nobody else's: the kernel spreads connections over those that listen.
+"""A TCP port shared by several of our sockets only: the kernel spreads connections over those that listen.
 
 Why a socket for each worker, and not one for all: docs/decisions/0005-*.md.
 """
@@ -33,7 +33,7 @@ class SharedPort:
 
     @property
     def url(self) -> str:
-        """Where clients find it."""
+        """The URL for clients."""
         host, port = self._address[:2]
         return f"http://[{host}]:{port}" if self._family == socket.AF_INET6 else f"http://{host}:{port}"
 
@@ -49,7 +49,7 @@ class SharedPort:
         return bound
 
     def close(self) -> None:
-        """Give the port up, as far as this process goes."""
+        """Release this process's hold of the port."""
         self._reserve.close()
 
 
@@ -62,7 +62,7 @@ def reserved(host: str, port: int) -> Iterator[SharedPort]:
         port: 0 picks a free one.
 
     Raises:
-        OSError: it is in use, or not to be had.
+        OSError: it is in use, or not available.
     """
     shared = SharedPort(host, port)
     try:

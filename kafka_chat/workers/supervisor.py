@@ -1,7 +1,7 @@
 """Runs `server.workers` processes that serve on one port, and starts another for each that ends.
 
-The port belongs to this process, and each worker serves on its own socket that it inherits (`shared_port.py`). A
-worker that ends unasked takes nobody along: its socket is closed, so the kernel gives connections to the others, until
+The port belongs to this process, and each worker serves on its own inherited socket (`shared_port.py`). A
+worker that ends unasked does not affect the others: its socket is closed, so the kernel gives connections to them until
 its successor serves. The embedded broker lives here, so that all workers have the same one.
 """
 
@@ -36,7 +36,7 @@ FAILED = 1
 WRONG_SETTINGS = 2
 INTERRUPTED = 128 + signal.SIGINT
 
-STEADY_SECONDS = 60.0  # a worker that ran so long did not end because of how it was started
+STEADY_SECONDS = 60.0  # a worker that ran this long did not end because of its start
 FIRST_WAIT_SECONDS = 0.5  # after the second end in a row; then twice as long each time
 LONGEST_WAIT_SECONDS = 30.0
 LEAVING_SECONDS = 10.0  # between the SIGHUP of a shell that ends and the end of its terminal; it is a fraction of one in life
@@ -57,19 +57,19 @@ async def supervise(
     SIGHUP replaces the workers, one after the other: each new one serves before the old one drains.
 
     Args:
-        settings: where to listen, how many workers, and all that they are told.
-        reload: gives the settings for workers after SIGHUP, or raises `SettingsError`.
-        announce: is told the URLs once all workers serve.
+        settings: where to listen, how many workers, and the workers' settings.
+        reload: returns the settings for workers after SIGHUP, or raises `SettingsError`.
+        announce: called with the URLs once all workers serve.
         telemetry: counts what the supervisor logs.
         command: starts a worker; its number and two descriptors are appended.
-        silent_seconds: how long a worker may be silent that serves; then another one takes its place.
+        silent_seconds: how long a serving worker may be silent before it is replaced.
 
     Returns:
-        The exit code: 0 if all workers ended as they were told to; 2 if one of the first found its settings wrong, which it
-        has said; else 1.
+        The exit code: 0 if all workers ended as requested; 2 if one of the first found its settings wrong, which it
+        has said; otherwise 1.
 
     Raises:
-        OSError: the address is not to be had.
+        OSError: the address is not available.
         SettingsError: the limit of open files is too low.
     """
     connections_limit(settings)
@@ -92,16 +92,16 @@ class _Supervisor:
     Args:
         settings: of the workers.
         port: theirs.
-        telemetry: is told of them.
+        telemetry: reports their events.
         command: starts one.
         terminal: whether this process was started in a terminal, with whose end it ends.
         silent_seconds: how long a worker may be silent.
 
     Attributes:
         port: theirs.
-        telemetry: is told of them.
-        stopping: set when it is time to go down.
-        workers: all processes, those that drain included.
+        telemetry: reports their events.
+        stopping: set at the shutdown.
+        workers: all processes, including those that drain.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class _Supervisor:
         self._leaving = trio.CancelScope()
 
     async def run(self, signals: AsyncIterable[int], reload: Callable[[], Settings], announce: Callable[[list[str]], None]) -> int:
-        """Run until told to stop, and return the exit code."""
+        """Run until asked to stop, and return the exit code."""
         renew, renewals = trio.open_memory_channel[None](1)
         async with open_tasks() as tasks:
             tasks.start_soon(self._run_signals, signals, renew, tasks)
@@ -140,13 +140,13 @@ class _Supervisor:
         return self._exit_code
 
     def stop(self, exit_code: int = OK) -> None:
-        """Begin to go down."""
+        """Begin the shutdown."""
         self._exit_code = self._exit_code or exit_code
         self.port.close()
         self.stopping.set()
 
     async def run_worker(self, worker: WorkerProcess, listener: socket.socket) -> None:
-        """Run one until it has ended, and tell of it."""
+        """Run a worker until it has ended, and report it."""
         self.workers.add(worker)
         try:
             async with open_tasks() as tasks:
@@ -162,11 +162,11 @@ class _Supervisor:
             self.telemetry.worker_ended(number=worker.number, pid=worker.pid, reason=worker.reason, seconds=worker.seconds)
 
     def new_worker(self, number: int) -> WorkerProcess:
-        """Return one that is told the settings of now."""
+        """Return a worker with the current settings."""
         return WorkerProcess(number, self._settings, command=self._command, silent_seconds=self._silent_seconds)
 
     async def metrics(self) -> str:
-        """Return the metrics of all workers, as far as they tell them in time, and our own."""
+        """Return the metrics of all workers that answer in time, and our own."""
         found: dict[str, list[Family]] = {}
 
         async def ask(worker: WorkerProcess) -> None:
@@ -189,15 +189,15 @@ class _Supervisor:
         announce([self.port.url])
 
     async def _run_signals(self, signals: AsyncIterable[int], renew: trio.MemorySendChannel[None], tasks: trio.Nursery) -> None:
-        """Do what signals say.
+        """Act on signals.
 
         Args:
             signals: as they come.
-            renew: takes a wish that all workers are replaced.
-            tasks: runs what looks whether the terminal stays.
+            renew: receives requests to replace all workers.
+            tasks: runs the check whether the terminal stays.
         """
         async for number in signals:
-            # A terminal that is closed says SIGHUP, too, and wants it to end.
+            # A terminal that closes also sends SIGHUP, and then the process should end.
             if number == signal.SIGHUP and (not self._had_terminal or _has_terminal()):
                 with suppress(trio.WouldBlock):  # it is going to be done anyway
                     renew.send_nowait(None)
@@ -261,20 +261,20 @@ class _Slot:
         self._renewal: _Renewal | None = None
 
     async def renew(self) -> str | None:
-        """Replace the worker by one that is told the settings of now; return how that one ended, if it did not start serving."""
+        """Replace the worker by one with the current settings; return how that one ended, if it did not start serving."""
         renewal = self._renewal = _Renewal()
         self._requested.set()
         await renewal.over.wait()
         return renewal.problem
 
     async def run(self) -> None:
-        """Have a worker here until told to stop."""
+        """Keep a worker running until asked to stop."""
         stopping = self._supervisor.stopping
         ends_in_a_row = 0
         async with trio.open_nursery() as processes:
             while not stopping.is_set():
-                # A new socket each time: connections that the last one has not taken are reset now and come again to the
-                # others, where they would wait for as long as a worker takes to start.
+                # A new socket each time: connections that the last one has not accepted are reset now, and clients reconnect to the
+                # others; otherwise they would wait as long as a worker takes to start.
                 try:
                     listener = self._supervisor.port.bind()
                 except OSError as error:

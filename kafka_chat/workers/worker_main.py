@@ -1,4 +1,4 @@
-"""One of several processes that serve on one port, from its first word with the supervisor to its exit code."""
+"""One of several processes that serve on one port, from its first message of the supervisor to its exit code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ANSWER_SECONDS = 5.0  # for the supervisor, who gives the workers less
 
 
 def main() -> int:
-    """Serve until told to stop or until the supervisor is gone, and return the exit code: as that of `kafka-chat serve`."""
+    """Serve until asked to stop or until the supervisor is gone, and return the exit code of `kafka-chat serve`."""
     number, channel, bound = (int(argument) for argument in sys.argv[1:])
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's; it says SIGTERM to whom it means
     with unblocked("stdout", "stderr"):
@@ -47,7 +47,7 @@ async def _work(channel_fd: int, bound: int, dropped_lines: Callable[[], Mapping
     """Serve; SIGTERM, SIGINT and the end of the channel start the drain.
 
     Raises:
-        SettingsError: it cannot serve with what it was told.
+        SettingsError: it cannot serve with its settings.
     """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         channel = WorkerChannel(trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=channel_fd))))
@@ -90,7 +90,7 @@ async def _stop_at_signal(signals: AsyncIterable[int], stop: trio.Event) -> None
 async def _listen(
     messages: AsyncIterable[ToWorker], channel: WorkerChannel, telemetry: Telemetry, asking: _Asking, stop: trio.Event
 ) -> None:
-    """Do what the supervisor says, and stop when it is gone, however it went."""
+    """Act on the supervisor's messages, and stop when it is gone, however it ended."""
     async for message in messages:
         if isinstance(message, MetricsOfAll):
             asking.answered(message.text)
@@ -125,6 +125,6 @@ class _Asking:
             raise Overloaded("the supervisor of the workers does not answer; try again later")
 
     def answered(self, text: str) -> None:
-        """Take the answer. It may be one that nobody waited for any more, and then it is a little older."""
+        """Take the answer. It may be a late one, and then it is a little older."""
         self._text = text
         self._answers.note()

@@ -34,21 +34,21 @@ def working_folder() -> str | None:
 _SAFE_PATH = [] if sys.path and sys.path[0] in ("", working_folder()) else ["-P"]
 WORKER = (sys.executable, *_SAFE_PATH, "-m", "kafka_chat.worker")
 END_SECONDS = 10.0  # beyond the drain, for a worker to release its Kafka clients; then it is killed
-# For which a worker may be silent that serves; then it is killed, and another one takes its place. Its clients are cut off, and come to
-# the others; while it hangs they get nothing, and the kernel goes on giving it new ones. Nothing that it does holds its loop for a second.
+# How long a serving worker may be silent; then it is killed and replaced. Its clients are cut off, and reconnect to
+# the others; while it hangs they get nothing, and the kernel keeps giving it new ones. Nothing in it holds its loop for a second.
 SILENT_SECONDS = 30.0
 PINGS = 6  # within that time, all without an answer: who wakes up together with its worker, after a pause of the machine, has asked once
 METRICS_SECONDS = 2.0  # for a worker to tell its metrics
 
 
 class WorkerProcess:
-    """A child process that serves, and is told to end or ends by itself, once.
+    """A child process that serves until it is asked to end, or ends by itself.
 
     Attributes:
         number: of the worker; its successor has the same.
         pid: of the process; 0 before it is started.
         serving: set once it serves.
-        ended: set once it is no more.
+        ended: set once it has ended.
         code: then its exit code; negative: the signal that ended it.
         terminating: whether `terminate` was called.
     """
@@ -73,11 +73,11 @@ class WorkerProcess:
         self._questions = Changes()  # for metrics
 
     async def run(self, listener: socket.socket, metrics_of_all: Callable[[], Awaitable[str]]) -> None:
-        """Start it and be with it until it has ended. Anyone who cancels this kills it.
+        """Start it and stay until it has ended. Cancelling this kills it.
 
         Args:
-            listener: bound; there it listens.
-            metrics_of_all: what it is answered where it asks for that.
+            listener: a bound socket, on which it listens.
+            metrics_of_all: returns the answer to its question for all metrics.
         """
         try:
             process, channel = await self._start(listener)
@@ -98,7 +98,7 @@ class WorkerProcess:
                     [*self._command, str(self.number), *map(str, descriptors)],
                     stdin=subprocess.DEVNULL,
                     pass_fds=descriptors,
-                    process_group=0,  # a terminal's Ctrl-C is for us, who tell it
+                    process_group=0,  # a terminal's Ctrl-C is for us; we ask it to stop
                 )
             except BaseException:
                 ours.close()
@@ -122,7 +122,7 @@ class WorkerProcess:
                 await channel.aclose()
 
     def terminate(self) -> None:
-        """Tell it to drain and to end (SIGTERM); it is killed if it does not."""
+        """Ask it to drain and end (SIGTERM); it is killed if it does not."""
         if not self._terminating.is_set():
             self._terminating.set()
             if self._process is not None:
@@ -145,7 +145,7 @@ class WorkerProcess:
 
     @property
     def ended_cleanly(self) -> bool:
-        """Whether it drained when it was told to. Who has not come to serve had nobody to drain."""
+        """Whether it drained when asked to. A worker that never served had nobody to drain."""
         return self.terminating and (self.code == 0 or not self.serving.is_set())
 
     @property
@@ -156,7 +156,7 @@ class WorkerProcess:
         return f"exit code {self.code}" if self.code >= 0 else f"killed by {_signal_name(-self.code)}"
 
     async def metrics(self) -> list[Family] | None:
-        """Return its metrics; None if it does not tell them in time."""
+        """Return its metrics; None if it does not answer in time."""
         if self._metrics_came is None:  # else it has not answered the last time; one question waits, and no more
             self._metrics_came = trio.Event()
             self._questions.note()
