@@ -176,7 +176,7 @@ async def test_a_client_whose_first_frame_is_awaited_is_told_to_come_again_at_a_
         ("until", "2999-01-01T00:00:00Z", "future"),
         ("rewind", "1001", "from 1 to 1000"),
         ("rewind", "-1", "from 1 to 1000"),
-        ("cursor", "hello!", "malformed"),
+        ("cursor", "hello!", "this is not a cursor"),
         ("chat", "no-name!", "letters"),
     ],
 )
