@@ -62,10 +62,10 @@ class Ops:
             nursery.start_soon(self._answer)
         return True
 
-    def being_written(self) -> Callable[[], None]:
-        """Return a function to call once everything the notices have given out so far is written."""
-        answered = self._answered
-        return _nothing if answered is None else answered.set
+    def note_written(self) -> None:
+        """Note that everything the notices have given out so far is written."""
+        if self._answered is not None:
+            self._answered.set()
 
     def close(self) -> None:
         """Stop counting: the client is gone."""
@@ -195,7 +195,3 @@ async def _positions(asked: _Asked, chats: Sequence[str]) -> dict[str, Mapping[i
 def _failed(error: RequestError | BrokerError, mark: msgspec.Raw) -> Failed:
     field = error.field if isinstance(error, RequestError) else None
     return Failed(re=mark, code=error.status, message=str(error), field="chat" if field == "topic" else field)  # as HTTP has it
-
-
-def _nothing() -> None:
-    """Nobody waits for it."""

@@ -162,16 +162,15 @@ class ResumableSession(Session):
             if not self._offer(self._notices.pop(self._cursor)) and not await self._flush():
                 self._notices.clear()  # the connection is closed
             await turn.share()
-        written = None if self._ops is None else self._ops.being_written()  # answers to a later op may come while what is owed is written
-        await self._flush()
-        if written is not None:
-            written()
+        if self._ops is not None:
+            self._ops.note_written()
+        await trio.lowlevel.checkpoint()
 
     async def _take_leave(self, close: Close) -> None:
         """Send everything that waits, and then `reconnect` with the cursor.
 
         The audience may still move its cursors and tell of it, until the cursor is made: no gap lies before that untold. A client
-        that has had no `hello` begins the next time as it has begun now, and is told the same then.
+        that has had no `hello` begins again in the same way, and gets the same notices then.
         """
         if close.code not in (RESTARTS, LOOKED_FAR_ENOUGH.code) or not self._notices.heard:
             return
