@@ -31,16 +31,18 @@ class CursorFile:
 
     Args:
         path: of the file; a link is followed.
+        fsync: has what a descriptor stands for on disk.
 
     Raises:
         SettingsError: the path cannot be resolved.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, fsync: Callable[[int], None] = os.fsync) -> None:
         try:
             self._path = path.resolve()
         except (OSError, RuntimeError) as error:  # the working folder has been deleted; links lead to each other
             raise SettingsError(f"--cursor-file: {path} cannot be resolved: {error}") from error
+        self._fsync = fsync
         self._kept: str | None = None
 
     def read(self) -> str | None:
@@ -76,9 +78,9 @@ class CursorFile:
             with beside.open("w", encoding="ascii") as file:
                 file.write(f"{cursor}\n")
                 file.flush()
-                os.fsync(file.fileno())  # else a power cut may leave the name with nothing in it
+                self._fsync(file.fileno())  # else a power cut may leave the name with nothing in it
             beside.replace(self._path)
-            _sync_folder(self._path.parent)
+            self._sync_folder()
         except OSError as error:
             with contextlib.suppress(OSError):
                 beside.unlink()
@@ -87,17 +89,16 @@ class CursorFile:
             ) from error
         self._kept = cursor
 
-
-def _sync_folder(folder: Path) -> None:
-    """Have the name on disk, too. Without that a power cut brings the cursor of before back, which is whole."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except PermissionError:  # a folder that may be written but not listed: the cursor of before it is, then
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def _sync_folder(self) -> None:
+        """Have the name on disk, too. Without that a power cut brings back the previous cursor, which is whole."""
+        try:
+            descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        except PermissionError:  # a folder that may be written but not listed: then it may be the previous cursor
+            return
+        try:
+            self._fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @asynccontextmanager

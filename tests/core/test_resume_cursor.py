@@ -454,16 +454,21 @@ def test_a_cursor_that_names_too_many_partitions_is_refused_by_that_number() -> 
         parse("A" * (TEXT_LENGTH + 1))
 
 
+def parsed(text: str) -> tuple[ResumeCursor, int]:
+    """Return a cursor, and how many bytes Python holds for it."""
+    tracemalloc.start()
+    try:
+        cursor = parse(text)
+        return cursor, tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("kind", [*LARGE][:5])
 def test_a_cursor_counts_for_about_what_it_takes(kind: str) -> None:
     text = LARGE[kind](30_000)
     parse(text)  # what is remembered of names is not the cursor's
-    tracemalloc.start()
-    try:
-        cursor = parse(text)
-        held, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    cursor, held = parsed(text)
     assert 0.7 * held <= cursor.held_bytes <= 5 * held
 
 
@@ -476,12 +481,7 @@ def test_ids_name_as_many_partitions_as_the_highest_of_them_says() -> None:
 
 def test_a_cursor_of_64_kib_costs_less_than_half_a_megabyte() -> None:
     for text in (LARGE["one topic with short offsets"](43_000), LARGE["ids in one topic"](65_000)):
-        tracemalloc.start()
-        try:
-            cursor = parse(text)
-            held, _ = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
+        cursor, held = parsed(text)
         assert cursor.entries
         assert held < 512 * 1024
 
