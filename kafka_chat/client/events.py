@@ -223,7 +223,7 @@ class NotUnderstood(Exception):
 
 
 Event = Message | Hello | Live | Gap | Skipped | Heartbeat | Subscribed | Unsubscribed
-"""What a caller is told."""
+"""What iterating over a `Chat` may yield."""
 
 
 def parse_frame(frame: str | bytes) -> Message | Control | None:

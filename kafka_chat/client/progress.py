@@ -67,8 +67,8 @@ class Progress:
         topic, at = _topic_of(message.id), (message.chat, message.partition)
         due = self._due.get(at)
         begun = self._begun.get((topic, message.partition), 0)
-        made_anew = due is not None and due.topic not in (topic, None)  # then it counts from 0 again
-        if message.offset < (begun if due is None else 0 if made_anew else due.offset):
+        recreated = due is not None and due.topic not in (topic, None)  # then it counts from 0 again
+        if message.offset < (begun if due is None else 0 if recreated else due.offset):
             return False
         self._due[at] = _Due(topic=topic, offset=message.offset + 1)
         # To the end: of a topic that was recreated the last id has to tell which one it is.
@@ -97,7 +97,7 @@ class Progress:
 
 
 def _topic_of(message_id: str) -> bytes:
-    """Return the identity of a message's topic; of an id that is none of ours, whatever is in its place."""
+    """Return the identity of a message's topic, from its id; an id of another form gives whatever bytes are in that place."""
     try:
         return urlsafe_b64decode(message_id[:_TOPIC_CHARACTERS])[_TOPIC_BYTES]
     except ValueError:

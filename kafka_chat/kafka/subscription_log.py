@@ -111,7 +111,7 @@ class SubscriptionLog:
         records = [KeyedRecord(record_key(change.username, change.chat), record_value(change)) for change in changes]
         offset = await self._publisher.publish_together(self._topic.name, records, partition=PARTITION)
         if offset < before:
-            raise self._made_anew()  # which we have not noticed yet
+            raise self._recreated()  # which we have not noticed yet
         return offset
 
     async def passed(self, offset: int) -> None:
@@ -120,7 +120,7 @@ class SubscriptionLog:
         while self._position <= offset:
             await self._moved.wait_beyond(self._moved.version)
             if self._topic_id != topic_id:
-                raise self._made_anew()
+                raise self._recreated()
 
     async def run(self) -> None:
         """Read, whatever brokers and operators do. Ends only when cancelled, within a second."""
@@ -169,10 +169,10 @@ class SubscriptionLog:
             if topic_id == self._topic_id:
                 problem = await self._read_on(reader)
             else:
-                problem = await self._read_anew(reader, topic_id, end)
+                problem = await self._read_again(reader, topic_id, end)
         return problem
 
-    async def _read_anew(self, reader: RecordReader, topic_id: str, end: int) -> str | None:
+    async def _read_again(self, reader: RecordReader, topic_id: str, end: int) -> str | None:
         """Make a new fold, replace the old one once it is complete, then continue."""
         began, records = trio.current_time(), 0
         following, position, epoch = Following(), reader.start, NO_EPOCH
@@ -250,7 +250,7 @@ class SubscriptionLog:
             except BrokerError as error:
                 self._tell_unfit(str(error))
 
-    def _made_anew(self) -> TopicGone:
+    def _recreated(self) -> TopicGone:
         return TopicGone(f"the subscriptions topic {self._topic.name} was recreated; it is read again", topic=self._topic.name)
 
 

@@ -119,9 +119,8 @@ class KafkaTail:
             return problem
         self._note_progress()  # a look may take long
         stuck = trio.current_time() - self._went_round
-        stands = (
-            self._poller.rounds == self._rounds
-        )  # otherwise it has made a round since the last watch, which takes longer while brokers are away
+        # Otherwise it has made a round since the last watch, which takes longer while brokers are away.
+        stands = self._poller.rounds == self._rounds
         return f"the tail has made no progress for {stuck:.0f} s" if stands and stuck > STUCK_SECONDS else None
 
     @property

@@ -56,9 +56,8 @@ METRICS_CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 # Any other code is a client's own invention, and 3,999 label values are possible.
 _CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013})
-_CODES_OF_SERVERS = frozenset(
-    {1011, 1012, 1013}
-)  # from a client they say nothing about this service; libraries send 1011 for their own bugs
+# From a client they say nothing about this service; libraries send 1011 for their own bugs.
+_CODES_OF_SERVERS = frozenset({1011, 1012, 1013})
 
 # Why a line was not written: too many of one event; nobody reads them; the write failed.
 DROP_REASONS = ("rate", "stalled", "failed")
