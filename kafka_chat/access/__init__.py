@@ -1,0 +1,1 @@
+"""Who somebody is, by a signed token, and what they may do."""
