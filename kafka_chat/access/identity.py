@@ -47,3 +47,4 @@ class Identity:
 
 
 EVERYBODY = Identity(user=None, unlimited=True)
+PENDING = Identity(user=None)  # access is on, and the token comes in the first frame: nothing may be done before

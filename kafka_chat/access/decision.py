@@ -1,0 +1,69 @@
+"""The one function that decides whether somebody may do something."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from ..errors import RequestError
+from .rights import Action
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .identity import Identity
+
+_WORDS = {Action.READ: "read", Action.SEND: "send to", Action.CREATE: "create"}
+CHALLENGE = 'Bearer error="invalid_token"'  # RFC 6750 section 3
+
+
+class Need(enum.Enum):
+    """What a route, a message of a dialogue, an op or a first frame needs; each declares it where it is registered."""
+
+    PUBLIC = "public"  # nothing
+    USER = "user"  # a token that may name the user, if the path names one
+    READ = Action.READ
+    SEND = Action.SEND
+    CREATE = Action.CREATE
+
+
+class Unauthorized(RequestError):
+    """401: no token, or one that is not valid. The sentence is the same for all; the log has the reason."""
+
+    status = 401
+
+    def __init__(self) -> None:
+        super().__init__("a valid token is needed", headers={"WWW-Authenticate": CHALLENGE})
+
+
+class Forbidden(RequestError):
+    """403: the token is valid, and does not allow this. The sentence does not depend on whether a chat exists."""
+
+    status = 403
+
+
+def decide(need: Need, identity: Identity, *, user: str | None = None, chats: Iterable[str] = ()) -> None:
+    """Check that somebody may do something. Nothing is looked up for it.
+
+    Args:
+        need: what was declared for it.
+        identity: who asks.
+        user: whom the request names, in NFC, in its path or as a sender; None: nobody.
+        chats: which it names.
+
+    Raises:
+        Unauthorized: a token is needed, and there is none.
+        Forbidden: the token allows it neither for this user nor with these chats.
+    """
+    if need is Need.PUBLIC or identity.unlimited:
+        return
+    if identity.user is None:  # anonymous: may read some chats, and the name in the path stands for nobody
+        if need is not Need.READ or not all(identity.may(Action.READ, chat) for chat in chats):
+            raise Unauthorized
+        return
+    if user is not None and not identity.may_speak_for(user):
+        raise Forbidden("the token is not this user's")
+    if isinstance(need.value, Action):
+        for chat in chats:
+            if not identity.may(need.value, chat):
+                raise Forbidden(f"the token gives no right to {_WORDS[need.value]} this chat")
