@@ -22,9 +22,10 @@ class Need(enum.Enum):
 
     PUBLIC = "public"  # nothing
     USER = "user"  # a token that may name the user, if the path names one
-    READ = Action.READ
-    SEND = Action.SEND
-    CREATE = Action.CREATE
+    READ = "read"  # to read chats; the only need that is met without a token, where `auth.anonymous` covers the chats
+    FOLLOW = "follow"  # to change a user's subscriptions: `USER`, and to read the chats
+    SEND = "send"  # `USER`, and to send to the chats
+    CREATE = "create"  # `USER`, and to create the chats
 
 
 class Unauthorized(RequestError):
@@ -63,7 +64,12 @@ def decide(need: Need, identity: Identity, *, user: str | None = None, chats: It
         return
     if user is not None and not identity.may_speak_for(user):
         raise Forbidden("the token is not this user's")
-    if isinstance(need.value, Action):
-        for chat in chats:
-            if not identity.may(need.value, chat):
-                raise Forbidden(f"the token gives no right to {_WORDS[need.value]} this chat")
+    action = _ACTIONS.get(need)
+    if action is None:
+        return
+    for chat in chats:
+        if not identity.may(action, chat):
+            raise Forbidden(f"the token gives no right to {_WORDS[action]} this chat")
+
+
+_ACTIONS = {Need.READ: Action.READ, Need.FOLLOW: Action.READ, Need.SEND: Action.SEND, Need.CREATE: Action.CREATE}

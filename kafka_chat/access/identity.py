@@ -37,6 +37,11 @@ class Identity:
     issued_at: float | None = None
     token_id: str | None = None
 
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether access is on and there is no token: the name in the path stands for nobody."""
+        return self.user is None and not self.unlimited
+
     def may(self, action: Action, chat: str) -> bool:
         """Return whether it may do this with a chat."""
         return self.unlimited or self.rights.allow(action, chat, self.user)
