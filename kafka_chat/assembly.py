@@ -123,6 +123,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
                 nursery.start_soon(followed.starts.run)
                 nursery.start_soon(followed.walks.run)
                 nursery.start_soon(offsets.run)
+                nursery.start_soon(context.deadlines.run)
                 nursery.start_soon(telemetry.run_left_out)
                 nursery.start_soon(service.run_until_read)
                 nursery.start_soon(service.run_drain)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .access.identity import EVERYBODY, PENDING
 from .changes import Changes
 from .delivery.audience.named_chats import NamedChats
 from .delivery.history.pages import History
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterator
     from contextlib import AbstractContextManager
 
+    from .access.identity import Identity
     from .delivery.ports import Inbox, Sink
     from .delivery.session.context import SessionContext
     from .delivery.session.dialogue import Answering
@@ -78,22 +80,31 @@ class Service:
         self._shutdown: Callable[[], Awaitable[None]] | None = None
         self._shutdown_known = trio.Event()
 
-    def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS, *, existing: Collection[str] = ()) -> ConnectionSlot:
+    def admit(
+        self,
+        username: str,
+        options: SessionOptions = DEFAULT_OPTIONS,
+        *,
+        existing: Collection[str] = (),
+        identity: Identity = EVERYBODY,
+    ) -> ConnectionSlot:
         """Take a slot for one client.
 
         Args:
             username: whose it is.
             options: what it asks for.
             existing: of the chats that it names, what `named_chats.existing` has found.
+            identity: who it is; its rights have been asked for. `PENDING`: its token comes in the first frame.
 
         Raises:
             Overloaded: no slot is free, too many clients catch up, too many absent chats are named, or the service drains.
         """
         if self.draining:
             raise Overloaded("the service is restarting; try again later", retry_after_seconds=1)
-        self.named_chats.check(options.chats, existing)
+        if identity is not PENDING:  # what it names is looked at once it is known who asks
+            self.named_chats.check(options.chats, existing)
         self._check_memory(options)
-        return self.slots.take(username, options)
+        return self.slots.take(username, options, identity)
 
     def _check_memory(self, options: SessionOptions) -> None:
         """Raise `Overloaded` if clients together hold too much memory, and these options would add much."""
@@ -128,7 +139,7 @@ class Service:
             peer: its address, for the operator.
         """
         sink: Sink | None = None
-        if admission.options.cursor_in_frame:
+        if admission.options.begins_by_frame:
             sink = await accept()
             if not await self._take_first_frame(admission, sink, inbox):
                 return
@@ -147,16 +158,21 @@ class Service:
     def _session(self, admission: Admission) -> Session:
         """Make the session of a client. A cursor that it came with is the session's to forget, so nobody else keeps its options."""
         options, admission.options = admission.options, DEFAULT_OPTIONS
-        return session_for(options, self._context, username=admission.username, caught_up=admission.caught_up)
+        session = session_for(options, self._context, username=admission.username, caught_up=admission.caught_up)
+        session.authorize(admission.identity)
+        return session
 
     async def _take_first_frame(self, admission: Admission, sink: Sink, inbox: Inbox) -> bool:
-        """Take the cursor from the first frame; False if the connection is closed instead."""
-        first = FirstFrame(admission, telemetry=self.telemetry)
+        """Take the cursor, the token, or both from the first frame; False if the connection is closed instead."""
+        was_pending = admission.identity is PENDING
+        first = FirstFrame(admission, identify=self._context.identify, telemetry=self.telemetry)
         with self._drainable(first):
             await first.run(sink, inbox)
         if not first.came:
             return False
         try:
+            if was_pending:
+                self.named_chats.check(admission.options.chats, await self.named_chats.existing(admission.options.chats))
             self._check_memory(admission.options)
         except Overloaded as error:
             await sink.close(1013, str(error))
@@ -176,6 +192,7 @@ class Service:
             peer: its address, for the operator.
         """
         dialogue = Dialogue(answering, username=admission.username, memory=self._memory, telemetry=self.telemetry)
+        dialogue.authorize(admission.identity)
         with self._drainable(dialogue):
             await self._serve(dialogue, sink=await accept(), inbox=inbox, peer=peer)
 
@@ -183,12 +200,14 @@ class Service:
     def _drainable(self, live: LiveSocket) -> Iterator[None]:
         """Let `drain` end `live`, and wait for it, for as long as the block lasts."""
         self._live.add(live)
+        self._context.deadlines.watch(live)
         if self.draining:
             live.end(RESTART)
         try:
             yield
         finally:
             self._live.remove(live)
+            self._context.deadlines.forget(live)
             live.hold_nothing()
             self._departures.note()
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from quart import current_app
 
+from ..access.identity import EVERYBODY
 from ..delivery.session.options import DEFAULT_OPTIONS
 from ..errors import Overloaded
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from ..access.identity import Identity
     from ..chat.names import ChatNames
     from ..delivery.history.pages import History
     from ..delivery.ports import Inbox, Sink
@@ -43,6 +45,13 @@ class Admission(Protocol):
     @property
     def username(self) -> str:
         """Whose it is."""
+
+    @property
+    def identity(self) -> Identity:
+        """Who asks."""
+
+    def identify(self, identity: Identity) -> None:
+        """Take the identity that the first frame has brought."""
 
     def caught_up(self) -> None:
         """Note that its client has received everything that was there when it connected."""
@@ -106,7 +115,14 @@ class Service(Protocol):
     def named_chats(self) -> NamedChats:
         """Which chats clients may name."""
 
-    def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS, *, existing: Collection[str] = ()) -> Admission:
+    def admit(
+        self,
+        username: str,
+        options: SessionOptions = DEFAULT_OPTIONS,
+        *,
+        existing: Collection[str] = (),
+        identity: Identity = EVERYBODY,
+    ) -> Admission:
         """Give a place to one more client, or raise `Overloaded`; `existing` is what `named_chats` has found of what it names."""
 
     def owing(self, size: int) -> AbstractContextManager[None]:

@@ -8,10 +8,15 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from kafka_chat.access.identity import EVERYBODY, PENDING, Identity
+from kafka_chat.access.rights import Rights
+from kafka_chat.access.token_refused import KeysUnknown, Reason, TokenRefused
 from kafka_chat.chat.resume_cursor import parse
 from kafka_chat.delivery.session.first_frame import FirstFrame
 from kafka_chat.delivery.session.live_socket import RESTARTS, Close
 from kafka_chat.delivery.session.options import SessionOptions
+from kafka_chat.delivery.session.slots import Slots
+from kafka_chat.errors import Overloaded
 from kafka_chat.telemetry.metrics import Telemetry
 from tests.conformance.service import Chat, cursor_of
 from tests.support.fakes import FakeClient
@@ -22,9 +27,13 @@ CURSOR = cursor_of({Chat("room1"): [5]})
 class Admission:
     """What keeps the options of a client until its session begins."""
 
-    def __init__(self) -> None:
-        self.options = SessionOptions(cursor_in_frame=True)
+    def __init__(self, options: SessionOptions | None = None, identity: Identity = EVERYBODY) -> None:
+        self.options = options or SessionOptions(cursor_in_frame=True)
         self.username = "ann"
+        self.identity = identity
+
+    def identify(self, identity: Identity) -> None:
+        self.identity = identity
 
 
 async def heard(client: FakeClient) -> tuple[FirstFrame, Admission, int]:
@@ -88,3 +97,89 @@ async def test_a_restart_meanwhile_is_told_as_to_anybody(autojump_clock: MockClo
     [frame] = client.deliveries
     meta: dict[str, object] = frame["meta"]  # type: ignore[assignment]
     assert (meta["type"], meta["cursor"]) == ("reconnect", None)
+
+
+ANN = Identity(user="ann", rights=Rights.parse(["room*"]))
+
+
+async def identify(token: bytes | None) -> Identity:
+    await trio.lowlevel.checkpoint()
+    if token is None:
+        return Identity(user=None, rights=Rights.parse(["global"]))
+    if token == b"unknown":
+        raise KeysUnknown
+    if token != b"ann":
+        raise TokenRefused(Reason.SIGNATURE, "the signature does not fit")
+    return ANN
+
+
+@pytest.mark.promise("p-start-frame")
+@pytest.mark.parametrize("cursor", [None, CURSOR])
+async def test_a_token_comes_with_the_cursor_or_without_one(cursor: str | None, autojump_clock: MockClock):
+    client, admission = FakeClient(), Admission(SessionOptions(start_in_frame=True, chats=("room1",)), PENDING)
+    client.say(json.dumps({"op": "start", "token": "ann", "cursor": cursor}))
+    first = FirstFrame(admission, identify=identify, telemetry=Telemetry())
+    await first.run(client, client)
+    assert first.came
+    assert admission.identity == ANN
+    assert admission.options == SessionOptions(chats=("room1",), cursor=None if cursor is None else parse(cursor))
+
+
+@pytest.mark.promise("p-first-frame-token")
+@pytest.mark.parametrize(
+    ("start", "username", "chat", "code"),
+    [
+        ({"token": "bad"}, "ann", "room1", 4401),
+        ({"token": ""}, "ann", "room1", 4401),
+        ({}, "ann", "room1", 4401),  # nobody reads only `global`
+        ({"token": "ann"}, "bob", "room1", 4403),
+        ({"token": "ann"}, "ann", "global", 4403),
+        ({"token": "unknown"}, "ann", "room1", 1013),
+        ({"token": 7}, "ann", "room1", 4400),
+    ],
+)
+async def test_who_may_not_begin_is_told_so_and_its_token_is_not(
+    start: dict[str, object], username: str, chat: str, code: int, autojump_clock: MockClock
+):
+    client, admission = FakeClient(), Admission(SessionOptions(start_in_frame=True, chats=(chat,)), PENDING)
+    admission.username = username
+    client.say(json.dumps({"op": "start", **start}))
+    first = FirstFrame(admission, identify=identify, telemetry=Telemetry())
+    await first.run(client, client)
+    assert not first.came
+    assert admission.identity is PENDING
+    assert client.closed is not None
+    assert client.closed[0] == code
+    assert "bad" not in client.closed[1]
+
+
+async def test_without_a_token_the_first_frame_reads_what_anybody_may(autojump_clock: MockClock):
+    client, admission = FakeClient(), Admission(SessionOptions(start_in_frame=True, chats=("global",)), PENDING)
+    client.say('{"op":"start"}')
+    first = FirstFrame(admission, identify=identify, telemetry=Telemetry())
+    await first.run(client, client)
+    assert first.came
+    assert admission.identity.is_anonymous
+
+
+async def test_a_second_token_is_refused(autojump_clock: MockClock):
+    client, admission = FakeClient(), Admission(SessionOptions(start_in_frame=True), ANN)
+    client.say('{"op":"start","token":"ann"}')
+    first = FirstFrame(admission, identify=identify, telemetry=Telemetry())
+    await first.run(client, client)
+    assert client.closed is not None
+    assert client.closed[0] == 4400
+
+
+def test_a_tenth_of_the_slots_at_most_is_of_clients_that_have_not_brought_their_token():
+    slots, options = Slots(20, catching_up_limit=20), SessionOptions(start_in_frame=True)
+    pending = [slots.take("ann", options, PENDING) for _ in range(2)]
+    with pytest.raises(Overloaded, match="first frame"):
+        slots.take("ann", options, PENDING)
+    pending[0].identify(ANN)
+    with slots.take("ann", options, PENDING):
+        assert slots.pending == 2
+    assert slots.pending == 1
+    with pending[0], pending[1]:
+        assert slots.taken == 2
+    assert (slots.pending, slots.taken, slots.catching_up) == (0, 0, 0)

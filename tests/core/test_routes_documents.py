@@ -152,7 +152,7 @@ async def test_the_frames_that_are_listed_are_those_of_the_protocol():
     """`skipped` is made with its record, all others are of `notices.py`; `end` is of event streams, and the answers of WebSockets."""
     section = PROTOCOL.partition("## Control frames\n")[2].partition("\n#")[0]
     control = {name for row in rows(section) for name in re.findall(r"`(\w+)`", row[0])}
-    unasked, on_request = {"end", "skipped"}, {"sent", "pong", "heartbeat", "error"}
+    unasked, on_request = {"end", "skipped"}, {"sent", "pong", "heartbeat", "error", "challenge", "authorized"}
     assert {kind.__struct_config__.tag for kind in kinds_of(Notice)} - {"end"} == control - {"skipped"}
     paths = (await the_document())["paths"]
     for path in ("/receive-message/client/{username}", "/receive-messages/user/{username}"):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from kafka_chat.access.identity import EVERYBODY, Identity
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.names import ChatNames
 from kafka_chat.chat.partition_key import PartitionKey
@@ -400,16 +401,19 @@ class Core:
 
     @asynccontextmanager
     async def connected(
-        self, client: FakeClient, username: str = "ann", *, options: SessionOptions | None = None
+        self, client: FakeClient, username: str = "ann", *, options: SessionOptions | None = None, identity: Identity = EVERYBODY
     ) -> AsyncIterator[Session]:
         """A session that runs for as long as the block lasts, its start fixed."""
         session = session_for(options or DEFAULT_OPTIONS, self.context, username=username, caught_up=lambda: None)
+        session.authorize(identity)
+        self.context.deadlines.watch(session)
         with self.audience.joined(session, known=True):
             await self.audience.wait_started(session, seconds=2)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(session.run, client, client)
                 yield session
                 nursery.cancel_scope.cancel()
+        self.context.deadlines.forget(session)
 
 
 @asynccontextmanager
@@ -446,5 +450,6 @@ async def open_core(*, memory_bytes: int = 1 << 24, readers: int = 2) -> AsyncIt
             memory=memory,
             telemetry=telemetry,
         )
+        nursery.start_soon(context.deadlines.run)
         yield Core(kafka, audience, memory, reads, telemetry, chats, subscribed, context)
         nursery.cancel_scope.cancel()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ...chat.resume_cursor import head_of_cursor
+from ...chat.resume_cursor import NOT_KNOWN, head_of_cursor, parse
 from ...loop_sharing import Turn
 from .cursor_parts import CursorParts
 from .wanted_start import FROM_ZERO, AtOffsets, Resumed, Since, rather_early, some_seconds_ago
@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
     from ...chat.names import ChatNames
     from ...chat.partition_key import PartitionKey
+    from ...chat.resume_cursor import TopicOffsets
     from ...chat.subscription_change import SubscriptionChange
     from ..log.partition_log import PartitionLog
     from ..ports import Tail
     from .followed_topics import FollowedTopics
-    from .member import Member
+    from .member import Member, Rightful
     from .wanted_start import Start
+
+
+RIGHTS_A_TURN = 32  # chats that a session leaves or follows, as its rights change, before others run
 
 
 class Audience:
@@ -82,7 +86,7 @@ class Audience:
             session: the new member.
             known: whether the subscriptions have been read; if not, `subscriptions_read` catches up.
         """
-        user = None if session.only else session.username  # sessions with an explicit chat list ignore subscription changes
+        user = session.subscriber
         sessions = self._by_user.setdefault(user, {})
         sessions[session] = []
         if not known:
@@ -185,7 +189,7 @@ class Audience:
             if not self.has_started(session):
                 return parts.stale_text()
             unsaid = () if session.only else self._begun_by_record(session, subscriptions)
-            parts.make(head, {topic: self.followed[topic] for topic in topics}, session.follower, unsaid)
+            parts.make(head, {topic: self.followed[topic] for topic in topics}, session.follower, unsaid, session.kept)
         return parts.text(head)
 
     async def subscriptions_read(self) -> None:
@@ -214,7 +218,9 @@ class Audience:
             if session not in self._by_user.get(change.username, ()):
                 continue
             if change.subscribed == (topic in self._topics_of(session)):
-                continue  # it joined when the log had the change already, and its `hello` includes it
+                continue  # it joined when the log had the change already, and its `hello` includes it; or it may not read it
+            if change.subscribed and not session.may_follow(change.chat):
+                continue
             if change.subscribed:
                 self._follow(session, topic, AtOffsets(change.topic_id, change.starts))
                 session.on_subscribed(change)
@@ -222,6 +228,30 @@ class Audience:
                 session.on_unsubscribed(change, self.positions(session, change.chat))
                 self._unfollow(session, topic)
             await turn.share()
+
+    async def rights_changed(self, session: Rightful) -> None:
+        """Have a session leave the chats that it may not read any more, and follow those that it may read now."""
+        turn = Turn()
+        while True:  # the subscriptions may change while others have their turn
+            wanted = session.chats()
+            followed = set(self._topics_of(session))
+            lost = [topic for topic in self._topics_of(session) if self._names.chat(topic) not in wanted]
+            gained = [chat for chat in wanted if self._names.topic(chat) not in followed]
+            if not lost and not gained:
+                return
+            for topic in lost[:RIGHTS_A_TURN]:
+                chat = self._names.chat(topic)
+                session.on_denied(chat, self.positions(session, chat), self._entry(session, topic))
+                self._unfollow(session, topic)
+            for chat in gained[:RIGHTS_A_TURN]:
+                self._follow(session, self._names.topic(chat), session.on_allowed(chat, wanted[chat]))
+            await turn.share()
+
+    def _entry(self, session: Member, topic: str) -> TopicOffsets | None:
+        """Return where a session is in a topic, as a cursor says it."""
+        parts = CursorParts()
+        parts.make(head_of_cursor(None, NOT_KNOWN), {topic: self.followed[topic]}, session.follower, unsaid=())
+        return parse(parts.text(head_of_cursor(None, NOT_KNOWN))).entry(topic)
 
     def positions(self, session: Member, chat: str) -> dict[int, int]:
         """Return partition -> position of `session` in a chat, for partitions where it is fixed."""
@@ -250,4 +280,4 @@ class Audience:
         return {self._names.topic(chat) for chat, change in changes.items() if not change.topic_id and 0 <= change.offset < subscriptions}
 
     def _topics_of(self, session: Member) -> list[str]:
-        return self._by_user[None if session.only else session.username][session]
+        return self._by_user[session.subscriber][session]

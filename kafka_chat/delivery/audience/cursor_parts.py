@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ...chat.partition_key import PartitionKey
@@ -11,8 +12,12 @@ from .wanted_start import Resumed, epoch_named, offset_named, partitions_named
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
+    from ...chat.resume_cursor import TopicOffsets
     from ..log.follower import Follower, LogCursor
     from .followed_topic import FollowedTopic
+
+
+NONE_KEPT: Mapping[str, TopicOffsets] = MappingProxyType({})
 
 
 class CursorParts:
@@ -35,7 +40,14 @@ class CursorParts:
             PartitionKey, tuple[int, int]
         ] = {}  # positions and epochs of partitions that were not followed when this was made
 
-    def make(self, head: bytes, followed_topics: Mapping[str, FollowedTopic], follower: Follower, unsaid: Container[str]) -> None:
+    def make(
+        self,
+        head: bytes,
+        followed_topics: Mapping[str, FollowedTopic],
+        follower: Follower,
+        unsaid: Container[str],
+        kept: Mapping[str, TopicOffsets] = NONE_KEPT,
+    ) -> None:
         """Make the parts from a cursor's head and a follower's positions in the topics it follows.
 
         A partition without a leader has no log yet: the follower will begin there where its start says. For an absent topic in which
@@ -46,9 +58,10 @@ class CursorParts:
             followed_topics: by their names.
             follower: whose cursor it is.
             unsaid: absent topics whose subscriptions say themselves where they begin.
+            kept: where the client is in topics that are not followed; repeated as they are.
         """
         self.versions = [followed.version for followed in followed_topics.values()]
-        self._parts = [head]
+        self._parts = [head, *(entry_again(topic, entry) for topic, entry in kept.items())]
         self._indices = {}
         self._moved = {}
         for topic, followed in followed_topics.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...chat.resume_cursor import identity_of
+from ..audience.cursor_parts import NONE_KEPT
 from ..audience.wanted_start import Resumed
 from ..log.follower import Follower
 from ..session.notices import gap_in
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ...chat.loss_cause import LossCause
     from ...chat.names import ChatNames
     from ...chat.partition_key import PartitionKey
-    from ...chat.resume_cursor import ResumeCursor
+    from ...chat.resume_cursor import ResumeCursor, TopicOffsets
     from ...chat.subscription_change import SubscriptionChange
     from ..audience.wanted_start import Start, Unresumed
     from ..log.follower import LogCursor
@@ -35,7 +36,8 @@ class HistoryReader:
     Attributes:
         follower: its cursors in the logs.
         only: its chat.
-        username: nobody's.
+        subscriber: nobody.
+        kept: nothing.
         gaps: the gaps reported to it.
         resumed: its cursor's part for the topic; None without one.
         over: whether the service wants it to end.
@@ -43,7 +45,8 @@ class HistoryReader:
 
     __slots__ = ("_begin", "_cursor", "_names", "follower", "gaps", "only", "over", "resumed")
 
-    username = ""
+    subscriber: str | None = None
+    kept: Mapping[str, TopicOffsets] = NONE_KEPT
 
     def __init__(
         self,
@@ -73,6 +76,10 @@ class HistoryReader:
         self._begin = begin
         self._cursor = cursor
         self._names = names
+
+    def may_follow(self, chat: str) -> bool:
+        """Return whether it may read a chat; asked before it was made."""
+        return True
 
     def chats(self) -> Mapping[str, SubscriptionChange | None]:
         """Return the chats that it follows, with their subscriptions."""

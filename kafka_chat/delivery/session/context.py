@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ...chat.resume_cursor import NOT_KNOWN
+from .deadlines import Deadlines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from ...access.identity import Identity
     from ...chat.names import ChatNames
     from ...chat.subscription_change import SubscriptionChange
     from ...settings.model import Limits as LimitSettings
@@ -40,6 +42,8 @@ class SessionContext:
         page_reads: reads what is not in memory.
         memory: counts what is held for clients.
         telemetry: the service's.
+        identify: tells who asks by a token, or without one; None where access is off.
+        deadlines: of tokens.
     """
 
     audience: Audience
@@ -54,6 +58,8 @@ class SessionContext:
     page_reads: PageReads
     memory: Memory
     telemetry: Telemetry
+    identify: Callable[[bytes | None], Awaitable[Identity]] | None = None
+    deadlines: Deadlines = field(default_factory=Deadlines)
 
     @property
     def subscriptions_read(self) -> int:

@@ -7,24 +7,38 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from ...errors import RequestError
+from ...access.decision import Forbidden, Need, Unauthorized, decide
+from ...access.identity import PENDING
+from ...access.token_refused import KeysUnknown, TokenRefused
+from ...errors import Overloaded, RequestError
 from ..ports import Disconnect
-from .live_socket import RESTARTS, Close, LiveSocket
+from .live_socket import NO_TOKEN, NOT_ALLOWED, RESTARTS, TRY_LATER, Close, LiveSocket
 from .long_cursor import parse_in_turns
 from .notices import OpRefused, come_again, control, parse_op
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ...access.identity import Identity
     from ...telemetry.metrics import Telemetry
     from ..ports import Inbox
     from .options import SessionOptions
 
 FIRST_FRAME_SECONDS = 10.0
+FIRST_FRAME_NEEDS = Need.READ
 
 
 class HasOptions(Protocol):
-    """Keeps a client's options until its session begins."""
+    """Keeps a client's options, and who it is, until its session begins."""
 
     options: SessionOptions
+
+    @property
+    def identity(self) -> Identity:
+        """Who it is; `PENDING` where its token comes in the first frame."""
+
+    def identify(self, identity: Identity) -> None:
+        """Take the identity that the first frame has brought."""
 
     @property
     def username(self) -> str:
@@ -32,24 +46,34 @@ class HasOptions(Protocol):
 
 
 class FirstFrame(LiveSocket):
-    """A v1 client until its cursor arrives, which is stored only in the options of its admission.
+    """A v1 client until its first frame arrives. The cursor is stored only in the options of its admission.
+
+    Args:
+        admission: the client's.
+        identify: tells who asks by a token, or without one; None where access is off.
+        telemetry: the service's.
 
     Attributes:
         came: whether it has; else the connection is closed once `run` returns.
     """
 
-    __slots__ = ("_admission", "_receiving", "came")
+    __slots__ = ("_admission", "_identify", "_receiving", "came")
 
-    def __init__(self, admission: HasOptions, *, telemetry: Telemetry) -> None:
+    def __init__(
+        self, admission: HasOptions, *, identify: Callable[[bytes | None], Awaitable[Identity]] | None = None, telemetry: Telemetry
+    ) -> None:
         super().__init__(username=admission.username, telemetry=telemetry)
         self.came = False
         self._admission = admission
+        self._identify = identify
+        if admission.identity is not PENDING:
+            self.authorize(admission.identity)
         self._receiving = True
 
     async def _serve(self, nursery: trio.Nursery) -> None:
         await trio.sleep(FIRST_FRAME_SECONDS)
         if self._receiving:
-            self.end(Close(code=4408, reason=f"cursor=frame: no frame came within {FIRST_FRAME_SECONDS:.0f} s"))
+            self.end(Close(code=4408, reason=f"{self._parameter}=frame: no frame came within {FIRST_FRAME_SECONDS:.0f} s"))
         await trio.sleep_forever()
 
     async def _receive(self, nursery: trio.Nursery, inbox: Inbox) -> int:
@@ -64,14 +88,38 @@ class FirstFrame(LiveSocket):
         self._receiving = False
         try:
             op = parse_op(said)
-            if op.op != "start" or op.cursor is None:
-                raise RequestError('cursor=frame: the first frame must be {"op":"start","cursor":TEXT}', field="cursor")
-            cursor = await parse_in_turns(op.cursor)
+            if op.op != "start" or (op.cursor is None and self._admission.options.cursor_in_frame):
+                shape = '{"op":"start","cursor":TEXT}' if self._parameter == "cursor" else '{"op":"start"}, with a token, a cursor, or both'
+                raise RequestError(f"{self._parameter}=frame: the first frame must be {shape}", field=self._parameter)
+            await self._take_token(op.token)
+            cursor = self._admission.options.cursor if op.cursor is None else await parse_in_turns(op.cursor)
+        except (Unauthorized, TokenRefused):
+            self.end(Close(code=NO_TOKEN, reason=str(Unauthorized())))
+        except Forbidden as error:
+            self.end(Close(code=NOT_ALLOWED, reason=str(error)))
+        except KeysUnknown:
+            self.end(Close(code=TRY_LATER, reason="the keys that tokens are signed with are not known yet; try again later"))
         except (RequestError, OpRefused) as error:
-            self.end(Close(code=4400, reason=str(error)))
+            self.end(Close(code=TRY_LATER if isinstance(error, Overloaded) else 4400, reason=str(error)))
+        else:
+            self._admission.options = replace(self._admission.options, cursor=cursor, cursor_in_frame=False, start_in_frame=False)
+            self.came = True
+
+    async def _take_token(self, token: str | None) -> None:
+        """Find out who asks, where the handshake has not told."""
+        if self._identify is None:
             return
-        self._admission.options = replace(self._admission.options, cursor=cursor, cursor_in_frame=False)
-        self.came = True
+        if self._admission.identity is not PENDING:
+            if token is not None:
+                raise RequestError("a token came with the handshake already; send it once", field="token")
+            return
+        identity = await self._identify(None if token is None else token.encode("utf-8", "replace"))
+        decide(FIRST_FRAME_NEEDS, identity, user=self._admission.username, chats=self._admission.options.chats)
+        self._admission.identify(identity)
+
+    @property
+    def _parameter(self) -> str:
+        return "cursor" if self._admission.options.cursor_in_frame else "start"
 
     async def _take_leave(self, close: Close) -> None:
         if close.code == RESTARTS:

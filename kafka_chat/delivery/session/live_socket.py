@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from secrets import token_hex
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
+from ...access.identity import EVERYBODY, Identity
 from ..ports import Disconnect, Inbox, Sink
 from .message_rate import RATE_SECONDS, MessageRate
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 FAREWELL_SECONDS = 1.0
 RESTARTS = 1012  # the close code of a client that should reconnect
+TRY_LATER = 1013
+NO_TOKEN = 4401  # the close code of a client whose token is missing, bad or has expired: a new one helps
+NOT_ALLOWED = 4403  # of a client whose token does not allow what it asks for: a new one of the same kind does not help
 TALK_FRAMES = 1000  # messages that a client may send in `RATE_SECONDS`
 
 
@@ -28,19 +33,24 @@ class Close:
     reason: str
 
 
+EXPIRED = Close(code=NO_TOKEN, reason="the token has expired; connect with a new one")
+
+
 class LiveSocket(ABC):
     """Two tasks until the client is gone or `end` is called: one serves it, one receives its messages.
 
     Attributes:
         session_id: for the operator.
         username: whose it is; "" if the path names nobody.
+        identity: who it belongs to, and what that one may do.
+        ends_at: when its token ends, on trio's clock; None: never.
         sink: set once the connection is accepted.
         messages: sent so far.
         bytes_sent: the frames of those.
     """
 
     __slots__ = (
-        "_accepted", "_closing", "_scope", "_talk", "_telemetry", "bytes_sent", "messages",
+        "_accepted", "_closing", "_scope", "_talk", "_telemetry", "bytes_sent", "ends_at", "identity", "messages",
         "session_id", "sink", "username",
     )  # fmt: skip
 
@@ -50,6 +60,8 @@ class LiveSocket(ABC):
     def __init__(self, *, username: str, telemetry: Telemetry) -> None:
         self.session_id = token_hex(4)
         self.username = username
+        self.identity = EVERYBODY
+        self.ends_at: float | None = None
         self.messages = 0
         self.bytes_sent = 0
         self._telemetry = telemetry
@@ -67,6 +79,20 @@ class LiveSocket(ABC):
     def fell_behind(self) -> int:
         """How often it had to read a page of the past."""
         return 0
+
+    def authorize(self, identity: Identity) -> None:
+        """Take another identity; who calls this then has the socket watched by `Deadlines`."""
+        self.identity = identity
+        self.ends_at = None if identity.ends_at is None else trio.current_time() + identity.ends_at - time.time()
+
+    @property
+    def deadline(self) -> float | None:
+        """When to call `on_deadline`, on trio's clock; None: never."""
+        return None if self._closing is not None else self.ends_at
+
+    def on_deadline(self) -> None:
+        """End it: the time of its token is over."""
+        self.end(EXPIRED)
 
     def end(self, close: Close) -> None:
         """End it with a close frame, which comes after what is owed."""

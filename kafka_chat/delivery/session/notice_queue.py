@@ -17,13 +17,14 @@ from .notices import Gap, Heartbeat, Live, Notice, Subscribed, Unsubscribed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from .notices import Answer, Hello
+    from .notices import Answer, Challenge, Hello
 
     Subscription = Subscribed | Unsubscribed
 
 # From weak to strong. Gaps that are merged have the strongest of their causes: an older beginning, another end, another topic.
 _CAUSES = (LossCause.RETENTION, LossCause.TRUNCATED, LossCause.RECREATED)
-_NO_RECORD = -1  # below all offsets
+NO_RECORD = -1  # below all offsets
+_CHALLENGE = ("", None)  # no chat is called so
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ class NoticeQueue:
     def __init__(self) -> None:
         self.waits = False
         self._hello: Hello | None = None
-        # (chat, partition) -> a gap; (chat, None) -> the news of a chat; ("", a number) -> an answer. None while there are
-        # none, as on most sockets: an empty OrderedDict has 250 bytes. A dict would be slow to pop from the front of.
+        # (chat, partition) -> a gap; (chat, None) -> the news of a chat; ("", a number) -> an answer; ("", None) -> a challenge.
+        # None while there are none, as on most sockets: an empty OrderedDict has 250 bytes. A dict would be slow to pop from the front of.
         self._waiting: OrderedDict[tuple[str, int | None], Notice | _Change] | None = None
         self._answers = 0
         self._own: dict[str, _Change | None] = {}  # chats of the op that is being done -> their news meanwhile
@@ -130,13 +131,17 @@ class NoticeQueue:
             answer_of_chat = said.get(chat)
             if answer_of_chat is None:  # the op failed, and yet something has changed
                 self._put(chat, _merged(self._remove((chat, None)), change))
-            elif change.offset > written.get(chat, _NO_RECORD) or (change.offset < 0 and type(change.notice) is not type(answer_of_chat)):
+            elif change.offset > written.get(chat, NO_RECORD) or (change.offset < 0 and type(change.notice) is not type(answer_of_chat)):
                 # Somebody else changed the chat between the op and its answer; an offset that is not known tells less.
                 self._put(chat, _Change(change.notice, isinstance(answer_of_chat, Subscribed), change.offset))
 
     def add_live(self) -> None:
         """Queue `live`: everything that was there has been delivered."""
         self._live = self.waits = True
+
+    def add_challenge(self, challenge: Challenge) -> None:
+        """Queue a challenge, in place of one that waits."""
+        self._append(_CHALLENGE, challenge)
 
     def add_heartbeat(self) -> None:
         """Queue `heartbeat`, unless one waits already."""

@@ -35,12 +35,25 @@ class Limits(msgspec.Struct, frozen=True):
     heartbeat_seconds: float | None
 
 
+class Auth(msgspec.Struct, frozen=True):
+    """How long the token lasts, in whole seconds."""
+
+    expires_in: int
+
+
 class Notice(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
     """The `meta` of a control frame."""
 
 
 class Hello(Notice, frozen=True, kw_only=True, tag="hello"):
-    """First of all. `resumable` is there on event streams: whether their events have ids."""
+    """First of all.
+
+    Attributes:
+        resumable: on event streams: whether their events have ids.
+        user_from: where access is on: `token` or `anonymous`.
+        denied: where access is on: chats that are subscribed to, or default ones, and may not be read.
+        auth: where there is a token.
+    """
 
     session: str
     user: str
@@ -49,6 +62,9 @@ class Hello(Notice, frozen=True, kw_only=True, tag="hello"):
     cursor: str | None
     limits: Limits
     resumable: bool | None = None
+    user_from: str | None = None
+    denied: Sequence[str] | None = None
+    auth: Auth | None = None
 
 
 class Live(Notice, frozen=True, kw_only=True, tag="live"):
@@ -74,19 +90,21 @@ class Answer(Notice, frozen=True, kw_only=True):
 
 
 class Subscribed(Answer, frozen=True, kw_only=True, tag="subscribed"):
-    """The user follows a chat from here on."""
+    """The user follows a chat from here on. `cause` is `allowed` where a new token allows to read it."""
 
     chat: str
     exists: bool
     positions: Mapping[int, int]
+    cause: str | None = None
 
 
 class Unsubscribed(Answer, frozen=True, kw_only=True, tag="unsubscribed"):
-    """The user follows a chat no more; it was delivered up to here."""
+    """The user follows a chat no more; it was delivered up to here. `cause` is `denied` where a new token does not allow to read it."""
 
     chat: str
     exists: bool
     positions: Mapping[int, int]
+    cause: str | None = None
 
 
 class Sent(Answer, frozen=True, kw_only=True, tag="sent"):
@@ -100,6 +118,19 @@ class Sent(Answer, frozen=True, kw_only=True, tag="sent"):
 
 class Pong(Answer, frozen=True, kw_only=True, tag="pong"):
     """The answer to `ping`."""
+
+
+class Authorized(Answer, frozen=True, kw_only=True, tag="authorized"):
+    """A new token is in force; `denied` as in `hello`."""
+
+    expires_in: int
+    denied: Sequence[str]
+
+
+class Challenge(Notice, frozen=True, kw_only=True, tag="challenge"):
+    """The token ends in so many seconds; the op `auth` brings a new one."""
+
+    expires_in: int
 
 
 class Failed(Answer, frozen=True, kw_only=True, tag="error"):
@@ -155,6 +186,7 @@ class Op(msgspec.Struct, frozen=True):
         text: of `send`.
         tag: of `send`.
         cursor: of `start`.
+        token: of `start` and `auth`.
     """
 
     op: str
@@ -164,6 +196,7 @@ class Op(msgspec.Struct, frozen=True):
     text: str | None = None
     tag: str | None = None
     cursor: str | None = None
+    token: str | None = None
 
     @property
     def named(self) -> list[str]:

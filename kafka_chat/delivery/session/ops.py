@@ -4,28 +4,58 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from sys import getsizeof
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from ...access.decision import Need, Unauthorized, decide
+from ...access.token_refused import KeysUnknown, TokenRefused
 from ...chat.partition_key import PartitionKey
 from ...chat.resume_cursor import MessageIds
-from ...errors import BrokerError, RequestError, SendingOff
+from ...errors import BrokerError, Overloaded, RequestError, SendingOff
 from ...loop_sharing import Turn
+from ..audience.member import Rightful
 from ..writes.subscriptions import CHATS_PER_CALL
-from .notices import Answer, Failed, OpRefused, Pong, Sent, Subscribed, Unsubscribed, parse_op
+from .deadlines import HasDeadline
+from .live_socket import EXPIRED, NOT_ALLOWED, Close
+from .notices import Answer, Authorized, Failed, OpRefused, Pong, Sent, Subscribed, Unsubscribed, parse_op
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     import msgspec
 
-    from ..audience.member import Member
+    from ...access.identity import Identity
     from .context import SessionContext
     from .notice_queue import NoticeQueue
     from .notices import Op
 
 OPS_WAITING = 32  # ops whose answers are not written yet, which a client may have
+
+
+class Asking(Rightful, HasDeadline, Protocol):
+    """The session of a client that asks."""
+
+    @property
+    def username(self) -> str:
+        """Whose it is."""
+
+    @property
+    def identity(self) -> Identity:
+        """Who asks."""
+
+    @property
+    def expires_in(self) -> int:
+        """How many whole seconds the token lasts."""
+
+    def denied(self) -> list[str]:
+        """Return the chats that it would follow if it might read them, sorted."""
+
+    def authorize(self, identity: Identity) -> None:
+        """Take another identity."""
+
+    def end(self, close: Close) -> None:
+        """End with a close frame."""
 
 
 class Ops:
@@ -39,7 +69,7 @@ class Ops:
 
     __slots__ = ("_answered", "_bytes", "_context", "_notices", "_session", "_waiting")
 
-    def __init__(self, session: Member, context: SessionContext, notices: NoticeQueue) -> None:
+    def __init__(self, session: Asking, context: SessionContext, notices: NoticeQueue) -> None:
         self._session = session
         self._context = context
         self._notices = notices
@@ -98,17 +128,34 @@ class _Asked:
         context: the service.
         notices: hold back the news of the chats that it changes.
         written: takes the offset of the record of each chat that it changes.
+        chats: that the op names, if its kind names any.
     """
 
     op: Op
-    session: Member
+    session: Asking
     context: SessionContext
     notices: NoticeQueue
     written: dict[str, int]
+    chats: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class OpKind:
+    """A kind of op, and what it needs.
+
+    Attributes:
+        do: carries it out.
+        need: the right that it needs, with the chats that it names.
+        chats: returns the chats that it names, by their names here.
+    """
+
+    do: Callable[[_Asked], Awaitable[Sequence[Answer]]]
+    need: Need
+    chats: Callable[[Op, SessionContext], Sequence[str]]
 
 
 async def _answers(
-    said: str | bytes, session: Member, context: SessionContext, notices: NoticeQueue, written: dict[str, int]
+    said: str | bytes, session: Asking, context: SessionContext, notices: NoticeQueue, written: dict[str, int]
 ) -> Sequence[Answer]:
     """Carry out an op; return at least one answer. Expected trouble is an answer."""
     try:
@@ -116,17 +163,19 @@ async def _answers(
     except OpRefused as refused:
         return [_failed(refused.error, refused.re)]
     try:
-        do = _OPS.get(op.op)
-        if do is None:
-            *most, last = _OPS
+        kind = OPS.get(op.op)
+        if kind is None or (kind is _AUTH and context.identify is None):
+            *most, last = (name for name, known in OPS.items() if known is not _AUTH or context.identify is not None)
             raise RequestError(f"op is {op.op[:60]!r}; it may be {', '.join(most)} or {last}", field="op")
-        return await do(_Asked(op=op, session=session, context=context, notices=notices, written=written))
+        chats = kind.chats(op, context)
+        decide(kind.need, session.identity, user=session.username, chats=chats)
+        return await kind.do(_Asked(op=op, session=session, context=context, notices=notices, written=written, chats=chats))
     except (RequestError, BrokerError) as error:
         return [_failed(error, op.re)]
 
 
 async def _subscribe(asked: _Asked) -> Sequence[Answer]:
-    context, user, chats = asked.context, asked.session.username, _chats(asked)
+    context, user, chats = asked.context, asked.session.username, asked.chats
     asked.notices.begin_op(chats)
     exists = {one.chat: one.exists for one in await context.subscriptions.subscribe(user, chats, written=asked.written.update)}
     positions = await _positions(asked, chats)
@@ -138,7 +187,7 @@ async def _subscribe(asked: _Asked) -> Sequence[Answer]:
 
 
 async def _unsubscribe(asked: _Asked) -> Sequence[Answer]:
-    context, chats = asked.context, _chats(asked)
+    context, chats = asked.context, asked.chats
     asked.notices.begin_op(chats)
     positions = await _positions(asked, chats)
     exists = {chat: context.audience.exists(chat) for chat in chats}  # asked now, for nobody may follow it afterwards
@@ -152,7 +201,7 @@ async def _send(asked: _Asked) -> Sequence[Answer]:
         raise SendingOff
     if op.chat is None or op.text is None:
         raise RequestError("chat and text are needed to send", field="chat" if op.chat is None else "text")
-    chat = context.names.parse(op.chat, field="chat")
+    [chat] = asked.chats
     placed = await context.sending.place(chat, asked.session.username, op.text, op.tag)
     at, key = placed.at, PartitionKey(placed.at.topic, placed.topic_id, placed.at.partition)
     log = context.audience.log(key)
@@ -166,20 +215,53 @@ async def _ping(asked: _Asked) -> Sequence[Answer]:
     return [Pong(re=asked.op.re)]
 
 
-_OPS: Mapping[str, Callable[[_Asked], Awaitable[Sequence[Answer]]]] = {
-    "subscribe": _subscribe,
-    "unsubscribe": _unsubscribe,
-    "send": _send,
-    "ping": _ping,
-}
+async def _auth(asked: _Asked) -> Sequence[Answer]:
+    """Take a new token of the same user. With any other the connection ends, for the old token is not to be used any more."""
+    session, context = asked.session, asked.context
+    if asked.op.token is None or context.identify is None:
+        raise RequestError("token is missing; auth needs one", field="token")
+    try:
+        identity = await context.identify(asked.op.token.encode("utf-8", "replace"))
+    except KeysUnknown as error:
+        raise Overloaded("the keys that tokens are signed with are not known yet; try again") from error
+    except TokenRefused:
+        session.end(Close(code=EXPIRED.code, reason=str(Unauthorized())))
+        return []
+    if session.identity.user != identity.user or not identity.may_speak_for(session.username):
+        session.end(Close(code=NOT_ALLOWED, reason="the token is not this user's"))
+        return []
+    session.authorize(identity)
+    context.deadlines.watch(session)
+    await context.audience.rights_changed(session)
+    return [Authorized(re=asked.op.re, expires_in=session.expires_in, denied=session.denied())]
 
 
-def _chats(asked: _Asked) -> list[str]:
+def _chats(op: Op, context: SessionContext) -> list[str]:
     """Return the chats that an op names."""
-    named = asked.op.named
+    named = op.named
     if len(named) > CHATS_PER_CALL:  # asked before each of them is looked at
         raise RequestError(f"chats names {len(named)} chats; at most {CHATS_PER_CALL} are allowed in one op", field="chats")
-    return [asked.context.names.parse(chat, field="chat") for chat in named]
+    return [context.names.parse(chat, field="chat") for chat in named]
+
+
+def _chat(op: Op, context: SessionContext) -> list[str]:
+    """Return the one chat that `send` names; none where that is missing, which is told later."""
+    return [] if op.chat is None or context.sending is None else [context.names.parse(op.chat, field="chat")]
+
+
+def _none(op: Op, context: SessionContext) -> list[str]:
+    return []
+
+
+_AUTH = OpKind(_auth, Need.PUBLIC, _none)
+
+OPS: Mapping[str, OpKind] = {
+    "subscribe": OpKind(_subscribe, Need.FOLLOW, _chats),
+    "unsubscribe": OpKind(_unsubscribe, Need.USER, _chats),  # leaving needs no right
+    "send": OpKind(_send, Need.SEND, _chat),
+    "ping": OpKind(_ping, Need.PUBLIC, _none),
+    "auth": _AUTH,
+}
 
 
 async def _positions(asked: _Asked, chats: Sequence[str]) -> dict[str, Mapping[int, int]]:

@@ -21,18 +21,25 @@ class SessionOptions(Selection):
         format: how messages are written.
         chats: only these, subscribed or not; none: what the user follows.
         cursor_in_frame: the cursor comes as the first frame.
+        start_in_frame: a first frame comes, with a token, a cursor, or both.
         heartbeat_seconds: the interval of heartbeats.
     """
 
     format: Format = Format.PLAIN
     chats: tuple[str, ...] = ()
     cursor_in_frame: bool = False
+    start_in_frame: bool = False
     heartbeat_seconds: float | None = None
 
     @property
     def is_default(self) -> bool:
         """Whether nothing is asked for."""
         return self == DEFAULT_OPTIONS
+
+    @property
+    def begins_by_frame(self) -> bool:
+        """Whether the client's first frame is to be waited for."""
+        return self.cursor_in_frame or self.start_in_frame
 
     @property
     def held_bytes(self) -> int:
@@ -44,7 +51,7 @@ class SessionOptions(Selection):
     @property
     def reads_past(self) -> bool:
         """Whether what is asked for may lie in the past."""
-        return bool(self.cursor or self.cursor_in_frame or self.rewind) or not isinstance(self.start, Latest | None)
+        return bool(self.cursor or self.begins_by_frame or self.rewind) or not isinstance(self.start, Latest | None)
 
 
 DEFAULT_OPTIONS = SessionOptions()

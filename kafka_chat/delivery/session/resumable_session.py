@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from random import uniform
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from ...loop_sharing import Turn
+from ..audience.cursor_parts import NONE_KEPT
+from ..audience.wanted_start import LATEST, AtOffsets, Resumed
 from ..records.formats import Format
 from .beginning import Beginning
-from .live_socket import RESTARTS, Close
-from .notice_queue import NoticeQueue, Unheard
-from .notices import Hello, Notice, Subscribed, Unsubscribed, come_again, control, gap_in, limits_told
+from .live_socket import EXPIRED, RESTARTS, Close
+from .notice_queue import NO_RECORD, NoticeQueue, Unheard
+from .notices import Auth, Challenge, Hello, Notice, Subscribed, Unsubscribed, come_again, control, gap_in, limits_told
 from .ops import OPS_WAITING, Ops
 from .session import Session
 from .until import LOOKED_FAR_ENOUGH, Until
@@ -20,14 +23,19 @@ from .until import LOOKED_FAR_ENOUGH, Until
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ...access.identity import Identity
     from ...chat.loss_cause import LossCause
     from ...chat.partition_key import PartitionKey
+    from ...chat.resume_cursor import ResumeCursor, TopicOffsets
     from ...chat.subscription_change import SubscriptionChange
-    from ..audience.wanted_start import Start
+    from ..audience.wanted_start import Start, Unresumed
     from ..log.follower import LogCursor
     from ..records.batch import Chunk
     from .context import SessionContext
     from .options import SessionOptions
+
+
+CHALLENGE_SECONDS = (15.0, 30.0)  # before the end, drawn for each: tokens that are made in the same second are not renewed in it
 
 
 class ResumableSession(Session):
@@ -41,8 +49,8 @@ class ResumableSession(Session):
     """
 
     __slots__ = (
-        "_beginning", "_caught_up", "_live", "_notices", "_ops", "_said_hello", "_until",
-        "held_bytes", "only", "options", "subscriptions_known",
+        "_beginning", "_caught_up", "_challenge_at", "_live", "_notices", "_ops", "_said_hello", "_until",
+        "held_bytes", "kept", "only", "options", "subscriptions_known",
     )  # fmt: skip
 
     def __init__(self, options: SessionOptions, context: SessionContext, *, username: str, caught_up: Callable[[], None]) -> None:
@@ -50,6 +58,8 @@ class ResumableSession(Session):
         super().__init__(context, username=username, view=options.view(options.format))
         self.options = replace(options, cursor=None)
         self.only = options.chats
+        self.kept: Mapping[str, TopicOffsets] = NONE_KEPT
+        self._challenge_at: float | None = None
         self._caught_up = caught_up
         self._beginning = Beginning(self.options, options.cursor, context.cluster)
         self.subscriptions_known = self._beginning.subscriptions_known
@@ -86,6 +96,7 @@ class ResumableSession(Session):
 
     def on_subscribed(self, change: SubscriptionChange) -> None:
         """Report that its user has subscribed to a chat."""
+        self._keep_no_more(change.chat)
         exists = bool(change.topic_id) or self._context.audience.exists(change.chat)
         self._notices.add_subscription(Subscribed(chat=change.chat, exists=exists, positions=change.starts), change.offset)
         self.follower.wake()
@@ -102,6 +113,66 @@ class ResumableSession(Session):
         if self._ops is not None:
             self._ops.close()
             self._ops = None  # which has us
+
+    def on_denied(self, chat: str, positions: Mapping[int, int], entry: TopicOffsets | None) -> None:
+        """Report that it may not read a chat any more, and keep where it was."""
+        if entry is not None:
+            self.kept = {**self.kept, self._context.names.topic(chat): entry}
+            self._hold(entry.held_bytes)
+        exists = self._context.audience.exists(chat)
+        self._notices.add_subscription(Unsubscribed(chat=chat, exists=exists, positions=positions, cause="denied"), NO_RECORD)
+        self.follower.wake()
+
+    def on_allowed(self, chat: str, change: SubscriptionChange | None) -> Start:
+        """Report that it may read a chat now; return where it begins there.
+
+        Where it was when it lost the right, or its cursor says so; else where its user subscribed.
+        """
+        entry = self._keep_no_more(chat)
+        starts: Mapping[int, int] = {}
+        otherwise: Unresumed = LATEST
+        if change is not None and change.offset >= 0 and not self.only:
+            starts, otherwise = change.starts, AtOffsets(change.topic_id, change.starts)
+        exists = self._context.audience.exists(chat)
+        positions = starts if entry is None else entry.offsets
+        self._notices.add_subscription(Subscribed(chat=chat, exists=exists, positions=positions, cause="allowed"), NO_RECORD)
+        self.follower.wake()
+        return otherwise if entry is None else Resumed(entry, otherwise)
+
+    def _keep_no_more(self, chat: str) -> TopicOffsets | None:
+        """Forget, and return, where it was in a chat that it might not read."""
+        topic = self._context.names.topic(chat)
+        entry = self.kept.get(topic)
+        if entry is not None:
+            self.kept = {kept: offsets for kept, offsets in self.kept.items() if kept != topic}
+            self._hold(-entry.held_bytes)
+        return entry
+
+    def authorize(self, identity: Identity) -> None:
+        """Take another identity, and draw when to ask for the next token."""
+        super().authorize(identity)
+        self._challenge_at = None
+        if self.ends_at is not None and self.options.format is Format.V1:
+            self._challenge_at = max(trio.current_time(), self.ends_at - uniform(*CHALLENGE_SECONDS))
+
+    @property
+    def deadline(self) -> float | None:
+        """When to ask for a new token, or to end."""
+        return self._challenge_at if self._challenge_at is not None and self._closing is None else super().deadline
+
+    def on_deadline(self) -> None:
+        """Ask for a new token, or end."""
+        if self._challenge_at is None:
+            super().on_deadline()
+            return
+        self._challenge_at = None
+        self._notices.add_challenge(Challenge(expires_in=self.expires_in))
+        self.follower.wake()
+
+    @property
+    def expires_in(self) -> int:
+        """How many whole seconds its token lasts; 0 without one."""
+        return 0 if self.ends_at is None else max(0, int(self.ends_at - trio.current_time()))
 
     # What its own nursery runs.
 
@@ -172,7 +243,8 @@ class ResumableSession(Session):
         The audience may still move its cursors and tell of it, until the cursor is made: no gap lies before that untold. A client
         that has had no `hello` begins again in the same way, and gets the same notices then.
         """
-        if close.code not in (RESTARTS, LOOKED_FAR_ENOUGH.code) or not self._notices.heard:
+        comes_again = close.code in (RESTARTS, LOOKED_FAR_ENOUGH.code) or (close is EXPIRED and self.options.format is Format.EVENTS)
+        if not comes_again or not self._notices.heard:
             return
         if self._said_hello:
             self._notices.add_answers((), {})  # what the op under way holds back has happened, whatever came of the op itself
@@ -195,7 +267,16 @@ class ResumableSession(Session):
     def _forget_cursor(self) -> None:
         """Free the client's cursor once it is fixed where it begins."""
         if self._beginning.cursor is not None and self._context.audience.has_started(self):
+            self._keep_denied(self._beginning.cursor)
             self._hold(self._context.audience.forget_start(self) - self._beginning.forget())
+
+    def _keep_denied(self, cursor: ResumeCursor) -> None:
+        """Keep where the cursor says that the client is in chats that it is subscribed to and may not read now."""
+        if self.identity.unlimited or self.identity.is_anonymous or not cursor.is_of(self._context.cluster()):
+            return
+        entries = {topic: cursor.entry(topic) for topic in map(self._context.names.topic, self.denied())}
+        self.kept = {topic: entry for topic, entry in entries.items() if entry is not None}
+        self._hold(sum(entry.held_bytes for entry in self.kept.values()))
 
     def _cursor(self) -> str | None:
         return self._context.audience.cursor(self, cluster=self._context.cluster(), subscriptions=self._context.subscriptions_read)
@@ -209,7 +290,17 @@ class ResumableSession(Session):
             resume=beginning.resume,
             cursor=self._cursor(),
             limits=limits_told(context.limits, self.options.heartbeat_seconds),
+            **self._who(),
         )
+
+    def _who(self) -> dict[str, Any]:
+        """Return what `hello` says while access is on."""
+        if self.identity.unlimited:
+            return {}
+        if self.identity.is_anonymous:
+            return {"user_from": "anonymous", "denied": self.denied()}
+        auth = None if self.ends_at is None else Auth(self.expires_in)
+        return {"user_from": "token", "denied": self.denied(), "auth": auth}
 
     def _hold(self, size: int) -> None:
         """Count more, or fewer, bytes."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
+from ...access.rights import Action
+from ..audience.cursor_parts import NONE_KEPT
 from ..audience.wanted_start import LATEST
 from ..log.follower import Follower
 from ..records.formats import PLAIN, View
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from ...chat.loss_cause import LossCause
     from ...chat.partition_key import PartitionKey
+    from ...chat.resume_cursor import TopicOffsets
     from ...chat.subscription_change import SubscriptionChange
     from ..audience.wanted_start import Start
     from ..log.follower import LogCursor
@@ -33,12 +36,14 @@ class Session(LiveSocket):
     Attributes:
         follower: its cursors in the logs.
         only: the chats it follows, subscribed or not; empty: those of its user.
+        kept: topic -> where its client is in a chat that it may not read now, from its cursor.
         subscriptions_known: the offset in the subscriptions topic up to which its client has learned of changes; 0: of none.
     """
 
     __slots__ = ("_context", "follower")
 
     only: Sequence[str] = ()
+    kept: Mapping[str, TopicOffsets] = NONE_KEPT
     subscriptions_known: int = 0
     too_much: ClassVar[str] = f"{LiveSocket.too_much}; this service only sends"
 
@@ -54,9 +59,26 @@ class Session(LiveSocket):
 
     # What the audience asks and tells: plain functions, at any time.
 
+    @property
+    def subscriber(self) -> str | None:
+        """Whose changes of subscriptions it follows; None: nobody's, for it names its chats, or it has no token."""
+        return None if self.only or self.identity.is_anonymous else self.username
+
     def chats(self) -> Mapping[str, SubscriptionChange | None]:
-        """Return the chats that it follows, with their subscriptions."""
-        changes = self._context.chats_of(self.username)
+        """Return the chats that it follows, with their subscriptions: those that it may read."""
+        asked = self._asked_chats()
+        return asked if self.identity.unlimited else {chat: change for chat, change in asked.items() if self.may_follow(chat)}
+
+    def denied(self) -> list[str]:
+        """Return the chats that it would follow if it might read them, sorted."""
+        return [] if self.identity.unlimited else sorted(chat for chat in self._asked_chats() if not self.may_follow(chat))
+
+    def may_follow(self, chat: str) -> bool:
+        """Return whether it may read a chat."""
+        return self.identity.may(Action.READ, chat)
+
+    def _asked_chats(self) -> Mapping[str, SubscriptionChange | None]:
+        changes = self._context.chats_of("" if self.identity.is_anonymous else self.username)  # nobody is called ""
         return {chat: changes.get(chat) for chat in self.only} if self.only else changes
 
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:

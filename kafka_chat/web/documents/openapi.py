@@ -124,6 +124,8 @@ Close codes:
 | 1012 | the service is restarting | yes |
 | 1013 | no place is left (v1), messages that wait hold too much (`memory.bytes`), or `until` needs one more connection | yes |
 | 4400 | v1: the username, a parameter or the first frame is wrong; the reason names it | no |
+| 4401 | where tokens are asked for: the token is missing, is not valid, or has expired; a new one is needed | no |
+| 4403 | where tokens are asked for: the token does not allow this, or is another user's | no |
 | 4408 | v1: the frame with the cursor did not arrive within 10 seconds | yes |
 
 v1 is the subprotocol `kafka-chat.v1`.

@@ -25,7 +25,7 @@ REWIND = 1000
 HEARTBEAT_SECONDS = (10.0, 600.0)
 AHEAD_MS = 60_000  # how far a client's clock may be ahead of ours
 LAST_EVENT_ID = "Last-Event-ID"
-IN_FRAME = "frame"  # the value of `cursor` if it comes as the first frame
+IN_FRAME = "frame"  # the value of `cursor` or `start` if it comes as the first frame
 
 _WHOLE = re.compile(r"[0-9]{1,15}")
 
@@ -119,6 +119,7 @@ def parse_options(query: bytes, *, format: Format, names: ChatNames, now_ms: int
         chats=tuple(dict.fromkeys(names.parse(chat, field="chat") for chat in asked.some("chat"))),
         cursor=_last_had(last_had) if last_had is not None else parse_cursor(joined(cursors)) if cursors and not in_frame else None,
         cursor_in_frame=in_frame,
+        start_in_frame=chosen is Format.V1 and asked.all("start") == [IN_FRAME],
         start=None if start == LATEST else start,
         rewind=rewind if start is None else 0,
         until_ms=until_ms(asked, now_ms),

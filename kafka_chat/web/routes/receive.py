@@ -50,10 +50,11 @@ socket.onclose = (event) => console.log(event.code, event.reason);
 Send nothing: frames are discarded, and more than 1,000 in 10 seconds end the connection.
 
 To miss nothing, offer the subprotocol `kafka-chat.v1`, or add `?meta=1`: then each message has `meta` with its `id`, partition,
-offset, time, key and headers; frames that have only `meta` say `hello`, `live`, `gap`, `skipped`, `subscribed`, `unsubscribed`,
-`sent`, `pong`, `heartbeat`, `reconnect` and `error`; and text frames such as `{"op":"subscribe","chat":"room1"}`,
-`{"op":"send",…}` and `{"op":"ping"}` are answered. Reconnect with `?cursor=` and the last `cursor` received, a dot and the
-last message's `id`, and you get exactly what followed, from any instance. `/kafka-chat.js` is a client for web pages that does all that.
+offset, time, key and headers; frames that have only `meta` say `hello`, `challenge`, `authorized`, `live`, `gap`, `skipped`,
+`subscribed`, `unsubscribed`, `sent`, `pong`, `heartbeat`, `reconnect` and `error`; and text frames such as
+`{"op":"subscribe","chat":"room1"}`, `{"op":"send",…}` and `{"op":"ping"}` are answered. Reconnect with `?cursor=` and the last
+`cursor` received, a dot and the last message's `id`, and you get exactly what followed, from any instance. `/kafka-chat.js` is a
+client for web pages that does all that.
 
 With the subprotocol, a bad username or parameter closes the WebSocket with 4400 and the reason, and too many clients that catch
 up with 1013; without it, the handshake is refused with 400 or 503.
@@ -95,7 +96,7 @@ async def _admit(path: str) -> None:
         check_room(scope)
         existing = await service().named_chats.existing(options.chats)
         scope[ADMISSION] = service().admit(name, options, existing=existing)
-        if options.cursor_in_frame:
+        if options.begins_by_frame:
             scope[FIRST_MESSAGE_BYTES] = CURSOR_BODY_BYTES
     except RequestError as error:
         if not offers_v1:
