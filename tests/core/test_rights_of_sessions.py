@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from tests.support.fakes import Core, FakeClient, open_core, value
+from tests.support.loop_steps import MOST_MS, loop_steps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -268,3 +270,45 @@ async def test_the_op_auth_is_not_there_while_access_is_off(autojump_clock: Mock
     async with open_core() as core, visiting(core, EVERYBODY) as client:
         found = await answer(client, op="auth", token="x")
     assert found["message"] == "op is 'auth'; it may be subscribe, unsubscribe, send or ping"
+
+
+async def test_thousands_of_tokens_that_end_at_once_do_not_hold_the_loop(autojump_clock: MockClock):
+    clients = [FakeClient() for _ in range(2000)]
+    async with core_of() as core, trio.open_nursery() as nursery:
+
+        async def stay(client: FakeClient, *, task_status: trio.TaskStatus[None]) -> None:
+            async with core.connected(client, options=V1, identity=person("*", seconds=600)):
+                task_status.started()
+                await trio.sleep_forever()
+
+        for client in clients:
+            await nursery.start(stay, client)
+        await wait_all_tasks_blocked()
+        gc.disable()  # the young that a collection would look at here are those of two thousand clients of the test itself
+        try:
+            with loop_steps() as steps:
+                await trio.sleep(601)
+        finally:
+            gc.enable()
+        assert {client.closed for client in clients} == {(4401, "the token has expired; connect with a new one")}
+        assert steps.longest[0].ms <= MOST_MS, steps.longest
+        assert len(core.context.deadlines) == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_rights_to_thousands_of_chats_change_in_turns(autojump_clock: MockClock):
+    chats = [f"chat{number}" for number in range(2000)]
+    tokens = {b"fewer": person("global")}
+    async with core_of(tokens) as core:
+        for chat in chats:
+            core.kafka.create(TOPIC + chat)
+        core.chats["ann"] = {"global", *chats}
+        async with visiting(core, person("*")) as client:
+            await trio.sleep(1)
+            with loop_steps() as steps:
+                found = await answer(client, op="auth", token="fewer")
+            assert found["denied"] == sorted(chats)
+            assert steps.longest[0].ms <= MOST_MS, steps.longest
+            produce_everywhere(core, "new")
+        assert texts(client) == ["new in global"]
+        assert len(told(client, "unsubscribed")) == 2000
