@@ -19,6 +19,8 @@ from ..errors import RequestError, SettingsError
 from ..nursery import open_tasks
 from .printing import OutputFailed, Printer, check_stdout, print_line, read_stdin
 from .terminal import colours_wanted, harmless
+from .token_file import VARIABLE as TOKEN_VARIABLE
+from .token_file import token_of, token_source
 
 if TYPE_CHECKING:
     import argparse
@@ -135,6 +137,11 @@ def add_check(commands: Commands) -> None:
 def _add_client_flags(parser: argparse.ArgumentParser, json_help: str) -> None:
     parser.add_argument("--url", default=URL, metavar="URL", help=f"where the service is ({URL})")
     parser.add_argument("--json", action="store_true", help=json_help)
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help=f"read a token from this file, - reads it from stdin; without it {TOKEN_VARIABLE} is used, if set",
+    )
 
 
 def _listen(parsed: argparse.Namespace) -> int:
@@ -156,6 +163,7 @@ def _listen(parsed: argparse.Namespace) -> int:
         file=None if parsed.cursor_file is None else CursorFile(parsed.cursor_file),
         as_json=parsed.json,
         meta=parsed.meta,
+        token=token_source(parsed.token_file, os.environ),
         colours=colours_wanted(sys.stdout),
     )
     return _run(partial(_until_terminated, partial(listen, wanted, show=Printer(sys.stdout).print, tell=_tell)))
@@ -203,13 +211,15 @@ def _send(parsed: argparse.Namespace) -> int:
     from ..client import ask, quoted
 
     _open_stdout(as_json=parsed.json)
+    if parsed.text == "-" and parsed.token_file == "-":
+        raise SettingsError("TEXT and --token-file are both -; only one of them can be read from stdin")
+    token = token_of(token_source(parsed.token_file, os.environ))
     text = read_stdin().removesuffix("\n") if parsed.text == "-" else parsed.text
-
     body = {"sender": parsed.sender, "text": text, "tag": parsed.tag}
     answer: dict[str, object] = {}
 
     async def run() -> None:
-        answer.update(await ask(parsed.url, "POST", f"/send-message/chat/{quoted(parsed.chat)}", body))
+        answer.update(await ask(parsed.url, "POST", f"/send-message/chat/{quoted(parsed.chat)}", body, token=token))
 
     _run(run)
     where = f"{answer.get('topic')}/{answer.get('partition')} at offset {answer.get('offset')}"

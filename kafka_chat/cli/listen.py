@@ -13,6 +13,7 @@ from .terminal import message_line
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from ..client.tokens import TokenSource
     from .cursor_file import CursorFile
 
 _CAUSES = {
@@ -33,6 +34,7 @@ class Wanted:
         from_, rewind, until, chats, tags, senders: as `open_chat` has them.
         cursor: where to begin.
         file: keeps the cursor, and says where to begin.
+        token: says who listens.
         as_json: print frames, not lines for people.
         meta: print each message's position; in JSON, the whole frame of kafka-chat.v1.
         colours: for people.
@@ -49,6 +51,7 @@ class Wanted:
     senders: Sequence[str] = ()
     cursor: str | None = None
     file: CursorFile | None = None
+    token: TokenSource | None = None
     as_json: bool = False
     meta: bool = False
     colours: bool = False
@@ -113,6 +116,7 @@ async def _listen(
         senders=wanted.senders,
         subscribe_to=wanted.subscribe_to,
         bare=wanted.bare_will_do,
+        token=wanted.token,
         tell=tell,
     ) as chat:
         async for event in chat:

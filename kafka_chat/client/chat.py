@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import trio
@@ -17,6 +18,7 @@ from .connection import LOST, Closed, Connection, open_connection
 from .event_queue import Arrivals
 from .events import (
     Answer,
+    Challenge,
     Event,
     Failed,
     Gap,
@@ -34,12 +36,14 @@ from .events import (
 from .http_api import ANSWER_SECONDS, Away, Refused, subscribe
 from .progress import Progress
 from .query import Asked, in_frame
+from .tokens import NO_TOKEN, Tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from .events import Control, Message
     from .query import Moment
+    from .tokens import TokenSource
 
 STEADY_SECONDS = 30.0  # a connection that lasted this long counts as a success
 LATE_SECONDS = 5.0  # how late a heartbeat may be
@@ -65,6 +69,7 @@ async def open_chat(
     senders: Sequence[str] = (),
     subscribe_to: Sequence[str] = (),
     bare: bool = False,
+    token: TokenSource | None = None,
     tell: Callable[[str], None] = _log.info,
 ) -> AsyncIterator[Chat]:
     """Receive a user's messages, each once, across lost connections, for as long as the block lasts.
@@ -94,6 +99,9 @@ async def open_chat(
         subscribe_to: first subscribe the user to these chats.
         bare: also accept a service without kafka-chat.v1: messages have no positions, there are no ops, and messages sent
             while the connection is lost are not received.
+        token: says who connects, where the service asks for it: a token, or a function, async or not, that returns one. That is called
+            before the first connection, before a token ends, and where the service has refused it, one call at a time. What it
+            raises ends the chat, but for `Away`, after which it is called again.
         tell: called with a sentence when the connection opens or ends; by default a logger.
 
     Raises:
@@ -101,7 +109,7 @@ async def open_chat(
         SettingsError: `url` is invalid.
     """
     asked = Asked(from_=from_, rewind=rewind, until=until, chats=tuple(chats), tags=tuple(tags), senders=tuple(senders))
-    chat = Chat(url, address_of(url), username, asked, cursor=cursor, subscribe_to=tuple(subscribe_to), bare=bare, tell=tell)
+    chat = Chat(url, address_of(url), username, asked, cursor=cursor, subscribe_to=tuple(subscribe_to), bare=bare, token=token, tell=tell)
     async with open_tasks() as tasks:
         tasks.start_soon(chat.run)
         yield chat
@@ -124,6 +132,7 @@ class Chat:
         cursor: str | None,
         subscribe_to: tuple[str, ...],
         bare: bool,
+        token: TokenSource | None,
         tell: Callable[[str], None],
     ) -> None:
         self._url = url
@@ -132,6 +141,7 @@ class Chat:
         self._asked = asked
         self._subscribe_to = subscribe_to
         self._bare = bare
+        self._tokens = Tokens(token)
         self._tell = tell
         self._come = Progress(cursor)  # of received events: the next connection continues there
         self._taken = Progress(cursor)  # of events that the caller has taken
@@ -217,8 +227,14 @@ class Chat:
             except Away as away:
                 closed, why = Closed(0, ""), str(away)
                 visit.away_until = trio.current_time() + away.retry_seconds
+            except Refused as refused:
+                if not self._tokens.is_over(refused.code):
+                    raise
+                closed, why = Closed(0, ""), str(refused)
             if closed is LEFT or (closed.code == DONE and visit.speaks_v1 and self._asked.until is not None):
                 return
+            if closed.code == NO_TOKEN and self._tokens.is_over(closed.code):
+                closed = Closed(0, "")
             if pause_after(closed.code) is None and (closed.code != DONE or visit.speaks_v1):
                 raise Refused(why, code=closed.code, reason=closed.reason)
             if visit.steady:
@@ -234,7 +250,7 @@ class Chat:
 
     async def _subscribe_first(self) -> None:
         if self._subscribe_to:
-            await subscribe(self._url, self._username, self._subscribe_to)
+            await subscribe(self._url, self._username, self._subscribe_to, token=await self._tokens.current())
             self._tell(f"subscribed {self._username} to {', '.join(self._subscribe_to)}")
             self._subscribe_to = ()
 
@@ -247,7 +263,7 @@ class Chat:
         """
         cursor = self._come.cursor
         path = f"/receive-message/client/{quoted(self._username)}?{self._asked.query(cursor, begun=self._begun)}"
-        async with open_connection(self._address, path) as connection:
+        async with open_connection(self._address, path, token=await self._tokens.current()) as connection:
             visit.begun, visit.speaks_v1 = trio.current_time(), connection.speaks_v1
             if cursor is not None and in_frame(cursor) and connection.speaks_v1:
                 connection.say({"op": "start", "cursor": cursor})
@@ -272,6 +288,8 @@ class Chat:
             visit.note(event)
             if isinstance(event, Hello):
                 await self._begin(connection, event)
+            elif isinstance(event, Challenge):
+                connection.start(partial(self._renew_token, connection))
             elif event is not None and self._come.note(event):
                 self._begun |= getattr(event, "cursor", None) is not None
                 await self._arrivals.put(event)
@@ -290,6 +308,16 @@ class Chat:
         await self._arrivals.put(hello)
         if moved:
             await self._arrivals.put(Gap(chat=None, partition=None, first_lost=None, first_left=None, cause="cluster"))
+
+    async def _renew_token(self, connection: Connection) -> None:
+        """Show a new token. Where there is none, the connection ends with the old one, and it is asked for again."""
+        try:
+            token = await self._tokens.renew()
+        except Away as away:
+            self._tell(str(away))
+            return
+        if token is not None:
+            await connection.ask({"op": "auth", "token": token})
 
     def _is_answer(self, connection: Connection, answer: Answer) -> bool:
         """Hand an answer to its asker, and return whether it was one: subscription changes also come unasked."""

@@ -13,10 +13,10 @@ import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
 from ..nursery import open_tasks
-from .http_api import Away, Refused, refusal, unreached
+from .http_api import Away, Refused, bearer, refusal, unreached
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
     from .address import Address
     from .events import Answer
@@ -116,6 +116,10 @@ class Connection:
         asked.answered.set()
         return True
 
+    def start(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run something beside, for as long as the connection lasts."""
+        self._tasks.start_soon(work)
+
     def end(self) -> None:
         """End all waits for answers."""
         self._ended = True
@@ -143,12 +147,13 @@ class Connection:
 
 
 @asynccontextmanager
-async def open_connection(address: Address, path: str) -> AsyncIterator[Connection]:
+async def open_connection(address: Address, path: str, *, token: str | None = None) -> AsyncIterator[Connection]:
     """Keep a connection for as long as the block lasts.
 
     Args:
         address: of the service.
         path: from `/` on, percent-encoded, with its query.
+        token: says who connects; None for none.
 
     Raises:
         Refused: the service refuses us, and would refuse us again.
@@ -156,7 +161,7 @@ async def open_connection(address: Address, path: str) -> AsyncIterator[Connecti
     """
     try:
         async with open_tasks() as tasks, await _open_stream(address) as stream:
-            socket = await _shake_hands(tasks, stream, address, path)
+            socket = await _shake_hands(tasks, stream, address, path, bearer(token))
             connection = Connection(socket, tasks)
             try:
                 yield connection
@@ -226,7 +231,9 @@ async def _secured(stream: trio.abc.Stream, host: str) -> trio.abc.Stream:
     return secured
 
 
-async def _shake_hands(tasks: trio.Nursery, stream: trio.abc.Stream, address: Address, path: str) -> WebSocketConnection:
+async def _shake_hands(
+    tasks: trio.Nursery, stream: trio.abc.Stream, address: Address, path: str, headers: Mapping[str, str]
+) -> WebSocketConnection:
     """Open a WebSocket whose reader is one of `tasks`; a refusal is raised there."""
     with trio.move_on_after(OPENING_SECONDS), trio.CancelScope() as handshake:
         return await wrap_client_stream(
@@ -235,6 +242,7 @@ async def _shake_hands(tasks: trio.Nursery, stream: trio.abc.Stream, address: Ad
             address.origin,
             address.prefix + path,
             subprotocols=[SUBPROTOCOL],
+            extra_headers=[(name.encode(), value.encode()) for name, value in headers.items()],
             message_queue_size=QUEUED_FRAMES,
             max_message_size=LONGEST_FRAME,
         )

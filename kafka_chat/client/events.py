@@ -200,6 +200,14 @@ class Sent(Answer, frozen=True, kw_only=True, tag="sent"):
     id: str | None = None
 
 
+class Authorized(Answer, frozen=True, kw_only=True, tag="authorized"):
+    """The answer to `auth`: a new token is in force."""
+
+
+class Challenge(Control, frozen=True, kw_only=True, tag="challenge"):
+    """The token is about to end."""
+
+
 class Pong(Answer, frozen=True, kw_only=True, tag="pong"):
     """The answer to `ping`."""
 
@@ -312,7 +320,21 @@ def _value(value: str | _Base64 | None) -> str | bytes | None:
     return value.base64 if isinstance(value, _Base64) else value
 
 
-_KINDS: tuple[type[Control], ...] = (Hello, Live, Gap, Skipped, Heartbeat, Reconnect, Subscribed, Unsubscribed, Sent, Pong, Failed)
+_KINDS: tuple[type[Control], ...] = (
+    Hello,
+    Live,
+    Gap,
+    Skipped,
+    Heartbeat,
+    Reconnect,
+    Subscribed,
+    Unsubscribed,
+    Sent,
+    Pong,
+    Authorized,
+    Challenge,
+    Failed,
+)
 _CONTROLS: Final[Mapping[str, Callable[[msgspec.Raw], Control]]] = {
     str(kind.__struct_config__.tag): msgspec.json.Decoder(kind).decode for kind in _KINDS
 }

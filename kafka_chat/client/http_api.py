@@ -50,7 +50,7 @@ class Away(KafkaChatError):
         self.retry_seconds = retry_seconds
 
 
-async def ask(url: str, method: str, path: str, body: object = None) -> dict[str, object]:
+async def ask(url: str, method: str, path: str, body: object = None, *, token: str | None = None) -> dict[str, object]:
     """Send a request to the service and return its answer.
 
     Args:
@@ -58,6 +58,7 @@ async def ask(url: str, method: str, path: str, body: object = None) -> dict[str
         method: of HTTP.
         path: from `/` on, percent-encoded.
         body: sent as JSON; None for none.
+        token: says who asks; None for none.
 
     Raises:
         Refused: it answered with an error.
@@ -67,13 +68,26 @@ async def ask(url: str, method: str, path: str, body: object = None) -> dict[str
     address = address_of(url)
     content = None if body is None else json.dumps(body).encode()
     # Abandoned where it is cancelled: it holds nothing but its socket, and ends by its timeout.
-    return await trio.to_thread.run_sync(_ask, address, method, path, content, abandon_on_cancel=True)
+    return await trio.to_thread.run_sync(_ask, address, method, path, content, token, abandon_on_cancel=True)
 
 
-async def subscribe(url: str, username: str, chats: Sequence[str]) -> None:
+async def subscribe(url: str, username: str, chats: Sequence[str], *, token: str | None = None) -> None:
     """Subscribe a user to chats; raises as `ask` does."""
     topics = "&".join(f"topic={quoted(chat)}" for chat in chats)
-    await ask(url, "POST", f"/subscribing/{quoted(username)}?{topics}")
+    await ask(url, "POST", f"/subscribing/{quoted(username)}?{topics}", token=token)
+
+
+def bearer(token: str | None) -> dict[str, str]:
+    """Return the header that shows a token.
+
+    Raises:
+        Refused: it has characters that no token has.
+    """
+    if token is None:
+        return {}
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise Refused("the token has characters that no token has", code=401)
+    return {"Authorization": f"Bearer {token}"}
 
 
 def refusal(address: Address, status: int, body: bytes, retry_after: str) -> Refused | Away:
@@ -105,10 +119,10 @@ def unreached(address: Address, error: BaseException) -> str:
     return f"{address.origin} cannot be reached: {why}{hint}"
 
 
-def _ask(address: Address, method: str, path: str, content: bytes | None) -> dict[str, object]:
+def _ask(address: Address, method: str, path: str, content: bytes | None, token: str | None) -> dict[str, object]:
     kind = HTTPSConnection if address.secure else HTTPConnection
     connection = kind(address.host, address.port, timeout=ANSWER_SECONDS)
-    headers = {"Content-Type": "application/json"} if content is not None else {}
+    headers = ({} if content is None else {"Content-Type": "application/json"}) | bearer(token)
     try:
         connection.request(method, address.prefix + path, body=content, headers=headers)
         answer = connection.getresponse()

@@ -8,12 +8,14 @@ const text = { type: "string" };
 const texts = { type: "string", multiple: true, default: [] };
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { cursor: text, from: text, until: text, chat: texts, call: texts, times: { ...text, default: "1" } },
+  options: { cursor: text, from: text, until: text, chat: texts, token: texts, call: texts, times: { ...text, default: "1" } },
 });
 const tell = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 const [url, username] = positionals;
 const { cursor, from, until } = values;
+let asked = 0;
 const chat = new KafkaChat(url, username, {
+  token: values.token.length ? async () => values.token[Math.min(asked++, values.token.length - 1)] : undefined,
   cursor,
   from,
   until,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
 import trio
 
@@ -16,8 +17,16 @@ async def main() -> None:
     for name in ("url", "username", "--cursor", "--from", "--until"):
         parser.add_argument(name)
     parser.add_argument("--chat", action="append", default=[])
+    parser.add_argument("--token", action="append", default=[])
     asked = vars(parser.parse_args())
-    options = {"cursor": asked["cursor"], "from_": asked["from"], "until": asked["until"], "chats": asked["chat"]}
+    options: dict[str, Any] = {"cursor": asked["cursor"], "from_": asked["from"], "until": asked["until"], "chats": asked["chat"]}
+    left = iter(asked["token"])
+
+    async def token() -> str:
+        await trio.lowlevel.checkpoint()
+        return next(left, asked["token"][-1])
+
+    options["token"] = token if asked["token"] else None
     try:
         async with open_chat(asked["url"], asked["username"], **options, tell=lambda sentence: tell(state=sentence)) as chat:
             async for event in chat:

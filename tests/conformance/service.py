@@ -86,6 +86,7 @@ class Visit:
         username: as the path names it.
         query: of the address.
         protocols: the subprotocols that are offered.
+        token: in the header, or as a subprotocol; None where there is none.
     """
 
     def __init__(self, stream: trio.SocketStream, connection: WSConnection, request: Request) -> None:
@@ -94,6 +95,10 @@ class Visit:
         self.username = unquote(path.removeprefix(_PATH), errors="strict")
         self.query = parse_qs(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
         self.protocols = list(request.subprotocols)
+        bearers = [value.decode() for name, value in request.extra_headers if name.lower() == b"authorization"]
+        shown = [*(value.removeprefix("Bearer ") for value in bearers), *_bearers(self.protocols)]
+        assert len(shown) <= 1, "a token is shown twice"
+        self.token = shown[0] if shown else None
         self._stream = stream
         self._connection = connection
         self._accepted = trio.Event()
@@ -323,6 +328,10 @@ async def open_fake_service() -> AsyncIterator[FakeService]:
         listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         yield FakeService(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}", visits)
         nursery.cancel_scope.cancel()
+
+
+def _bearers(protocols: Sequence[str]) -> list[str]:
+    return [name.removeprefix("bearer.") for name in protocols if name.startswith("bearer.")]
 
 
 async def _request(stream: trio.SocketStream, connection: WSConnection) -> Request | None:

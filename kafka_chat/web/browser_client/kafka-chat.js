@@ -36,6 +36,8 @@ const FRAMES = 900; // in FRAMES_MS; the service allows 1,000
 const FRAMES_MS = 10_000;
 const TOPIC_CHARACTERS = [2, 28]; // of a message's id, what is the topic's own; before it stands the version, which may change on the way
 
+const NO_TOKEN = 4401; // the close code where the token is missing, not valid, or over
+
 const SOON = [0, FIRST_PAUSE_MS];
 /**
  * After which close code it comes back: the least pause, and the least bound of what chance adds to it, in milliseconds; null: it ends
@@ -85,6 +87,8 @@ export class KafkaChatError extends Error {
  * @property {(state: string, about: object) => void} [onState] "connecting"; "open", with `resume`, `session`, `user`; "live": what
  *     had been missed has come; "waiting", with `ms`, `code`, `reason`; "paused": the page is put away; "closed", with `code`, `reason`
  * @property {(meta: object) => void} [onControl] every control frame's `meta`, before all else
+ * @property {string | (() => string | Promise<string>)} [token] says who connects, where the service asks for it. A function is called
+ *     before the first connection, before a token ends, and where the service has refused it, never twice at a time
  * @property {typeof WebSocket} [WebSocket] another one than the platform's
  */
 
@@ -95,6 +99,7 @@ export class KafkaChat {
   #WebSocket;
   #place = new Place();
   #ops = new Ops((frame) => this.#socket.send(frame));
+  #tokens;
   #state = "new";
   #socket = null; // the current one; what an earlier one still says is not heard
   #greeted = false; // hello has come on it
@@ -126,6 +131,7 @@ export class KafkaChat {
   constructor(url, username, options = {}) {
     this.#address = addressOf(url, username);
     this.#options = options;
+    this.#tokens = new Tokens(options.token);
     this.#WebSocket = options.WebSocket ?? globalThis.WebSocket;
     if (!this.#WebSocket) {
       throw new TypeError("there is no WebSocket here; pass the option WebSocket, for instance that of the package ws");
@@ -208,12 +214,41 @@ export class KafkaChat {
     if (this.#state !== "connecting") {
       return; // who was told has closed it
     }
+    if (!this.#tokens.missing) {
+      this.#open();
+      return;
+    }
+    const waits = () => this.#state === "connecting" && !this.#socket;
+    this.#watch(OPENING_MS, () => this.#lost(1006, "no token came", false));
+    this.#tokens.renew().then(
+      () => waits() && this.#open(),
+      (error) => waits() && this.#noToken(error),
+    );
+  }
+
+  /** There is no token to connect with: for good where there is only a refused one, else for now. */
+  #noToken(error) {
+    if (error.code === NO_TOKEN) {
+      this.#finish(NO_TOKEN, error.message);
+    } else {
+      this.#lost(1006, `no token: ${error?.message ?? error}`, false);
+    }
+  }
+
+  #open() {
     const cursor = this.cursor;
+    const token = this.#tokens.token;
     const inFrame = cursor.length > LONGEST_IN_ADDRESS;
+    const start = inFrame ? { op: "start", cursor } : { op: "start" };
+    if (token && this.#plain) {
+      start.token = token; // there is no subprotocol to show it in
+    }
     const address = `${this.#address}?${this.#query(inFrame ? "frame" : cursor)}`;
     let socket;
     try {
-      socket = this.#plain ? new this.#WebSocket(address) : new this.#WebSocket(address, [PROTOCOL]);
+      socket = this.#plain
+        ? new this.#WebSocket(address)
+        : new this.#WebSocket(address, token ? [PROTOCOL, `bearer.${token}`] : [PROTOCOL]);
     } catch (error) {
       this.#finish(1006, error.message); // a page that came by https may open no ws:
       return;
@@ -223,8 +258,8 @@ export class KafkaChat {
     socket.onopen = () => {
       if (socket === this.#socket) {
         opened = true;
-        if (inFrame) {
-          socket.send(JSON.stringify({ op: "start", cursor }));
+        if (inFrame || start.token) {
+          socket.send(JSON.stringify(start));
         }
         this.#watch(OPENING_MS, () => this.#noHello());
       }
@@ -241,6 +276,9 @@ export class KafkaChat {
     const query = new URLSearchParams({ heartbeat });
     if (this.#plain) {
       query.set("meta", 1);
+      if (this.#tokens.token) {
+        query.set("start", "frame");
+      }
     }
     if (cursor) {
       query.set("cursor", cursor);
@@ -317,12 +355,29 @@ export class KafkaChat {
       case "unsubscribed":
         this.#chats.delete(meta.chat);
         break;
+      case "challenge":
+        this.#renewToken();
+        break;
       case "reconnect":
         this.#ops.stop();
         this.#awayUntil = Date.now() + (Number(meta.after_ms) || 0);
         break;
     }
     this.#ops.answer(meta);
+  }
+
+  /** Show a new token. Where none comes, the connection ends with the old one, and it is asked for again. */
+  async #renewToken() {
+    if (!this.#tokens.renewable) {
+      return;
+    }
+    try {
+      await this.#ask({ op: "auth", token: await this.#tokens.renew() });
+    } catch (error) {
+      if (!(error instanceof KafkaChatError)) {
+        this.#report(error);
+      }
+    }
   }
 
   /** Not every frame has one, and a hello has none while no broker answers. */
@@ -394,7 +449,7 @@ export class KafkaChat {
       this.#boundMs = FIRST_PAUSE_MS;
     }
     this.#leave();
-    if (pauseAfter(code) === null) {
+    if (pauseAfter(code) === null && !(code === NO_TOKEN && this.#tokens.refuse())) {
       this.#finish(code, reason);
       return;
     }
@@ -408,7 +463,7 @@ export class KafkaChat {
   /** Full jitter: any pause up to a bound that doubles, so that who left together does not come back together. */
   #wait(code, reason) {
     const awayMs = this.#awayUntil - Date.now();
-    const [least, leastBound] = pauseAfter(code);
+    const [least, leastBound] = pauseAfter(code) ?? SOON;
     let ms = Math.max(awayMs, 0);
     if (awayMs <= 0) {
       ms = least + Math.random() * Math.max(this.#boundMs, leastBound);
@@ -666,6 +721,54 @@ class Ops {
   end(error) {
     clearTimeout(this.#pumping);
     this.#queue.splice(0).forEach(({ reject }) => reject(error));
+  }
+}
+
+/** The token, and where the next one comes from. */
+class Tokens {
+  #source;
+  #refused = null;
+  #asking = null; // what is asked for now
+
+  token = null; // to connect with
+
+  constructor(source) {
+    this.#source = source;
+    this.token = typeof source === "string" ? source : null;
+  }
+
+  /** There should be one, and it has to be asked for. */
+  get missing() {
+    return this.#source != null && this.token === null;
+  }
+
+  get renewable() {
+    return typeof this.#source === "function";
+  }
+
+  /** Ask for the next one, or wait for the one that is asked for. Rejects with code 4401 where it is the one that was refused. */
+  renew() {
+    this.#asking ??= this.#renew().finally(() => (this.#asking = null));
+    return this.#asking;
+  }
+
+  async #renew() {
+    const token = await this.#source();
+    if (token === this.#refused) {
+      throw new KafkaChatError("the token is not valid, and there is no other", { code: NO_TOKEN });
+    }
+    this.token = token;
+    return token;
+  }
+
+  /** The service has refused the token; false where there will be no other. */
+  refuse() {
+    if (!this.renewable) {
+      return false;
+    }
+    this.#refused = this.token;
+    this.token = null;
+    return true;
   }
 }
 
