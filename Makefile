@@ -61,8 +61,8 @@ image-try:  ## build the image on a base made here, start it and try it (as root
 lock: setup  ## resolve pyproject.toml into the requirements*.lock
 	$(PYTHON) -m venv .cache/lock
 	.cache/lock/bin/pip install --quiet uv
-	$(COMPILE) --upgrade --group test --group lint --group build pyproject.toml --output-file requirements.lock
-	$(COMPILE) --constraints requirements.lock pyproject.toml --output-file requirements-runtime.lock
+	$(COMPILE) --upgrade --extra auth --group test --group lint --group build pyproject.toml --output-file requirements.lock
+	$(COMPILE) --constraints requirements.lock --extra auth pyproject.toml --output-file requirements-runtime.lock
 	$(COMPILE) --constraints requirements.lock --group build --output-file requirements-build.lock
 
 clean:  ## remove what these commands have made

@@ -6,6 +6,7 @@ a server that is up and delivers nothing is the worst state.
 
 from __future__ import annotations
 
+import ipaddress
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ from .telemetry.metrics import Telemetry
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from .issuers.authority import Authority
     from .settings.model import Settings
 
 
@@ -50,6 +52,27 @@ async def _reachable(settings: Settings) -> AsyncIterator[ClientConfig]:
 
 
 @asynccontextmanager
+async def _authority(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Authority | None]:
+    """Yield who says who asks; None where nobody is asked for a token."""
+    if not settings.auth.issuers:
+        if not _is_loopback(settings.server.host):
+            telemetry.auth_off(host=settings.server.host)
+        yield None
+        return
+    from .issuers.authority import open_authority  # late: it needs an extra
+
+    async with open_authority(settings.auth, telemetry) as authority:
+        yield authority
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@asynccontextmanager
 async def open_service(settings: Settings, *, telemetry: Telemetry | None = None) -> AsyncIterator[Service]:
     """Start everything but the server; Kafka may still be away.
 
@@ -61,7 +84,12 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
     memory = Memory(settings.memory.bytes)
     fanout = FanOut(telemetry=telemetry)
     readers = settings.pages.readers
-    async with _reachable(settings) as config, open_lookup(config) as lookup, open_publisher(config) as publisher:
+    async with (
+        _authority(settings, telemetry) as authority,
+        _reachable(settings) as config,
+        open_lookup(config) as lookup,
+        open_publisher(config) as publisher,
+    ):
         cluster, offsets = Cluster(lookup), OffsetQueries(lookup)
         followed = FollowedTopics(fanout=fanout, offsets=offsets, memory=memory)
         tail = KafkaTail(
@@ -109,8 +137,16 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
                     page_reads=page_reads,
                     memory=memory,
                     telemetry=telemetry,
+                    identify=None if authority is None else authority.identify,
                 )
-                service = Service(settings, context, sending=sending, lookup=lookup, tail=tail)
+                service = Service(
+                    settings,
+                    context,
+                    sending=sending,
+                    lookup=lookup,
+                    tail=tail,
+                    issuer_problems=list if authority is None else lambda: authority.problems,
+                )
                 telemetry.gauge("sockets", lambda: service.slots_taken)
                 telemetry.gauge("catching_up", lambda: service.slots.catching_up)
                 telemetry.gauge("memory_held_bytes", lambda: memory.used_bytes)

@@ -53,6 +53,7 @@ class Service:
         settings: all of them.
         telemetry: its events.
         names: chat <-> topic.
+        identify: tells who asks by a token; None where access is off.
         subscriptions: reads and changes subscriptions.
         sending: writes messages.
         history: reads pages of a chat's past.
@@ -60,10 +61,20 @@ class Service:
         draining: whether the process ends; no new client is admitted.
     """
 
-    def __init__(self, settings: Settings, context: SessionContext, *, sending: Sending, lookup: KafkaLookup, tail: KafkaTail) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        context: SessionContext,
+        *,
+        sending: Sending,
+        lookup: KafkaLookup,
+        tail: KafkaTail,
+        issuer_problems: Callable[[], list[str]] = list,
+    ) -> None:
         self.settings = settings
         self.telemetry = context.telemetry
         self.names = context.names
+        self.identify = context.identify
         self.subscriptions = context.subscriptions
         self.sending = sending
         self.slots = Slots(connections_limit(settings), catching_up_limit=settings.limits.catching_up)
@@ -72,6 +83,7 @@ class Service:
         self.draining = False
         self._context = context
         self._tail = tail
+        self._issuer_problems = issuer_problems
         self._subscription_log = context.subscription_log
         self._audience = context.audience
         self._memory = context.memory
@@ -141,7 +153,7 @@ class Service:
         sink: Sink | None = None
         if admission.options.begins_by_frame:
             sink = await accept()
-            if not await self._take_first_frame(admission, sink, inbox):
+            if not await self._take_first_frame(admission, sink, inbox, peer):
                 return
         session = self._session(admission)
         started_by = trio.current_time() + START_SECONDS
@@ -162,10 +174,10 @@ class Service:
         session.authorize(admission.identity)
         return session
 
-    async def _take_first_frame(self, admission: Admission, sink: Sink, inbox: Inbox) -> bool:
+    async def _take_first_frame(self, admission: Admission, sink: Sink, inbox: Inbox, peer: str) -> bool:
         """Take the cursor, the token, or both from the first frame; False if the connection is closed instead."""
         was_pending = admission.identity is PENDING
-        first = FirstFrame(admission, identify=self._context.identify, telemetry=self.telemetry)
+        first = FirstFrame(admission, peer=peer, identify=self._context.identify, telemetry=self.telemetry)
         with self._drainable(first):
             await first.run(sink, inbox)
         if not first.came:
@@ -232,6 +244,7 @@ class Service:
     def readiness(self) -> Readiness:
         """Return whether clients should be sent here, and what is wrong."""
         problems = [problem for problem in (self._tail.problem, self._subscription_log.problem) if problem]
+        problems += self._issuer_problems()
         if not self._subscription_log.ready and not problems:
             problems.append("the subscriptions are still being read")
         if self.draining:

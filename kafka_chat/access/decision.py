@@ -5,13 +5,16 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
-from ..errors import RequestError
+from ..errors import Overloaded, RequestError
 from .rights import Action
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from .identity import Identity
+
+    Identify = Callable[[bytes | None, str], Awaitable[Identity]]
+    """Tells who asks by a token, or without one; the text says who shows it, for the log. Raises `Unauthorized` and `KeysNotKnown`."""
 
 _WORDS = {Action.READ: "read", Action.SEND: "send to", Action.CREATE: "create"}
 CHALLENGE = 'Bearer error="invalid_token"'  # RFC 6750 section 3
@@ -35,6 +38,13 @@ class Unauthorized(RequestError):
 
     def __init__(self) -> None:
         super().__init__("a valid token is needed", headers={"WWW-Authenticate": CHALLENGE})
+
+
+class KeysNotKnown(Overloaded):
+    """503: the keys that the token may be signed with have not been read yet. Never 401: the token may be good."""
+
+    def __init__(self) -> None:
+        super().__init__("the keys that tokens are signed with are not known yet; try again later")
 
 
 class Forbidden(RequestError):

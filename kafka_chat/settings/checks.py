@@ -11,6 +11,7 @@ import msgspec
 
 from ..chat.names import ChatNames
 from ..errors import RequestError, SettingsError
+from .auth_checks import check_auth
 from .kafka_properties import MASK, is_secret
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from .kafka_properties import PropertyProblem
     from .model import Settings
+
+DEFAULT = "the default"  # the source of what nobody has set
 
 _BROKER = re.compile(r"(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
 _HOST_NAME = re.compile(r"(?!.{254})[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
@@ -39,6 +42,7 @@ def checked(settings: Settings, source: Callable[[str], str]) -> Settings:
     _check_brokers(settings, source)
     _check_topic(settings, source)
     _check_pings(settings, source)
+    check_auth(settings, source, DEFAULT)
     chats = msgspec.structs.replace(settings.chats, default=_default_chats(settings, source))
     access = msgspec.structs.replace(settings.access, origins=_origins(settings, source), hosts=_hosts(settings, source))
     return msgspec.structs.replace(settings, chats=chats, access=access)

@@ -35,11 +35,13 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         bootstrap_servers: `host:port[,host:port…]`; None where `embedded`.
         embedded: use our own broker, in this process: for trying things out.
         properties: handed to librdkafka as they are (TLS, SASL, …).
+        property_files: property -> the file that its value is in, less one line break at its end.
     """
 
     bootstrap_servers: str | None = None
     embedded: bool | None = None
     properties: dict[str, str] = {}
+    property_files: dict[str, str] = {}
 
     def __repr__(self) -> str:
         """Show it without its secrets: it may end up in a log or a traceback."""
@@ -76,6 +78,74 @@ class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     origins: tuple[str, ...] = ("*",)
     hosts: tuple[str, ...] = ("*",)
+
+
+class IssuerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One who signs tokens.
+
+    Attributes:
+        issuer: `iss`, letter for letter.
+        audience: has to be in `aud`.
+        jwks_url: where its public keys are.
+        keys_file: or the file that they are in, PEM or JWKS.
+        secret_file: or the file of the secret that it shares with us, 32 bytes or more.
+        ca_file: who vouches for `jwks_url`; None: whom the system trusts.
+        algorithms: that it signs with; None: RS256, ES256, EdDSA, and HS256 with a secret.
+        users: whom it may speak for; needed where there are several issuers.
+        user_claim: names the user.
+        chats_claim: names chats to read, or `read`, `send` and `create` with chats.
+        roles_claim: names roles; a path leads through objects. None: it grants none.
+    """
+
+    issuer: str | None = None
+    audience: str | None = None
+    jwks_url: str | None = None
+    keys_file: str | None = None
+    secret_file: str | None = None
+    ca_file: str | None = None
+    algorithms: tuple[str, ...] | None = None
+    users: tuple[str, ...] | None = None
+    user_claim: str = "sub"
+    chats_claim: str = "chats"
+    roles_claim: str | tuple[str, ...] | None = None
+
+
+class EveryoneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What each valid token may do, as patterns of chats."""
+
+    read: tuple[str, ...] = ()
+    send: tuple[str, ...] = ()
+    create: tuple[str, ...] = ()
+
+
+class RoleSettings(EveryoneSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a role may do; `act_as`: which users its tokens may name besides their own."""
+
+    act_as: tuple[str, ...] = ()
+
+
+class AuthSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who signs tokens, and what they allow; docs/access.md.
+
+    Attributes:
+        issuers: by a name of the operator's. None of them: no tokens, everybody may do everything.
+        roles: by the names that tokens have them by.
+        everyone: what each valid token may, besides.
+        anonymous: chats that may be read without a token.
+        cookie: the name of the cookie that may have the token.
+        query: whether `?access_token=` may have it.
+        leeway_seconds: how far the issuer's clock and ours may be apart.
+        max_lifetime_hours: how long a token may be valid.
+    """
+
+    issuers: dict[str, IssuerSettings] = {}
+    roles: dict[str, RoleSettings] = {}
+    everyone: EveryoneSettings = EveryoneSettings()
+    anonymous: tuple[str, ...] = ()
+    cookie: str | None = None
+    query: bool = False
+    leeway_seconds: Annotated[float, Meta(ge=0, le=300)] = 30.0
+    max_lifetime_hours: Annotated[float, Meta(gt=0, le=8784)] = 24.0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -147,6 +217,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     subscriptions: SubscriptionSettings = SubscriptionSettings()
     sending: SendingSettings = SendingSettings()
     access: AccessSettings = AccessSettings()
+    auth: AuthSettings = AuthSettings()
     limits: Limits = Limits()
     memory: MemorySettings = MemorySettings()
     tail: TailSettings = TailSettings()

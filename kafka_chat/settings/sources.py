@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from msgspec import inspect
 
 from ..errors import SettingsError
-from .checks import checked, refuse_properties, shown
+from .checks import DEFAULT, checked, refuse_properties, shown
 from .kafka_properties import MASK, is_secret, property_name, refusal
+from .keys import FIELDS, MAPPINGS, TEXTS, all_sections, annotation_of, in_mapping, keys, keys_in, listed, nearest, path_of, sections
 from .model import Settings
 from .yaml_file import Entry, Scalar, read_config_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from .kafka_properties import PropertyProblem
 
@@ -37,7 +37,8 @@ NAME_A_BROKER = f"name one by --bootstrap HOST:PORT, {ENVIRONMENT_PREFIX}KAFKA__
 
 _PROPERTIES = "kafka.properties"
 _PROPERTY = _PROPERTIES + "."
-_PROPERTY_VARIABLE = ENVIRONMENT_PREFIX + "KAFKA__PROPERTIES__"
+_FILES = "kafka.property_files"
+FILE_BYTES = 1 << 16  # of a property's value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +81,11 @@ def load_settings(
     given.update(_from_environment(environ))
     given.update(_from_flags(flags, given))
 
+    given.update(_from_property_files(given))
+
     def source(key: str) -> str:
-        return given[key].source if key in given else "the default"
+        """Return where a setting came from, or the first of those under it."""
+        return next((one.source for known, one in given.items() if known == key or known.startswith(key + ".")), DEFAULT)
 
     settings = checked(_built(given), source)
     if check_properties is not None:
@@ -104,15 +108,6 @@ def variable(key: str) -> str:
     return ENVIRONMENT_PREFIX + key.replace(".", "__").upper()
 
 
-def keys() -> dict[str, inspect.Type]:
-    """Return every key there is, with its type; `kafka.properties` stands for all of librdkafka's."""
-    return {
-        f"{section.name}.{field.name}": inspect.type_info(field.type)
-        for section in msgspec.structs.fields(Settings)
-        for field in msgspec.structs.fields(section.type)
-    }
-
-
 # Three sources
 
 
@@ -128,20 +123,19 @@ def _from_file(path: Path | None) -> Iterator[tuple[str, _Given]]:
                 f"{path} cannot be looked up here: {error.strerror}; start in a folder that this user may search, or name "
                 "a file with --config"
             ) from error
-    sections = {section.name for section in msgspec.structs.fields(Settings)}
     for entry in read_config_file(path):
         source = f"{path}, line {entry.line}"
-        if entry.key in sections or entry.key == _PROPERTIES:
+        if entry.key in sections() or entry.key in MAPPINGS:
             if entry.value is None or (isinstance(entry.value, Scalar) and entry.value.value is None):
                 continue  # all that is in it is commented out
-            inside = "librdkafka's properties" if entry.key == _PROPERTIES else f"the keys {_listed(_keys_of(entry.key))}"
+            inside = _INSIDE.get(entry.key) or f"the keys {listed(keys_in(entry.key))}"
             raise SettingsError(f"{source}: {entry.key} has a value; {inside} are needed under it")
         yield _known(entry.key, source), _from_entry(entry, source)
 
 
 def _from_entry(entry: Entry, source: str) -> _Given:
     """Return a value of the file; text where text is wanted, however YAML understood it (a password may be `0123`)."""
-    kind = inspect.StrType() if entry.key.startswith(_PROPERTY) else keys()[entry.key]
+    kind = inspect.type_info(annotation_of(entry.key))
     wants_text = any(isinstance(part, inspect.StrType | inspect.VarTupleType) for part in _parts(kind))
     if isinstance(entry.value, tuple):
         return _Given(
@@ -167,6 +161,7 @@ def _text_or_value(scalar: Scalar, *, wants_text: bool) -> object:
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, _Given]]:
     by_variable = {variable(key): key for key in keys()}
+    prefixes = {variable(mapping) + "__": mapping for mapping in MAPPINGS}
     misspelt = {name.replace("__", "_"): name for name in by_variable}
     for name in sorted(environ):
         if not name.startswith(ENVIRONMENT_PREFIX):
@@ -176,16 +171,48 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, _Given]
             if name in misspelt and not text.startswith(_KUBERNETES):
                 raise SettingsError(f"{name}: there is no such setting; did you mean {misspelt[name]}?")
             continue
-        if name.startswith(_PROPERTY_VARIABLE) and name != _PROPERTY_VARIABLE:
-            yield _PROPERTY + property_name(name.removeprefix(_PROPERTY_VARIABLE)), _from_text(text, name)
-        elif by_variable.get(name) == _PROPERTIES:
-            raise SettingsError(f"{name}: each property has its own variable, such as {_PROPERTY_VARIABLE}SASL_PASSWORD")
-        elif name in by_variable:
-            yield by_variable[name], _from_text(text, name)
+        prefix = next((known for known in prefixes if name.startswith(known) and name != known), None)
+        key = by_variable.get(name) if prefix is None else _key_in_mapping(prefixes[prefix], name.removeprefix(prefix))
+        if key in MAPPINGS:
+            raise SettingsError(f"{name}: each {_NAMED[key]} has its own variable, such as {variable(key)}__{_EXAMPLE[key]}")
+        if key is not None and annotation_of(key) is not None:
+            yield key, _from_text(text, name)
         else:
-            near = _nearest(name.removeprefix(ENVIRONMENT_PREFIX).strip("_").replace("__", ".").lower())
-            hint = f"did you mean {variable(near)}?" if near else f"see {_sections()}"
+            near = nearest(name.removeprefix(ENVIRONMENT_PREFIX).strip("_").replace("__", ".").lower())
+            hint = f"did you mean {variable(near)}?" if near else f"see {all_sections()}"
             raise SettingsError(f"{name}: there is no such setting; {hint}")
+
+
+def _key_in_mapping(mapping: str, name: str) -> str:
+    """Return the key of a variable whose name goes on, behind that of a mapping, with `name`."""
+    if mapping in TEXTS:
+        return f"{mapping}.{property_name(name)}"
+    entry, _, field = name.lower().rpartition("__")
+    return f"{mapping}.{entry}.{field}"
+
+
+def _from_property_files(given: Mapping[str, _Given]) -> Iterator[tuple[str, _Given]]:
+    """Yield the properties whose values are in files."""
+    for key, one in tuple(given.items()):
+        mapping, name, _ = in_mapping(key)
+        if mapping != _FILES:
+            continue
+        if _PROPERTY + name in given:
+            raise SettingsError(
+                f"{one.source}: {key} is set, and so is {_PROPERTY}{name} ({given[_PROPERTY + name].source}); set only one of them"
+            )
+        path = Path(str(one.value))
+        try:
+            with path.open("rb") as file:
+                content = file.read(FILE_BYTES + 1)
+            text = content.decode()
+        except (OSError, ValueError) as error:  # no UTF-8, or a name with a zero byte
+            why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            raise SettingsError(f"{one.source}: {key} is {one.shown}, which cannot be read: {why}") from error
+        if len(content) > FILE_BYTES:
+            raise SettingsError(f"{one.source}: {key} is {one.shown}, which has over {FILE_BYTES} bytes")
+        value = text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
+        yield _PROPERTY + name, _Given(source=f"{path}, named by {one.source}", value=value, is_text=False, shown=MASK)
 
 
 def _from_flags(flags: Mapping[str, object], lower: Mapping[str, _Given]) -> Iterator[tuple[str, _Given]]:
@@ -206,39 +233,45 @@ def _plain(*, value: object, source: str) -> _Given:
     return _Given(source=source, value=value, is_text=False, shown=json.dumps(value))
 
 
+_INSIDE = {
+    _PROPERTIES: "librdkafka's properties",
+    _FILES: "librdkafka's properties, each with a file,",
+    "auth.issuers": "names, each with its keys,",
+    "auth.roles": "names of roles, each with its rights,",
+}
+_NAMED = {_PROPERTIES: "property", _FILES: "property", "auth.issuers": "key of an issuer", "auth.roles": "right of a role"}
+_EXAMPLE = {_PROPERTIES: "SASL_PASSWORD", _FILES: "SASL_PASSWORD", "auth.issuers": "MAIN__JWKS_URL", "auth.roles": "STAFF__READ"}
+
+
 # From what was given to Settings
 
 
 def _built(given: Mapping[str, _Given]) -> Settings:
     """Return the settings, each value converted to its type by itself, so that an error has its source."""
-    sections: dict[str, dict[str, object]] = {section.name: {} for section in msgspec.structs.fields(Settings)}
-    properties: dict[str, str] = {}
+    found: dict[str, Any] = {}
     for key, one in given.items():
-        if key.startswith(_PROPERTY):
-            properties[key.removeprefix(_PROPERTY)] = _property(key.removeprefix(_PROPERTY), one)
-        else:
-            section, name = key.split(".")
-            sections[section][name] = _converted(key, one)
-    if properties:
-        sections["kafka"]["properties"] = properties
-    return msgspec.convert(sections, Settings)
+        *objects, name = path_of(key)
+        inside = found
+        for part in objects:
+            inside = inside.setdefault(part, {})
+        inside[name] = _property(name, one) if in_mapping(key)[0] == _PROPERTIES else _converted(key, one)
+    return msgspec.convert(found, Settings)
 
 
 def _converted(key: str, one: _Given) -> object:
     """Return a value in its setting's type."""
-    kind = keys()[key]
+    annotation = annotation_of(key)
+    kind = inspect.type_info(annotation)
     value = one.value
     if one.is_text:
         text = cast("str", value).strip()
         optional = isinstance(kind, inspect.UnionType)
-        value = [item.strip() for item in text.split(",") if text] if isinstance(kind, inspect.VarTupleType) else text
+        takes_list = any(isinstance(part, inspect.VarTupleType) for part in _parts(kind))
+        value = [item.strip() for item in text.split(",") if text] if takes_list else text
         if optional and text.lower() in ("", "null"):
             value = None
-    section, name = key.split(".")
-    wanted = {field.name: field.type for field in msgspec.structs.fields(Settings)}[section]
-    field = next(field for field in msgspec.structs.fields(wanted) if field.name == name)
     try:
-        return msgspec.convert(value, field.type, strict=not one.is_text)
+        return msgspec.convert(value, annotation, strict=not one.is_text)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: bytes that are no UTF-8
         raise SettingsError(f"{one.source}: {key} is {one.shown}; {_allowed(kind, is_text=one.is_text)} is needed") from error
 
@@ -255,41 +288,22 @@ def _property(name: str, one: _Given) -> str:
 
 def _known(key: str, source: str) -> str:
     """Return `key` if there is such a setting. What is set to it is not shown: it may be a password in the wrong place."""
-    if key in keys() or (key.startswith(_PROPERTY) and key != _PROPERTY):
+    if annotation_of(key) is not None:
         return key
-    if (near := _nearest(key)) is not None:
+    mapping, name, field = in_mapping(key)
+    if mapping in FIELDS and not name:
+        fields = listed(keys_in(f"{mapping}.{field}"))
+        raise SettingsError(f"{source}: under {key} keys are needed, of {fields}")
+    if (near := nearest(key)) is not None:
         raise SettingsError(f"{source}: there is no setting {key}; did you mean {near}?")
-    section = key.partition(".")[0]
-    inside = f"{section} has {_listed(_keys_of(section))}" if _keys_of(section) else f"see {_sections()}"
-    if "." in key and (section == "kafka" or not _keys_of(section)):
+    section = f"{mapping}.{name}" if mapping in FIELDS else key.partition(".")[0]
+    inside = f"{section} has {listed(keys_in(section))}" if keys_in(section) else f"see {all_sections()}"
+    if "." in key and (section == "kafka" or not keys_in(section)):
         inside += f"; librdkafka's properties go under {_PROPERTIES}"
     raise SettingsError(f"{source}: there is no setting {key}; {inside}")
 
 
-def _nearest(key: str) -> str | None:
-    """Return the key that was probably meant: one of the same or nearly the same name, in any section."""
-    section, _, name = key.rpartition(".")
-    inside = get_close_matches(name, _keys_of(section), n=1, cutoff=0.6)
-    if inside:
-        return f"{section}.{inside[0]}"
-    named = [known for known in keys() if known.endswith("." + name)]
-    near = get_close_matches(key, named, n=1, cutoff=0) or get_close_matches(key, keys(), n=1, cutoff=0.8)
-    return next(iter(near), None)
-
-
 # Words
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
-
-
-def _keys_of(section: str) -> list[str]:
-    return [key.removeprefix(section + ".") for key in keys() if section and key.startswith(section + ".")]
-
-
-def _sections() -> str:
-    return "the sections " + _listed(section.name for section in msgspec.structs.fields(Settings))
 
 
 def _parts(kind: inspect.Type) -> tuple[inspect.Type, ...]:

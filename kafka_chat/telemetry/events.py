@@ -132,6 +132,28 @@ REQUEST_FAILED = Event(
     metric="kafka_chat_requests_failed_total",
     meaning="A bug: a request was answered with 500. Please report it, with its traceback.",
 )
+AUTH_REFUSED = Event(
+    name="auth.refused",
+    level=logging.INFO,
+    metric="kafka_chat_auth_refused_total",
+    meaning="A token was refused: whose it claims to be, why, with which key, where it came from. The client is told none of that.",
+)
+AUTH_KEYS_READ = Event(
+    name="auth.keys_read",
+    level=logging.INFO,
+    meaning="An issuer's keys have been read, and have changed: how many, and how many were refused (`kafka-chat check` says why).",
+)
+AUTH_KEYS_FAILED = Event(
+    name="auth.keys_failed",
+    level=logging.WARNING,
+    metric="kafka_chat_auth_key_reads_failed_total",
+    meaning="An issuer's keys could not be read; the last good ones stay in force. Logged once for each reason.",
+)
+AUTH_OFF = Event(
+    name="auth.off",
+    level=logging.WARNING,
+    meaning="The service listens on more than this machine, and asks nobody for a token: everybody may do everything (`auth.issuers`).",
+)
 WORKER_SERVING = Event(
     name="worker.serving",
     level=logging.INFO,
@@ -185,6 +207,10 @@ EVENTS = (
     SUBSCRIPTIONS_PROBLEM,
     SUBSCRIPTION_SKIPPED,
     REQUEST_FAILED,
+    AUTH_REFUSED,
+    AUTH_KEYS_READ,
+    AUTH_KEYS_FAILED,
+    AUTH_OFF,
     WORKER_SERVING,
     WORKER_LOST,
     WORKER_ENDED,

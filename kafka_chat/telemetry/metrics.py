@@ -21,6 +21,10 @@ from ..chat.loss_cause import LossCause
 from ..chat.message import LeftOut, Reject
 from ..errors import first_error
 from .events import (
+    AUTH_KEYS_FAILED,
+    AUTH_KEYS_READ,
+    AUTH_OFF,
+    AUTH_REFUSED,
     BROKERS_AWAY,
     BROKERS_BACK,
     CONNECTION_ABORTED,
@@ -122,6 +126,8 @@ class Telemetry:
         self._skipped = counter("subscription_records_skipped", "Records of the subscriptions topic that make no sense.", "reason")
         self._refused = counter("requests_refused", "Requests and handshakes answered with an error, by HTTP status.", "status")
         self._requests_failed = counter("requests_failed", "Requests that a bug ended (500).")
+        self._auth_refused = counter("auth_refused", "Tokens that were refused, by issuer and reason.", "issuer", "reason")
+        self._key_reads_failed = counter("auth_key_reads_failed", "How often an issuer's keys could not be read.", "issuer")
 
     def session_opened(self, *, session_id: str, username: str, peer: str) -> None:
         """A client is connected: the handshake is answered."""
@@ -264,6 +270,34 @@ class Telemetry:
         """A bug in a request (500): logged with its traceback."""
         self._requests_failed.inc()
         self._lines.write(REQUEST_FAILED, {"method": method, "path": path, **_blame(error)}, error=error)
+
+    def auth_refused(self, *, issuer: str | None, reason: str, kid: str | None, peer: str, why: str) -> None:
+        """A token was refused.
+
+        Args:
+            issuer: the name of the one whose it claims to be, in the settings; None: nobody's there.
+            reason: its class.
+            kid: the key that it names.
+            peer: who showed it.
+            why: a sentence, without a byte of the token.
+        """
+        self._auth_refused.labels(issuer or "none", reason).inc()
+        fields: dict[str, Value] = {"issuer": issuer or "none", "reason": reason, "kid": kid or "none", "peer": peer, "why": why}
+        self._lines.write(AUTH_REFUSED, fields, reason=reason)
+
+    def auth_keys_read(self, *, issuer: str, keys: int, refused: int) -> None:
+        """An issuer's keys have changed."""
+        self._lines.write(AUTH_KEYS_READ, {"issuer": issuer, "keys": keys, "refused": refused})
+
+    def auth_keys_failed(self, *, issuer: str, reason: str, told: bool) -> None:
+        """An issuer's keys could not be read; `told`: the log has this reason already."""
+        self._key_reads_failed.labels(issuer).inc()
+        if not told:
+            self._lines.write(AUTH_KEYS_FAILED, {"issuer": issuer, "reason": reason}, reason=issuer)
+
+    def auth_off(self, *, host: str) -> None:
+        """Everybody may do everything, from more than this machine."""
+        self._lines.write(AUTH_OFF, {"host": host})
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
         """Show `read()` as the gauge `kafka_chat_{name}` whenever metrics are asked for.

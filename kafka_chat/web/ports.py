@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from ..access.decision import Identify
     from ..access.identity import Identity
     from ..chat.names import ChatNames
     from ..delivery.history.pages import History
@@ -98,6 +99,10 @@ class Service(Protocol):
     @property
     def names(self) -> ChatNames:
         """Chat names and topic names."""
+
+    @property
+    def identify(self) -> Identify | None:
+        """Tells who asks by a token; None where access is off."""
 
     @property
     def subscriptions(self) -> Subscriptions:

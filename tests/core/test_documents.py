@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kafka_chat.settings.sources import keys, variable
+from kafka_chat.settings.keys import keys
+from kafka_chat.settings.sources import variable
 from kafka_chat.telemetry.events import EVENTS, GAUGES, Event
 from kafka_chat.telemetry.metrics import Telemetry, WorkersTelemetry
 

@@ -8,9 +8,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from kafka_chat.access.decision import KeysNotKnown, Unauthorized
 from kafka_chat.access.identity import EVERYBODY, PENDING, Identity
 from kafka_chat.access.rights import Rights
-from kafka_chat.access.token_refused import KeysUnknown, Reason, TokenRefused
 from kafka_chat.chat.resume_cursor import parse
 from kafka_chat.delivery.session.first_frame import FirstFrame
 from kafka_chat.delivery.session.live_socket import RESTARTS, Close
@@ -38,7 +38,7 @@ class Admission:
 
 async def heard(client: FakeClient) -> tuple[FirstFrame, Admission, int]:
     admission = Admission()
-    first = FirstFrame(admission, telemetry=Telemetry())
+    first = FirstFrame(admission, peer="127.0.0.1", identify=None, telemetry=Telemetry())
     return first, admission, await first.run(client, client)
 
 
@@ -76,7 +76,7 @@ async def test_any_other_first_frame_is_refused(said: str | bytes, autojump_cloc
 
 async def test_who_says_nothing_is_waited_for_ten_seconds(autojump_clock: MockClock):
     client, admission = FakeClient(), Admission()
-    first = FirstFrame(admission, telemetry=Telemetry())
+    first = FirstFrame(admission, peer="127.0.0.1", identify=None, telemetry=Telemetry())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(first.run, client, client)
         await trio.sleep(9.9)
@@ -88,7 +88,7 @@ async def test_who_says_nothing_is_waited_for_ten_seconds(autojump_clock: MockCl
 
 async def test_a_restart_meanwhile_is_told_as_to_anybody(autojump_clock: MockClock):
     client, admission = FakeClient(), Admission()
-    first = FirstFrame(admission, telemetry=Telemetry())
+    first = FirstFrame(admission, peer="127.0.0.1", identify=None, telemetry=Telemetry())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(first.run, client, client)
         await wait_all_tasks_blocked()
@@ -102,14 +102,14 @@ async def test_a_restart_meanwhile_is_told_as_to_anybody(autojump_clock: MockClo
 ANN = Identity(user="ann", rights=Rights.parse(["room*"]))
 
 
-async def identify(token: bytes | None) -> Identity:
+async def identify(token: bytes | None, peer: str) -> Identity:
     await trio.lowlevel.checkpoint()
     if token is None:
         return Identity(user=None, rights=Rights.parse(["global"]))
     if token == b"unknown":
-        raise KeysUnknown
+        raise KeysNotKnown
     if token != b"ann":
-        raise TokenRefused(Reason.SIGNATURE, "the signature does not fit")
+        raise Unauthorized
     return ANN
 
 
@@ -118,7 +118,7 @@ async def identify(token: bytes | None) -> Identity:
 async def test_a_token_comes_with_the_cursor_or_without_one(cursor: str | None, autojump_clock: MockClock):
     client, admission = FakeClient(), Admission(SessionOptions(start_in_frame=True, chats=("room1",)), PENDING)
     client.say(json.dumps({"op": "start", "token": "ann", "cursor": cursor}))
-    first = FirstFrame(admission, identify=identify, telemetry=Telemetry())
+    first = FirstFrame(admission, peer="127.0.0.1", identify=identify, telemetry=Telemetry())
     await first.run(client, client)
     assert first.came
     assert admission.identity == ANN
@@ -144,7 +144,7 @@ async def test_who_may_not_begin_is_told_so_and_its_token_is_not(
     client, admission = FakeClient(), Admission(SessionOptions(start_in_frame=True, chats=(chat,)), PENDING)
     admission.username = username
     client.say(json.dumps({"op": "start", **start}))
-    first = FirstFrame(admission, identify=identify, telemetry=Telemetry())
+    first = FirstFrame(admission, peer="127.0.0.1", identify=identify, telemetry=Telemetry())
     await first.run(client, client)
     assert not first.came
     assert admission.identity is PENDING
@@ -156,7 +156,7 @@ async def test_who_may_not_begin_is_told_so_and_its_token_is_not(
 async def test_without_a_token_the_first_frame_reads_what_anybody_may(autojump_clock: MockClock):
     client, admission = FakeClient(), Admission(SessionOptions(start_in_frame=True, chats=("global",)), PENDING)
     client.say('{"op":"start"}')
-    first = FirstFrame(admission, identify=identify, telemetry=Telemetry())
+    first = FirstFrame(admission, peer="127.0.0.1", identify=identify, telemetry=Telemetry())
     await first.run(client, client)
     assert first.came
     assert admission.identity.is_anonymous
@@ -165,7 +165,7 @@ async def test_without_a_token_the_first_frame_reads_what_anybody_may(autojump_c
 async def test_a_second_token_is_refused(autojump_clock: MockClock):
     client, admission = FakeClient(), Admission(SessionOptions(start_in_frame=True), ANN)
     client.say('{"op":"start","token":"ann"}')
-    first = FirstFrame(admission, identify=identify, telemetry=Telemetry())
+    first = FirstFrame(admission, peer="127.0.0.1", identify=identify, telemetry=Telemetry())
     await first.run(client, client)
     assert client.closed is not None
     assert client.closed[0] == 4400

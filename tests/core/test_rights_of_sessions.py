@@ -13,9 +13,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from kafka_chat.access.decision import KeysNotKnown, Unauthorized
 from kafka_chat.access.identity import EVERYBODY, Identity
 from kafka_chat.access.rights import Rights
-from kafka_chat.access.token_refused import KeysUnknown, Reason, TokenRefused
 from kafka_chat.chat.resume_cursor import parse
 from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
@@ -59,12 +59,12 @@ def cursor_of(client: FakeClient) -> str:
 async def core_of(tokens: dict[bytes, Identity] | None = None) -> AsyncIterator[Core]:
     """The core with access on: the chats `global` and `room1` of everybody, `room2` besides of ann."""
 
-    async def identify(token: bytes | None) -> Identity:
+    async def identify(token: bytes | None, peer: str) -> Identity:
         await trio.lowlevel.checkpoint()
         if token == UNKNOWN:
-            raise KeysUnknown
+            raise KeysNotKnown
         if token is None or token not in (tokens or {}):
-            raise TokenRefused(Reason.SIGNATURE, "the signature does not fit")
+            raise Unauthorized
         return (tokens or {})[token]
 
     async with open_core() as core:

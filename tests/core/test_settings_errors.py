@@ -30,7 +30,7 @@ FILES = {
     "port: 1": "config.yaml, line 1: there is no setting port; did you mean server.port?",
     "server:\n  colour: 1": "config.yaml, line 2: there is no setting server.colour; server has host, port, workers, drain_seconds",
     "colour: 1": "config.yaml, line 1: there is no setting colour; see the sections server, kafka, chats, subscriptions, sending, "
-    "access, limits, memory, tail, pages, history",
+    "access, auth, limits, memory, tail, pages, history",
     "server: 8001": "config.yaml, line 1: server has a value; the keys host, port, workers, drain_seconds are needed under it",
     "memory: {bytes: 1.5}": "config.yaml, line 1: memory.bytes is 1.5; a whole number from 65536 is needed",
     "limits: {write_seconds: .inf}": "config.yaml, line 1: limits.write_seconds is .inf; a number above 0 and at most 86400 is needed",
@@ -117,7 +117,7 @@ VARIABLES = {
     ("KAFKA_CHAT_KAFKA__PROPERTIES", "a=b"): "KAFKA_CHAT_KAFKA__PROPERTIES: each property has its own variable, such as "
     "KAFKA_CHAT_KAFKA__PROPERTIES__SASL_PASSWORD",
     ("KAFKA_CHAT_X__Y", "1"): "KAFKA_CHAT_X__Y: there is no such setting; see the sections server, kafka, chats, subscriptions, sending, "
-    "access, limits, memory, tail, pages, history",
+    "access, auth, limits, memory, tail, pages, history",
 }
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from pathlib import Path
 
 import pytest
 
 from kafka_chat.errors import SettingsError
+from kafka_chat.settings.keys import MAPPINGS, keys
 from kafka_chat.settings.model import KafkaSettings, Settings
-from kafka_chat.settings.sources import keys, load_settings, variable, with_embedded_broker
+from kafka_chat.settings.sources import load_settings, variable, with_embedded_broker
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -79,6 +81,14 @@ def test_every_key_has_a_variable() -> None:
         "sending.enabled": ("true", True),
         "access.hosts": ("Chat.Example.,inside", ("chat.example", "inside")),
         "access.origins": ("https://a.example,https://b.example:8443", ("https://a.example", "https://b.example:8443")),
+        "auth.everyone.read": ("global,room*", ("global", "room*")),
+        "auth.everyone.send": ("global", ("global",)),
+        "auth.everyone.create": ("own.{user}.*", ("own.{user}.*",)),
+        "auth.anonymous": ("global", ("global",)),
+        "auth.cookie": ("chat-token", "chat-token"),
+        "auth.query": ("true", True),
+        "auth.leeway_seconds": ("10", 10.0),
+        "auth.max_lifetime_hours": ("0.5", 0.5),
         "limits.message_bytes": ("2048", 2048),
         "limits.client_message_bytes": ("2048", 2048),
         "limits.chats_per_user": ("7", 7),
@@ -96,11 +106,14 @@ def test_every_key_has_a_variable() -> None:
         "history.cache": ("public", "public"),
         "history.cache_seconds": ("60", 60),
     }
-    assert set(values) | {"kafka.properties"} == set(keys())
-    settings = load(environ={variable(key): text for key, (text, _) in values.items()})
-    for key, (_, value) in values.items():
-        section, name = key.split(".")
-        assert getattr(getattr(settings, section), name) == value, key
+    assert set(values) | set(MAPPINGS) == set(keys())
+    issuer = {"ISSUER": "i", "AUDIENCE": "a", "JWKS_URL": "https://id.example/"}  # without one there is nothing else of `auth`
+    one_issuer = {f"KAFKA_CHAT_AUTH__ISSUERS__MAIN__{name}": text for name, text in issuer.items()}
+    without_cache = {key: text for key, (text, _) in values.items() if key != "history.cache"}  # which `auth.issuers` decide
+    settings = load(environ={variable(key): text for key, text in without_cache.items()} | one_issuer)
+    assert load(environ={variable("history.cache"): "public"}).history.cache == "public"
+    for key in without_cache:
+        assert reduce(getattr, key.split("."), settings) == values[key][1], key
 
 
 @pytest.mark.parametrize("nothing", ["", "null"])
@@ -200,7 +213,7 @@ def test_the_file_in_the_repository_has_every_key_with_its_default() -> None:
     text = (REPOSITORY / "config.yaml").read_text()
     assert load(text=text) == Settings()
     for key in keys():
-        section, name = key.split(".")
+        section, name, *_ = key.split(".")  # what is under `auth.everyone` stands in its line
         under = text.split(f"\n{section}:\n", 1)[1].split("\n\n", 1)[0]
         assert f"\n  {name}: " in f"\n{under}", key
         line = under.split(f"  {name}: ")[0].rstrip("\n").rsplit("\n", 1)[-1]

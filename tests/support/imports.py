@@ -17,6 +17,8 @@ from packaging.utils import canonicalize_name
 
 Version = tuple[int, int]
 
+EXTRAS = frozenset({"auth"})  # of the distribution itself: what it imports where that is installed
+
 # What `sys.stdlib_module_names` of one Python does not say of the others (PEP 594, 632, 749, 784).
 _GONE = {
     (3, 12): {"asynchat", "asyncore", "distutils", "imp", "smtpd"},
@@ -55,8 +57,9 @@ def requirements(name: str, python: Version, *, left_out: Sequence[str] = ()) ->
         python: markers are evaluated for this one, on Linux.
         left_out: requirements of `name` that are taken for undeclared.
     """
-    direct = {one for one, _ in _required(name, frozenset(), python)} - {canonicalize_name(one) for one in left_out}
-    todo = [one for one in _required(name, frozenset(), python) if one[0] in direct]
+    required = _required(name, EXTRAS, python)
+    direct = {one for one, _ in required} - {canonicalize_name(one) for one in left_out}
+    todo = [one for one in required if one[0] in direct]
     everything: set[tuple[str, frozenset[str]]] = set()
     while todo:
         one = todo.pop()

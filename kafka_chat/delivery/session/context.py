@@ -9,9 +9,9 @@ from ...chat.resume_cursor import NOT_KNOWN
 from .deadlines import Deadlines
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
-    from ...access.identity import Identity
+    from ...access.decision import Identify
     from ...chat.names import ChatNames
     from ...chat.subscription_change import SubscriptionChange
     from ...settings.model import Limits as LimitSettings
@@ -58,7 +58,7 @@ class SessionContext:
     page_reads: PageReads
     memory: Memory
     telemetry: Telemetry
-    identify: Callable[[bytes | None], Awaitable[Identity]] | None = None
+    identify: Identify | None = None
     deadlines: Deadlines = field(default_factory=Deadlines)
 
     @property

@@ -9,7 +9,6 @@ import trio
 
 from ...access.decision import Forbidden, Need, Unauthorized, decide
 from ...access.identity import PENDING
-from ...access.token_refused import KeysUnknown, TokenRefused
 from ...errors import Overloaded, RequestError
 from ..ports import Disconnect
 from .live_socket import NO_TOKEN, NOT_ALLOWED, RESTARTS, TRY_LATER, Close, LiveSocket
@@ -17,8 +16,7 @@ from .long_cursor import parse_in_turns
 from .notices import OpRefused, come_again, control, parse_op
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
+    from ...access.decision import Identify
     from ...access.identity import Identity
     from ...telemetry.metrics import Telemetry
     from ..ports import Inbox
@@ -50,21 +48,21 @@ class FirstFrame(LiveSocket):
 
     Args:
         admission: the client's.
-        identify: tells who asks by a token, or without one; None where access is off.
+        peer: its address, for the log.
+        identify: None where access is off.
         telemetry: the service's.
 
     Attributes:
         came: whether it has; else the connection is closed once `run` returns.
     """
 
-    __slots__ = ("_admission", "_identify", "_receiving", "came")
+    __slots__ = ("_admission", "_identify", "_peer", "_receiving", "came")
 
-    def __init__(
-        self, admission: HasOptions, *, identify: Callable[[bytes | None], Awaitable[Identity]] | None = None, telemetry: Telemetry
-    ) -> None:
+    def __init__(self, admission: HasOptions, *, peer: str, identify: Identify | None, telemetry: Telemetry) -> None:
         super().__init__(username=admission.username, telemetry=telemetry)
         self.came = False
         self._admission = admission
+        self._peer = peer
         self._identify = identify
         if admission.identity is not PENDING:
             self.authorize(admission.identity)
@@ -93,12 +91,10 @@ class FirstFrame(LiveSocket):
                 raise RequestError(f"{self._parameter}=frame: the first frame must be {shape}", field=self._parameter)
             await self._take_token(op.token)
             cursor = self._admission.options.cursor if op.cursor is None else await parse_in_turns(op.cursor)
-        except (Unauthorized, TokenRefused):
-            self.end(Close(code=NO_TOKEN, reason=str(Unauthorized())))
+        except Unauthorized as error:
+            self.end(Close(code=NO_TOKEN, reason=str(error)))
         except Forbidden as error:
             self.end(Close(code=NOT_ALLOWED, reason=str(error)))
-        except KeysUnknown:
-            self.end(Close(code=TRY_LATER, reason="the keys that tokens are signed with are not known yet; try again later"))
         except (RequestError, OpRefused) as error:
             self.end(Close(code=TRY_LATER if isinstance(error, Overloaded) else 4400, reason=str(error)))
         else:
@@ -113,7 +109,7 @@ class FirstFrame(LiveSocket):
             if token is not None:
                 raise RequestError("a token came with the handshake already; send it once", field="token")
             return
-        identity = await self._identify(None if token is None else token.encode("utf-8", "replace"))
+        identity = await self._identify(None if token is None else token.encode("utf-8", "replace"), self._peer)
         decide(FIRST_FRAME_NEEDS, identity, user=self._admission.username, chats=self._admission.options.chats)
         self._admission.identify(identity)
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from ...access.decision import Need, Unauthorized, decide
-from ...access.token_refused import KeysUnknown, TokenRefused
 from ...chat.partition_key import PartitionKey
 from ...chat.resume_cursor import MessageIds
-from ...errors import BrokerError, Overloaded, RequestError, SendingOff
+from ...errors import BrokerError, RequestError, SendingOff
 from ...loop_sharing import Turn
 from ..audience.member import Rightful
 from ..writes.subscriptions import CHATS_PER_CALL
@@ -35,6 +34,10 @@ OPS_WAITING = 32  # ops whose answers are not written yet, which a client may ha
 
 class Asking(Rightful, HasDeadline, Protocol):
     """The session of a client that asks."""
+
+    @property
+    def session_id(self) -> str:
+        """Its id, for the operator."""
 
     @property
     def username(self) -> str:
@@ -221,11 +224,9 @@ async def _auth(asked: _Asked) -> Sequence[Answer]:
     if asked.op.token is None or context.identify is None:
         raise RequestError("token is missing; auth needs one", field="token")
     try:
-        identity = await context.identify(asked.op.token.encode("utf-8", "replace"))
-    except KeysUnknown as error:
-        raise Overloaded("the keys that tokens are signed with are not known yet; try again") from error
-    except TokenRefused:
-        session.end(Close(code=EXPIRED.code, reason=str(Unauthorized())))
+        identity = await context.identify(asked.op.token.encode("utf-8", "replace"), f"session {session.session_id}")
+    except Unauthorized as error:
+        session.end(Close(code=EXPIRED.code, reason=str(error)))
         return []
     if session.identity.user != identity.user or not identity.may_speak_for(session.username):
         session.end(Close(code=NOT_ALLOWED, reason="the token is not this user's"))
