@@ -14,7 +14,7 @@ from kafka_chat.kafka.followed_request import TOPICS_A_LOOK, WATCHES_A_ROUND
 from kafka_chat.kafka.tail import KafkaTail
 from kafka_chat.settings.model import KafkaSettings, Limits
 from kafka_chat.telemetry.metrics import Telemetry
-from tests.support.fakes import FakeKafka
+from tests.support.fake_topics import FakeKafka
 
 NAMED = 10 * TOPICS_A_LOOK
 

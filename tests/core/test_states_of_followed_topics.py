@@ -20,7 +20,7 @@ from kafka_chat.kafka.tail import KafkaTail
 from kafka_chat.kafka.topic_state import TRANSITIONS, TopicAction, TopicEvent, TopicState
 from kafka_chat.settings.model import KafkaSettings, Limits
 from kafka_chat.telemetry.metrics import Telemetry
-from tests.support.fakes import PREFIX, FakeKafka
+from tests.support.fake_topics import PREFIX, FakeKafka
 from tests.support.tails import Gone, Missing, Opened, Told
 
 if TYPE_CHECKING:
