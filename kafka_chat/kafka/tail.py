@@ -26,7 +26,7 @@ from ..errors import BrokerError
 from ..nursery import open_tasks
 from .each_leader import ask_each_leader
 from .followed_request import TOPICS_A_LOOK, FollowedRequest, due_of_each_kind
-from .lookup import LogEnd
+from .lookup import NO_TOPIC_ID, LogEnd
 from .not_shown import tell_not_shown
 from .open_transactions import HELD_SECONDS, OpenTransactions
 from .partition_repair import PartitionRepair
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ..delivery.ports import TailListener, TopicFacts
     from ..settings.model import Limits
     from ..telemetry.metrics import Telemetry
+    from .cluster import Cluster
     from .connect import ClientConfig
     from .lookup import KafkaLookup
 
@@ -67,6 +68,7 @@ class KafkaTail:
         *,
         listener: TailListener,
         lookup: KafkaLookup,
+        cluster: Cluster,
         names: ChatNames,
         limits: Limits,
         telemetry: Telemetry,
@@ -79,6 +81,7 @@ class KafkaTail:
             config: of the Consumers.
             listener: receives the findings.
             lookup: asks the brokers.
+            cluster: which one they are; when it is another one, all that is followed is lost.
             names: chat <-> topic.
             limits: of the service.
             telemetry: its events.
@@ -87,6 +90,8 @@ class KafkaTail:
         """
         self._listener = listener
         self._lookup = lookup
+        self._cluster = cluster
+        cluster.on_replaced.append(self._lose_all)
         self._names = names
         self._telemetry = telemetry
         self._log = config.logger
@@ -100,6 +105,7 @@ class KafkaTail:
         self._transactions = OpenTransactions(lookup, wanted=self._poller.wants, seconds=held_seconds)
         self._followed: dict[str, FollowedRequest] = {}
         self._unwatched: dict[FollowedRequest, None] = {}  # requests that the watch does not handle yet
+        self._opened_last: list[FollowedRequest] = []  # one or none
         self._in_look: set[FollowedRequest] = set()  # those of them that are being looked up
         self._requested = Changes()
         self._called = Changes()  # the next watch runs early
@@ -252,7 +258,7 @@ class KafkaTail:
         at the next look, as any other topic that was recreated.
         """
         asked = trio.current_time()
-        facts = await self._lookup.describe([followed.topic for followed in turn])
+        facts = await self._described(turn)
         unopened: dict[FollowedRequest, list[PartitionKey]] = {}
         for followed in turn:
             followed.looked = asked
@@ -275,6 +281,23 @@ class KafkaTail:
                 if keys and self._follows(followed) and asked - followed.requested >= LEADER_SECONDS:
                     followed.watched = True
                     self._open_led(followed, keys, ends, in_part=True)
+
+    async def _described(self, turn: Collection[FollowedRequest]) -> Mapping[str, TopicFacts]:
+        """Return what there is of these topics, in the cluster whose mark cursors have now.
+
+        The answer has a topic in it that is open already, where there is one. If any of them is what it was, so is the cluster; otherwise
+        that is asked for before anything is opened.
+        """
+        wanted = {followed.topic: followed for followed in [*turn, *self._opened_last]}
+        while True:
+            replaced = self._cluster.replaced
+            facts = await self._lookup.describe(list(wanted))
+            ids = [(followed.topic_id, facts[topic].topic_id if topic in facts else "") for topic, followed in wanted.items()]
+            same = any(known == now and now not in ("", NO_TOPIC_ID) for known, now in ids)
+            if not same and any(known or now for known, now in ids):
+                await self._cluster.look()
+            if self._cluster.replaced == replaced:
+                return facts
 
     def _found(self, followed: FollowedRequest, facts: TopicFacts | None, asked: float) -> list[PartitionKey]:
         """Note a broker's facts of a topic; return the partitions that begin at their end."""
@@ -324,6 +347,7 @@ class KafkaTail:
     def _open(self, followed: FollowedRequest, starts: Mapping[int, LogEnd], *, created: bool) -> None:
         """Tell the listener first, then begin to read."""
         followed.take(TopicEvent.TOLD_START)
+        self._opened_last = [followed]
         offsets = {number: start.offset for number, start in starts.items()}
         epochs = {number: start.epoch for number, start in starts.items() if start.epoch != NO_EPOCH}
         self._listener.topic_opened(followed.topic, followed.topic_id, offsets, created=created, epochs=epochs)
@@ -345,6 +369,15 @@ class KafkaTail:
             self._listener.topic_lost(followed.topic, topic_id, LossCause.RECREATED if event is TopicEvent.REPLACED else None)
         elif action is TopicAction.TELL_MISSING:
             self._listener.topic_missing(followed.topic)
+
+    def _lose_all(self) -> None:
+        """Lose everything that is followed: the brokers are another cluster. What that one has is new."""
+        for followed in self._followed.values():
+            if followed.topic_id:
+                self._lose(followed, TopicEvent.REPLACED)
+            followed.former.clear()
+            followed.resumable.clear()
+        self._called.note()
 
     def _follows(self, followed: FollowedRequest) -> bool:
         return self._followed.get(followed.topic) is followed

@@ -131,6 +131,7 @@ class TruncatedLookup:
         self.timeouts = lookup.timeouts
         self.by_leader = lookup.by_leader
         self.ping = lookup.ping
+        self.cluster_id = lookup.cluster_id
         self.describe = lookup.describe
         self.first_offsets = lookup.first_offsets
         self.high_watermarks = lookup.high_watermarks

@@ -98,7 +98,7 @@ def test_a_start_names_partitions_up_to_its_highest_one_of_its_very_topic() -> N
 def test_subscriptions_are_known_as_far_as_a_cursor_of_this_cluster_says() -> None:
     def known(cursor: str | None) -> int:
         options = SessionOptions()
-        return Beginning(options, None if cursor is None else parse(cursor), lambda: cluster_mark("here")).subscriptions_known
+        return Beginning(options, None if cursor is None else parse(cursor), cluster_mark("here")).subscriptions_known
 
     def of(cluster: str | None, subscriptions: int) -> str:
         head = head_of_cursor(None if cluster is None else cluster_mark(cluster), subscriptions)

@@ -68,6 +68,7 @@ class FakeKafka:
         self.epochs_asked: list[int] = []  # whose ends were asked for
         self.hung: set[int] = set()  # leaders that take questions of offsets, and reads of pages, and do not answer; …
         self.hung_reads: set[int] = set()  # … and those that do so with pages alone
+        self.cluster = "here"  # its id
         self._ids = itertools.count(1)
 
     # What a test does
@@ -205,6 +206,15 @@ class FakeKafka:
         await self._asked()
         known = {topic: self.topics[topic] for topic in topics if topic in self.topics}
         return {topic: TopicFacts(topic_id=facts.topic_id, partitions=frozenset(facts.partitions)) for topic, facts in known.items()}
+
+    async def ping(self) -> None:
+        """As the Tail does."""
+        await self._asked()
+
+    async def cluster_id(self) -> str:
+        """As `Cluster` asks for it."""
+        await self._asked()
+        return self.cluster
 
     async def last_stable_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
         await self._asked(keys)

@@ -102,6 +102,17 @@ class FakeClient:
         self.room -= size
 
 
+class FakeCluster:
+    """A cluster that stays the same."""
+
+    def __init__(self, cluster_id: str) -> None:
+        self.mark: bytes | None = cluster_mark(cluster_id)
+
+    async def may_be(self, mark: bytes | None) -> bool:
+        await trio.lowlevel.checkpoint()
+        return mark is None or mark == self.mark
+
+
 @dataclass
 class Core:
     """The core on a Kafka in memory."""
@@ -170,7 +181,7 @@ async def open_core(*, memory_bytes: int = 1 << 24, readers: int = 2) -> AsyncIt
             names=NAMES,
             offsets=offsets,
             limits=Settings().limits,
-            cluster=lambda: cluster_mark("here"),
+            cluster=FakeCluster("here"),
             page_reads=reads,
             memory=memory,
             telemetry=telemetry,

@@ -51,7 +51,7 @@ class ResumableSession(Session):
         self.options = replace(options, cursor=None)
         self.only = options.chats
         self._caught_up = caught_up
-        self._beginning = Beginning(self.options, options.cursor, context.cluster)
+        self._beginning = Beginning(self.options, options.cursor, context.cluster.mark)
         self.subscriptions_known = self._beginning.subscriptions_known
         self._notices = Unheard() if options.format is Format.PLAIN else NoticeQueue()
         self._said_hello = False
@@ -198,7 +198,7 @@ class ResumableSession(Session):
             self._hold(self._context.audience.forget_start(self) - self._beginning.forget())
 
     def _cursor(self) -> str | None:
-        return self._context.audience.cursor(self, cluster=self._context.cluster(), subscriptions=self._context.subscriptions_read)
+        return self._context.audience.cursor(self, cluster=self._context.cluster.mark, subscriptions=self._context.subscriptions_read)
 
     def _hello(self) -> Hello:
         context, beginning = self._context, self._beginning
