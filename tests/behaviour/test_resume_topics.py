@@ -58,6 +58,29 @@ async def test_a_topic_made_anew_while_connected_is_told_and_comes_from_its_star
         await chat.get_all(client)
 
 
+@pytest.mark.promise("p-made-anew", "p-cursor-of-ids")
+async def test_a_topic_made_anew_is_told_to_a_client_that_knows_it_by_ids_of_messages_alone(kafka: KafkaCluster, chats: Chats):
+    settings = chats.settings_for(kafka)
+    async with running(settings) as server, running(settings, check_leaks=False) as other, noted(kafka, chats) as chat:
+        client, told_elsewhere = chat.client(by_name=False), chat.client("bob", by_name=False)
+        for one, user in ((client, "ann"), (told_elsewhere, "bob")):
+            await one.come(server.url)
+            await until_live(one)
+            await subscribe(server.url, user, "room")  # no control frame with a cursor comes after it
+        await chat.produce(OLD)
+        await chat.get_all(client, told_elsewhere)
+        for one in (client, told_elsewhere):
+            await one.cut(Cut.FIN)
+        await chat.produce(3)  # which are gone with the topic
+        await chat.recreate()
+        await chat.produce(2)
+        for one, at in ((client, server), (told_elsewhere, other)):
+            await one.come(at.url)
+            await until_live(one)
+            assert (one.visit.resume, gaps(one)) == ("gap", [("room", 0, OLD, 0, "recreated")])
+        await chat.get_all(client, told_elsewhere)
+
+
 async def test_a_topic_that_is_created_after_the_subscription_comes_from_its_start(kafka: KafkaCluster, chats: Chats):
     async with running(chats.settings_for(kafka)) as server, noted(kafka, chats, partitions=0) as chat:
         here, away = (chat.client(user, by_name=False) for user in ("ann", "bob"))
