@@ -236,9 +236,11 @@ class Disconnect:
 
     Attributes:
         code: RFC 6455 section 7.4; 1006 without a close frame.
+        by_service: the server has closed it with this code, for what the client sent.
     """
 
     code: int
+    by_service: bool = False
 
 
 class Inbox(Protocol):
