@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import trio
 
 from ..chat.resume_cursor import cluster_mark
 from ..errors import BrokerError
+from .lookup import NO_TOPIC_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from ..delivery.ports import TopicFacts
     from ..telemetry.metrics import Telemetry
     from .lookup import KafkaLookup
 
@@ -39,6 +42,7 @@ class Cluster:
         self._lookup = lookup
         self._telemetry = telemetry
         self._id = ""
+        self._seen: dict[str, str] = {}  # one topic, with its id
         self._looking = trio.Lock()
         self._asked = float("-inf")  # when the last answer was asked for
 
@@ -61,6 +65,31 @@ class Cluster:
                 asked = trio.current_time()
                 self._found(await self._lookup.cluster_id())
                 self._asked = asked
+
+    async def describe(self, known: Mapping[str, str]) -> Mapping[str, TopicFacts]:
+        """Return the facts of the topics that exist, in the cluster whose mark cursors have now.
+
+        One topic that was there before is described with them. If any of them is what it was, so is the cluster; if none is, the brokers
+        are asked which cluster they are before anybody learns of those topics.
+
+        Args:
+            known: topic -> its id as last seen; "" for none.
+
+        Raises:
+            BrokerUnreachable: no broker answers.
+        """
+        known = {**known, **self._seen}
+        while True:
+            replaced = self.replaced
+            facts = await self._lookup.describe(list(known))
+            ids = {topic: found.topic_id for topic, found in facts.items() if found.topic_id != NO_TOPIC_ID}
+            if any(known[topic] == topic_id for topic, topic_id in ids.items()) or not (facts or any(known.values())):
+                break
+            await self.look()
+            if self.replaced == replaced:
+                break
+        self._seen = dict(islice(ids.items(), 1))
+        return facts
 
     async def may_be(self, mark: bytes | None) -> bool:
         """Whether a cursor with this mark may be of this cluster. If not, ask first: the cluster may have been replaced a moment ago.

@@ -26,7 +26,7 @@ from ..errors import BrokerError
 from ..nursery import open_tasks
 from .each_leader import ask_each_leader
 from .followed_request import TOPICS_A_LOOK, FollowedRequest, due_of_each_kind
-from .lookup import NO_TOPIC_ID, LogEnd
+from .lookup import LogEnd
 from .not_shown import tell_not_shown
 from .open_transactions import HELD_SECONDS, OpenTransactions
 from .partition_repair import PartitionRepair
@@ -105,7 +105,6 @@ class KafkaTail:
         self._transactions = OpenTransactions(lookup, wanted=self._poller.wants, seconds=held_seconds)
         self._followed: dict[str, FollowedRequest] = {}
         self._unwatched: dict[FollowedRequest, None] = {}  # requests that the watch does not handle yet
-        self._opened_last: list[FollowedRequest] = []  # one or none
         self._in_look: set[FollowedRequest] = set()  # those of them that are being looked up
         self._requested = Changes()
         self._called = Changes()  # the next watch runs early
@@ -162,6 +161,10 @@ class KafkaTail:
                 assignment.epoch = next((batch.epochs[-1][1] for batch in reversed(batches) if batch.epochs), assignment.epoch)
                 tell_not_shown(self._telemetry, assignment.key, batches)
                 self._listener.append(assignment.key, batches)
+        for assignment in taken.replaced:
+            if self._poller.wants(assignment):  # what is there now is looked up; if that is what is wanted, it is read again
+                self._repair.add(assignment)
+                self._called.note()
         for assignment, error in taken.broken:
             if self._poller.wants(assignment):
                 self._repair.add(assignment)
@@ -258,7 +261,7 @@ class KafkaTail:
         at the next look, as any other topic that was recreated.
         """
         asked = trio.current_time()
-        facts = await self._described(turn)
+        facts = await self._cluster.describe({followed.topic: followed.topic_id for followed in turn})
         unopened: dict[FollowedRequest, list[PartitionKey]] = {}
         for followed in turn:
             followed.looked = asked
@@ -281,23 +284,6 @@ class KafkaTail:
                 if keys and self._follows(followed) and asked - followed.requested >= LEADER_SECONDS:
                     followed.watched = True
                     self._open_led(followed, keys, ends, in_part=True)
-
-    async def _described(self, turn: Collection[FollowedRequest]) -> Mapping[str, TopicFacts]:
-        """Return what there is of these topics, in the cluster whose mark cursors have now.
-
-        The answer has a topic in it that is open already, where there is one. If any of them is what it was, so is the cluster; otherwise
-        that is asked for before anything is opened.
-        """
-        wanted = {followed.topic: followed for followed in [*turn, *self._opened_last]}
-        while True:
-            replaced = self._cluster.replaced
-            facts = await self._lookup.describe(list(wanted))
-            ids = [(followed.topic_id, facts[topic].topic_id if topic in facts else "") for topic, followed in wanted.items()]
-            same = any(known == now and now not in ("", NO_TOPIC_ID) for known, now in ids)
-            if not same and any(known or now for known, now in ids):
-                await self._cluster.look()
-            if self._cluster.replaced == replaced:
-                return facts
 
     def _found(self, followed: FollowedRequest, facts: TopicFacts | None, asked: float) -> list[PartitionKey]:
         """Note a broker's facts of a topic; return the partitions that begin at their end."""
@@ -347,7 +333,6 @@ class KafkaTail:
     def _open(self, followed: FollowedRequest, starts: Mapping[int, LogEnd], *, created: bool) -> None:
         """Tell the listener first, then begin to read."""
         followed.take(TopicEvent.TOLD_START)
-        self._opened_last = [followed]
         offsets = {number: start.offset for number, start in starts.items()}
         epochs = {number: start.epoch for number, start in starts.items() if start.epoch != NO_EPOCH}
         self._listener.topic_opened(followed.topic, followed.topic_id, offsets, created=created, epochs=epochs)

@@ -18,7 +18,7 @@ from tests.support.v1_client import V1Client, open_v1
 
 pytestmark = pytest.mark.deadline(240)
 
-OLD, NEW = 3, 2
+OLD, NEW = 3, 6
 
 
 async def page(url: str, cursor: str) -> Any:
