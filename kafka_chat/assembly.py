@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .chat.names import ChatNames
-from .cluster import Cluster
 from .delivery.audience.audience import Audience
 from .delivery.audience.followed_topics import FollowedTopics
 from .delivery.audience.offset_queries import OffsetQueries
@@ -23,6 +22,7 @@ from .delivery.log.page_reads import PageReads, open_page_reads
 from .delivery.session.context import SessionContext
 from .delivery.writes.sending import Sending
 from .delivery.writes.subscriptions import Subscriptions
+from .kafka.cluster import Cluster
 from .kafka.connect import ClientConfig
 from .kafka.embedded_broker import open_embedded_broker
 from .kafka.lookup import open_lookup
@@ -90,12 +90,13 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
         open_lookup(config) as lookup,
         open_publisher(config) as publisher,
     ):
-        cluster, offsets = Cluster(lookup), OffsetQueries(lookup)
+        cluster, offsets = Cluster(lookup, telemetry), OffsetQueries(lookup)
         followed = FollowedTopics(fanout=fanout, offsets=offsets, memory=memory)
         tail = KafkaTail(
             config,
             listener=followed,
             lookup=lookup,
+            cluster=cluster,
             names=names,
             limits=settings.limits,
             telemetry=telemetry,
@@ -120,6 +121,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
                 ) as subscription_log,
                 open_tasks() as nursery,
             ):
+                cluster.on_replaced.append(subscription_log.read_again)
                 subscriptions = Subscriptions(subscription_log, lookup=lookup, names=names, settings=settings)
                 for chat in settings.chats.default:
                     audience.pin(names.topic(chat))
@@ -133,7 +135,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
                     names=names,
                     offsets=offsets,
                     limits=settings.limits,
-                    cluster=lambda: cluster.mark,
+                    cluster=cluster,
                     page_reads=page_reads,
                     memory=memory,
                     telemetry=telemetry,

@@ -18,7 +18,7 @@ from .delivery.session.first_frame import FirstFrame
 from .delivery.session.live_socket import RESTARTS, Close, LiveSocket
 from .delivery.session.options import DEFAULT_OPTIONS, SessionOptions
 from .delivery.session.slots import ConnectionSlot, Slots
-from .errors import Overloaded, TopicGone
+from .errors import BrokerError, Overloaded, TopicGone
 from .loop_sharing import Turn
 from .process.open_files import connections_limit
 from .readiness import Readiness, held_notices, leaderless_notices
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from .access.identity import Identity
+    from .chat.resume_cursor import ResumeCursor
     from .delivery.ports import Inbox, Sink
     from .delivery.session.context import SessionContext
     from .delivery.session.dialogue import Answering
@@ -155,8 +156,9 @@ class Service:
             sink = await accept()
             if not await self._take_first_frame(admission, sink, inbox, peer):
                 return
-        session = self._session(admission)
         started_by = trio.current_time() + START_SECONDS
+        await self._know_cluster(admission.options.cursor)
+        session = self._session(admission)
         with self._drainable(session):
             if session.subscriptions_known or not self._subscription_log.ready:  # other clients do not pay for a deadline
                 with trio.move_on_at(started_by), suppress(TopicGone):  # recreated: nobody knows more than we
@@ -166,6 +168,12 @@ class Service:
             with self._audience.joined(session, known=self._subscription_log.ready):
                 await self._audience.wait_started(session, seconds=max(0.0, started_by - trio.current_time()))
                 await self._serve(session, sink=sink or await accept(), inbox=inbox, peer=peer)
+
+    async def _know_cluster(self, cursor: ResumeCursor | None) -> None:
+        """Ask which cluster this is if a cursor is of another one: it may have been replaced a moment ago, and others know it already."""
+        if cursor is not None:
+            with trio.move_on_after(KNOWN_SECONDS), suppress(BrokerError):
+                await self._context.cluster.may_be(cursor.cluster)
 
     def _session(self, admission: Admission) -> Session:
         """Make the session of a client. A cursor that it came with is the session's to forget, so nobody else keeps its options."""

@@ -91,6 +91,10 @@ class TopicOffsets:
         """Whether a partition existed whose next offset was still unknown."""
         return partition < len(self._numbers) and self.next(partition) is None
 
+    def is_by_id(self, partition: int) -> bool:
+        """Whether the id of a message says the offset of a partition."""
+        return self._by_ids is not None and partition in self._by_ids
+
     @property
     def partitions(self) -> int:
         """One more than the highest partition that is named; 0 where none is."""

@@ -89,6 +89,23 @@ class Lookup(Protocol):
         """
 
 
+class Cluster(Protocol):
+    """The Kafka cluster that answered last: a cursor belongs to one, and another one may take its place.
+
+    Attributes:
+        mark: its name in cursors; None before a broker has answered.
+    """
+
+    mark: bytes | None
+
+    async def may_be(self, mark: bytes | None) -> bool:
+        """Whether a cursor with this mark may be of this cluster; asks a broker if it seems not to be.
+
+        Raises:
+            BrokerUnreachable: no broker answers.
+        """
+
+
 class Tail(Protocol):
     """Follows topics at their live end. One thread owns its Consumer; these two leave requests for it."""
 
@@ -219,9 +236,11 @@ class Disconnect:
 
     Attributes:
         code: RFC 6455 section 7.4; 1006 without a close frame.
+        by_service: the server has closed it with this code, for what the client sent.
     """
 
     code: int
+    by_service: bool = False
 
 
 class Inbox(Protocol):
@@ -282,7 +301,7 @@ class SubscriptionLog(Protocol):
 
     @property
     def position(self) -> int:
-        """The next offset that `chats_of` does not know yet; 0 before anything is known."""
+        """The next offset that `chats_of` does not know yet; 0 before anything is known, `NOT_KNOWN` while the topic is read again."""
 
     @property
     def problem(self) -> str | None:

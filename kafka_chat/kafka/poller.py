@@ -15,6 +15,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Me
 from ..chat.resume_cursor import NO_EPOCH
 from ..delivery.records.batch import BATCH_BYTES, Batch
 from .connect import of_the_group
+from .ids_read import IdsRead
 from .records import chat_record, envelope
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Assignment:
         start: the first offset.
         epoch: the leader epoch of the record before `delivered`, or a later one; `NO_EPOCH` where none is known. The trio thread's own.
         position: the offset after the last record from the Consumer; belongs to the thread.
+        replaced: whether the Consumer has read another topic here, so that its position means nothing; belongs to the thread.
         delivered: the offset after the last record handed over; belongs to the trio thread.
     """
 
@@ -71,6 +73,7 @@ class Assignment:
     start: int
     epoch: int = NO_EPOCH
     position: int = field(init=False)
+    replaced: bool = field(init=False, default=False)
     delivered: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,13 +92,15 @@ class Round:
     Attributes:
         appended: partition -> batches that follow each other without a hole.
         broken: partitions that librdkafka has stopped reading until they are assigned again.
+        replaced: partitions of which it reads another topic of that name; nothing of that is handed over.
     """
 
     appended: list[tuple[Assignment, list[Batch]]] = field(default_factory=list)
     broken: list[tuple[Assignment, KafkaError]] = field(default_factory=list)
+    replaced: list[Assignment] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.appended or self.broken)
+        return bool(self.appended or self.broken or self.replaced)
 
 
 class Poller:
@@ -122,6 +127,7 @@ class Poller:
         self._wanted: dict[PartitionName, Assignment] = {}  # changed by the trio thread, read by ours
         self._changed: deque[PartitionName] = deque()
         self._assigned: dict[PartitionName, Assignment] = {}  # everything below belongs to the polling thread
+        self._ids = IdsRead(config.logger)
         self._known: dict[tuple[str, str], float] = {}  # topic and id -> when the Consumer was made to look it up
         self._unknown: dict[tuple[str, str], int] = {}  # topics still unknown to the Consumer -> how often it may still ask
         self._looked_up = 0.0
@@ -163,8 +169,10 @@ class Poller:
                 with suppress(trio.RunFinishedError):
                     token.run_sync_soon(self._tell_trouble, idempotent=True)  # thousands a second, with `reconnect.backoff.ms` 0
 
+        properties = self._config.consumer(fetch_wait_ms=FETCH_WAIT_MS, error_cb=trouble, **_QUEUE)
+
         def poll() -> None:
-            consumer = Consumer(self._config.consumer(fetch_wait_ms=FETCH_WAIT_MS, error_cb=trouble, **_QUEUE))
+            consumer = Consumer(properties if self._config.embedded else self._ids.heard(properties))
             try:
                 trio.from_thread.run_sync(task_status.started)
                 while True:
@@ -208,8 +216,7 @@ class Poller:
             elif error is not None and not of_the_group(error):
                 _log.warning("the tail's consumer says: %s", error.str())
         for partition_name, position in _positions(consumer, records):
-            assignment = self._assigned[partition_name]
-            taken.appended.append((assignment, list(self._batches(assignment, records[partition_name], position))))
+            self._add(taken, self._assigned[partition_name], records[partition_name], position)
         return taken
 
     def _probe(self, consumer: Consumer) -> Round:
@@ -222,8 +229,18 @@ class Poller:
         for partition_name, position in _positions(consumer, self._assigned):
             assignment = self._assigned[partition_name]
             if position > assignment.position:
-                taken.appended.append((assignment, list(self._batches(assignment, (), position))))
+                self._add(taken, assignment, (), position)
         return taken
+
+    def _add(self, taken: Round, assignment: Assignment, records: Iterable[Record], position: int) -> None:
+        """Add what was read of a partition up to a position, unless it is of another topic: then nothing until it is assigned again."""
+        if assignment.replaced:
+            return
+        assignment.replaced = not self._ids.reads(assignment.key.topic, assignment.key.topic_id)
+        if assignment.replaced:
+            taken.replaced.append(assignment)
+        else:
+            taken.appended.append((assignment, list(self._batches(assignment, records, position))))
 
     def _batches(self, assignment: Assignment, records: Iterable[Record], position: int) -> Iterator[Batch]:
         """Cut records into batches of at most `BATCH_BYTES`; the last one reaches to `position`."""

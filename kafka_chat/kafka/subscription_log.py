@@ -14,7 +14,7 @@ import trio
 
 from ..changes import Changes
 from ..chat.partition_key import PartitionKey
-from ..chat.resume_cursor import NO_EPOCH
+from ..chat.resume_cursor import NO_EPOCH, NOT_KNOWN
 from ..chat.subscription_fold import Following, Skip, record_key, record_value
 from ..delivery.ports import KeyedRecord
 from ..errors import BrokerError, BrokerUnreachable, TopicGone
@@ -74,6 +74,7 @@ class SubscriptionLog:
         self._untold: Following | None = None  # the earlier fold, until the difference is reported
         self._position = 0  # the next offset to be folded
         self._epoch = NO_EPOCH  # the leader epoch of the record before it
+        self._reading = trio.CancelScope()
         self._moved = Changes()
         self._read = trio.Event()
         self._unfit: str | None = None  # why the topic cannot be used; reported until it is repaired
@@ -87,7 +88,7 @@ class SubscriptionLog:
     @property
     def position(self) -> int:
         """The next offset that `chats_of` does not know yet; see the port."""
-        return self._position
+        return NOT_KNOWN if self.ready and self._topic_id is None else self._position
 
     @property
     def problem(self) -> str | None:
@@ -121,6 +122,12 @@ class SubscriptionLog:
             await self._moved.wait_beyond(self._moved.version)
             if self._topic_id != topic_id:
                 raise self._recreated()
+
+    def read_again(self) -> None:
+        """Read from the beginning: the brokers are another cluster, of which nothing is known."""
+        self._topic_id = None
+        self._reading.cancel()
+        self._moved.note()
 
     async def run(self) -> None:
         """Read, whatever brokers and operators do. Ends only when cancelled, within a second."""
@@ -165,7 +172,8 @@ class SubscriptionLog:
         problem = None
         epoch = self._epoch if topic_id == self._topic_id else NO_EPOCH
         async with open_record_reader(self._config, self._topic.name, PARTITION, start, epoch) as reader, open_tasks() as tasks:
-            tasks.start_soon(self._watch, topic_id, tasks.cancel_scope)
+            self._reading = tasks.cancel_scope
+            tasks.start_soon(self._watch, topic_id)
             if topic_id == self._topic_id:
                 problem = await self._read_on(reader)
             else:
@@ -231,8 +239,8 @@ class SubscriptionLog:
                 await self._listener(change)
                 await turn.share()
 
-    async def _watch(self, topic_id: str, reading: trio.CancelScope) -> None:
-        """End `reading` when the topic is gone or replaced; report when its configuration is wrong."""
+    async def _watch(self, topic_id: str) -> None:
+        """End the reading when the topic is gone or replaced; report when its configuration is wrong."""
         look_closer = trio.current_time() + LOOK_CLOSER_SECONDS
         while True:
             await trio.sleep(LOOK_SECONDS)
@@ -240,7 +248,7 @@ class SubscriptionLog:
                 facts = await self._topic.look()
                 self._away = None
                 if facts is None or facts.topic_id != topic_id:
-                    reading.cancel()
+                    self._reading.cancel()
                     return
                 if self._unfit or trio.current_time() >= look_closer:
                     look_closer = trio.current_time() + LOOK_CLOSER_SECONDS

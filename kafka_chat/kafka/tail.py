@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ..delivery.ports import TailListener, TopicFacts
     from ..settings.model import Limits
     from ..telemetry.metrics import Telemetry
+    from .cluster import Cluster
     from .connect import ClientConfig
     from .lookup import KafkaLookup
 
@@ -67,6 +68,7 @@ class KafkaTail:
         *,
         listener: TailListener,
         lookup: KafkaLookup,
+        cluster: Cluster,
         names: ChatNames,
         limits: Limits,
         telemetry: Telemetry,
@@ -79,6 +81,7 @@ class KafkaTail:
             config: of the Consumers.
             listener: receives the findings.
             lookup: asks the brokers.
+            cluster: which one they are; when it is another one, all that is followed is lost.
             names: chat <-> topic.
             limits: of the service.
             telemetry: its events.
@@ -87,6 +90,8 @@ class KafkaTail:
         """
         self._listener = listener
         self._lookup = lookup
+        self._cluster = cluster
+        cluster.on_replaced.append(self._lose_all)
         self._names = names
         self._telemetry = telemetry
         self._log = config.logger
@@ -156,6 +161,10 @@ class KafkaTail:
                 assignment.epoch = next((batch.epochs[-1][1] for batch in reversed(batches) if batch.epochs), assignment.epoch)
                 tell_not_shown(self._telemetry, assignment.key, batches)
                 self._listener.append(assignment.key, batches)
+        for assignment in taken.replaced:
+            if self._poller.wants(assignment):  # what is there now is looked up; if that is what is wanted, it is read again
+                self._repair.add(assignment)
+                self._called.note()
         for assignment, error in taken.broken:
             if self._poller.wants(assignment):
                 self._repair.add(assignment)
@@ -252,7 +261,7 @@ class KafkaTail:
         at the next look, as any other topic that was recreated.
         """
         asked = trio.current_time()
-        facts = await self._lookup.describe([followed.topic for followed in turn])
+        facts = await self._cluster.describe({followed.topic: followed.topic_id for followed in turn})
         unopened: dict[FollowedRequest, list[PartitionKey]] = {}
         for followed in turn:
             followed.looked = asked
@@ -345,6 +354,15 @@ class KafkaTail:
             self._listener.topic_lost(followed.topic, topic_id, LossCause.RECREATED if event is TopicEvent.REPLACED else None)
         elif action is TopicAction.TELL_MISSING:
             self._listener.topic_missing(followed.topic)
+
+    def _lose_all(self) -> None:
+        """Lose everything that is followed: the brokers are another cluster. What that one has is new."""
+        for followed in self._followed.values():
+            if followed.topic_id:
+                self._lose(followed, TopicEvent.REPLACED)
+            followed.former.clear()
+            followed.resumable.clear()
+        self._called.note()
 
     def _follows(self, followed: FollowedRequest) -> bool:
         return self._followed.get(followed.topic) is followed

@@ -110,6 +110,12 @@ BROKERS_AWAY = Event(
     meaning="No broker answers. Clients stay connected, and get what they missed once one answers again.",
 )
 BROKERS_BACK = Event(name="brokers.back", level=logging.WARNING, metric="kafka_chat_brokers_reachable", meaning="A broker answers again.")
+CLUSTER_REPLACED = Event(
+    name="cluster.replaced",
+    level=logging.WARNING,
+    metric="kafka_chat_clusters_replaced_total",
+    meaning="Another Kafka cluster answers at the brokers' addresses. Clients get a `gap` in all their chats, and what that one has.",
+)
 SUBSCRIPTIONS_READ = Event(
     name="subscriptions.read",
     level=logging.INFO,
@@ -203,6 +209,7 @@ EVENTS = (
     CONNECTION_NOT_ACCEPTED,
     BROKERS_AWAY,
     BROKERS_BACK,
+    CLUSTER_REPLACED,
     SUBSCRIPTIONS_READ,
     SUBSCRIPTIONS_PROBLEM,
     SUBSCRIPTION_SKIPPED,

@@ -27,6 +27,7 @@ from .events import (
     AUTH_REFUSED,
     BROKERS_AWAY,
     BROKERS_BACK,
+    CLUSTER_REPLACED,
     CONNECTION_ABORTED,
     CONNECTION_FAILED,
     CONNECTION_NOT_ACCEPTED,
@@ -123,6 +124,7 @@ class Telemetry:
         self._not_accepted = counter("accepts_failed", "How often no connection could be accepted, by the system's error.", "reason")
         self._brokers = Gauge("brokers_reachable", "0 while no broker answers, else 1.", namespace="kafka_chat", registry=registry)
         self._brokers.set(1)
+        self._clusters = counter("clusters_replaced", "How often another Kafka cluster was found at the brokers' addresses.")
         self._skipped = counter("subscription_records_skipped", "Records of the subscriptions topic that make no sense.", "reason")
         self._refused = counter("requests_refused", "Requests and handshakes answered with an error, by HTTP status.", "status")
         self._requests_failed = counter("requests_failed", "Requests that a bug ended (500).")
@@ -248,6 +250,11 @@ class Telemetry:
             self._brokers_answer = True
             self._brokers.set(1)
             self._lines.write(BROKERS_BACK, {})
+
+    def cluster_replaced(self, *, earlier: str, now: str) -> None:
+        """Another cluster answers in place of an earlier one: their ids."""
+        self._clusters.inc()
+        self._lines.write(CLUSTER_REPLACED, {"earlier": earlier, "now": now})
 
     def subscriptions_read(self, *, users: int, records: int, seconds: float) -> None:
         """The subscriptions topic has been read to its end, at the start or again."""

@@ -216,7 +216,7 @@ async def test_a_page_that_stays_the_same_may_be_kept_unless_its_topic_is_compac
         for number in range(10):
             kafka.produce(chats.topic(chat), message(str(number)), key=str(number))
     async with running(chats.settings_for(kafka)) as server:
-        await until(lambda: server.service._context.cluster() is not None)
+        await until(lambda: server.service._context.cluster.mark is not None)
         for chat, kept in {"room1": "private, max-age=3600, immutable", "room2": "private, no-cache"}.items():
             first = await page(server.url, chat, limit=2)
             answer = await answered(server.url, chat, cursor=first["next"], limit=3)
@@ -237,7 +237,7 @@ async def test_a_page_that_could_be_kept_is_another_one_once_its_records_are_del
     kafka.create_topic(topic)
     kafka.produce_many(topic, [message(str(number)) for number in range(20)], partition=0)
     async with running(chats.settings_for(kafka)) as server:
-        await until(lambda: server.service._context.cluster() is not None)
+        await until(lambda: server.service._context.cluster.mark is not None)
         cursor = (await page(server.url, "room1", limit=2))["next"]
         kept = await answered(server.url, "room1", cursor=cursor, limit=3)
         assert kept.headers["cache-control"] == "private, max-age=3600, immutable"

@@ -8,6 +8,7 @@ import trio
 from tests.support.brokers import KafkaCluster
 from tests.support.calls import metric, running, subscribe
 from tests.support.chats import Chats
+from tests.support.clients import open_chat, receive_path
 from tests.support.noted import gaps, noted, until_live
 from tests.support.resuming_client import Cut
 from tests.support.steady_producer import SteadyProducer, producing
@@ -36,8 +37,14 @@ async def test_a_topic_made_anew_while_away_is_told_and_comes_from_its_start(kaf
 
 
 @lengths
+@pytest.mark.promise("p-in-order-once")
 async def test_a_topic_made_anew_while_connected_is_told_and_comes_from_its_start(kafka: KafkaCluster, chats: Chats, new: int):
-    async with running(chats.settings_for(kafka)) as server, noted(kafka, chats) as chat:
+    path = f"{receive_path('bob')}?chat=room"
+    async with (
+        running(chats.settings_for(kafka)) as server,
+        noted(kafka, chats) as chat,
+        open_chat(server.url, "bob", path=path) as bare,
+    ):
         client = chat.client()
         await client.come(server.url)
         await chat.produce(OLD)
@@ -45,17 +52,40 @@ async def test_a_topic_made_anew_while_connected_is_told_and_comes_from_its_star
         await chat.recreate()
         await chat.produce(new)
         await client.read_until(lambda: bool(gaps(client)))
-        ((_, _, first_lost, first_left, cause),) = gaps(client)
-        assert (first_left, cause) == (0, "recreated")
-        assert first_lost >= OLD
+        assert gaps(client) == [("room", 0, OLD, 0, "recreated")]
         await chat.produce(2)
         await chat.get_all(client)
+        whole = [f"{number} " for number in range(OLD + new + 2)]
+        assert [delivery.text for delivery in await bare.take(len(whole))] == whole
         await client.cut(Cut.RESET)  # and the cursor is that of the new topic
         await chat.produce(2)
         await client.come(server.url)
         await until_live(client)
         assert (client.visit.resume, gaps(client)) == ("exact", [])
         await chat.get_all(client)
+
+
+@pytest.mark.promise("p-made-anew", "p-cursor-of-ids")
+async def test_a_topic_made_anew_is_told_to_a_client_that_knows_it_by_ids_of_messages_alone(kafka: KafkaCluster, chats: Chats):
+    settings = chats.settings_for(kafka)
+    async with running(settings) as server, running(settings, check_leaks=False) as other, noted(kafka, chats) as chat:
+        client, told_elsewhere = chat.client(by_name=False), chat.client("bob", by_name=False)
+        for one, user in ((client, "ann"), (told_elsewhere, "bob")):
+            await one.come(server.url)
+            await until_live(one)
+            await subscribe(server.url, user, "room")  # no control frame with a cursor comes after it
+        await chat.produce(OLD)
+        await chat.get_all(client, told_elsewhere)
+        for one in (client, told_elsewhere):
+            await one.cut(Cut.FIN)
+        await chat.produce(3)  # which are gone with the topic
+        await chat.recreate()
+        await chat.produce(2)
+        for one, at in ((client, server), (told_elsewhere, other)):
+            await one.come(at.url)
+            await until_live(one)
+            assert (one.visit.resume, gaps(one)) == ("gap", [("room", 0, OLD, 0, "recreated")])
+        await chat.get_all(client, told_elsewhere)
 
 
 async def test_a_topic_that_is_created_after_the_subscription_comes_from_its_start(kafka: KafkaCluster, chats: Chats):

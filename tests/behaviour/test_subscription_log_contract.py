@@ -11,7 +11,7 @@ import trio
 from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.ports import KeyedRecord
 from kafka_chat.errors import BrokerError
-from tests.support.fake_kafka import FakePublisher, FakeSubscriptionLog
+from tests.support.fake_subscription_log import FakePublisher, FakeSubscriptionLog
 from tests.support.instances import opened
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from kafka_chat.delivery.history.query import PageQuery
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from tests.support.calls import until
-from tests.support.fakes import FakeClient, FakeKafka, open_core, value
+from tests.support.fake_topics import FakeKafka, value
+from tests.support.fakes import FakeClient, open_core
 
 HUNG, WELL = "kafka.chat.hung", "kafka.chat.well"
 V1 = SessionOptions(format=Format.V1)

@@ -7,7 +7,7 @@ import trio
 
 from kafka_chat.errors import BrokerUnreachable, TopicGone
 from kafka_chat.kafka.topic_identity import ABSENT_MOST_SECONDS, ABSENT_SECONDS, ABSENT_TOPICS, TopicIdentity
-from tests.support.fakes import FakeKafka
+from tests.support.fake_topics import FakeKafka
 
 GONE = "kafka.chat.gone"
 

@@ -19,7 +19,8 @@ from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.delivery.session.resumable_session import ResumableSession
 from kafka_chat.delivery.session.session import Session
 from kafka_chat.service import RESTART
-from tests.support.fakes import Core, FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import Core, FakeClient, open_core
 from tests.support.loop_steps import loop_steps
 
 GLOBAL, ROOM = "kafka.chat.global", "kafka.chat.room"

@@ -17,7 +17,7 @@ from kafka_chat.delivery.records.batch import TIMES_A_READ, Batch, Chunk
 from kafka_chat.delivery.records.formats import PLAIN, Bound
 from kafka_chat.delivery.records.frames import text_header, text_payloads
 from kafka_chat.delivery.records.record import Record
-from tests.support.fakes import value
+from tests.support.fake_topics import value
 
 KEY = PartitionKey("kafka.chat.x", "id", 0)
 

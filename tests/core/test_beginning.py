@@ -6,9 +6,20 @@ from typing import Any
 
 import pytest
 
-from kafka_chat.chat.resume_cursor import NOT_KNOWN, OF_A_PAGE, MessageIds, cluster_mark, head_of_cursor, parse, text_of, topic_entry
+from kafka_chat.chat.partition_key import PartitionKey
+from kafka_chat.chat.resume_cursor import (
+    NOT_KNOWN,
+    OF_A_PAGE,
+    MessageIds,
+    absent_entry,
+    cluster_mark,
+    head_of_cursor,
+    parse,
+    text_of,
+    topic_entry,
+)
 from kafka_chat.chat.subscription_change import SubscriptionChange
-from kafka_chat.delivery.audience.wanted_start import EARLIEST, LATEST, AtOffsets, Resumed, Rewind, Since, partitions_named
+from kafka_chat.delivery.audience.wanted_start import EARLIEST, LATEST, AtOffsets, Resumed, Rewind, Since, offsets_due, partitions_named
 from kafka_chat.delivery.session.beginning import Beginning, beginning_in
 from kafka_chat.delivery.session.options import SessionOptions
 
@@ -29,6 +40,11 @@ def naming(topic: str, subscriptions: int = 10, *, complete: bool = False) -> st
 def id_in(topic: str) -> str:
     """A cursor that is the id of a message alone."""
     return MessageIds(topic, TOPIC_ID, 0).of(4).decode()
+
+
+def absent() -> str:
+    """A whole cursor of a time when there was no such topic."""
+    return text_of(head_of_cursor(None, 10) + absent_entry(TOPIC))
 
 
 def begins(cursor: str | None = None, change: SubscriptionChange | None = None, **asked: Any) -> Any:
@@ -86,6 +102,50 @@ def test_what_a_complete_cursor_leaves_out_begins_as_its_record_says_whatever_is
     assert begins(naming(OTHER, 10), since(9), start=EARLIEST) == EARLIEST
 
 
+NOW = PartitionKey(TOPIC, "now", 0)
+
+
+def again(topic_id: str, *offsets: int) -> SubscriptionChange:
+    """A subscription made after `naming`'s cursor."""
+    starts = dict(enumerate(offsets))
+    return SubscriptionChange(username="ann", chat="room", subscribed=True, topic_id=topic_id, starts=starts, offset=12)
+
+
+RECREATED = {  # the cursor, the subscription since then -> the offset that was due in a topic that is gone; None: none was
+    "named by an id of the topic that was subscribed to": (f"{naming(OTHER)}.{id_in(TOPIC)}", again(TOPIC_ID, 2), 5),
+    "named by an id of a topic that came after the subscription": (f"{naming(OTHER)}.{id_in(TOPIC)}", again(""), 5),
+    "named by an id of neither": (f"{naming(OTHER)}.{id_in(TOPIC)}", again("between", 2), 5),
+    "named by an id, and subscribed to again as it is now": (f"{naming(OTHER)}.{id_in(TOPIC)}", again("now", 2), None),
+    "named by the cursor, and subscribed to again before it was deleted": (naming(TOPIC), again(TOPIC_ID, 7), 7),
+    "named by the cursor, and subscribed to again at another topic": (naming(TOPIC), again("between", 2), 2),
+    "named by the cursor, and subscribed to again when there was none": (naming(TOPIC), again(""), None),
+    "named by the cursor, and subscribed to again as it is now": (naming(TOPIC), again("now", 2), None),
+    "named by the cursor as absent, and subscribed to again at another topic": (absent(), again("between", 2), 2),
+    "named by the cursor as absent, and subscribed to again when there was none": (absent(), again(""), None),
+    "named by the cursor as absent, then by an id": (f"{absent()}.{id_in(TOPIC)}", again(""), 5),
+    "named by the cursor, and not subscribed to again": (naming(TOPIC), since(3), 5),
+}
+
+
+@pytest.mark.parametrize(("cursor", "change", "due"), RECREATED.values(), ids=RECREATED)
+def test_what_was_due_in_a_topic_that_is_gone_is_told_and_the_new_one_begins_at_its_start(
+    cursor: str, change: SubscriptionChange, due: int | None
+) -> None:
+    start = begins(cursor, change)
+    assert isinstance(start, Resumed)
+    assert start.recreated(NOW) == due
+    assert start.offset(NOW) == (2 if change.topic_id == "now" else 0)
+    # The same where the topic is deleted before it is known where the client begins: then what it was due in this one is lost, too.
+    assert offsets_due(start, TOPIC, "now").get(NOW) == (2 if change.topic_id == "now" else due)
+
+
+def test_of_a_topic_that_is_gone_the_partitions_are_told_that_no_id_names() -> None:
+    start = begins(f"{naming(OTHER)}.{id_in(TOPIC)}", again(TOPIC_ID, 2, 3))
+    assert [start.recreated(PartitionKey(TOPIC, "now", number)) for number in range(3)] == [5, 3, None]
+    assert {key.partition: offset for key, offset in offsets_due(start, TOPIC, TOPIC_ID).items()} == {0: 5, 1: 3}
+    assert partitions_named(start, TOPIC_ID) == 2
+
+
 def test_a_start_names_partitions_up_to_its_highest_one_of_its_very_topic() -> None:
     assert partitions_named(AtOffsets(TOPIC_ID, {0: 5, 3: 7}), TOPIC_ID) == 4
     assert partitions_named(AtOffsets(TOPIC_ID, {0: 5, 3: 7}), "id2") == 0
@@ -98,7 +158,7 @@ def test_a_start_names_partitions_up_to_its_highest_one_of_its_very_topic() -> N
 def test_subscriptions_are_known_as_far_as_a_cursor_of_this_cluster_says() -> None:
     def known(cursor: str | None) -> int:
         options = SessionOptions()
-        return Beginning(options, None if cursor is None else parse(cursor), lambda: cluster_mark("here")).subscriptions_known
+        return Beginning(options, None if cursor is None else parse(cursor), cluster_mark("here")).subscriptions_known
 
     def of(cluster: str | None, subscriptions: int) -> str:
         head = head_of_cursor(None if cluster is None else cluster_mark(cluster), subscriptions)

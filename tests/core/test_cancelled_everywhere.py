@@ -7,7 +7,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.delivery.session.live_socket import Close
-from tests.support.fakes import FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import FakeClient, open_core
 
 GLOBAL = "kafka.chat.global"
 

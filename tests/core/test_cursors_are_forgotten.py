@@ -13,7 +13,8 @@ from kafka_chat.chat.resume_cursor import MessageIds, absent_entry, head_of_curs
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from tests.support.cursors_held import CursorsHeld
-from tests.support.fakes import Core, FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import Core, FakeClient, open_core
 
 GLOBAL, ROOM = "kafka.chat.global", "kafka.chat.room"
 

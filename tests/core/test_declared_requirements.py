@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from tests.support.imports import Version, environment_of, requirements, undeclared
+from tests.core.imports import Version, environment_of, requirements, undeclared
 
 PYTHONS: list[Version] = [(3, 11), (3, 12), (3, 13), (3, 14)]
 

@@ -11,7 +11,8 @@ from trio.testing import wait_all_tasks_blocked
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.session.live_socket import Close
-from tests.support.fakes import FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import FakeClient, open_core
 
 GLOBAL = "kafka.chat.global"
 

@@ -18,7 +18,8 @@ from kafka_chat.delivery.session.live_socket import Close
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.web.streams.event_sink import COMMENT
 from tests.support.events_client import Event, EventsParser
-from tests.support.fakes import Core, FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import Core, FakeClient, open_core
 
 ROOT = Path(__file__).parents[2]
 GLOBAL = "kafka.chat.global"

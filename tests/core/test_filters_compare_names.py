@@ -19,7 +19,8 @@ from kafka_chat.delivery.records.batch import BATCH_BYTES, Batch
 from kafka_chat.delivery.records.formats import Format, View
 from kafka_chat.delivery.records.record import Record
 from kafka_chat.web.requests.parameters import Query, parse_options
-from tests.support.fakes import FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import FakeClient, open_core
 from tests.support.loop_steps import loop_steps
 
 ROOM = "kafka.chat.room"

@@ -21,7 +21,8 @@ from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.errors import BrokerUnreachable, NotFound, RequestError
 from tests.core.test_cancelled_everywhere import CancelAt
-from tests.support.fakes import Core, FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import Core, FakeClient, open_core
 
 ROOM = "kafka.chat.room"
 LONG_AGO = 1_600_000_000_000

@@ -11,7 +11,8 @@ from trio.testing import wait_all_tasks_blocked
 from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.log.fan_out import OFFERS_A_LOOK
 from kafka_chat.loop_sharing import TURN_SECONDS
-from tests.support.fakes import Core, FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import Core, FakeClient, open_core
 
 ROOM = "kafka.chat.room"
 CLIENTS = 5 * OFFERS_A_LOOK

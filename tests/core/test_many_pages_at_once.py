@@ -9,7 +9,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.delivery.history.query import Page, PageQuery
-from tests.support.fakes import open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import open_core
 from tests.support.loop_steps import loop_rounds
 
 TOPIC = "kafka.chat.room"

@@ -11,7 +11,7 @@ from kafka_chat.delivery.log.partition_log import NotInMemory, PartitionLog
 from kafka_chat.delivery.records.batch import Batch, Chunk
 from kafka_chat.delivery.records.formats import Format, View
 from kafka_chat.delivery.records.record import Record
-from tests.support.fakes import value
+from tests.support.fake_topics import value
 
 KEY = PartitionKey("kafka.chat.x", "id", 0)
 

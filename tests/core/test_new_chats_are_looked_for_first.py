@@ -9,12 +9,13 @@ import trio
 
 from kafka_chat.chat.names import ChatNames
 from kafka_chat.delivery.ports import TopicFacts
+from kafka_chat.kafka.cluster import Cluster
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.followed_request import TOPICS_A_LOOK, WATCHES_A_ROUND
 from kafka_chat.kafka.tail import KafkaTail
 from kafka_chat.settings.model import KafkaSettings, Limits
 from kafka_chat.telemetry.metrics import Telemetry
-from tests.support.fakes import FakeKafka
+from tests.support.fake_topics import FakeKafka
 
 NAMED = 10 * TOPICS_A_LOOK
 
@@ -54,6 +55,7 @@ async def test_each_look_has_what_is_subscribed_and_a_part_of_what_is_only_named
         ClientConfig(KafkaSettings(bootstrap_servers="nowhere:1")),
         listener=Listener(subscribed),  # type: ignore[arg-type]
         lookup=lookup,  # type: ignore[arg-type]
+        cluster=Cluster(lookup, Telemetry()),  # type: ignore[arg-type]
         names=ChatNames("kafka.chat."),
         limits=Limits(),
         telemetry=Telemetry(),

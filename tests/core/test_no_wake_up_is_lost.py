@@ -15,7 +15,8 @@ from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.history.query import PageQuery
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
-from tests.support.fakes import Core, FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import Core, FakeClient, open_core
 
 ROOM = "kafka.chat.room"
 BLUE = frozenset({"blue"})

@@ -24,7 +24,8 @@ from kafka_chat.delivery.records.record import Record
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.loop_sharing import TURN_SECONDS
 from kafka_chat.telemetry.metrics import Telemetry
-from tests.support.fakes import Core, FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import Core, FakeClient, open_core
 from tests.support.loop_steps import loop_steps
 
 GLOBAL = "kafka.chat.global"

@@ -12,7 +12,8 @@ from kafka_chat.chat.resume_cursor import parse
 from kafka_chat.delivery.history.query import PageQuery
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.web.requests.parameters import Query, parse_options, start_of
-from tests.support.fakes import Core, FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import Core, FakeClient, open_core
 
 ROOM = "kafka.chat.room"
 NOW = 1_764_064_800_000

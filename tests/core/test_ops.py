@@ -22,8 +22,9 @@ from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.delivery.writes.sending import Sending
 from kafka_chat.delivery.writes.subscriptions import Subscriptions
 from kafka_chat.settings.model import Settings
-from tests.support.fake_kafka import FakePublisher, FakeSubscriptionLog
-from tests.support.fakes import NAMES, Core, FakeClient, open_core, value
+from tests.support.fake_subscription_log import FakePublisher, FakeSubscriptionLog
+from tests.support.fake_topics import NAMES, value
+from tests.support.fakes import Core, FakeClient, open_core
 from tests.support.loop_steps import loop_steps
 
 GLOBAL, ROOM = "kafka.chat.global", "kafka.chat.room"

@@ -18,7 +18,8 @@ from kafka_chat.delivery.audience.wanted_start import LATEST
 from kafka_chat.delivery.history.query import Page, PageQuery
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
-from tests.support.fakes import Core, FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import Core, FakeClient, open_core
 from tests.support.loop_steps import loop_steps
 
 GLOBAL = "kafka.chat.global"

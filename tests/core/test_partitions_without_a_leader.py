@@ -10,7 +10,8 @@ from kafka_chat.chat.resume_cursor import head_of_cursor, parse, text_of, topic_
 from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
-from tests.support.fakes import FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import FakeClient, open_core
 
 GLOBAL, ROOM = "kafka.chat.global", "kafka.chat.room"
 

@@ -15,7 +15,8 @@ from kafka_chat.delivery.audience.wanted_start import EARLIEST, Since
 from kafka_chat.delivery.history.query import PageQuery
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
-from tests.support.fakes import FakeClient, FakeKafka, open_core, value
+from tests.support.fake_topics import FakeKafka, value
+from tests.support.fakes import FakeClient, open_core
 
 GLOBAL = "kafka.chat.global"
 CLIENTS = 50

@@ -15,7 +15,7 @@ from kafka_chat.delivery.records.formats import Format, View
 from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.delivery.records.record import HEADER_BYTES, Record
 from kafka_chat.delivery.records.record_meta import HEADERS
-from tests.support.fakes import value
+from tests.support.fake_topics import value
 
 KEY = PartitionKey("kafka.chat.x", "id", 3)
 META_BYTES = 65_536  # of JSON, for key and headers together

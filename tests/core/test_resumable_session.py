@@ -13,12 +13,13 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.chat.loss_cause import LossCause
-from kafka_chat.chat.resume_cursor import cluster_mark, parse, text_of
+from kafka_chat.chat.resume_cursor import parse, text_of
 from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.audience.wanted_start import EARLIEST, LATEST, Since
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
-from tests.support.fakes import Core, FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import Core, FakeClient, FakeCluster, open_core
 
 GLOBAL = "kafka.chat.global"
 ROOM = "kafka.chat.room"
@@ -227,7 +228,7 @@ async def test_a_cursor_of_another_cluster_begins_as_without_one_and_says_so(aut
             core.kafka.produce(GLOBAL, value("m0"))
         core.kafka.produce(GLOBAL, value("m1"))
         cursor = cursor_of(first)
-        other = replace(core, context=replace(core.context, cluster=lambda: cluster_mark("elsewhere")))
+        other = replace(core, context=replace(core.context, cluster=FakeCluster("elsewhere")))
         async with visiting(other, resumed(cursor)) as second:
             core.kafka.produce(GLOBAL, value("m2"))
     assert told(second, "hello")[0]["resume"] == "none"

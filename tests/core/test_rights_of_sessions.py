@@ -20,7 +20,8 @@ from kafka_chat.chat.resume_cursor import parse
 from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
-from tests.support.fakes import Core, FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import Core, FakeClient, open_core
 from tests.support.loop_steps import MOST_MS, loop_steps
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from kafka_chat.delivery.ports import EMBEDDED_TOPIC_ID, Published
 from kafka_chat.delivery.writes.sending import Placed, Sending
 from kafka_chat.errors import BrokerUnreachable, NotFound, RequestError, TooLarge
 from kafka_chat.settings.model import KafkaSettings, Limits, Settings
-from tests.support.fake_kafka import FakePublisher
-from tests.support.fakes import NAMES, FakeKafka
+from tests.support.fake_subscription_log import FakePublisher
+from tests.support.fake_topics import NAMES, FakeKafka
 
 TOPIC = "kafka.chat.room1"
 

@@ -18,7 +18,8 @@ from kafka_chat.delivery.log.last_messages import last_messages
 from kafka_chat.delivery.records.formats import Format, View
 from kafka_chat.delivery.session.ops import OPS_WAITING
 from kafka_chat.delivery.session.options import SessionOptions
-from tests.support.fakes import Core, FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import Core, FakeClient, open_core
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -13,14 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kafka_chat.chat.names import ChatNames
+from kafka_chat.chat.resume_cursor import cluster_mark
 from kafka_chat.delivery.ports import TopicFacts
+from kafka_chat.kafka.cluster import Cluster
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.followed_request import FollowedRequest
 from kafka_chat.kafka.tail import KafkaTail
 from kafka_chat.kafka.topic_state import TRANSITIONS, TopicAction, TopicEvent, TopicState
 from kafka_chat.settings.model import KafkaSettings, Limits
 from kafka_chat.telemetry.metrics import Telemetry
-from tests.support.fakes import PREFIX, FakeKafka
+from tests.support.fake_topics import PREFIX, FakeKafka
 from tests.support.tails import Gone, Missing, Opened, Told
 
 if TYPE_CHECKING:
@@ -108,9 +110,6 @@ class Topics(FakeKafka):
         partitions = self.topics[topic].partitions
         partitions[len(partitions)] = type(partitions[0])()
 
-    async def ping(self) -> None:
-        await trio.lowlevel.checkpoint()
-
     async def describe(self, topics: Collection[str]) -> Mapping[str, TopicFacts]:
         await trio.sleep(0.01)
         self._turn = not self._turn
@@ -128,7 +127,7 @@ class Topics(FakeKafka):
 class Step(NamedTuple):
     """What somebody does, to which topic, and how long nothing happens then."""
 
-    what: Literal["create", "delete", "grow", "lead", "unlead", "hear", "request", "leave"]
+    what: Literal["create", "delete", "grow", "lead", "unlead", "hear", "request", "leave", "replace"]
     topic: str
     seconds: float
 
@@ -136,7 +135,7 @@ class Step(NamedTuple):
 TOPICS = [PREFIX + "a", PREFIX + "b"]
 STEPS = st.builds(
     Step,
-    st.sampled_from(["create", "create", "delete", "grow", "lead", "unlead", "hear", "hear", "request", "leave"]),
+    st.sampled_from(["create", "create", "delete", "grow", "lead", "unlead", "hear", "hear", "request", "leave", "replace"]),
     st.sampled_from(TOPICS),
     st.sampled_from([0.0, 0.02, 0.3, 1.2, 3.0]),
 )
@@ -203,10 +202,12 @@ def test_what_has_gone_wrong_before(steps: Sequence[Step]) -> None:
 
 async def _live_through(steps: Sequence[Step], *, behind_first: bool = False) -> None:
     kafka, told = Topics(behind_first=behind_first), Listened()
+    cluster = Cluster(kafka, Telemetry())  # type: ignore[arg-type]
     tail = KafkaTail(
         ClientConfig(KafkaSettings(bootstrap_servers="nowhere:1")),
         listener=told,
         lookup=kafka,  # type: ignore[arg-type]
+        cluster=cluster,
         names=ChatNames(PREFIX),
         limits=Limits(),
         telemetry=Telemetry(),
@@ -215,6 +216,7 @@ async def _live_through(steps: Sequence[Step], *, behind_first: bool = False) ->
     for topic in TOPICS:
         _do(Step("request", topic, 0), kafka, tail, told)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(cluster.run)
         nursery.start_soon(tail.run_requests)
         nursery.start_soon(tail.run_watch)
         for step in steps:
@@ -229,6 +231,7 @@ async def _live_through(steps: Sequence[Step], *, behind_first: bool = False) ->
     there = {kafka.key(topic, number) for topic, facts in kafka.topics.items() for number in facts.partitions}
     assert told.positions.keys() == there
     assert told.absent == set(TOPICS) - kafka.topics.keys()
+    assert cluster.mark == cluster_mark(kafka.cluster)
 
 
 def _do(step: Step, kafka: Topics, tail: KafkaTail, told: Listened) -> None:
@@ -246,6 +249,10 @@ def _do(step: Step, kafka: Topics, tail: KafkaTail, told: Listened) -> None:
             kafka.leaderless.add(topic)
         case "hear":
             kafka.behind = kafka.known
+        case "replace":  # all brokers by those of another cluster, whose topics are others
+            kafka.cluster += "'"
+            kafka.topics.clear()
+            kafka.behind = {}
         case "request" if topic not in told.followed:
             told.followed.add(topic)
             tail.follow(topic)

@@ -16,8 +16,8 @@ from kafka_chat.chat.subscription_fold import record_key
 from kafka_chat.delivery.writes.subscriptions import FollowedChat, Subscriptions
 from kafka_chat.errors import BrokerError, BrokerUnreachable, Conflict, RequestError
 from kafka_chat.settings.model import Limits, Settings
-from tests.support.fake_kafka import FakePublisher, FakeSubscriptionLog
-from tests.support.fakes import NAMES, PREFIX, FakeKafka, value
+from tests.support.fake_subscription_log import FakePublisher, FakeSubscriptionLog
+from tests.support.fake_topics import NAMES, PREFIX, FakeKafka, value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -19,7 +19,8 @@ from kafka_chat.delivery.records.frames import text_payloads
 from kafka_chat.delivery.records.record import Record
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.delivery.session.until import UNTIL_OFFSETS
-from tests.support.fakes import Core, FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import Core, FakeClient, open_core
 
 ROOM = "kafka.chat.room"
 NOW = 1_764_064_800_000

@@ -16,7 +16,8 @@ from kafka_chat.delivery.log.follower import Follower
 from kafka_chat.delivery.records.formats import PLAIN
 from kafka_chat.delivery.session.session import Session
 from kafka_chat.loop_sharing import TURN_SECONDS
-from tests.support.fakes import Core, FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import Core, FakeClient, open_core
 from tests.support.loop_steps import loop_steps
 
 if TYPE_CHECKING:

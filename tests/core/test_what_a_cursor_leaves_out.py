@@ -15,7 +15,8 @@ from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.delivery.session.resumable_session import ResumableSession
 from tests.core.test_resumable_session import cursor_of, kinds, resumed, told, v1, visiting
-from tests.support.fakes import Core, FakeClient, open_core, value
+from tests.support.fake_topics import value
+from tests.support.fakes import Core, FakeClient, open_core
 
 GLOBAL, ROOM = "kafka.chat.global", "kafka.chat.room"
 

@@ -13,7 +13,8 @@ from kafka_chat.delivery.audience.named_chats import WAITING, NamedChats
 from kafka_chat.delivery.session.options import SessionOptions
 from kafka_chat.delivery.writes.record_rate import BURST_SECONDS, RecordRate
 from kafka_chat.errors import Overloaded
-from tests.support.fakes import NAMES, FakeClient, open_core
+from tests.support.fake_topics import NAMES
+from tests.support.fakes import FakeClient, open_core
 
 RATE = 100
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from contextlib import contextmanager, suppress
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from kafka_chat.kafka.connect import SparingLogger
+from kafka_chat.kafka.ids_read import IdsRead
 from tests.support.tails import client_config
 
 if TYPE_CHECKING:
@@ -84,6 +87,25 @@ def test_an_offset_out_of_range_is_one_error_and_then_the_partition_is_dead_unti
         polled.incremental_unassign([TopicPartition(topic, 0)])
         polled.incremental_assign([TopicPartition(topic, 0, 50)])
         assert poll_until(polled, lambda came: len(came) == 20)[0].offset() == 50
+
+
+def test_another_id_of_a_topic_is_heard_of_before_any_record_of_it_and_it_is_read_on_without_an_error(kafka):
+    topic = f"edge-{uuid.uuid4().hex[:8]}"
+    first = kafka.create_topic(topic)
+    ids = IdsRead(SparingLogger(logging.getLogger("nobody")))
+    polled = Consumer(ids.heard(client_config(kafka).consumer(fetch_wait_ms=20)))
+    try:
+        polled.incremental_assign([TopicPartition(topic, 0, 0)])  # where any topic of that name can be read
+        poll_until(polled, lambda _: not ids.reads(topic, "another"))
+        assert ids.reads(topic, first)
+        kafka.delete_topic(topic)
+        second = kafka.create_topic(topic)
+        kafka.produce_many(topic, [b"new"], partition=0)
+        assert [message.value() for message in poll_until(polled, bool)] == [b"new"]
+        assert ids.reads(topic, second)
+        assert not ids.reads(topic, first)
+    finally:
+        polled.close()
 
 
 def test_assigned_again_at_another_offset_exactly_what_follows_it_comes_and_others_are_not_disturbed(broker):

@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import trio
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from kafka_chat.cli.check import check
 from kafka_chat.delivery.ports import KeyedRecord
@@ -18,22 +27,69 @@ from kafka_chat.kafka.publish import open_publisher
 from tests.support.chats import message, with_overrides
 from tests.support.clients import http, open_chat
 from tests.support.deadlines import HANG_SECONDS
-from tests.support.guarded_kafka import GuardedKafka, guarded_kafka
+from tests.support.many_listeners import USER, many_listeners, secured
 from tests.support.serving import serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from kafka_chat.settings.model import Settings
     from tests.support.chats import Chats
     from tests.support.http_client import Answer
+    from tests.support.many_listeners import ManyListeners
     from tests.support.serving import Server
 
 OPERATIONS = (Path(__file__).parents[2] / "docs/operations.md").read_text()
 CHATS, SUBSCRIPTIONS = "topics that begin with `chats.prefix`", "the topic `subscriptions.topic`"
+ASKS_FOR_PERMISSIONS = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "super.users": "User:ANONYMOUS",  # clients without a password: tests, and the broker itself
+}
+ANYTHING = AclBindingFilter(ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY)
+BY_PASSWORD = {name: value for name, value in secured().items() if name.startswith("sasl")} | {"security_protocol": "sasl_plaintext"}
 HELLO = {"sender": "bob", "text": "hello"}
 
 pytestmark = pytest.mark.deadline(120)
+
+
+class GuardedKafka:
+    """A broker on which tests may do anything, and the service, whose user has a password, what it was allowed.
+
+    Attributes:
+        cluster: for tests.
+    """
+
+    def __init__(self, broker: ManyListeners) -> None:
+        self.cluster = broker.cluster
+        self._broker = broker
+        self._admin = AdminClient({"bootstrap.servers": broker.cluster.bootstrap})
+
+    def settings(self, settings: Settings) -> Settings:
+        """Return settings for a service that uses this broker as its user."""
+        return self._broker.settings(settings, "password", **BY_PASSWORD)
+
+    def allow(self, name: str, operations: Iterable[str], *, prefixed: bool = False) -> None:
+        """Let the service do something with a topic.
+
+        Args:
+            name: of the topic.
+            operations: Kafka's words, such as Read or DescribeConfigs.
+            prefixed: `name` is what topics begin with.
+        """
+        pattern = ResourcePatternType.PREFIXED if prefixed else ResourcePatternType.LITERAL
+        wanted = [acl_operation(operation) for operation in operations]
+        bindings = [AclBinding(ResourceType.TOPIC, name, pattern, f"User:{USER}", "*", one, AclPermissionType.ALLOW) for one in wanted]
+        for future in self._admin.create_acls(bindings).values():
+            future.result(HANG_SECONDS)
+
+    def forbid_everything(self) -> None:
+        """Take all of that back."""
+        for future in self._admin.delete_acls([ANYTHING]).values():
+            future.result(HANG_SECONDS)
+
+
+def acl_operation(word: str) -> AclOperation:
+    return next(operation for operation in AclOperation if operation.name.replace("_", "").lower() == word.lower())
 
 
 class Permission(NamedTuple):
@@ -50,8 +106,8 @@ def documented() -> set[Permission]:
 
 @pytest.fixture(scope="module")
 def _guarded() -> Iterator[GuardedKafka]:
-    with guarded_kafka() as broker:
-        yield broker
+    with many_listeners(ASKS_FOR_PERMISSIONS) as broker:
+        yield GuardedKafka(broker)
 
 
 @pytest.fixture

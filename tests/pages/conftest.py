@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.pages.chromium import Browser, chromium, open_chromium
 from tests.pages.written import Written
 from tests.support.brokers import EmbeddedBroker
 from tests.support.chats import Chats
-from tests.support.chromium import Browser, chromium, open_chromium
 from tests.support.relay import Relay, open_relay
 from tests.support.serving import Server, serving, until_ready
 

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 
+from tests.pages.chromium import Browser, Page
+from tests.pages.page_server import open_site
 from tests.pages.test_kafka_chat_js import LIVE
 from tests.pages.test_kafka_chat_js import PAGE as CLIENT_PAGE
 from tests.pages.written import Written
-from tests.support.chromium import Browser, Page
-from tests.support.page_server import open_site
 from tests.support.proxies import open_nginx
 from tests.support.serving import Server
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import trio
 
+from tests.pages.chromium import Browser
+from tests.pages.npm_packages import npm_packages
+from tests.pages.page_server import open_site
 from tests.pages.test_event_source import PAGE
 from tests.pages.written import Written
 from tests.support.brokers import EmbeddedBroker
 from tests.support.calls import until
 from tests.support.chats import Chats
-from tests.support.chromium import Browser
 from tests.support.http_client import http
 from tests.support.kafka_node import free_port
 from tests.support.node import node
-from tests.support.npm_packages import npm_packages
-from tests.support.page_server import open_site
 from tests.support.processes import end_process, last_lines, start_process, temporary_folder
 from tests.support.proxies import open_nginx
 from tests.support.serving import serving, until_ready

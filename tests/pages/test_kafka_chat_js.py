@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from tests.pages.chromium import Browser, Page
+from tests.pages.page_server import open_site
 from tests.pages.written import Written
 from tests.support.chats import Chats
-from tests.support.chromium import Browser, Page
-from tests.support.page_server import open_site
 from tests.support.relay import Relay
 from tests.support.serving import Server, serving, until_ready
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.support.chromium import Browser
-from tests.support.page_server import open_site
+from tests.pages.chromium import Browser
+from tests.pages.page_server import open_site
 from tests.support.serving import spawned, until_ready
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tests.pages.chromium import Page
 from tests.support.brokers import EmbeddedBroker
 from tests.support.chats import message
-from tests.support.chromium import Page
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,11 +14,10 @@ from tests.prove.scale import FULL
 from tests.support.calls import running, subscribe
 from tests.support.chats import message
 from tests.support.clients import http, open_chat, receive_path
-from tests.support.far import open_far
 from tests.support.many_listeners import ManyListeners, many_listeners, secured
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from kafka_chat.settings.model import Settings
     from tests.support.chats import Chats
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 # With TLS and a password a connection takes eight round trips before the first question.
 WAYS = [("far", 0.5), ("far_secure", 0.5)] if FULL else [("far", 0.4)]
+PIECE_BYTES = 1 << 16
 TARGETS = ("room", "room?direction=backward", "room?rewind=2", "global?from=-1h", "global?from=-1h&until=-0s")
 pytestmark = pytest.mark.deadline(180)
 
@@ -74,3 +76,48 @@ async def subscribe_send_and_receive(server: Server) -> None:
     sent = await http(server.url, "POST", "/send-message/chat/room", json_body={"sender": "ann", "text": "new"})
     assert sent.status == 200, sent
     await receive_since_an_hour_ago(server, "ann", [*"0123401234", "new"])
+
+
+@asynccontextmanager
+async def open_far(port: int, *, to: int, round_trip_seconds: float) -> AsyncIterator[None]:
+    """Listen on a port of loopback for as long as the block lasts, and hand connections on to another one.
+
+    Args:
+        port: where to listen.
+        to: where they go.
+        round_trip_seconds: how long bytes take there and back; a connection takes so long to be made.
+    """
+
+    async def hand_on(client: trio.SocketStream) -> None:
+        await trio.sleep(round_trip_seconds)
+        async with client, await trio.open_tcp_stream("127.0.0.1", to) as server, trio.open_nursery() as nursery:
+            nursery.start_soon(_pass, client, server, round_trip_seconds / 2)
+            nursery.start_soon(_pass, server, client, round_trip_seconds / 2)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(trio.serve_tcp, hand_on, port, host="127.0.0.1"))
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def _pass(source: trio.SocketStream, target: trio.SocketStream, seconds: float) -> None:
+    """Hand bytes on, each piece so many seconds after it came, however many are on their way."""
+    put, take = trio.open_memory_channel[tuple[float, bytes]](1 << 20)
+
+    async def deliver() -> None:
+        try:
+            async for due, data in take:
+                await trio.sleep_until(due)
+                await target.send_all(data)
+            await target.send_eof()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await source.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(deliver)
+        async with put:
+            try:
+                while data := await source.receive_some(PIECE_BYTES):
+                    put.send_nowait((trio.current_time() + seconds, data))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                await target.aclose()

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from tests.prove.scale import SEED, scaled, tell
+from tests.prove.world import INSTANCES, Client, World, only_a, world
 from tests.support.brokers import EmbeddedBroker, KafkaCluster
 from tests.support.chats import Chats
 from tests.support.checker import everything
 from tests.support.resuming_client import Cut
-from tests.support.world import INSTANCES, Client, World, only_a, world
 
 USERS = ["ann", "ann", "bob"]
 ROOMS = ["red", "blue"]

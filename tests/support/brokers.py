@@ -70,14 +70,9 @@ def started(
         nodes: by their ids; their folders are empty.
         properties: returns the settings of each.
     """
-    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    cluster = KafkaCluster(nodes)
+    cluster = KafkaCluster(nodes, properties)
     try:
-        for node in nodes.values():
-            node.format(cluster_id, properties(node))
-            node.start()
-        cluster.wait_ready()
-        cluster.connect()
+        cluster.form()
         yield cluster
     finally:
         cluster.close()
@@ -127,11 +122,30 @@ class KafkaCluster(Broker):
 
     embedded = False
 
-    def __init__(self, nodes: Mapping[int, KafkaNode]) -> None:
+    def __init__(self, nodes: Mapping[int, KafkaNode], properties: Callable[[KafkaNode], Mapping[str, str | int | float | bool]]) -> None:
         super().__init__(",".join(node.address for node in nodes.values()))
         self._nodes = nodes
+        self._properties = properties
 
     # --- nodes
+
+    def form(self) -> None:
+        """Form a new cluster, without any topics, of nodes that do not run."""
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        for node in self._nodes.values():
+            node.format(cluster_id, self._properties(node))
+            node.start()
+        self.wait_ready()
+        self.connect()
+
+    def replace(self) -> None:
+        """Have another cluster answer at the same addresses, without any topics. Takes some seconds."""
+        for number in self._nodes:
+            self.kill(number)
+        self.form()
+        with self._lock:
+            self._renew_producer()  # the new cluster does not know it
+            self.connect()
 
     def kill(self, node: int = 1) -> None:
         """End a node as a power failure does (SIGKILL)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -44,7 +45,8 @@ class KafkaNode:
         return self._process is not None and self._process.poll() is None
 
     def format(self, cluster_id: str, properties: Properties) -> None:
-        """Write its configuration and prepare its folder."""
+        """Write its configuration and prepare its folder, which loses what it had."""
+        shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
         (self.folder / "log4j2.properties").write_text(_LOG4J)
         text = "".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}\n" for key, value in properties.items())

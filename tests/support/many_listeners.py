@@ -72,8 +72,12 @@ def secured() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def many_listeners() -> Iterator[ManyListeners]:
-    """Run it for as long as the block lasts."""
+def many_listeners(more: Mapping[str, str] | None = None) -> Iterator[ManyListeners]:
+    """Run it for as long as the block lasts.
+
+    Args:
+        more: further properties of the broker.
+    """
 
     def listener(protocol: str, *, elsewhere: bool = False, host: str = "localhost") -> Listener:
         port = free_port()
@@ -107,6 +111,7 @@ def many_listeners() -> Iterator[ManyListeners]:
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": str(store),
             "connection.failed.authentication.delay.ms": 0,
+            **(more or {}),
         }
         with started({1: node}, lambda _: properties) as cluster:
             cluster.ports.update(port for there in listeners.values() for port in (there.port, there.advertised[1]))

@@ -14,6 +14,7 @@ from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.chat.resume_cursor import NO_EPOCH
 from kafka_chat.delivery.ports import NO_EPOCHS
 from kafka_chat.delivery.records.frames import text_payloads
+from kafka_chat.kafka.cluster import Cluster
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.lookup import open_lookup
 from kafka_chat.kafka.open_transactions import HELD_SECONDS
@@ -218,6 +219,7 @@ async def following(
                     client_config(broker),
                     listener=told,
                     lookup=lookup,
+                    cluster=Cluster(lookup, noted),
                     names=ChatNames(chats.prefix),
                     limits=limits or Limits(),
                     telemetry=noted,

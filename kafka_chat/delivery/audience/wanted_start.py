@@ -57,6 +57,11 @@ class AtOffsets:
     topic_id: str
     offsets: Mapping[int, int]
 
+    @property
+    def partitions(self) -> int:
+        """One more than the highest partition that is named; 0 where none is."""
+        return max(self.offsets, default=-1) + 1
+
     def offset(self, key: PartitionKey) -> int:
         """Return the first offset to deliver of this partition."""
         return self.offsets.get(key.partition, 0) if key.topic_id == self.topic_id else 0
@@ -98,10 +103,26 @@ class Resumed:
         return self.entry.epoch(key.partition)
 
     def recreated(self, key: PartitionKey) -> int | None:
-        """Return the offset that was due in a partition whose topic has been replaced; None if it has not."""
-        if self.not_before is not None or self.entry.identity in (None, identity_of(key.topic_id)):
+        """Return the offset that was due in a partition of an earlier topic of this name; None if none was.
+
+        If the client has subscribed again since its cursor, it is due what its subscription says. The id of a message may be later than
+        that, so what an id names is due, too.
+        """
+        entry, again, partition = self.entry, self.not_before, key.partition
+        if entry.identity == identity_of(key.topic_id):
             return None
-        return self.entry.next(key.partition)
+        if again is None:
+            return entry.next(partition)
+        if again.topic_id == key.topic_id:
+            return None
+        counts = entry.is_by_id(partition) or entry.identity == identity_of(again.topic_id)
+        due = (entry.next(partition) if counts else None, again.offsets.get(partition))
+        return max((offset for offset in due if offset is not None), default=None)
+
+    @property
+    def partitions(self) -> int:
+        """One more than the highest partition that is named; 0 where none is."""
+        return max(self.entry.partitions, 0 if self.not_before is None else self.not_before.partitions)
 
 
 Unresumed = Latest | Earliest | Rewind | Since | AtOffsets
@@ -120,10 +141,11 @@ def epoch_named(start: Start | None, key: PartitionKey) -> int:
 
 def partitions_named(start: Start | None, topic_id: str) -> int:
     """Return one more than the highest partition of this topic that a start names; 0 where it names none."""
-    if isinstance(start, AtOffsets) and start.topic_id == topic_id:
-        return max(start.offsets, default=-1) + 1
-    if isinstance(start, Resumed) and start.entry.identity == identity_of(topic_id):
-        return start.entry.partitions
+    if isinstance(start, AtOffsets):
+        return start.partitions if start.topic_id == topic_id else 0
+    if isinstance(start, Resumed):
+        entered = start.entry.partitions if start.entry.identity == identity_of(topic_id) else 0
+        return max(entered, partitions_named(start.not_before, topic_id))
     return 0
 
 
@@ -132,9 +154,12 @@ def offsets_due(start: Start, topic: str, topic_id: str) -> dict[PartitionKey, i
     if isinstance(start, AtOffsets):
         return {PartitionKey(topic, topic_id, partition): offset for partition, offset in start.offsets.items()} if start.topic_id else {}
     due: dict[PartitionKey, int] = {}
-    if isinstance(start, Resumed) and start.entry.identity is not None:
-        for key in (PartitionKey(topic, topic_id, partition) for partition in range(start.entry.partitions)):
-            offset = start.offset(key) if start.entry.identity == identity_of(topic_id) else start.recreated(key)
+    if isinstance(start, Resumed):
+        named, otherwise = partitions_named(start, topic_id), offsets_due(start.otherwise, topic, topic_id)
+        for key in (PartitionKey(topic, topic_id, partition) for partition in range(start.partitions)):
+            offset = start.offset(key) if key.partition < named else start.recreated(key)
+            if offset is None and key.partition < named:
+                offset = otherwise.get(key)
             if offset is not None:
                 due[key] = offset
     return due

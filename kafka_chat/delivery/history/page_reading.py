@@ -219,7 +219,7 @@ class PageReading:
         A late record may have any time, so nothing may come between: the page is full, and in each partition the message
         after it is known. Only a page that begins at offsets, of this very topic, stays the same.
         """
-        query, reader, cluster = self._query, self._reader, self._context.cluster()
+        query, reader, cluster = self._query, self._reader, self._context.cluster.mark
         full = len(found) == query.limit or sum(len(message.payload) for message in found) >= PAGE_BYTES
         if not full or query.backward or query.until_ms is not None or reader.gaps or not all(scan.holds for scan in self._scans):
             return False
@@ -229,7 +229,7 @@ class PageReading:
         by_partition = {key.partition: position for key, position in positions.items()}
         key, cursor = self._logs[0].key, self._query.cursor
         # The subscriptions offset is taken over: two answers to the same request may not differ in it.
-        head = head_of_cursor(self._context.cluster(), OF_A_PAGE if cursor is None else cursor.subscriptions)
+        head = head_of_cursor(self._context.cluster.mark, OF_A_PAGE if cursor is None else cursor.subscriptions)
         epochs = {log.key.partition: log.epochs.before(positions[log.key]) for log in self._logs}
         numbers = range(max(by_partition) + 1)
         places = [by_partition.get(number) for number in numbers], [epochs.get(number, NO_EPOCH) for number in numbers]

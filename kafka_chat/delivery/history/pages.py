@@ -61,7 +61,7 @@ class History:
             BrokerError: brokers do not answer, or the topic is deleted in the meantime.
         """
         context, cursor = self._context, query.cursor
-        if cursor is not None and not cursor.is_of(context.cluster()):
+        if cursor is not None and not await context.cluster.may_be(cursor.cluster):
             raise RequestError("cursor is from another Kafka cluster; leave it out to start over", field="cursor")
         if cursor is not None and cursor.says_nothing:
             raise RequestError("cursor is from a later version of this service; leave it out to start over", field="cursor")

@@ -8,8 +8,6 @@ from ...chat.loss_cause import LossCause
 from ..audience.wanted_start import LATEST, AtOffsets, Resumed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ...chat.resume_cursor import ResumeCursor
     from ...chat.subscription_change import SubscriptionChange
     from ..audience.wanted_start import Start, Unresumed
@@ -22,26 +20,24 @@ class Beginning:
     Args:
         options: its options besides the cursor.
         cursor: begin after it; None for none.
-        cluster: returns this cluster's mark; None if unknown yet.
+        cluster: the mark of the cluster that answers now; None if unknown yet.
 
     Attributes:
         cursor: until it is forgotten, because it may be large.
         resume: what `hello` says of it: "none", "exact", "gap" or "future".
+        subscriptions_known: the offset in the subscriptions topic up to which its client has learned of changes; 0: of none.
     """
 
-    __slots__ = ("_cluster", "_options", "cursor", "resume")
+    __slots__ = ("_counts", "_options", "cursor", "resume", "subscriptions_known")
 
-    def __init__(self, options: SessionOptions, cursor: ResumeCursor | None, cluster: Callable[[], bytes | None]) -> None:
+    def __init__(self, options: SessionOptions, cursor: ResumeCursor | None, cluster: bytes | None) -> None:
         self._options = options
-        self._cluster = cluster
         self.cursor = cursor
-        self.resume = "none" if self._cursor_of_this_cluster is None else "exact"
-
-    @property
-    def subscriptions_known(self) -> int:
-        """The offset in the subscriptions topic up to which its client has learned of changes; 0: of none."""
-        cursor = self.cursor
-        return max(0, cursor.subscriptions) if cursor is not None and cursor.cluster in (None, self._cluster()) else 0
+        # Decided once: `hello` says it. Should another cluster answer later, what the cursor names is lost, and told as a gap.
+        self._counts = cursor is not None and not cursor.says_nothing and cursor.is_of(cluster)
+        self.resume = "exact" if self._counts else "none"
+        known = cursor is not None and cursor.cluster in (None, cluster)
+        self.subscriptions_known = max(0, cursor.subscriptions) if cursor is not None and known else 0
 
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:
         """Return where it begins in a topic.
@@ -50,7 +46,7 @@ class Beginning:
             topic: that it follows.
             change: how its user subscribed to the chat; None where it did not.
         """
-        return beginning_in(topic, self._options, self._cursor_of_this_cluster, change)
+        return beginning_in(topic, self._options, self.cursor if self._counts else None, change)
 
     def note_gap(self, cause: LossCause) -> None:
         """Note that messages it is due are lost."""
@@ -62,11 +58,6 @@ class Beginning:
         held_bytes = 0 if self.cursor is None else self.cursor.held_bytes
         self.cursor = None
         return held_bytes
-
-    @property
-    def _cursor_of_this_cluster(self) -> ResumeCursor | None:
-        cursor = self.cursor
-        return cursor if cursor is not None and not cursor.says_nothing and cursor.is_of(self._cluster()) else None
 
 
 def beginning_in(topic: str, options: SessionOptions, cursor: ResumeCursor | None, change: SubscriptionChange | None) -> Start:

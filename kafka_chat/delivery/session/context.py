@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..audience.offset_queries import OffsetQueries
     from ..log.memory import Memory
     from ..log.page_reads import PageReads
-    from ..ports import SubscriptionLog
+    from ..ports import Cluster, SubscriptionLog
     from ..writes.sending import Sending
     from ..writes.subscriptions import Subscriptions
 
@@ -38,7 +38,7 @@ class SessionContext:
         names: chat <-> topic.
         offsets: asks for offsets of times.
         limits: reported to clients.
-        cluster: tells the cluster's mark; None where it is not known yet.
+        cluster: which one the brokers are.
         page_reads: reads what is not in memory.
         memory: counts what is held for clients.
         telemetry: the service's.
@@ -54,7 +54,7 @@ class SessionContext:
     names: ChatNames
     offsets: OffsetQueries
     limits: LimitSettings
-    cluster: Callable[[], bytes | None]
+    cluster: Cluster
     page_reads: PageReads
     memory: Memory
     telemetry: Telemetry

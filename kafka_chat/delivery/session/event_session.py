@@ -114,7 +114,7 @@ class EventSession(ResumableSession):
 
     def _cursor(self) -> str | None:
         context = self._context
-        return context.audience.cursor(self, cluster=context.cluster(), subscriptions=context.subscriptions_read, parts=self._parts)
+        return context.audience.cursor(self, cluster=context.cluster.mark, subscriptions=context.subscriptions_read, parts=self._parts)
 
 
 def _last_id_bytes(data: bytes) -> int:

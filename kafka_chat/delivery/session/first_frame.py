@@ -78,7 +78,7 @@ class FirstFrame(LiveSocket):
         """See `LiveSocket._receive`; what comes after the first frame is not taken from the inbox."""
         said = await inbox.receive()
         if isinstance(said, Disconnect):
-            return said.code
+            return self._code_of(said)
         await self._hear(nursery, said)
         return 1006
 

@@ -50,8 +50,8 @@ class LiveSocket(ABC):
     """
 
     __slots__ = (
-        "_accepted", "_closing", "_scope", "_talk", "_telemetry", "bytes_sent", "ends_at", "identity", "messages",
-        "session_id", "sink", "username",
+        "_accepted", "_closing", "_failed_by_server", "_scope", "_talk", "_telemetry", "bytes_sent", "ends_at", "identity",
+        "messages", "session_id", "sink", "username",
     )  # fmt: skip
 
     sink: Sink
@@ -67,13 +67,14 @@ class LiveSocket(ABC):
         self._telemetry = telemetry
         self._accepted = False
         self._closing: Close | None = None
+        self._failed_by_server = False
         self._scope: trio.CancelScope | None = None  # of the nursery, while that is open
         self._talk: MessageRate | None = None
 
     @property
     def closed_by_service(self) -> bool:
-        """Whether its close code is ours: the service ended it, or a bug did."""
-        return self._closing is not None
+        """Whether its close code is ours: the service ended it, the server did for what the client sent, or a bug."""
+        return self._closing is not None or self._failed_by_server
 
     @property
     def fell_behind(self) -> int:
@@ -172,10 +173,15 @@ class LiveSocket(ABC):
         while True:
             said = await inbox.receive()
             if isinstance(said, Disconnect):
-                return said.code
+                return self._code_of(said)
             if self._talks_too_much():
                 self.end(Close(code=1008, reason=self.too_much))
             await self._hear(nursery, said)
+
+    def _code_of(self, gone: Disconnect) -> int:
+        """Note who closed it; return the close code."""
+        self._failed_by_server = gone.by_service
+        return gone.code
 
     def _stop(self) -> None:
         if self._scope is not None:

@@ -61,7 +61,7 @@ class ResumableSession(Session):
         self.kept: Mapping[str, TopicOffsets] = NONE_KEPT
         self._challenge_at: float | None = None
         self._caught_up = caught_up
-        self._beginning = Beginning(self.options, options.cursor, context.cluster)
+        self._beginning = Beginning(self.options, options.cursor, context.cluster.mark)
         self.subscriptions_known = self._beginning.subscriptions_known
         self._notices = Unheard() if options.format is Format.PLAIN else NoticeQueue()
         self._said_hello = False
@@ -272,14 +272,14 @@ class ResumableSession(Session):
 
     def _keep_denied(self, cursor: ResumeCursor) -> None:
         """Keep where the cursor says that the client is in chats that it is subscribed to and may not read now."""
-        if self.identity.unlimited or self.identity.is_anonymous or not cursor.is_of(self._context.cluster()):
+        if self.identity.unlimited or self.identity.is_anonymous or not cursor.is_of(self._context.cluster.mark):
             return
         entries = {topic: cursor.entry(topic) for topic in map(self._context.names.topic, self.denied())}
         self.kept = {topic: entry for topic, entry in entries.items() if entry is not None}
         self._hold(sum(entry.held_bytes for entry in self.kept.values()))
 
     def _cursor(self) -> str | None:
-        return self._context.audience.cursor(self, cluster=self._context.cluster(), subscriptions=self._context.subscriptions_read)
+        return self._context.audience.cursor(self, cluster=self._context.cluster.mark, subscriptions=self._context.subscriptions_read)
 
     def _hello(self) -> Hello:
         context, beginning = self._context, self._beginning

@@ -21,6 +21,7 @@ POLICY = "kafka_chat.policy"  # in the lifespan's `state`, which the server hand
 CONNECTION = "kafka_chat.connection"  # in a connection's own copy of it, which the app sees as scope["state"]
 
 FIRST_MESSAGE_BYTES = "kafka_chat.first_message_bytes"  # in a WebSocket's scope: what its first message may have, in place of the limit
+FAILED_BY_SERVER = "kafka_chat.failed_by_server"  # in a WebSocket's last event: whether its close code is ours
 
 
 class OpenConnections:

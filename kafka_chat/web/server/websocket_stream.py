@@ -12,12 +12,12 @@ from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
 
 from .handshake import early_frame, refusal_of
-from .policy import CONNECTION, FIRST_MESSAGE_BYTES, policy_in
+from .policy import CONNECTION, FAILED_BY_SERVER, FIRST_MESSAGE_BYTES, policy_in
 
 if TYPE_CHECKING:
     from collections import deque
 
-    from hypercorn.typing import WebsocketAcceptEvent
+    from hypercorn.typing import WebsocketAcceptEvent, WebsocketDisconnectEvent
     from wsproto.events import Event as WSProtoEvent
 
     from .connection import ChatTCPServer
@@ -43,6 +43,7 @@ class ChatWSStream(WSStream):
     _counted_since = 0.0
     _idle_frames = 0
     _held = 0  # bytes of the message that comes in; those of whole ones are the inbox's to release
+    _has_failed = False  # the close code is ours
     close_code = CloseReason.ABNORMAL_CLOSURE.value  # what the app is told; hypercorn forgets what the client said
 
     async def handle(self, event: Event) -> None:
@@ -88,7 +89,8 @@ class ChatWSStream(WSStream):
 
     async def _send_disconnect(self) -> None:
         if self.app_put is not None:
-            await self.app_put({"type": "websocket.disconnect", "code": self.close_code})
+            event = {"type": "websocket.disconnect", "code": self.close_code, FAILED_BY_SERVER: self._has_failed}
+            await self.app_put(cast("WebsocketDisconnectEvent", event))
 
     async def _accept(self, message: WebsocketAcceptEvent) -> None:
         # Deflate costs 90 KiB a socket, and frames that are rendered once for all can't use it.
@@ -167,7 +169,7 @@ class ChatWSStream(WSStream):
 
     async def _fail(self, code: int, reason: str | None) -> None:
         """Say why, and be over soon, whether or not the client reads or the app listens."""
-        self.close_code = int(code)
+        self.close_code, self._has_failed = int(code), True
         if self.tcp is not None:
             self.tcp.over_within(FAILED_SECONDS)
             self.tcp.policy.telemetry.connection_aborted(peer=self.tcp.peer, reason=_REASONS.get(code, "protocol_error"))

@@ -13,7 +13,7 @@ from ...delivery.ports import Disconnect, Sink
 from ...delivery.session.notices import SUBPROTOCOL
 from ..ports import ADMISSION, ANSWERING, REFUSAL
 from ..server.connection import ChatTCPServer
-from ..server.policy import CONNECTION
+from ..server.policy import CONNECTION, FAILED_BY_SERVER
 from ..server.websocket_stream import size_of
 from .websocket_sink import open_sink
 
@@ -161,7 +161,7 @@ class AsgiInbox:
                 self._connection.hold(-size_of(said))
             return said
         if event["type"] == "websocket.disconnect":
-            return Disconnect(code=event.get("code", 1005))
+            return Disconnect(code=event.get("code", 1005), by_service=bool(cast("dict[str, object]", event).get(FAILED_BY_SERVER)))
         raise AssertionError(f"a WebSocket got {event['type']}")
 
 

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from .node import node, npm
+from tests.support.node import node, npm
 
 _WANTED = Path(__file__).with_name("npm")
 _FILES = ("package.json", "package-lock.json")

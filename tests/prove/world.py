@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from .brokers import Broker, KafkaCluster, Transaction
-from .calls import following, subscribe, unsubscribe
-from .chats import Chats, message
-from .checker import Fault, Journal, Kind, Lane, Ledger, Owed, Record, check, everything
-from .resuming_client import Cut, Meta, ResumingClient, read_cursor
-from .serving import serving
-from .serving import until_ready as ready
-from .steady_producer import identity_told
+from tests.support.brokers import Broker, KafkaCluster, Transaction
+from tests.support.calls import following, subscribe, unsubscribe
+from tests.support.chats import Chats, message
+from tests.support.checker import Fault, Journal, Kind, Lane, Ledger, Owed, Record, check, everything
+from tests.support.resuming_client import Cut, Meta, ResumingClient, read_cursor
+from tests.support.serving import serving
+from tests.support.serving import until_ready as ready
+from tests.support.steady_producer import identity_told
 
 if TYPE_CHECKING:
     from kafka_chat.settings.model import Settings

@@ -13,7 +13,7 @@ from typing import Any
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
-from .processes import end_process, last_lines, start_process, temporary_folder
+from tests.support.processes import end_process, last_lines, start_process, temporary_folder
 
 START_SECONDS = 60.0  # a busy machine; it takes one or two
 ANSWER_SECONDS = 30.0
