@@ -255,6 +255,7 @@ class KeyedRecord(NamedTuple):
 
     key: bytes | None
     value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 class Published(msgspec.Struct, frozen=True):

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from .connect import ClientConfig, Property
 
+    Acknowledged = Callable[[KafkaError | None, Message], None]
+
 GIVE_UP_MS = 2_500  # librdkafka looks for expired records once a second: so `WRITE_SECONDS` at most, measured 3.0
 LINGER_MS = 5  # a hundred records are handed over in 0.3 ms; so those of one call are one batch, and a send waits little
 POLL_SECONDS = 0.1  # an acknowledgement ends a poll at once; this is how long closing waits
@@ -103,21 +105,18 @@ class KafkaPublisher:
             # In the polling thread; nothing may be raised here.
             self._token.run_sync_soon(waiting.one_less, error, message.partition() or 0, message.offset() or 0)
 
-        handed = [{"key": key, "value": value, "callback": acknowledged} for key, value in records]
+        refusals: list[KafkaError] = []
         with self._lock:
             if self._spent:
                 raise BrokerError(f"{doing} failed: {self._spent_by}", topic=topic)
             if self._producer is None:
                 raise BrokerUnreachable(f"{doing} failed: the service is shutting down; try again later", topic=topic)
             try:
-                # librdkafka takes them one by one, but within its linger time. It reports records that it does not take.
-                self._producer.produce_batch(topic, handed, partition=partition)
+                refusals = _hand_over(self._producer, topic, records, partition, acknowledged)
             except KafkaException as error:
                 raise broker_error(error.args[0], doing, topic=topic) from error
-        for record in handed:
-            refusal = record.get("_error")
-            if isinstance(refusal, KafkaError):
-                waiting.one_less(refusal, partition, -1)
+        for refusal in refusals:
+            waiting.one_less(refusal, partition, -1)
         await waiting.over.wait()
         if waiting.error is not None and waiting.error.code() in _PURGED and self._spent_by and not self._closing:
             raise BrokerError(f"{doing} failed: {self._spent_by}", topic=topic)
@@ -145,6 +144,26 @@ class KafkaPublisher:
             self._spent, self._replaced_at = False, time.monotonic()
         if old is not None:
             _end(old)
+
+
+def _hand_over(
+    producer: Producer, topic: str, records: Sequence[KeyedRecord], partition: int, acknowledged: Acknowledged
+) -> list[KafkaError]:
+    """Hand records over to librdkafka; return why some are refused at once."""
+    if len(records) == 1 and records[0].headers:  # a batch takes no headers
+        [(key, value, headers)] = records
+        try:
+            producer.produce(topic, value, key, partition, acknowledged, headers=list(headers))
+        except KafkaException as error:
+            return [error.args[0]]
+        except BufferError:
+            return [KafkaError(KafkaError._QUEUE_FULL)]
+        return []
+    # librdkafka takes them one by one, but within its linger time. It reports records that it does not take.
+    handed: list[dict[str, object]] = [{"key": record.key, "value": record.value, "callback": acknowledged} for record in records]
+    producer.produce_batch(topic, handed, partition=partition)
+    refused = (record.get("_error") for record in handed)
+    return [refusal for refusal in refused if isinstance(refusal, KafkaError)]
 
 
 class _Waiting:

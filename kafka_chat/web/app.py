@@ -20,10 +20,12 @@ from .ports import CROWDED, check_room
 from .requests.chat_request import ChatRequest
 from .requests.errors import answer_error, answer_errors
 from .requests.hosts import Hosts
+from .requests.needs import check_all_declare
 from .requests.origins import Origins
 from .requests.page_headers import complete_refusal
 from .requests.parameters import check_count
 from .requests.raw_path import RestConverter, raw_path
+from .requests.token import TokenFinder
 from .routes.browser_client import browser_client
 from .routes.health import health
 from .routes.history import history
@@ -86,12 +88,14 @@ class ChatApp(QuartTrio):
         open_service: opens it; `application.py` sets it.
         origins: the web pages that may use it.
         requests: counts them, for the collector.
+        tokens: finds those that requests show.
     """
 
     request_class = ChatRequest  # type: ignore[mutable-override]
 
     origins: Origins
     requests: RequestCount
+    tokens: TokenFinder
 
     service: Service | None = None
     open_service: Callable[[], AbstractAsyncContextManager[Service]]
@@ -160,6 +164,7 @@ def create_app(settings: Settings) -> ChatApp:
     app.asgi_websocket_class = ChatWebsocketConnection
     app.asgi_lifespan_class = ServiceLifespan
     app.requests = RequestCount()
+    app.tokens = TokenFinder(settings.auth, settings.access.origins)
     app.origins = Origins(settings.access.origins, reading=READING)
     for check_first in (Hosts(settings.access.hosts).check_current, app.origins.check_request):
         app.before_request(check_first)
@@ -178,6 +183,7 @@ def create_app(settings: Settings) -> ChatApp:
         app.register_blueprint(blueprint)
     answer_errors(app)
     document(app)
+    check_all_declare(app)
     return app
 
 

@@ -29,7 +29,7 @@ def made(*, embedded: bool = False, exists: bool = True) -> tuple[Sending, FakeP
 async def test_a_message_is_written_with_its_sender_as_key(tag: str | None) -> None:
     sending, publisher, _ = made()
     assert await sending.send("room1", "Zoë", "hi\u2028 \U0001f600", tag) == Published(TOPIC, 0, 0)
-    [(key, value)] = publisher.topics[TOPIC]
+    [(key, value, _)] = publisher.topics[TOPIC]
     assert key == "Zoë".encode()
     assert value is not None
     assert json.loads(value) == {"sender": "Zoë", "text": "hi\u2028 \U0001f600", "tag": tag, "topic": TOPIC}

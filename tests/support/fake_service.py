@@ -6,11 +6,12 @@ import json
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import trio
 
+from kafka_chat.access.identity import EVERYBODY, Identity
 from kafka_chat.chat.names import ChatNames
 from kafka_chat.delivery.history.query import Page, PageQuery
 from kafka_chat.delivery.log.memory import Memory
@@ -25,6 +26,9 @@ from kafka_chat.telemetry.metrics import Telemetry
 from kafka_chat.web.app import ChatApp, create_app
 from kafka_chat.web.requests.unavailable import CONTENT_TYPE
 
+if TYPE_CHECKING:
+    from kafka_chat.access.decision import Identify
+
 FIRST_EVENT = b"event: hello\ndata: {}\n\n"  # on each stream
 
 
@@ -32,7 +36,11 @@ class FakeAdmission:
     def __init__(self, service: FakeService, username: str, options: SessionOptions) -> None:
         self.username = username
         self.options = options
+        self.identity = EVERYBODY
         self._service = service
+
+    def identify(self, identity: Identity) -> None:
+        self.identity = identity
 
     def caught_up(self) -> None:
         self._service.caught_up += 1
@@ -62,28 +70,33 @@ class FakeSubscriptions:
         self.failing: Exception | None = None
         self._names = names
 
-    async def following(self, username: str) -> list[FollowedChat]:
-        return self._answer(username)
+    async def following(self, username: str, *, may_read: Callable[[str], bool]) -> list[FollowedChat]:
+        return self._answer(username, may_read)
 
-    async def subscribe(self, username: str, chats: Sequence[str]) -> list[FollowedChat]:
+    async def subscribe(self, username: str, chats: Sequence[str], *, may_read: Callable[[str], bool]) -> list[FollowedChat]:
         if len(chats) > 100:
             raise RequestError(f"topic is given {len(chats)} times; at most 100 are allowed", field="topic")
         parsed = [self._names.parse(chat, field="topic") for chat in chats]
         self.followed.setdefault(username, set()).update(parsed)
-        return self._answer(username)
+        return self._answer(username, may_read)
 
-    async def unsubscribe(self, username: str, chats: Sequence[str] | None) -> list[FollowedChat]:
+    async def unsubscribe(self, username: str, chats: Sequence[str] | None, *, may_read: Callable[[str], bool]) -> list[FollowedChat]:
         parsed = self.followed.get(username, set()) if chats is None else {self._names.parse(chat, field="topic") for chat in chats}
         if "global" in parsed:
             raise Conflict("everybody follows global", field="topic")
         self.followed[username] = self.followed.get(username, set()) - parsed
-        return self._answer(username)
+        return self._answer(username, may_read)
 
-    def _answer(self, username: str) -> list[FollowedChat]:
+    def _answer(self, username: str, may_read: Callable[[str], bool]) -> list[FollowedChat]:
         if self.failing is not None:
             raise self.failing
         chats = sorted({"global"} | self.followed.get(username, set()))
-        return [FollowedChat(chat, self._names.topic(chat), exists=chat == "global", default=chat == "global") for chat in chats]
+        return [
+            FollowedChat(chat, self._names.topic(chat), exists=chat == "global", default=chat == "global")
+            if may_read(chat)
+            else FollowedChat(chat, self._names.topic(chat), exists=None, default=chat == "global", denied=True)
+            for chat in chats
+        ]
 
 
 class FakeSending:
@@ -91,15 +104,17 @@ class FakeSending:
 
     def __init__(self, names: ChatNames) -> None:
         self.sent: list[tuple[str, str, str, str | None]] = []
+        self.sent_by: list[str | None] = []
         self.failing: Exception | None = None
         self._names = names
 
-    async def send(self, chat: str, sender: str, text: str, tag: str | None) -> Published:
+    async def send(self, chat: str, sender: str, text: str, tag: str | None, *, by: str | None = None) -> Published:
         if self.failing is not None:
             raise self.failing
         if chat == "missing":
             raise NotFound("missing is not a chat: the topic kafka.chat.missing does not exist", field="chat")
         self.sent.append((chat, sender, text, tag))
+        self.sent_by.append(by)
         return Published(self._names.topic(chat), 0, len(self.sent) - 1)
 
 
@@ -125,6 +140,9 @@ class FakeService:
         self.settings = settings
         self.telemetry = Telemetry()
         self.names = ChatNames(settings.chats.prefix)
+        self.identify: Identify | None = None
+        self.identities: list[Identity] = []  # of those that were admitted
+        self.looked_up = 0
         self.subscriptions = FakeSubscriptions(self.names)
         self.sending = FakeSending(self.names)
         self.history = FakeHistory()
@@ -140,9 +158,18 @@ class FakeService:
         return self
 
     async def existing(self, chats: Collection[str]) -> Collection[str]:
+        self.looked_up += 1
         return ()
 
-    def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS, *, existing: Collection[str] = ()) -> FakeAdmission:
+    def admit(
+        self,
+        username: str,
+        options: SessionOptions = DEFAULT_OPTIONS,
+        *,
+        existing: Collection[str] = (),
+        identity: Identity = EVERYBODY,
+    ) -> FakeAdmission:
+        self.identities.append(identity)
         if len(self.admitted) >= self.places:
             raise Overloaded("all places are taken; try again later")
         self.admitted.append(username)

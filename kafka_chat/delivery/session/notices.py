@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ...settings.model import Limits as LimitSettings
 
 SUBPROTOCOL = "kafka-chat.v1"
+PLAIN_SUBPROTOCOL = "kafka-chat.plain"  # bare messages, for a browser that shows its token as a further subprotocol
 STAY_AWAY_MS = 3000  # clients that must reconnect spread over this time
 RE_BYTES = 200  # of JSON, of what a client marks an op with
 

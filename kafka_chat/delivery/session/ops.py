@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import msgspec
 
     from ...access.identity import Identity
+    from ..writes.subscriptions import FollowedChat
     from .context import SessionContext
     from .notice_queue import NoticeQueue
     from .notices import Op
@@ -180,13 +181,19 @@ async def _answers(
 async def _subscribe(asked: _Asked) -> Sequence[Answer]:
     context, user, chats = asked.context, asked.session.username, asked.chats
     asked.notices.begin_op(chats)
-    exists = {one.chat: one.exists for one in await context.subscriptions.subscribe(user, chats, written=asked.written.update)}
+    exists = {one.chat: one.exists for one in await _subscribed(asked)}
     positions = await _positions(asked, chats)
     changes = context.subscription_log.chats_of(user)
     for chat in chats:
         if not positions[chat] and chat in changes:  # no broker has told yet where it is; it begins where it was subscribed to
             positions[chat] = changes[chat].starts
-    return [Subscribed(re=asked.op.re, chat=chat, exists=exists.get(chat, False), positions=positions[chat]) for chat in chats]
+    return [Subscribed(re=asked.op.re, chat=chat, exists=bool(exists.get(chat)), positions=positions[chat]) for chat in chats]
+
+
+async def _subscribed(asked: _Asked) -> Sequence[FollowedChat]:
+    return await asked.context.subscriptions.subscribe(
+        asked.session.username, asked.chats, written=asked.written.update, may_read=asked.session.may_follow
+    )
 
 
 async def _unsubscribe(asked: _Asked) -> Sequence[Answer]:
@@ -194,7 +201,7 @@ async def _unsubscribe(asked: _Asked) -> Sequence[Answer]:
     asked.notices.begin_op(chats)
     positions = await _positions(asked, chats)
     exists = {chat: context.audience.exists(chat) for chat in chats}  # asked now, for nobody may follow it afterwards
-    await context.subscriptions.unsubscribe(asked.session.username, chats, written=asked.written.update)
+    await context.subscriptions.unsubscribe(asked.session.username, chats, written=asked.written.update, may_read=asked.session.may_follow)
     return [Unsubscribed(re=asked.op.re, chat=chat, exists=exists[chat], positions=positions[chat]) for chat in chats]
 
 
@@ -205,7 +212,7 @@ async def _send(asked: _Asked) -> Sequence[Answer]:
     if op.chat is None or op.text is None:
         raise RequestError("chat and text are needed to send", field="chat" if op.chat is None else "text")
     [chat] = asked.chats
-    placed = await context.sending.place(chat, asked.session.username, op.text, op.tag)
+    placed = await context.sending.place(chat, asked.session.username, op.text, op.tag, by=asked.session.identity.user)
     at, key = placed.at, PartitionKey(placed.at.topic, placed.topic_id, placed.at.partition)
     log = context.audience.log(key)
     # Its epoch is the latest that was seen there, unless the partition's leader has changed since.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ...chat.names import ChatNames
     from ...settings.model import Settings
 
+USER_HEADER = "kafka_chat-user"  # of a record: whose token allowed it
 EXISTENCE_SECONDS = 3.0  # how long it is believed that a topic exists; the publisher never makes one that is gone by then
 REMEMBERED_TOPICS = 10_000
 
@@ -61,11 +62,11 @@ class Sending:
         self._embedded = bool(settings.kafka.embedded)
         self._seen: dict[str, tuple[float, str]] = {}  # topic -> when it existed, and its identity
 
-    async def send(self, chat: str, sender: str, text: str, tag: str | None) -> Published:
+    async def send(self, chat: str, sender: str, text: str, tag: str | None, *, by: str | None = None) -> Published:
         """Put one message into its chat, and return where it is; see `place`."""
-        return (await self.place(chat, sender, text, tag)).at
+        return (await self.place(chat, sender, text, tag, by=by)).at
 
-    async def place(self, chat: str, sender: str, text: str, tag: str | None) -> Placed:
+    async def place(self, chat: str, sender: str, text: str, tag: str | None, *, by: str | None = None) -> Placed:
         """Put one message into its chat, and return where it is, in which topic of that name. A sender's messages stay in order.
 
         Cancelled, it may still come true, within seconds.
@@ -75,6 +76,7 @@ class Sending:
             sender: who sends.
             text: what.
             tag: or None.
+            by: whose token allowed it, for consumers of the topic; None: no token was asked for.
 
         Raises:
             RequestError: text that is not Unicode (a lone surrogate).
@@ -83,13 +85,13 @@ class Sending:
             BrokerUnreachable: not acknowledged in time; see `Publisher` for what then holds.
         """
         topic = self._names.topic(chat)
-        record = self._record(SentMessage(sender, text, tag, topic))
+        record = self._record(SentMessage(sender, text, tag, topic), by)
         with answer_due(f"sending to {topic}", self._lookup.timeouts) as due:
             topic_id = EMBEDDED_TOPIC_ID if self._embedded else await self._existing(topic)
             due.check_may_write()
             return Placed(await self._publisher.publish(topic, record), topic_id)
 
-    def _record(self, message: SentMessage) -> KeyedRecord:
+    def _record(self, message: SentMessage, by: str | None) -> KeyedRecord:
         try:
             key, value = message.sender.encode(), _encode(message)
         except UnicodeEncodeError as error:
@@ -97,7 +99,7 @@ class Sending:
         if len(value) > self._limits.message_bytes:
             sentence = f"text is too long: the message would have {len(value)} bytes; limits.message_bytes is {self._limits.message_bytes}"
             raise TooLarge(sentence, field="text")
-        return KeyedRecord(key, value)
+        return KeyedRecord(key, value, () if by is None else ((USER_HEADER, by.encode()),))
 
     async def _existing(self, topic: str) -> str:
         """Return the identity of a topic; raises `NotFound` where there is none."""

@@ -29,14 +29,20 @@ class FollowedChat(msgspec.Struct, frozen=True):
     Attributes:
         chat: its name.
         topic: its topic's name.
-        exists: whether there is such a topic now; a chat that comes later is followed from its first message.
+        exists: whether there is such a topic now; a chat that comes later is followed from its first message. Null where `denied`.
         default: whether everybody follows it.
+        denied: true where who asks may not read it; left out otherwise.
     """
 
     chat: str
     topic: str
-    exists: bool
+    exists: bool | None
     default: bool
+    denied: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+def _anything(chat: str) -> bool:
+    return True
 
 
 class Subscriptions:
@@ -73,18 +79,27 @@ class Subscriptions:
                 followed.setdefault(chat, subscription)
         return followed
 
-    async def following(self, username: str) -> list[FollowedChat]:
+    async def following(self, username: str, *, may_read: Callable[[str], bool] = _anything) -> list[FollowedChat]:
         """Return all that a user follows, sorted by chat.
+
+        Args:
+            username: legal and normalised.
+            may_read: whether who asks may read a chat; of one that they may not, nothing is looked up.
 
         Raises:
             BrokerError: the subscriptions are still being read, or no broker answers.
         """
         with answer_due(f"listing what {username} follows", self._lookup.timeouts):
             self._check_ready()
-            return await self._answer(username, set(), {})
+            return await self._answer(username, set(), {}, may_read)
 
     async def subscribe(
-        self, username: str, chats: Sequence[str], *, written: Callable[[Mapping[str, int]], object] = dict
+        self,
+        username: str,
+        chats: Sequence[str],
+        *,
+        written: Callable[[Mapping[str, int]], object] = dict,
+        may_read: Callable[[str], bool] = _anything,
     ) -> list[FollowedChat]:
         """Subscribe a user to all of `chats`, or to none; return as `following` does.
 
@@ -95,6 +110,7 @@ class Subscriptions:
             username: legal and normalised.
             chats: 1 to 100 names of chats or of their topics; what is followed already is left as it is.
             written: called with the offset of each chat's record, if any, once they are acknowledged.
+            may_read: as for `following`.
 
         Raises:
             RequestError: too many chats for one call, none, or one that is not legal.
@@ -105,7 +121,7 @@ class Subscriptions:
         wanted = self._parse(chats)
         with answer_due(f"subscribing {username}", self._lookup.timeouts) as due:
             self._check_ready()
-            topics = {self._names.topic(chat) for chat in (*wanted, *self.chats_of(username))}
+            topics = {self._names.topic(chat) for chat in (*wanted, *filter(may_read, self.chats_of(username)))}
             facts = await self._lookup.describe(topics)  # identities before offsets
             keys = {chat: self._keys(chat, facts) for chat in wanted if chat not in self._default}
             offsets = await self._lookup.last_stable_offsets([key for of_chat in keys.values() for key in of_chat])
@@ -115,10 +131,15 @@ class Subscriptions:
             self._check_number(username, subscribed | self._pending.being_written(username), new)
             changed = [*new, *self._pending.doubtful(username, keys.keys() & subscribed)]
             await self._write([_beginning(username, chat, keys[chat], offsets) for chat in changed], due, written)
-            return await self._answer(username, topics, facts)
+            return await self._answer(username, topics, facts, may_read)
 
     async def unsubscribe(
-        self, username: str, chats: Sequence[str] | None, *, written: Callable[[Mapping[str, int]], object] = dict
+        self,
+        username: str,
+        chats: Sequence[str] | None,
+        *,
+        written: Callable[[Mapping[str, int]], object] = dict,
+        may_read: Callable[[str], bool] = _anything,
     ) -> list[FollowedChat]:
         """Unsubscribe a user from all of `chats`, or from none; return as `following` does.
 
@@ -128,6 +149,7 @@ class Subscriptions:
             username: legal and normalised.
             chats: as for `subscribe`; what is not followed is left as it is. None: all but what everybody follows.
             written: as for `subscribe`.
+            may_read: as for `following`.
 
         Raises:
             RequestError: too many chats for one call, none, or one that is not legal.
@@ -142,7 +164,7 @@ class Subscriptions:
         with answer_due(f"unsubscribing {username}", self._lookup.timeouts) as due:
             self._check_ready()
             # Asked before anything is written: a broker that does not answer is found here.
-            topics = {self._names.topic(chat) for chat in self.chats_of(username)}
+            topics = {self._names.topic(chat) for chat in filter(may_read, self.chats_of(username))}
             facts = await self._lookup.describe(topics)
             await self._pending.free(username, unwanted)
             subscribed = self._log.chats_of(username).keys() - self._default
@@ -152,7 +174,7 @@ class Subscriptions:
                 ended = subscribed.intersection(unwanted).union(self._pending.doubtful(username, unwanted))
             changes = [SubscriptionChange(username=username, chat=chat, subscribed=False, starts={}) for chat in sorted(ended)]
             await self._write(changes, due, written)
-            return await self._answer(username, topics, facts)
+            return await self._answer(username, topics, facts, may_read)
 
     def _parse(self, chats: Sequence[str]) -> list[str]:
         """Return the chats that are named, each once; all of them are legal."""
@@ -188,18 +210,28 @@ class Subscriptions:
                 written({change.chat: last + 1 - len(changes) + number for number, change in enumerate(changes)})  # they are one batch
                 await self._log.passed(last)
 
-    async def _answer(self, username: str, asked: Set[str], facts: Mapping[str, TopicFacts]) -> list[FollowedChat]:
+    async def _answer(
+        self, username: str, asked: Set[str], facts: Mapping[str, TopicFacts], may_read: Callable[[str], bool]
+    ) -> list[FollowedChat]:
         """Return what is followed now.
 
         Args:
             username: by whom.
             asked: topics that need not be looked up again.
             facts: of those of them that exist.
+            may_read: as for `following`.
         """
         topics = {chat: self._names.topic(chat) for chat in sorted(self.chats_of(username))}
-        further = await self._lookup.describe(set(topics.values()) - asked)  # all of them, or what another instance has added
+        readable = {topic for chat, topic in topics.items() if may_read(chat)}
+        further = await self._lookup.describe(readable - asked)  # all of them, or what another instance has added
         return [
-            FollowedChat(chat=chat, topic=topic, exists=topic in facts or topic in further, default=chat in self._default)
+            FollowedChat(
+                chat=chat,
+                topic=topic,
+                exists=(topic in facts or topic in further) if topic in readable else None,
+                default=chat in self._default,
+                denied=msgspec.UNSET if topic in readable else True,
+            )
             for chat, topic in topics.items()
         ]
 

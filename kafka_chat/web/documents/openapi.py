@@ -9,13 +9,15 @@ import re
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from msgspec.json import schema_components
 from quart import Blueprint, abort, request, send_from_directory
 from quart_schema import Info, OpenAPIProvider, QuartSchema, Tag, document_response, hide
 
+from ...access.decision import Need
 from ..requests.errors import ErrorBody
+from ..requests.needs import needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -193,6 +195,8 @@ def document(app: Quart) -> None:
         openapi_provider_class=Provider,
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # quart-schema's provider has it; fields stay in their order
+    for endpoint in ("openapi", "redoc_ui", "swagger_ui"):
+        app.view_functions[endpoint] = needs(Need.PUBLIC)(cast("Callable[..., Any]", app.view_functions[endpoint]))
     app.register_blueprint(_assets)
     app.after_request(_finish_page)
 
@@ -319,6 +323,7 @@ _assets = Blueprint("assets", __name__)
 
 @_assets.get("/assets/<path:name>")
 @hide
+@needs(Need.PUBLIC)
 async def _asset(name: str) -> Response:
     if name not in ASSETS:
         abort(404)

@@ -11,6 +11,7 @@ from ...delivery.session.dialogue import Answering
 from ...errors import BrokerError, RequestError
 from ..ports import ADMISSION, ANSWERING, check_room, service
 from ..requests.errors import error_body
+from ..requests.needs import identity
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,7 +40,7 @@ def answer_messages(
         opening=None if opening is None else lambda: _payload(opening, found.telemetry),
     )
     check_room(scope)
-    scope[ADMISSION] = found.admit(username)
+    scope[ADMISSION] = found.admit(username, identity=identity())
 
 
 async def _payload(ask: Callable[[], Awaitable[msgspec.Struct]], telemetry: Telemetry) -> bytes:

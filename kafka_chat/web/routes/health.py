@@ -8,10 +8,12 @@ import msgspec
 from quart import Blueprint, Response
 from quart_schema import document_response, tag
 
+from ...access.decision import Need
 from ..documents.openapi import example
 from ..ports import service
 from ..requests.bodies import json_answer
 from ..requests.errors import BROKER_RETRY_SECONDS
+from ..requests.needs import needs
 
 health = Blueprint("health", __name__)
 
@@ -57,6 +59,7 @@ class NotReady(msgspec.Struct, frozen=True, kw_only=True):
 @health.get("/health")
 @tag(["Operation"])
 @document_response(Health)
+@needs(Need.PUBLIC)
 async def show_health() -> Response:
     """Say that the process serves.
 
@@ -70,6 +73,7 @@ async def show_health() -> Response:
 @document_response(Ready)
 @example({"ready": True, "problems": [], "notices": ["kafka.chat.room1/3 has no leader; its messages wait"]})
 @document_response(NotReady, 503)
+@needs(Need.PUBLIC)
 async def show_readiness() -> Response:
     """Say whether clients should be sent here.
 

@@ -14,12 +14,14 @@ import msgspec
 from quart import Blueprint, Response, current_app, request
 from quart_schema import tag
 
+from ...access.decision import Need
 from ...chat.resume_cursor import joined, parse
 from ...delivery.history.query import PageQuery
 from ...errors import RequestError
 from ..documents.openapi import add_to_operation, refuses
 from ..documents.parameter_docs import CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL, parameter
 from ..ports import HELD, service
+from ..requests.needs import needs
 from ..requests.parameters import REWIND, Query, check_times, start_of, until_ms
 from ..requests.raw_path import name_in_path
 from ..server.connection import awaiting_news
@@ -113,7 +115,8 @@ _SCHEMA = {
         "304": {"description": "The page is the one that `If-None-Match` names."},
     },
 )
-@refuses(400, 404, 503)
+@refuses(400, 401, 403, 404, 503)
+@needs(Need.READ, chats=lambda: (_chat(),))
 async def read_history(chat: str) -> Response:
     """Read a page of a chat's messages, over all its partitions in the order of time.
 
@@ -123,23 +126,29 @@ async def read_history(chat: str) -> Response:
     found = service()
     query = Query(request.query_string)
     now_ms = time.time_ns() // 1_000_000
-    asked = _asked(found.names.parse(name_in_path(_PATH, field="chat"), field="chat"), query, now_ms)
+    asked = _asked(_chat(), query, now_ms)
     check_times(asked.start, embedded=bool(found.settings.kafka.embedded))
     scope = cast("dict[str, Any]", request.scope)
     scope[HELD] = found.admit("")
     page = await found.history.page(asked, waiting=partial(awaiting_news, scope.get("state", {}).get(CONNECTION)))
     body = _body(page)
-    headers = {"Cache-Control": "no-store"}
+    headers = {"Cache-Control": "no-store" if found.identify is None else "private, no-cache"}
     if len(links := _links(asked, page)) <= LINK_BYTES:
         headers["Link"] = links
     if asked.wait_seconds:
         headers["Preference-Applied"] = f"wait={asked.wait_seconds:.0f}"
     if page.closed:
-        headers["Cache-Control"] = _kept(found.settings.history, compacted=page.compacted)
+        # Where tokens are asked for, each use of a page asks again whether it may be read.
+        asks = found.identify is not None
+        headers["Cache-Control"] = "private, no-cache" if asks else _kept(found.settings.history, compacted=page.compacted)
         headers["ETag"] = f'"{sha256(body).hexdigest()[:32]}"'
         if request.if_none_match.contains_weak(headers["ETag"].strip('"')):
             return current_app.response_class(b"", 304, headers)
     return current_app.response_class(body, 200, headers, content_type="application/json")
+
+
+def _chat() -> str:
+    return service().names.parse(name_in_path(_PATH, field="chat"), field="chat")
 
 
 def _asked(chat: str, query: Query, now_ms: int) -> PageQuery:

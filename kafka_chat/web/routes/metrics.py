@@ -5,9 +5,11 @@ from __future__ import annotations
 from quart import Blueprint, Response
 from quart_schema import tag
 
+from ...access.decision import Need
 from ...telemetry.metrics import METRICS_CONTENT_TYPE
 from ..documents.openapi import add_to_operation
 from ..ports import service
+from ..requests.needs import needs
 
 metrics = Blueprint("metrics", __name__)
 
@@ -22,6 +24,7 @@ metrics = Blueprint("metrics", __name__)
         }
     }
 )
+@needs(Need.USER)
 async def show_metrics() -> Response:
     """Return all metrics in Prometheus' text format.
 

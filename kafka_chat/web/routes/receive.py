@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import time
-from typing import Any, NoReturn, cast
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from quart import Blueprint, request, websocket
 from quart_schema import hide, tag
 
+from ...access.decision import Need
+from ...access.identity import PENDING
 from ...chat.names import parse_username
 from ...delivery.records.formats import Format
-from ...delivery.session.live_socket import Close
+from ...delivery.session.live_socket import NO_TOKEN, NOT_ALLOWED, TRY_LATER, Close
 from ...delivery.session.notices import SUBPROTOCOL
-from ...errors import Overloaded, RequestError
+from ...errors import RequestError
 from ..documents.openapi import add_to_operation, refuses, speaks
 from ..documents.parameter_docs import CHATS, CURSOR, FROM, HEARTBEAT, META, REWIND_BY, SENDERS, TAGS, UNTIL
 from ..ports import ADMISSION, REFUSAL, check_room, service
 from ..requests.chat_request import CURSOR_BODY_BYTES
 from ..requests.errors import upgrade_required
+from ..requests.needs import identity, needs
 from ..requests.parameters import check_times, parse_options
 from ..requests.raw_path import rest_of_path
 from ..server.policy import FIRST_MESSAGE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ...delivery.session.options import SessionOptions
 
 receive = Blueprint("receive", __name__)
 
@@ -63,11 +72,61 @@ _ASKED = add_to_operation(parameters=[META, CURSOR, FROM, REWIND_BY, UNTIL, CHAT
 _ACCEPTED = "The handshake is answered; messages follow as text frames."
 
 
+async def _admit(path: str) -> None:
+    scope = cast("dict[str, Any]", websocket.scope)
+    name, options = _asked(path)
+    check_times(options.start, embedded=bool(service().settings.kafka.embedded))
+    check_room(scope)
+    by = identity()
+    existing = () if by is PENDING else await service().named_chats.existing(options.chats)
+    scope[ADMISSION] = service().admit(name, options, existing=existing, identity=by)
+    if options.begins_by_frame:
+        scope[FIRST_MESSAGE_BYTES] = CURSOR_BODY_BYTES
+
+
+def _asked(path: str) -> tuple[str, SessionOptions]:
+    """Return whose messages are asked for, and which."""
+    name = parse_username(rest_of_path(path))
+    now_ms = time.time_ns() // 1_000_000
+    chosen = Format.V1 if _offers_v1() else Format.PLAIN
+    return name, parse_options(websocket.query_string, format=chosen, names=service().names, now_ms=now_ms)
+
+
+def _offers_v1() -> bool:
+    return SUBPROTOCOL in websocket.requested_subprotocols
+
+
+def _closing(route: Callable[[str], Awaitable[None]]) -> Callable[[str], Awaitable[None]]:
+    """Tell a client that offers kafka-chat.v1 by a close frame why it is refused: a browser hides the status."""
+
+    @wraps(route)
+    async def closing(username: str) -> None:
+        try:
+            await route(username)
+        except RequestError as error:
+            if not _offers_v1():
+                raise
+            cast("dict[str, Any]", websocket.scope)[REFUSAL] = Close(code=_CODES.get(error.status, 4400), reason=str(error))
+
+    return closing
+
+
+def _needs(path: str) -> Callable[[Callable[[str], Awaitable[None]]], Callable[[str], Awaitable[None]]]:
+    return needs(
+        Need.READ, user=lambda: _asked(path)[0], chats=lambda: _asked(path)[1].chats, pending=lambda: _asked(path)[1].begins_by_frame
+    )
+
+
+_CODES = {401: NO_TOKEN, 403: NOT_ALLOWED, 503: TRY_LATER}
+
+
 @receive.websocket(_PATH + "<rest:username>")
 @tag(["Messages"])
 @_ASKED
 @speaks(_FRAMES, accepted=_ACCEPTED)
-@refuses(400, 403, 426, 503)
+@refuses(400, 401, 403, 426, 503)
+@_closing
+@_needs(_PATH)
 async def receive_messages(username: str) -> None:
     """Receive the messages of all chats that a user follows (WebSocket)."""
     await _admit(_PATH)
@@ -77,36 +136,18 @@ async def receive_messages(username: str) -> None:
 @tag(["Compatibility"])
 @_ASKED
 @speaks(f"The same as `{_PATH}{{username}}`, which new clients use.\n\n{_FRAMES.replace(_PATH[1:], _OLD_PATH[1:])}", accepted=_ACCEPTED)
-@refuses(400, 403, 426, 503)
+@refuses(400, 401, 403, 426, 503)
+@_closing
+@_needs(_OLD_PATH)
 async def receive_messages_of_user(username: str) -> None:
     """Receive the messages of all chats that a user follows (WebSocket)."""
     await _admit(_OLD_PATH)
 
 
-async def _admit(path: str) -> None:
-    scope = cast("dict[str, Any]", websocket.scope)
-    offers_v1 = SUBPROTOCOL in websocket.requested_subprotocols
-    now_ms = time.time_ns() // 1_000_000
-    try:
-        name = parse_username(rest_of_path(path))
-        options = parse_options(
-            websocket.query_string, format=Format.V1 if offers_v1 else Format.PLAIN, names=service().names, now_ms=now_ms
-        )
-        check_times(options.start, embedded=bool(service().settings.kafka.embedded))
-        check_room(scope)
-        existing = await service().named_chats.existing(options.chats)
-        scope[ADMISSION] = service().admit(name, options, existing=existing)
-        if options.begins_by_frame:
-            scope[FIRST_MESSAGE_BYTES] = CURSOR_BODY_BYTES
-    except RequestError as error:
-        if not offers_v1:
-            raise
-        scope[REFUSAL] = Close(code=1013 if isinstance(error, Overloaded) else 4400, reason=str(error))
-
-
 @receive.get(_PATH + "<rest:username>")
 @receive.get(_OLD_PATH + "<rest:username>")
 @hide
+@needs(Need.PUBLIC)
 async def no_websocket(username: str) -> NoReturn:
     """Answer a plain request with how to connect a WebSocket."""
     parse_username(rest_of_path(_PATH if request.path.startswith(_PATH) else _OLD_PATH))

@@ -10,6 +10,7 @@ import msgspec
 from quart import Blueprint, request
 from quart_schema import document_request, tag
 
+from ...access.decision import Need
 from ...chat.names import parse_username
 from ...delivery.records.formats import Format
 from ...delivery.session.long_cursor import parse_in_turns
@@ -17,6 +18,7 @@ from ..documents.openapi import add_to_operation, refuses
 from ..documents.parameter_docs import CHATS, CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL
 from ..ports import ADMISSION, service
 from ..requests.bodies import read_body
+from ..requests.needs import identity, needs
 from ..requests.parameters import LAST_EVENT_ID, check_times, parse_options
 from ..requests.raw_path import rest_of_path
 from ..requests.unavailable import as_event
@@ -74,6 +76,9 @@ _DESCRIBED = add_to_operation(
 )
 
 
+_NEEDS = needs(Need.READ, user=lambda: _asked()[0], chats=lambda: _asked()[1].chats)
+
+
 class Beginning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where a stream begins.
 
@@ -87,7 +92,8 @@ class Beginning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @events.get(_PATH + "<string:username>/events")
 @tag(["Messages"])
 @_DESCRIBED
-@refuses(400, 403, 503)
+@refuses(400, 401, 403, 503)
+@_NEEDS
 async def receive_events(username: str) -> EventStream:
     """Receive the messages of all chats that a user follows, as server-sent events.
 
@@ -114,7 +120,8 @@ async def receive_events(username: str) -> EventStream:
 @tag(["Messages"])
 @_DESCRIBED
 @document_request(Beginning)
-@refuses(400, 403, 413, 415, 503)
+@refuses(400, 401, 403, 413, 415, 503)
+@_NEEDS
 async def receive_events_after(username: str) -> EventStream:
     """Receive the same stream, from a cursor in the body: of any length, and not visible in logs of addresses.
 
@@ -146,5 +153,5 @@ async def _stream(name: str, options: SessionOptions) -> EventStream:
     check_times(options.start, embedded=bool(service().settings.kafka.embedded))
     if request.method != "HEAD":
         existing = await service().named_chats.existing(options.chats)
-        cast("dict[str, Any]", request.scope)[ADMISSION] = service().admit(name, options, existing=existing)
+        cast("dict[str, Any]", request.scope)[ADMISSION] = service().admit(name, options, existing=existing, identity=identity())
     return EventStream()

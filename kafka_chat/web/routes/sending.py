@@ -8,6 +8,7 @@ import msgspec
 from quart import Blueprint, Response
 from quart_schema import document_request, document_response, hide, tag
 
+from ...access.decision import Need, decide
 from ...chat.names import check_username
 from ...delivery.ports import Published
 from ...errors import SendingOff
@@ -15,10 +16,12 @@ from ..documents.openapi import example, refuses, speaks
 from ..ports import service
 from ..requests.bodies import json_answer, parse_json, read_body
 from ..requests.errors import upgrade_required
+from ..requests.needs import identity, needs
 from ..requests.raw_path import name_in_path
 from .dialogue import answer_messages
 
 if TYPE_CHECKING:
+    from ...access.identity import Identity
     from ...delivery.writes.sending import Sending
 
 sending = Blueprint("sending", __name__)
@@ -80,7 +83,8 @@ socket.onmessage = (event) => console.log(JSON.parse(event.data));
 @document_request(Outgoing)
 @document_response(Published)
 @example({"topic": "kafka.chat.room1", "partition": 0, "offset": 41})
-@refuses(400, 403, 404, 413, 415, 503)
+@refuses(400, 401, 403, 404, 413, 415, 503)
+@needs(Need.SEND, chats=lambda: (_named(),))
 async def send_message(chat: str) -> Response:
     """Send a message to a chat.
 
@@ -89,25 +93,27 @@ async def send_message(chat: str) -> Response:
     creates the topic; with other brokers a chat without a topic is 404.
     """
     chat = _chat()
-    return json_answer(await _send(service().sending, chat, await read_body(Outgoing)))
+    return json_answer(await _send(service().sending, identity(), chat, await read_body(Outgoing)))
 
 
 @sending.websocket(_PATH)
 @tag(["Compatibility"])
 @speaks(_FRAMES, accepted="The handshake is answered; each message is answered by one.")
-@refuses(400, 403, 426, 503)
+@refuses(400, 401, 403, 426, 503)
+@needs(Need.SEND, chats=lambda: (_named(),))
 async def send_messages(chat: str) -> None:
     """Send messages to a chat (WebSocket)."""
-    chat, kafka = _chat(), service().sending
+    chat, kafka, sender = _chat(), service().sending, identity()
 
     async def send(said: str) -> Published:
-        return await _send(kafka, chat, parse_json(said.encode("utf-8", "surrogatepass"), EarlierOutgoing, what="the message"))
+        return await _send(kafka, sender, chat, parse_json(said.encode("utf-8", "surrogatepass"), EarlierOutgoing, what="the message"))
 
     answer_messages("", send)
 
 
 @sending.get(_PATH)
 @hide
+@needs(Need.PUBLIC)
 async def no_websocket(chat: str) -> NoReturn:
     """Answer a plain request with how to connect a WebSocket."""
     _chat()
@@ -119,9 +125,14 @@ def _chat() -> str:
     found = service()
     if not found.settings.sending_enabled:
         raise SendingOff
-    return found.names.parse(name_in_path("/send-message/chat/", field="chat"), field="chat")
+    return _named()
 
 
-async def _send(kafka: Sending, chat: str, message: Outgoing) -> Published:
+def _named() -> str:
+    return service().names.parse(name_in_path("/send-message/chat/", field="chat"), field="chat")
+
+
+async def _send(kafka: Sending, by: Identity, chat: str, message: Outgoing) -> Published:
     sender = check_username(message.sender, field="sender")
-    return await kafka.send(chat, sender, message.text, message.tag)
+    decide(Need.SEND, by, user=sender, chats=(chat,))
+    return await kafka.send(chat, sender, message.text, message.tag, by=by.user)

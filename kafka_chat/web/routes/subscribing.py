@@ -9,20 +9,25 @@ from quart import Blueprint, Response, request, websocket
 from quart_schema import document_response, hide, tag
 from werkzeug.exceptions import MethodNotAllowed
 
+from ...access.decision import Need, decide
+from ...access.rights import Action
 from ...chat.names import parse_username
 from ...delivery.writes.subscriptions import FollowedChat  # noqa: TC001 - msgspec reads the annotation
 from ...errors import RequestError
 from ..documents.openapi import add_to_operation, example, refuses, speaks
 from ..ports import service
 from ..requests.bodies import json_answer
+from ..requests.needs import identity, needs
 from ..requests.parameters import check_count
 from ..requests.raw_path import decoded_name, rest_of_path
 from .dialogue import answer_messages
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from werkzeug.datastructures import MultiDict
+
+    from ...access.identity import Identity
 
 subscribing = Blueprint("subscribing", __name__)
 
@@ -99,7 +104,8 @@ def _topics(description: str, *, required: bool) -> dict[str, Any]:
 @document_response(Following)
 @example(_EXAMPLE)
 @speaks(_FRAMES, accepted="The handshake of a WebSocket is answered; then each of its messages is answered by one.")
-@refuses(400, 403, 405, 503)
+@refuses(400, 401, 403, 405, 503)
+@needs(Need.USER, user=lambda: _username())
 async def following(username: str) -> Response:
     """List the chats that a user follows, or subscribe to one after the other (WebSocket).
 
@@ -109,7 +115,7 @@ async def following(username: str) -> Response:
     name = _username()
     if _asked_topics() is not None:
         raise MethodNotAllowed(["POST", "DELETE"], f"{request.method} lists; POST with ?topic= subscribes, DELETE unsubscribes")
-    return json_answer(Following(name, await service().subscriptions.following(name)))
+    return json_answer(Following(name, await service().subscriptions.following(name, may_read=_may_read(identity()))))
 
 
 @subscribing.post(_PATH)
@@ -117,7 +123,8 @@ async def following(username: str) -> Response:
 @add_to_operation(parameters=[_topics("A topic or a chat; may be repeated.", required=True)])
 @document_response(Following)
 @example(_EXAMPLE)
-@refuses(400, 403, 409, 413, 503)
+@refuses(400, 401, 403, 409, 413, 503)
+@needs(Need.FOLLOW, user=lambda: _username(), chats=lambda: _named(_asked_topics()))
 async def subscribe(username: str) -> Response:
     """Subscribe a user to chats, to all of them or to none.
 
@@ -128,21 +135,27 @@ async def subscribe(username: str) -> Response:
     topics = _asked_topics()
     if topics is None:
         raise RequestError(f"topic is missing: POST {request.path}?topic=room1 subscribes to the chat room1", field="topic")
-    return json_answer(Following(name, await service().subscriptions.subscribe(name, topics)))
+    return json_answer(Following(name, await service().subscriptions.subscribe(name, topics, may_read=_may_read(identity()))))
 
 
 @subscribing.websocket(_PATH)
 @hide  # described beside the list, for a path has one GET
+@needs(Need.FOLLOW, user=lambda: _username(), chats=lambda: _named(_topics_in(websocket.args)))
 async def subscribe_in_dialogue(username: str) -> None:
     """Subscribe a user to one chat after the other."""
     check_count(websocket.query_string)
-    name, asked, subscriptions = _username(), websocket.args, service().subscriptions
+    name, asked, found, by = _username(), websocket.args, service(), identity()
+
+    async def follow(topics: Sequence[str]) -> Following:
+        return Following(name, await found.subscriptions.subscribe(name, topics, may_read=_may_read(by)))
 
     async def subscribe(said: str) -> Following:
-        return Following(name, await subscriptions.subscribe(name, [said.strip()]))
+        topic = said.strip()
+        decide(Need.FOLLOW, by, user=name, chats=[found.names.parse(topic, field="topic")])
+        return await follow([topic])
 
     async def opening() -> Following:
-        return Following(name, await subscriptions.subscribe(name, _topics_in(asked) or []))
+        return await follow(_topics_in(asked) or [])
 
     answer_messages(name, subscribe, opening=opening if asked else None)
 
@@ -151,17 +164,15 @@ async def subscribe_in_dialogue(username: str) -> None:
 @tag(["Compatibility"])
 @document_response(Following)
 @example(_EXAMPLE)
-@refuses(400, 403, 409, 413, 503)
+@refuses(400, 401, 403, 409, 413, 503)
+@needs(Need.FOLLOW, user=lambda: _user_and_chat()[0], chats=lambda: _user_and_chat()[1:])
 async def subscribe_to_chat(username: str, chat: str) -> Response:
     """Subscribe a user to a chat.
 
     The same as `POST /subscribing/{username}?topic={chat}`, which new clients use. A body is ignored.
     """
-    user, _, rest = rest_of_path("/subscribing/").partition(b"/")
-    name = parse_username(user)  # where no slash is left, the one that led here was percent-encoded, and is refused
-    found = service()
-    wanted = found.names.parse(decoded_name(rest, field="chat"), field="chat")
-    return json_answer(Following(name, await found.subscriptions.subscribe(name, [wanted])))
+    name, wanted = _user_and_chat()
+    return json_answer(Following(name, await service().subscriptions.subscribe(name, [wanted], may_read=_may_read(identity()))))
 
 
 @subscribing.delete(_PATH)
@@ -169,14 +180,29 @@ async def subscribe_to_chat(username: str, chat: str) -> Response:
 @add_to_operation(parameters=[_topics("A topic or a chat; may be repeated. Without any: all but the default chats.", required=False)])
 @document_response(Following)
 @example(_EXAMPLE)
-@refuses(400, 403, 409, 413, 503)
+@refuses(400, 401, 403, 409, 413, 503)
+@needs(Need.USER, user=lambda: _username())
 async def unsubscribe(username: str) -> Response:
     """Unsubscribe a user from chats, or from all but the default ones.
 
     The user's open WebSockets receive no more of their messages.
     """
     name = _username()
-    return json_answer(Following(name, await service().subscriptions.unsubscribe(name, _asked_topics())))
+    return json_answer(Following(name, await service().subscriptions.unsubscribe(name, _asked_topics(), may_read=_may_read(identity()))))
+
+
+def _user_and_chat() -> tuple[str, str]:
+    user, _, rest = rest_of_path("/subscribing/").partition(b"/")
+    name = parse_username(user)  # where no slash is left, the one that led here was percent-encoded, and is refused
+    return name, service().names.parse(decoded_name(rest, field="chat"), field="chat")
+
+
+def _named(topics: Sequence[str] | None) -> list[str]:
+    return [service().names.parse(topic, field="topic") for topic in topics or ()]
+
+
+def _may_read(by: Identity) -> Callable[[str], bool]:
+    return lambda chat: by.may(Action.READ, chat)
 
 
 def _username() -> str:

@@ -15,11 +15,11 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 
 from ...delivery.ports import Disconnect
 from ..ports import ADMISSION, HELD, Admission
+from ..requests.peer import peer_of
 from ..requests.unavailable import CONTENT_TYPE, HEADERS
 from ..server.connection import ChatTCPServer, awaiting_news
 from ..server.policy import CONNECTION, policy_in
 from .event_sink import open_events_sink, run_comments
-from .websocket import peer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

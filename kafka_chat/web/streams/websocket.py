@@ -10,8 +10,9 @@ from quart.asgi import ASGIWebsocketConnection
 from quart_trio.asgi import TrioASGIWebsocketConnection
 
 from ...delivery.ports import Disconnect, Sink
-from ...delivery.session.notices import SUBPROTOCOL
+from ...delivery.session.notices import PLAIN_SUBPROTOCOL, SUBPROTOCOL
 from ..ports import ADMISSION, ANSWERING, REFUSAL
+from ..requests.peer import peer_of
 from ..server.connection import ChatTCPServer
 from ..server.policy import CONNECTION, FAILED_BY_SERVER
 from ..server.websocket_stream import size_of
@@ -20,7 +21,7 @@ from .websocket_sink import open_sink
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope, WebsocketScope
+    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, WebsocketScope
     from quart_trio import QuartTrio
 
     from ...delivery.session.dialogue import Answering
@@ -76,7 +77,7 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
         inbox = AsgiInbox(receive, self.scope.get("state", {}).get(CONNECTION))
 
         async def accept() -> Sink:
-            subprotocol = self._subprotocol if answering is None else None
+            subprotocol = self._subprotocol if answering is None or self._subprotocol == PLAIN_SUBPROTOCOL else None
             await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
             sink = open_sink(self.scope, send, abort=abort)
             self._scope_dict().clear()  # nobody asks for it any more; a browser sends kilobytes of headers
@@ -93,7 +94,8 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
 
     @property
     def _subprotocol(self) -> str | None:
-        return SUBPROTOCOL if SUBPROTOCOL in self.scope.get("subprotocols", ()) else None
+        offered = self.scope.get("subprotocols", ())
+        return next((name for name in (SUBPROTOCOL, PLAIN_SUBPROTOCOL) if name in offered), None)
 
     @property
     def _service(self) -> Service:
@@ -163,9 +165,3 @@ class AsgiInbox:
         if event["type"] == "websocket.disconnect":
             return Disconnect(code=event.get("code", 1005), by_service=bool(cast("dict[str, object]", event).get(FAILED_BY_SERVER)))
         raise AssertionError(f"a WebSocket got {event['type']}")
-
-
-def peer_of(scope: HTTPScope | WebsocketScope) -> str:
-    """Return the client's address, for log lines."""
-    client = scope.get("client")
-    return f"{client[0]}:{client[1]}" if client else "local"

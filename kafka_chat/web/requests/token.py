@@ -1,0 +1,87 @@
+"""Finds the token that a request shows; docs/access.md, "Where a token is"."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from quart import Websocket, has_websocket_context, request, websocket
+
+from ...delivery.session.notices import PLAIN_SUBPROTOCOL, SUBPROTOCOL
+from ...errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from quart import Request
+
+    from ...settings.model import AuthSettings
+
+BEARER = "bearer."  # before a token in a subprotocol
+PARAMETER = "access_token"  # RFC 6750 section 2.3
+MOST_PARAMETERS = 500
+
+
+class TokenFinder:
+    """Finds it in the header, in a subprotocol, in the cookie, or in the address.
+
+    Args:
+        auth: which of these may have it.
+        origins: the pages that may use the service.
+    """
+
+    def __init__(self, auth: AuthSettings, origins: Collection[str]) -> None:
+        self._cookie = auth.cookie
+        self._query = auth.query
+        self._origins = frozenset(origins)
+
+    def find(self) -> bytes | None:
+        """Return the token of the current request or handshake; None: it shows none.
+
+        Raises:
+            RequestError: it shows several, or one in a subprotocol that is not beside another.
+        """
+        asked = websocket if has_websocket_context() else request
+        shown = {*self._in_headers(asked), *self._in_subprotocols(asked), *self._in_address(asked)}
+        if len(shown) > 1:
+            raise RequestError("the request shows more than one token; show one")
+        if shown:
+            return shown.pop().encode("utf-8", "replace")
+        cookie = self._in_cookie(asked)
+        return None if cookie is None else cookie.encode("utf-8", "replace")
+
+    def _in_headers(self, asked: Request | Websocket) -> list[str]:
+        values = (value.strip().partition(" ") for value in asked.headers.getlist("Authorization"))
+        return [token.strip() for scheme, _, token in values if scheme.lower() == "bearer"]  # others are for a proxy in front
+
+    def _in_subprotocols(self, asked: Request | Websocket) -> list[str]:
+        if not isinstance(asked, Websocket):
+            return []
+        offered = asked.requested_subprotocols
+        shown = [name.removeprefix(BEARER) for name in offered if name.startswith(BEARER)]
+        if len(shown) > 1:
+            raise RequestError("the subprotocol bearer. is offered more than once", field="Sec-WebSocket-Protocol")
+        if shown and SUBPROTOCOL not in offered and PLAIN_SUBPROTOCOL not in offered:
+            beside = f"{SUBPROTOCOL} or {PLAIN_SUBPROTOCOL}"
+            raise RequestError(f"the subprotocol bearer. is offered alone; {beside} is needed beside it", field="Sec-WebSocket-Protocol")
+        return shown
+
+    def _in_address(self, asked: Request | Websocket) -> list[str]:
+        if not self._query or PARAMETER.encode() not in asked.query_string:
+            return []
+        query = asked.query_string.decode("latin-1")
+        try:
+            return parse_qs(query, keep_blank_values=True, max_num_fields=MOST_PARAMETERS).get(PARAMETER, [])
+        except ValueError as error:
+            raise RequestError(f"the address has over {MOST_PARAMETERS} parameters") from error
+
+    def _in_cookie(self, asked: Request | Websocket) -> str | None:
+        """Return the cookie's token, if no page of a foreign origin can have made the browser send it."""
+        if self._cookie is None or self._cookie not in asked.cookies:
+            return None
+        origins = asked.headers.getlist("Origin")
+        if origins:
+            trusted = len(origins) == 1 and origins[0].lower() in self._origins
+        else:  # a browser says of a request of the same origin that it is one; what says nothing is no browser
+            trusted = all(site.strip().lower() == "same-origin" for site in asked.headers.getlist("Sec-Fetch-Site"))
+        return asked.cookies[self._cookie] if trusted else None
