@@ -33,6 +33,8 @@ _CURVES = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _BASE64URL = re.compile(r"(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-]{2,3})?")
 _KINDS = ((RSAPublicKey, RSAKey), (EllipticCurvePublicKey, ECKey), (Ed25519PublicKey | Ed448PublicKey, OKPKey))
+# What is a public key, or looks like one, would be a secret that everybody knows; of a broken one the library only warns.
+_MARKS = (b"-----BEGIN ", b"---- BEGIN ", b"ssh-", b"ecdsa-sha2-")
 _PRIVATE = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
 
 
@@ -167,10 +169,12 @@ def read_secret(text: bytes) -> KeySet:
     secret = text.removesuffix(b"\n").removesuffix(b"\r")
     if len(secret) < SECRET_BYTES:
         raise KeyRefused(f"it has {len(secret)} bytes; at least {SECRET_BYTES} are needed")
+    if secret.lstrip().startswith(b"{") or any(mark in secret for mark in _MARKS):
+        raise KeyRefused("it is a key in PEM, SSH or JSON, not a secret")
     try:
         key = OctKey.import_key(secret)
-    except (JoseError, ValueError) as error:  # else a public key would be a secret that everybody knows
-        raise KeyRefused("it is a key in PEM, SSH or DER, not a secret") from error
+    except (JoseError, ValueError) as error:
+        raise KeyRefused("it is a key in DER, not a secret") from error
     algorithms = frozenset(f"HS{8 * size}" for size in (32, 48, 64) if len(secret) >= size)
     return KeySet(keys=[VerifyingKey(kid=None, kind="oct", algorithms=algorithms, key=key)])
 

@@ -1,4 +1,4 @@
-"""The command line: `kafka-chat serve`, `listen`, `send`, `check`."""
+"""The command line: `kafka-chat serve`, `listen`, `send`, `cursor`, `check`, `token`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ..process.log_output import log_to_stderr
 from ..process.standard_streams import exit_now, fill_closed, unblocked
 from ..settings.sources import FLAGS, NAME_A_BROKER, load_settings, with_embedded_broker
 from .commands import add_check, add_cursor, add_listen, add_send, joined_spans
+from .new_token import add_token
 from .printing import check_stdout, discard_stdout, print_line
 from .terminal import harmless
 
@@ -136,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     add_send(commands)
     add_cursor(commands)
     add_check(commands)
+    add_token(commands)
     return parser
 
 

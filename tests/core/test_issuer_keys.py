@@ -78,8 +78,22 @@ def test_a_secret_is_the_bytes_of_its_file_less_one_line_break_and_is_long_enoug
     assert read_secret(b"s" * SECRET_BYTES + b"\r\n").keys == read_secret(b"s" * SECRET_BYTES).keys
     with pytest.raises(KeyRefused, match="31 bytes"):
         read_secret(b"s" * 31 + b"\n")
-    with pytest.raises(KeyRefused, match="PEM"):
-        read_secret(RSA.as_pem(private=False))
+
+
+@pytest.mark.parametrize(
+    "known_to_everybody",
+    [
+        RSA.as_pem(private=False),
+        RSA.as_der(private=False),
+        b" \n" + RSA.as_pem(private=True),
+        b"-----BEGIN PUBLIC KEY-----\nbroken, of which the library only warns\n-----END PUBLIC KEY-----\n",
+        b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 broken",
+        json.dumps({"keys": [RSA.as_dict(private=False)]}).encode(),
+    ],
+)
+def test_a_key_of_another_kind_is_no_secret(known_to_everybody: bytes):
+    with pytest.raises(KeyRefused, match="not a secret"):
+        read_secret(known_to_everybody)
 
 
 def test_a_key_is_found_by_its_name_and_never_guessed_between_two():
