@@ -42,6 +42,10 @@ class KeyRefused(ValueError):
     """A key that may not be used. Its sentence says why, without a byte of the key."""
 
 
+class NotForSigning(KeyRefused):
+    """A key for something else, such as encryption, or of another kind; many issuers publish some beside those that are used here."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyingKey:
     """A key that tokens may be signed with.
@@ -67,11 +71,13 @@ class RefusedKey:
         kid: its name, where it has one.
         kind: its `kty`, where it has one.
         why: a sentence.
+        for_signing: whether it could be meant for tokens; others are left out as a matter of course.
     """
 
     kid: str | None
     kind: str | None
     why: str
+    for_signing: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +133,8 @@ def read_jwks(text: bytes) -> KeySet:
             keys.append(_from_jwk(described))
         except KeyRefused as error:
             kid, kind = (described.get("kid"), described.get("kty")) if isinstance(described, dict) else (None, None)
-            refused.append(RefusedKey(kid=_text(kid), kind=_text(kind), why=str(error)))
+            for_signing = not isinstance(error, NotForSigning)
+            refused.append(RefusedKey(kid=_text(kid), kind=_text(kind), why=str(error), for_signing=for_signing))
     return KeySet(keys=keys, refused=refused)
 
 
@@ -191,15 +198,15 @@ def _from_jwk(described: object) -> VerifyingKey:
 
 
 def _check_jwk(described: Mapping[str, object]) -> None:
-    if described.get("kty") not in ("RSA", "EC", "OKP"):
-        raise KeyRefused("its kty is not RSA, EC or OKP")
     if any(name in described for name in _PRIVATE):
         raise KeyRefused("it has private parts: whoever reads it can sign tokens")
+    if described.get("kty") not in ("RSA", "EC", "OKP"):
+        raise NotForSigning("its kty is not RSA, EC or OKP")
     if described.get("use", "sig") != "sig":
-        raise KeyRefused("its use is not sig")
+        raise NotForSigning("its use is not sig")
     operations = described.get("key_ops")
     if operations is not None and not (isinstance(operations, list) and "verify" in operations):
-        raise KeyRefused("its key_ops do not have verify")
+        raise NotForSigning("its key_ops do not have verify")
     for name in ("kid", "alg"):
         if not isinstance(described.get(name, ""), str):
             raise KeyRefused(f"its {name} is not a string")
@@ -234,7 +241,7 @@ def _algorithms(key: Key) -> Iterator[str]:
     elif isinstance(key, OKPKey) and key.curve_name == "Ed448":
         yield from ("EdDSA", "Ed448")
     else:
-        raise KeyRefused("its curve signs no token")
+        raise NotForSigning("its curve signs no token")
 
 
 def _text(value: object) -> str | None:

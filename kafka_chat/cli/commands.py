@@ -122,8 +122,8 @@ def add_check(commands: Commands) -> None:
     """Add `check`."""
     check = commands.add_parser(
         "check",
-        help="check settings, brokers and topics",
-        description="Check the settings, the brokers, the topics and the limit of open files, and report what is wrong. "
+        help="check settings, keys, brokers and topics",
+        description="Check the settings, the issuers' keys, the brokers, the topics and the limit of open files, and report what is wrong. "
         "Changes nothing. Takes at most 10 seconds.",
         epilog="Exit codes: 0 nothing is wrong; 1 something is; 2 the settings are wrong, or name no broker. "
         "Example: kafka-chat check --bootstrap kafka1:9092",

@@ -40,7 +40,7 @@ class Authority:
     """
 
     def __init__(self, auth: AuthSettings, telemetry: Telemetry) -> None:
-        issuers = {name: Issuer(name, _rules(auth, one), _algorithms(one)) for name, one in auth.issuers.items()}
+        issuers = {name: Issuer(name, _rules(auth, one), algorithms_of(one)) for name, one in auth.issuers.items()}
         self._issuers = Issuers(list(issuers.values()))
         self.sources: Mapping[str, KeySource] = {
             name: key_source(issuer, auth.issuers[name], telemetry) for name, issuer in issuers.items()
@@ -141,7 +141,8 @@ def _users(patterns: Iterable[str]) -> Sequence[UserPattern]:
     return tuple(map(parse_user_pattern, patterns))
 
 
-def _algorithms(issuer: IssuerSettings) -> Sequence[str]:
+def algorithms_of(issuer: IssuerSettings) -> Sequence[str]:
+    """Return the algorithms that an issuer may sign with."""
     return issuer.algorithms or (SECRET_DEFAULT if issuer.secret_file is not None else KEYS_DEFAULT)
 
 

@@ -116,15 +116,23 @@ def _changed(before: KeySet | None, now: KeySet) -> bool:
 
 def key_source(issuer: Issuer, settings: IssuerSettings, telemetry: Telemetry) -> KeySource:
     """Return the source that the settings name."""
+    fetched = settings.jwks_url is not None
+    again_seconds = FETCH_AGAIN_SECONDS if fetched else READ_AGAIN_SECONDS
+    return KeySource(issuer, partial(read_keys, settings), again_seconds=again_seconds, asked=fetched, telemetry=telemetry)
+
+
+async def read_keys(settings: IssuerSettings) -> KeySet:
+    """Fetch or read an issuer's keys, once.
+
+    Raises:
+        FetchFailed: they cannot be had.
+        KeyRefused: what is there is something else.
+    """
     if settings.jwks_url is not None:
-        read = partial(_fetched, settings.jwks_url, settings.ca_file)
-        return KeySource(issuer, read, again_seconds=FETCH_AGAIN_SECONDS, asked=True, telemetry=telemetry)
-    file, parse = (settings.keys_file, read_keys_file) if settings.keys_file is not None else (settings.secret_file, read_secret)
-    return KeySource(issuer, partial(_from_file, str(file), parse), again_seconds=READ_AGAIN_SECONDS, asked=False, telemetry=telemetry)
-
-
-async def _fetched(url: str, ca_file: str | None) -> KeySet:
-    return read_jwks(await fetch(url, ca_file))
+        return read_jwks(await fetch(settings.jwks_url, settings.ca_file))
+    if settings.keys_file is not None:
+        return await _from_file(settings.keys_file, read_keys_file)
+    return await _from_file(settings.secret_file or "", read_secret)
 
 
 async def _from_file(path: str, parse: Callable[[bytes], KeySet]) -> KeySet:

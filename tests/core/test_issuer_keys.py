@@ -34,7 +34,7 @@ def test_each_good_key_is_taken_with_the_algorithms_that_it_fits():
     [
         ({**RSA.as_dict(private=True)}, "private"),
         ({**EC.as_dict(private=True)}, "private"),
-        ({"kty": "oct", "k": "AAAA"}, "kty"),
+        ({"kty": "oct", "k": "AAAA"}, "private"),
         (public(RSA, use="enc"), "use"),
         (public(RSA, key_ops=["encrypt"]), "key_ops"),
         (public(RSA, alg="ES256"), "alg"),
