@@ -302,7 +302,10 @@ class Chat:
         if hello.limits.heartbeat_seconds is not None:
             connection.quiet_seconds = hello.limits.heartbeat_seconds + LATE_SECONDS
         connection.limit_bytes = hello.limits.client_message_bytes
-        self._tell(f"connected to {self._url} as {self._username}")
+        who = "nobody, because no token is shown" if hello.user_from == "anonymous" else self._username
+        self._tell(f"connected to {self._url} as {who}")
+        if hello.denied:
+            self._tell(f"not to be read: {', '.join(hello.denied)}")
         self._connection = connection
         self._greeted.set()
         await self._arrivals.put(hello)

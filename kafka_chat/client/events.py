@@ -73,6 +73,8 @@ class Hello(Control, frozen=True, kw_only=True, tag="hello"):
         resume: `exact`, `gap`, `future` or `none`: how it continues from the cursor.
         cursor: where it continues; None if unknown yet.
         limits: what the service allows.
+        user_from: `token` or `anonymous`, from a service that asks for tokens; else None.
+        denied: chats that would be followed, and may not be read.
     """
 
     session: str = ""
@@ -81,6 +83,8 @@ class Hello(Control, frozen=True, kw_only=True, tag="hello"):
     resume: str = "none"
     cursor: str | None = None
     limits: Limits = Limits()
+    user_from: str | None = None
+    denied: tuple[str, ...] = ()
 
 
 class Live(Control, frozen=True, kw_only=True, tag="live"):

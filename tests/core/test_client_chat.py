@@ -36,6 +36,17 @@ async def next_message(chat: Chat) -> Message:
     return event
 
 
+async def test_it_is_told_as_whom_it_is_taken_and_what_it_may_not_read(service: FakeService):
+    told: list[str] = []
+    async with open_chat(service.url, "ann", tell=told.append) as chat, aclosing(chat):
+        visit = await service.visit()
+        await visit.accept()
+        await visit.hello(BEGINNING, user_from="anonymous", denied=["global", "room1"])
+        assert isinstance(hello := await anext(chat), Hello)
+    assert (hello.user_from, hello.denied) == ("anonymous", ("global", "room1"))
+    assert told == [f"connected to {service.url} as nobody, because no token is shown", "not to be read: global, room1"]
+
+
 # --- what the caller is handed
 
 
