@@ -86,7 +86,8 @@ async def test_a_peer_that_is_silent_is_cut_off_after_the_time_for_its_pong(embe
         await until(lambda: server.service.slots_taken == 1)
         assert trio.current_time() - began < 2
         assert await metric(server.url, 'connections_aborted_total{reason="pong_seconds"}') == 1
-        await trio.sleep(1.5)  # longer than a client may be silent
+        async with open_raw(server.url, receive_path("carol")) as another:  # so that it was here for longer than a client may be silent
+            await another.wait_ended()
         assert lively.is_open
 
 

@@ -13,7 +13,8 @@ from tests.support.calls import following, metric, running, until
 from tests.support.chats import Chats
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.noted import Noted, noted, until_live
-from tests.support.resuming_client import Cut, Meta, ResumingClient
+from tests.support.resuming_client import ResumingClient
+from tests.support.resuming_visit import Cut, Meta
 from tests.support.steady_producer import SteadyProducer, producing
 
 RESTARTS = scaled(100)

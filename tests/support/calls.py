@@ -13,7 +13,7 @@ from kafka_chat.settings.model import Settings
 
 from .deadlines import HANG_SECONDS
 from .http_client import Answer, http
-from .serving import Server, serving
+from .serving import Server, serving, until_ready
 
 SAMPLE = re.compile(r"(?m)^(kafka_chat_\w+(?:\{[^}]*\})?) (\S+)$")
 
@@ -22,10 +22,7 @@ SAMPLE = re.compile(r"(?m)^(kafka_chat_\w+(?:\{[^}]*\})?) (\S+)$")
 async def running(settings: Settings, *, check_leaks: bool = True) -> AsyncIterator[Server]:
     """Serve for as long as the block lasts; once it has begun, `/ready` says so."""
     async with serving(settings, check_leaks=check_leaks) as server:
-        with trio.fail_after(HANG_SECONDS):
-            while (answer := await http(server.url, "GET", "/ready")).status != 200:
-                assert answer.status == 503, answer
-                await trio.sleep(0.02)
+        await until_ready(server)
         yield server
 
 

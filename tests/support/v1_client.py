@@ -13,7 +13,7 @@ import websockets.exceptions
 import websockets.trio.client
 from websockets.typing import Subprotocol
 
-from .clients import Closed, receive_path
+from .clients import Closed, closed_as, receive_path
 from .deadlines import HANG_SECONDS
 
 Frame = dict[str, Any]
@@ -89,7 +89,7 @@ class V1Client:
             while True:
                 await self.next(seconds=seconds)
         except websockets.exceptions.ConnectionClosed:
-            return Closed(self._connection.close_code or 1006, self._connection.close_reason or "")
+            return closed_as(self._connection)
 
 
 @asynccontextmanager
