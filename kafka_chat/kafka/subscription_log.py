@@ -24,7 +24,7 @@ from .record_reader import open_record_reader
 from .subscriptions_topic import SubscriptionsTopic
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from ..chat.subscription_change import SubscriptionChange
     from ..delivery.ports import Lookup, Publisher
@@ -37,7 +37,7 @@ PARTITION = 0
 FIRST_PAUSE_SECONDS = 0.1
 LAST_PAUSE_SECONDS = 3.0
 LOOK_SECONDS = 2.0  # how soon a recreated topic is noticed
-LOOK_CLOSER_SECONDS = 30.0  # how soon a change of its cleanup.policy is noticed
+LOOK_CLOSER_SECONDS = 5.0  # how soon a change of its cleanup.policy is noticed
 
 
 class SubscriptionLog:
@@ -226,10 +226,21 @@ class SubscriptionLog:
         return changes
 
     async def _tell_difference(self) -> None:
-        """Report the differences from the earlier fold."""
-        if self._untold is not None:
-            await self._tell(self._following.changes_from(self._untold))
-            self._untold = None
+        """Report the differences from the earlier fold: to sessions, and to the operator what is no longer there."""
+        if self._untold is None:
+            return
+        lost = 0
+
+        def counted(changes: Iterable[SubscriptionChange]) -> Iterator[SubscriptionChange]:
+            nonlocal lost
+            for change in changes:
+                lost += not change.subscribed
+                yield change
+
+        await self._tell(counted(self._following.changes_from(self._untold)))
+        self._untold = None
+        if lost:
+            self._telemetry.subscriptions_lost(topic=self._topic.name, subscriptions=lost)
 
     async def _tell(self, changes: Iterable[SubscriptionChange]) -> None:
         """Report folded changes. Shielded, because it waits for nobody, and a folded change is not reported again."""

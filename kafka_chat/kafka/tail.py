@@ -351,6 +351,10 @@ class KafkaTail:
         followed.known = followed.leaderless = frozenset()
         action = followed.take(event)
         if action is TopicAction.TELL_LOST:
+            for number, left in followed.resumable[topic_id].items():
+                self._telemetry.position_lost(
+                    topic=followed.topic, partition=number, asked=left.offset, first_left=0, cause=LossCause.RECREATED
+                )
             self._listener.topic_lost(followed.topic, topic_id, LossCause.RECREATED if event is TopicEvent.REPLACED else None)
         elif action is TopicAction.TELL_MISSING:
             self._listener.topic_missing(followed.topic)

@@ -182,6 +182,23 @@ async def test_a_topic_that_would_lose_subscriptions_is_not_used_until_it_is_men
 
 
 @pytest.mark.promise("p-subscriptions-topic-shape")
+async def test_a_topic_that_would_lose_subscriptions_from_now_on_is_not_used_until_it_is_mended(
+    kafka: KafkaCluster, chats: Chats, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(chats.settings_for(kafka)) as instance:
+        await instance.subscriptions.subscribe("ann", ["room1"])
+        kafka.set_config(chats.subscriptions_topic, cleanup_policy="delete")
+        await until(lambda: "its cleanup.policy is delete; compact is needed" in (instance.log.problem or ""))
+        assert [line for line in caplog.messages if line.startswith("subscriptions.problem ")]
+        with pytest.raises(BrokerError, match="compact is needed"):
+            await instance.subscriptions.subscribe("ann", ["room2"])
+        assert instance.chats("ann") == ["room1"]
+        kafka.set_config(chats.subscriptions_topic, cleanup_policy="compact")
+        await until(lambda: instance.log.problem is None)
+        await instance.subscriptions.subscribe("ann", ["room2"])
+
+
+@pytest.mark.promise("p-subscriptions-topic-shape")
 async def test_a_topic_with_two_partitions_is_not_used(kafka: KafkaCluster, chats: Chats) -> None:
     kafka.create_topic(chats.subscriptions_topic, 2, cleanup_policy="compact")
     async with opened(chats.settings_for(kafka), ready=False) as instance:
@@ -198,7 +215,9 @@ async def test_a_topic_that_may_not_be_made_is_told(kafka: KafkaCluster, chats: 
 
 
 @pytest.mark.parametrize("records_after", [1, 9])
-async def test_a_topic_made_anew_is_read_anew_and_the_difference_is_told(kafka: KafkaCluster, chats: Chats, records_after: int) -> None:
+async def test_a_topic_made_anew_is_read_anew_and_the_difference_is_told(
+    kafka: KafkaCluster, chats: Chats, records_after: int, caplog: pytest.LogCaptureFixture
+) -> None:
     async with opened(chats.settings_for(kafka)) as instance:
         await instance.subscriptions.subscribe("ann", ["room1", "room2", "room3"])
         del instance.changes[:]
@@ -207,9 +226,16 @@ async def test_a_topic_made_anew_is_read_anew_and_the_difference_is_told(kafka: 
         await until(lambda: instance.chats("ann") == ["room2", "room4"])
         await until(lambda: told_of(instance, "ann", {"room1", "room2", "room3"}) == {"room2", "room4"})
         assert told_of(instance, "bob", set()) == set(instance.chats("bob"))
+        await until(lambda: lost_told(caplog) in (2, 3))  # as many as were in it when it was recreated, or read until then
         await until(lambda: instance.log.problem is None)
         await instance.subscriptions.subscribe("ann", ["room5"])
         assert "room5" in instance.chats("ann")
+
+
+def lost_told(caplog: pytest.LogCaptureFixture) -> int:
+    """Return how many subscriptions were lost, by the log."""
+    lines = [line for line in caplog.messages if line.startswith("subscriptions.lost ")]
+    return sum(int(line.partition("subscriptions=")[2].split()[0]) for line in lines)
 
 
 def told_of(instance: Instance, username: str, followed: set[str]) -> set[str]:

@@ -56,6 +56,7 @@ async def test_a_deleted_topic_is_lost_and_opened_at_zero_when_there_is_a_new_on
         with trio.fail_after(HANG_SECONDS):
             await told.until(lambda: bool(told.of(Gone, topic)))
         assert told.of(Gone, topic) == [Gone(topic, first, None)]
+        assert following_.noted.lost == [(topic, 0, 11, 0, LossCause.RECREATED)]
         second = kafka.create_topic(topic, 2)
         kafka.produce(topic, message("anew"), partition=1)
         with trio.fail_after(HANG_SECONDS):
@@ -86,6 +87,7 @@ async def made_anew_with(kafka, chats, count: int) -> None:
         assert told.of(Opened, topic)[1:] == [Opened(topic, second, {0: 0}, created=True)]
         whole = [*(str(number) for number in range(100, 100 + count)), "end"]
         assert told.texts(topic) == whole
+        assert following_.noted.lost == [(topic, 0, 20, 0, LossCause.RECREATED)]
 
 
 async def test_a_topic_made_anew_that_is_shorter_is_read_from_its_beginning(kafka, chats):
