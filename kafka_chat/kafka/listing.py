@@ -54,10 +54,15 @@ class Listings:
                 self._consumer.list_topics(PING_TOPIC, timeout=min(seconds, max(left, REACH_SECONDS)))
                 return
             except KafkaException as error:
-                self.poll()  # which reports the reasons
+                unanswered = self.unanswered(error)
                 if self._reasons.all_down or left <= seconds:
-                    raise BrokerUnreachable(f"no broker answers: {str(self._reasons) or error.args[0].str()}") from error
+                    raise unanswered from error
             seconds *= 2
+
+    def unanswered(self, error: KafkaException) -> BrokerUnreachable:
+        """Return our error for a listing that no broker has answered, with librdkafka's reasons."""
+        self.poll()  # which reports them
+        return BrokerUnreachable(f"no broker answers: {str(self._reasons) or error.args[0].str()}")
 
     def of(self, topic: str | None) -> ClusterMetadata:
         """Return a listing of one topic, or of all.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -15,7 +16,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from ..chat.resume_cursor import NO_EPOCH
 from ..delivery.ports import EMBEDDED_TOPIC_ID, TopicFacts
-from ..errors import SettingsError
+from ..errors import BrokerUnreachable, SettingsError
 from ..nursery import open_tasks
 from .admins import PING_TOPIC, Admins
 from .connect import broker_error, broker_errors, unreachable
@@ -70,6 +71,15 @@ class _Described(NamedTuple):
     asked: float
 
 
+@dataclass(slots=True)
+class _Question:
+    """A question that waits for its answer; neither `answered` nor `failed` if it is cancelled."""
+
+    over: trio.Event = field(default_factory=trio.Event)
+    answered: bool = False
+    failed: str | None = None
+
+
 class KafkaLookup:
     """Implements the port `Lookup` by an AdminClient, whose futures are awaited without a thread.
 
@@ -91,6 +101,7 @@ class KafkaLookup:
         self._addresses: dict[int, str] = {}  # of those
         self._listings = listings
         self._thread = trio.CapacityLimiter(1)  # a Consumer takes one call at a time
+        self._question: _Question | None = None  # the last one for the cluster's id, until it is over
 
     def close(self) -> None:
         """Release the clients, in milliseconds; nothing may be asked from then on."""
@@ -108,16 +119,38 @@ class KafkaLookup:
         self._leaders.poll()
         return str(self._reasons)
 
-    async def ping(self) -> None:
-        """Return if any broker answers; raise `BrokerUnreachable` otherwise.
+    def forget_reasons(self) -> None:
+        """Forget them: brokers answer."""
+        self._reasons.forget()
 
-        A question to the AdminClient may also fail because one broker of several is away.
+    async def ping(self) -> None:
+        """Return if any broker answers; raise `BrokerUnreachable` with librdkafka's reasons otherwise.
+
+        A question to the AdminClient may also fail because one broker of several is away. A question for the cluster's id that
+        waits for its answer is shared: two that wait one after the other would take twice as long to find that no broker answers.
         """
-        await trio.to_thread.run_sync(self._list, PING_TOPIC, limiter=self._thread)
+        while (question := self._question) is not None:
+            await question.over.wait()
+            if question.failed is not None:
+                raise BrokerUnreachable(question.failed)
+            if question.answered:
+                return
+        await self.cluster_id()
 
     async def cluster_id(self) -> str:
-        """Return the cluster's id; raise `BrokerUnreachable` if no broker answers."""
-        return await trio.to_thread.run_sync(self._list_cluster, limiter=self._thread)
+        """Return the cluster's id; raise `BrokerUnreachable` with librdkafka's reasons if no broker answers."""
+        question = self._question = _Question()
+        try:
+            found = await trio.to_thread.run_sync(self._list_cluster, limiter=self._thread)
+            question.answered = True
+        except BrokerUnreachable as error:
+            question.failed = str(error)
+            raise
+        finally:
+            question.over.set()
+            if self._question is question:
+                self._question = None
+        return found
 
     async def describe(self, topics: Collection[str]) -> Mapping[str, TopicFacts]:
         """Return the facts of those of `topics` that exist; see `Lookup`."""
@@ -245,14 +278,17 @@ class KafkaLookup:
         return futures
 
     def _list_cluster(self) -> str:
-        with broker_errors("asking for the cluster's id"):
+        try:
             listing = self._listings.of(PING_TOPIC)
+        except KafkaException as error:
+            raise self._listings.unanswered(error) from error
+        self._listings.poll()  # its log lines
         return str(listing.cluster_id)
 
-    def _list(self, topic: str | None) -> dict[str, frozenset[int]]:
+    def _list(self) -> dict[str, frozenset[int]]:
         with broker_errors("asking for the topics"):
-            listing = self._listings.of(topic)
-        self._listings.poll()  # its log lines
+            listing = self._listings.of(None)
+        self._listings.poll()
         return {name: frozenset(facts.partitions) for name, facts in listing.topics.items() if facts.error is None}
 
     async def _offsets(
@@ -292,7 +328,7 @@ class EmbeddedLookup(KafkaLookup):
     async def describe(self, topics: Collection[str]) -> Mapping[str, TopicFacts]:
         """Return the facts of those of `topics` that exist; see `Lookup`."""
         asked = trio.current_time()
-        there = await trio.to_thread.run_sync(self._list, None, limiter=self._thread)
+        there = await trio.to_thread.run_sync(self._list, limiter=self._thread)
         facts = {topic: TopicFacts(topic_id=EMBEDDED_TOPIC_ID, partitions=there[topic]) for topic in topics if topic in there}
         for topic, told in facts.items():
             self._remember(topic, told, {}, asked)

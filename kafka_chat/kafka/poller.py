@@ -113,13 +113,11 @@ class Poller:
     Args:
         config: of the Consumer.
         deliver: takes a round, in the trio thread.
-        trouble: called in the trio thread with librdkafka's last error of a connection that it cannot open or keep.
+        trouble: called in the trio thread when librdkafka cannot open or keep a connection.
         message_bytes: `limits.message_bytes`.
     """
 
-    def __init__(
-        self, config: ClientConfig, *, deliver: Callable[[Round], None], trouble: Callable[[str], None], message_bytes: int
-    ) -> None:
+    def __init__(self, config: ClientConfig, *, deliver: Callable[[Round], None], trouble: Callable[[], None], message_bytes: int) -> None:
         self._config = config
         self._deliver = deliver
         self._trouble = trouble
@@ -132,7 +130,6 @@ class Poller:
         self._unknown: dict[tuple[str, str], int] = {}  # topics still unknown to the Consumer -> how often it may still ask
         self._looked_up = 0.0
         self._probed = 0.0
-        self._said = ""  # librdkafka's last error of a connection; written by the polling thread, read by the trio thread
         self.rounds = 0  # how many rounds it has made
 
     def assign(self, assignment: Assignment) -> None:
@@ -165,9 +162,8 @@ class Poller:
         def trouble(error: KafkaError) -> None:
             # It runs inside poll, which would garble an exception.
             if error.code() != KafkaError._ALL_BROKERS_DOWN:  # which adds nothing to those before it
-                self._said = error.str()
                 with suppress(trio.RunFinishedError):
-                    token.run_sync_soon(self._tell_trouble, idempotent=True)  # thousands a second, with `reconnect.backoff.ms` 0
+                    token.run_sync_soon(self._trouble, idempotent=True)  # thousands a second, with `reconnect.backoff.ms` 0
 
         properties = self._config.consumer(fetch_wait_ms=FETCH_WAIT_MS, error_cb=trouble, **_QUEUE)
 
@@ -184,9 +180,6 @@ class Poller:
                 consumer.close()
 
         await trio.to_thread.run_sync(poll, limiter=trio.CapacityLimiter(1), thread_name="kafka_chat tail")
-
-    def _tell_trouble(self) -> None:
-        self._trouble(self._said)
 
     # Everything below runs in the thread.
 

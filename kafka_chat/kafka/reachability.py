@@ -28,7 +28,7 @@ class Reachability:
     def __init__(self, lookup: KafkaLookup, telemetry: Telemetry) -> None:
         self._lookup = lookup
         self._telemetry = telemetry
-        self._said = ""  # librdkafka's last error of a connection: refused, not authenticated, …
+        self._answered = False  # whether any broker ever has
         self._unanswered: tuple[str, float] | None = None  # what got no answer though brokers are up, and since when
         self.away: str | None = None
 
@@ -37,13 +37,12 @@ class Reachability:
         """What is wrong, as a sentence; None if nothing is, or not for long."""
         if self.away:
             return self.away
+        if not self._answered:
+            why = self._lookup.reasons()
+            return f"no broker has answered yet: {why}" if why else "no broker has answered yet"
         if self._unanswered and trio.current_time() - self._unanswered[1] > UNANSWERED_SECONDS:
             return self._unanswered[0]
         return None
-
-    def said(self, reason: str) -> None:
-        """Note librdkafka's error of a connection that it cannot open or keep."""
-        self._said = reason
 
     async def looked(self, failed: str | None, *, ask: bool) -> None:
         """Report brokers that are away, or back.
@@ -63,12 +62,14 @@ class Reachability:
         elif self.away and not reason:
             self._telemetry.brokers_back()
         self.away = reason
+        if reason is None:
+            self._answered = True
+            self._lookup.forget_reasons()
 
     async def _silence(self) -> str | None:
         """Return why no broker answers; None if one does, and only questions to others stayed unanswered."""
         try:
             await self._lookup.ping()
         except BrokerError as error:
-            return f"no broker answers: {self._said or error}"
-        self._said = ""
+            return str(error)
         return None

@@ -8,8 +8,9 @@ from confluent_kafka import KafkaError
 
 KINDS = 8  # how many are kept; brokers that are away for the same reason differ only in their addresses
 
-_SINCE = re.compile(r" \(after \d+ms in state [^)]*\)")
+_SINCE = re.compile(r" \(after \d+ms in state \w+(?:, \d+ identical error\(s\) suppressed)?\)")
 # A broker closes the connection of one that does not speak as it wants to be spoken to, and librdkafka says no more than that.
+_CLOSED_BY_BROKER = ("Broken pipe", "Connection reset by peer")  # mostly it does not even say that
 _CLOSED = "each connection was closed at the first request; the listener may want TLS or a password (security.protocol)"
 
 
@@ -29,11 +30,18 @@ class Reasons:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.all_down = True  # which adds nothing to those before it
             return
-        said = _SINCE.sub("", error.str())
-        self._said.pop(said, None)
-        self._said[said] = None
-        if len(self._said) > KINDS:
-            del self._said[next(iter(self._said))]
+        said, kinds = _SINCE.sub("", error.str()), self._said
+        if said.endswith(_CLOSED_BY_BROKER):
+            return
+        kinds.pop(said, None)
+        kinds[said] = None
+        if len(kinds) > KINDS:
+            del kinds[next(iter(kinds))]
+
+    def forget(self) -> None:
+        """Forget them: brokers answer."""
+        self.all_down = False
+        self._said = {}
 
     def __str__(self) -> str:
         """Return them, the last one first; "" for none."""

@@ -97,7 +97,8 @@ class KafkaTail:
         self._log = config.logger
         # The embedded broker is single and knows its topics; of several brokers, one may not have heard of a topic yet.
         self._absent_seconds = 0.0 if config.embedded else ABSENT_SECONDS
-        poller = partial(Poller, config, deliver=self._deliver, trouble=self._trouble, message_bytes=limits.message_bytes)
+        self._called = Changes()  # the next watch runs early
+        poller = partial(Poller, config, deliver=self._deliver, trouble=self._called.note, message_bytes=limits.message_bytes)
         self._poller = Pollers(poller, most=consumers)
         self._repair = PartitionRepair(
             lookup=lookup, listener=listener, telemetry=telemetry, log=config.logger, wanted=self._poller.wants, restart=self._restart
@@ -107,7 +108,6 @@ class KafkaTail:
         self._unwatched: dict[FollowedRequest, None] = {}  # requests that the watch does not handle yet
         self._in_look: set[FollowedRequest] = set()  # those of them that are being looked up
         self._requested = Changes()
-        self._called = Changes()  # the next watch runs early
         self._brokers = Reachability(lookup, telemetry)
         self._unlooked: str | None = None  # why new requests could not be looked up
         self._rounds = 0
@@ -172,10 +172,6 @@ class KafkaTail:
                 if error.code() not in (KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART):  # the repair reports those
                     self._log.log(logging.WARNING, "%s cannot be read: %s", str(assignment.key), error.str())
 
-    def _trouble(self, reason: str) -> None:
-        self._brokers.said(reason)
-        self._called.note()
-
     # The two tasks
 
     async def run_requests(self) -> None:
@@ -223,21 +219,18 @@ class KafkaTail:
 
     async def _watch(self) -> None:
         """Look at the topics that are due, and report brokers that are away."""
-        try:
-            await self._look_around()
-        except BrokerError as error:
-            await self._brokers.looked(str(error), ask=True)
-        else:
-            await self._brokers.looked(self._unlooked, ask=False)
-
-    async def _look_around(self) -> None:
         turn = {
             *due_of_each_kind(self._followed.values(), self._listener.is_subscribed),
             *(self._followed[assignment.key.topic] for assignment in self._repair.broken),
         }
-        if not turn:
-            await self._lookup.ping()
-            return
+        try:
+            await self._look_around(turn)
+        except BrokerError as error:
+            await self._brokers.looked(str(error), ask=True)
+        else:
+            await self._brokers.looked(self._unlooked, ask=not turn)
+
+    async def _look_around(self, turn: Collection[FollowedRequest]) -> None:
         looks = iter(turn)
         while look := list(islice(looks, TOPICS_A_LOOK)):
             await self._look(look)

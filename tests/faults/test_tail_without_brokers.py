@@ -211,6 +211,12 @@ class Unsteady:
     def by_leader(self, keys):
         return {1: keys}
 
+    def reasons(self) -> str:
+        return ""
+
+    def forget_reasons(self) -> None:
+        pass
+
     async def ping(self) -> None:
         await trio.lowlevel.checkpoint()
         self.pings += 1
@@ -247,8 +253,8 @@ async def test_connections_that_fail_without_a_pause_are_told_once_in_a_round_of
         nobody.bind(("127.0.0.1", 0))  # and does not listen
         properties = {"reconnect.backoff.ms": "0", "reconnect.backoff.max.ms": "0"}
         config = ClientConfig(KafkaSettings(bootstrap_servers=f"127.0.0.1:{nobody.getsockname()[1]}", properties=properties))
-        told: list[str] = []
-        poller = Poller(config, deliver=lambda _: None, trouble=told.append, message_bytes=1_000_000)
+        told: list[None] = []
+        poller = Poller(config, deliver=lambda _: None, trouble=lambda: told.append(None), message_bytes=1_000_000)
         async with trio.open_nursery() as nursery:
             await nursery.start(poller.run)
             await until(lambda: len(told) > 3)
