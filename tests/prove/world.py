@@ -12,7 +12,7 @@ import trio
 from tests.prove.world_instances import Instance, Loop
 from tests.prove.world_topics import Topics
 from tests.support.brokers import Broker
-from tests.support.calls import following, subscribe, unsubscribe
+from tests.support.calls import AGAIN_SECONDS, following, subscribe_patiently, unsubscribe_patiently
 from tests.support.chats import Chats
 from tests.support.checker import Fault, Journal, Kind, Lane, Owed, Record, check, everything
 from tests.support.cursor_bytes import mark_of, next_offset, read_cursor
@@ -23,6 +23,7 @@ INSTANCES = 2
 SETTLE_SECONDS = 60.0  # after so long without a message none comes any more; then the checker names what did not
 LOOK_SECONDS = 0.002
 SMALL_BUFFER = 4096
+UNAVAILABLE = 503  # the code of an op's error; it asks again
 
 Filter = Callable[[Record], bool]
 
@@ -170,7 +171,7 @@ class World(Topics):
         if instance is None:
             self._loop.do(self._ask, client, {"op": "subscribe", "chat": chat})
         else:
-            self._loop.do(subscribe, self._instances[instance].url, user, chat)
+            self._loop.do(subscribe_patiently, self._instances[instance].url, user, chat)
         if chat not in self._subscriptions[user]:
             self._generation += 1
             self._subscriptions[user][chat] = Subscription(self._generation, stable)
@@ -183,7 +184,7 @@ class World(Topics):
         if instance is None:
             self._loop.do(self._ask, client, {"op": "unsubscribe", "chat": chat})
         else:
-            self._loop.do(unsubscribe, self._instances[instance].url, user, chat)
+            self._loop.do(unsubscribe_patiently, self._instances[instance].url, user, chat)
         self._subscriptions[user].pop(chat, None)
         self._loop.do(self._known_everywhere, user)
 
@@ -354,8 +355,11 @@ class World(Topics):
                     await trio.sleep(LOOK_SECONDS)
 
     async def _ask(self, client: Client, op: dict[str, Any]) -> None:
+        """Ask, again and again while brokers cannot answer: a partition that was added a moment ago may have no leader yet."""
         await self._stop_reading(client)
-        answer = await client.resuming.ask(**op)
+        with trio.fail_after(SETTLE_SECONDS):
+            while (answer := await client.resuming.ask(**op)).type == "error" and answer.code == UNAVAILABLE:  # noqa: ASYNC110
+                await trio.sleep(AGAIN_SECONDS)
         assert answer.type == op["op"] + "d", answer
         await self._start_reading(client)
 

@@ -15,6 +15,7 @@ from .deadlines import HANG_SECONDS
 from .http_client import Answer, http
 from .serving import Server, serving, until_ready
 
+AGAIN_SECONDS = 0.2
 SAMPLE = re.compile(r"(?m)^(kafka_chat_\w+(?:\{[^}]*\})?) (\S+)$")
 
 
@@ -34,6 +35,16 @@ async def subscribe(url: str, username: str, *chats: str) -> list[str]:
 async def unsubscribe(url: str, username: str, *chats: str) -> list[str]:
     """Unsubscribe a user, from all where no chat is named, and return the chats that are then followed."""
     return _chats(await http(url, "DELETE", _target(username, chats)))
+
+
+async def subscribe_patiently(url: str, username: str, *chats: str) -> list[str]:
+    """Subscribe a user as a client does that comes again where the answer is 503, and return the chats that are then followed."""
+    return _chats(await _answered(url, "POST", _target(username, chats)))
+
+
+async def unsubscribe_patiently(url: str, username: str, *chats: str) -> list[str]:
+    """Unsubscribe a user likewise."""
+    return _chats(await _answered(url, "DELETE", _target(username, chats)))
 
 
 async def following(url: str, username: str) -> list[str]:
@@ -84,6 +95,14 @@ async def meanwhile(act: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
             yield
         finally:
             ended = True
+
+
+async def _answered(url: str, method: str, target: str) -> Answer:
+    """Ask, again and again while brokers cannot answer."""
+    with trio.fail_after(HANG_SECONDS):
+        while (answer := await http(url, method, target)).status == 503:  # noqa: ASYNC110 - nobody is told
+            await trio.sleep(AGAIN_SECONDS)
+    return answer
 
 
 def _target(username: str, chats: tuple[str, ...]) -> str:
