@@ -63,6 +63,8 @@ async def test_after_an_unclean_election_each_record_is_delivered_or_told(three_
         for topic in topics.values():
             await writer.write(topic, [message(f"old {n}") for n in range(KEPT)])
         await read_until(live, {chat: [f"old {n}" for n in range(KEPT)] for chat in WRITTEN})
+        at_the_cut = live.cursor  # exactly where the logs are going to end: nothing before it is lost
+        pages_at_the_cut = {chat: (await page(server.url, chat, limit="1000"))["next"] for chat in WRITTEN}
         assert await subscribe(server.url, "dan", "kept") == ["global", "kept"]
         await trio.to_thread.run_sync(cluster.kill, FOLLOWER)
         assert await subscribe_patiently(server.url, "dan", "lost") == ["global", "kept", "lost"]
@@ -115,7 +117,15 @@ async def test_after_an_unclean_election_each_record_is_delivered_or_told(three_
                     await again.control("live")
                     assert [frame for frame in again.frames if "text" in frame] == []
 
+                async with open_v1(url, "bob", *here, cursor=at_the_cut) as back:
+                    assert (await back.control("hello"))["resume"] == "exact"
+                    await back.control("live")
+                    assert (gaps_of(back), {chat: texts_of(back, chat) for chat in WRITTEN}) == ({}, new)
+
                 # Who reads pages
+                for chat, cursor in pages_at_the_cut.items():
+                    found = await page(url, chat, cursor=cursor)
+                    assert (found["gaps"], [one["text"] for one in found["messages"]]) == ([], new[chat])
                 for chat, cursor in pages.items():
                     found = await page(url, chat, cursor=cursor)
                     assert [(gap["first_lost"], gap["first_left"], gap["cause"]) for gap in found["gaps"]] == [RANGE]
