@@ -3,7 +3,7 @@
 The names of them that we use, what for, and which test below tests/ fails when it no longer holds. A name in lower case or with an
 underscore after a class is one of its attributes, possibly private. tests/edges/test_hypercorn_names.py compares this list with the
 code, and looks each name up in the installed packages. ASGI's types (`hypercorn.typing`) and trio's public names are listed only if
-we rely on more than their documentation.
+we rely on more than what their documentation says.
 
 hypercorn.trio.tcp_server
     TCPServer: one connection; we override run, protocol_send, _read_data, _close [edges/test_hypercorn_shapes]

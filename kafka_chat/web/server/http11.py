@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from .connection import ChatTCPServer
 
 VERSIONS = (b"1.0", b"1.1")
-BODY_COPIES = 3  # of a body that comes in, the buffers' room to grow included; measured
+BODY_COPIES = 3  # how many times an incoming body is in memory, including spare room in buffers; measured
 AGAIN_SECONDS = 5
-REASON_CHARACTERS = 200  # of what h11 says of a malformed request, which may quote all of it
+REASON_CHARACTERS = 200  # of h11's error for a malformed request, which may quote all of it
 
 TWO_LENGTHS = "a request may not have both Content-Length and Transfer-Encoding"
 _TWO_LENGTHS = {b"content-length", b"transfer-encoding"}  # a proxy may have used the other one: RFC 9112 section 6.1
