@@ -15,9 +15,8 @@ from tests.support.brokers import EmbeddedBroker, KafkaCluster
 from tests.support.calls import meanwhile, metric, running, subscribe, until
 from tests.support.chats import Chats, message
 from tests.support.clients import Opcode, RawClient, client_frame, handshake_request, open_chat, open_raw, receive_path
-from tests.support.leaks import nothing_left
+from tests.support.leaks import nothing_left, tasks
 from tests.support.serving import Server
-from tests.support.tasks import tasks
 
 END_SECONDS = 3.0  # a session's end, on a busy machine
 ROOMS = 5

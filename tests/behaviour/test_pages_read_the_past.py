@@ -24,6 +24,7 @@ from kafka_chat.kafka.page_source import open_page_source
 from kafka_chat.kafka.topic_identity import ABSENT_SECONDS, IDENTITY_SECONDS
 from kafka_chat.settings.model import Limits
 from tests.support.brokers import kafka_cluster
+from tests.support.calls import until
 from tests.support.chats import message
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.leaks import nothing_left
@@ -379,7 +380,5 @@ async def test_a_consumer_that_nobody_needs_is_closed(embedded, chats):
         threads = len(os.listdir("/proc/self/task"))
         await past.pages.read(past.key, 0, 1)
         assert len(os.listdir("/proc/self/task")) > threads
-        with trio.fail_after(HANG_SECONDS):
-            while past.pages.consumers:  # noqa: ASYNC110 - it tells nobody of a change
-                await trio.sleep(0.05)
+        await until(lambda: not past.pages.consumers)
         assert texts(await past.pages.read(past.key, 0, 1)) == ["x"]

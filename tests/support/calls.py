@@ -69,14 +69,14 @@ async def metric(url: str, name: str) -> float:
     return (await metrics(url)).get(f"kafka_chat_{name}", 0.0)
 
 
-async def until(true: Callable[[], bool], *, seconds: float = HANG_SECONDS) -> None:
-    """Wait until `true()`.
+async def until(true: Callable[[], object], *, seconds: float = HANG_SECONDS) -> None:
+    """Wait until what `true()` returns, or an awaitable that it returns, is true.
 
     Raises:
         trio.TooSlowError: it was not, in time.
     """
     with trio.fail_after(seconds):
-        while not true():  # noqa: ASYNC110 - what is waited for tells nobody
+        while not (await holds if isinstance(holds := true(), Awaitable) else holds):  # noqa: ASYNC110 - it tells nobody
             await trio.sleep(0.01)
 
 

@@ -70,6 +70,28 @@ def handshake_request(path: str, *, host: str = "127.0.0.1", headers: Mapping[st
     return "\r\n".join(lines).encode("latin-1")
 
 
+async def connected(url: str, *, receive_buffer: int | None = None) -> trio.SocketStream:
+    """Connect to a server.
+
+    Args:
+        url: of which host and port count.
+        receive_buffer: SO_RCVBUF in bytes: how much the kernel takes for a client that does not read. The kernel doubles it, and has a
+            least value of its own.
+    """
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    connection = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if receive_buffer is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)  # before connecting: it decides the window
+    try:
+        with trio.fail_after(HANG_SECONDS):
+            await connection.connect((parts.hostname, parts.port))
+    except BaseException:
+        connection.close()
+        raise
+    return trio.SocketStream(connection)
+
+
 class RawClient:
     """One TCP connection. What the server sends is checked as it is read; nothing is answered unasked, pings included.
 
@@ -90,24 +112,8 @@ class RawClient:
 
     @classmethod
     async def connect(cls, url: str, *, receive_buffer: int | None = None) -> Self:
-        """Connect to a server.
-
-        Args:
-            url: of which host and port count.
-            receive_buffer: SO_RCVBUF in bytes: how much the kernel takes for a client that does not read. The kernel
-                doubles it, and has a least value of its own.
-        """
-        parts = urlsplit(url)
-        assert parts.hostname is not None
-        connection = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        if receive_buffer is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)  # before connecting: it decides the window
-        try:
-            await connection.connect((parts.hostname, parts.port))
-        except BaseException:
-            connection.close()
-            raise
-        return cls(trio.SocketStream(connection))
+        """Connect as `connected` does."""
+        return cls(await connected(url, receive_buffer=receive_buffer))
 
     @property
     def port(self) -> int:
@@ -176,13 +182,8 @@ class RawClient:
             raise StreamEnded("the connection ended instead of a frame")
         return frame
 
-    async def next_text(self, *, seconds: float = HANG_SECONDS, answer_pings: bool = True) -> str:
-        """Read up to the next text frame, whole messages only, within a deadline.
-
-        Args:
-            seconds: the deadline.
-            answer_pings: with the pong that is due.
-        """
+    async def next_text(self, *, seconds: float = HANG_SECONDS) -> str:
+        """Read up to the next text frame, whole messages only, within a deadline; pings are answered."""
         with trio.fail_after(seconds):
             while True:
                 frame = await self.read_frame()
@@ -190,7 +191,7 @@ class RawClient:
                     raise StreamEnded("the connection ended instead of a text frame")
                 if frame.opcode is Opcode.TEXT:
                     return frame.payload.decode()
-                if frame.opcode is Opcode.PING and answer_pings:
+                if frame.opcode is Opcode.PING:
                     await self.send_frame(Opcode.PONG, frame.payload)
                 if frame.opcode is Opcode.CLOSE:
                     raise BrokenStream(f"the connection was closed ({close_code(frame)}) instead of a text frame")

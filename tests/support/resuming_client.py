@@ -283,8 +283,7 @@ class ResumingClient:
     # --- inside
 
     async def _connected(self, url: str) -> RawClient:
-        with trio.fail_after(HANG_SECONDS):
-            return await RawClient.connect(url, receive_buffer=self._receive_buffer)
+        return await RawClient.connect(url, receive_buffer=self._receive_buffer)
 
     async def _handshake(self, raw: RawClient, path: str, *, by_query: bool) -> None:
         named = {} if by_query else {"sec-websocket-protocol": SUBPROTOCOL}
