@@ -29,3 +29,15 @@ def test_each_helper_on_the_page_is_where_the_page_says():
 def test_no_helper_s_file_is_long():
     long = {path.name: count for path in SUPPORT.glob("*.py") if (count := len(path.read_text().splitlines())) > MOST_LINES}
     assert not long
+
+
+def test_what_is_apart_from_the_service_on_purpose_imports_nothing_of_it():
+    apart = [path for path in SUPPORT.glob("*.py") if re.search(r"on purpose|shares no code", path.read_text().splitlines()[0])]
+    assert len(apart) >= 8
+    seen = set(apart)
+    while apart:
+        source = apart.pop().read_text()
+        assert not re.search(r"^\s*(from|import) kafka_chat", source, re.MULTILINE)
+        imported = {SUPPORT / f"{name}.py" for name in re.findall(r"^from \.(\w+) import", source, re.MULTILINE)}
+        apart += imported - seen
+        seen |= imported

@@ -1,4 +1,4 @@
-"""A WebSocket client as users have it, that checks each frame it gets."""
+"""A WebSocket client as users have it, of the library `websockets` so that it shares no code with ours: it checks each frame it gets."""
 
 from __future__ import annotations
 

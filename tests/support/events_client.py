@@ -1,4 +1,4 @@
-"""A client of server-sent events that reads as the HTML standard says (section 9.2.6), and keeps every byte."""
+"""A client of server-sent events that reads as the HTML standard says (section 9.2.6), without our code on purpose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A WebSocket client down to its bytes: for rude ones, broken ones, and to check every byte that the server sends."""
+"""A WebSocket client down to its bytes, without a library on purpose: for rude ones, broken ones, and to check what the server sends."""
 
 from __future__ import annotations
 

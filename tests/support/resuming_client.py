@@ -1,7 +1,6 @@
-"""A client of kafka-chat.v1 that comes back with its cursor, made for being cut off; hundreds fit into one process.
+"""A client of kafka-chat.v1 that is cut off and comes back with its cursor, without our code on purpose: by docs/protocol.md alone.
 
-It shares no code with the service or with the clients that we ship: cursors are put together as docs/protocol.md says, and
-frames are read as they stand on the wire.
+Hundreds fit into one process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A WebSocket client of kafka-chat.v1 that keeps what it gets and the cursor of it, as docs/protocol.md says."""
+"""A WebSocket client of kafka-chat.v1, of the library `websockets` so that it shares no code with ours: it keeps a cursor."""
 
 from __future__ import annotations
 

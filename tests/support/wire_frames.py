@@ -1,4 +1,4 @@
-"""Frames of a WebSocket (RFC 6455) as bytes, those that a client may not send included."""
+"""Frames of a WebSocket (RFC 6455) as bytes, those that a client may not send included; without a library on purpose."""
 
 from __future__ import annotations
 
