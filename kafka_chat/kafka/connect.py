@@ -1,4 +1,4 @@
-"""How this service's clients of Kafka are configured, and how their errors become ours."""
+"""Configures the service's Kafka clients, and converts their errors into ours."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ KINDS_OF_LINES = 1_000
 _DEFAULTS: dict[str, Property] = {
     "client.id": "kafka_chat",
     "reconnect.backoff.ms": 100,
-    "reconnect.backoff.max.ms": 2_000,  # how late a broker that is back is noticed, at most
+    "reconnect.backoff.max.ms": 2_000,  # how late, at most, the return of a broker is noticed
     "socket.timeout.ms": 10_000,
     "socket.connection.setup.timeout.ms": 5_000,
     "socket.keepalive.enable": True,
     "socket.nagle.disable": True,
-    "log.connection.close": False,  # brokers close idle connections; that is no news
+    "log.connection.close": False,  # brokers close idle connections; not worth a line
 }
 
-# Likewise, of the producer alone: how many KiB may wait for their acknowledgement. librdkafka's default is 1 GiB; beyond it requests
-# get 503.
+# The same for the producer only: how many KiB may wait for their acknowledgement. librdkafka's default is 1 GiB; beyond the limit
+# requests get 503.
 _PRODUCER_DEFAULTS: dict[str, Property] = {"queue.buffering.max.kbytes": 32_768}
 
 # Properties that the service's promises depend on, which may not be overridden.
 _CONSUMER: dict[str, Property] = {
-    "group.id": "kafka_chat",  # needed even where nothing is ever committed; an empty one aborts the process
+    "group.id": "kafka_chat",  # required even without commits; an empty one aborts the process
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
     "auto.offset.reset": "error",
@@ -87,7 +87,7 @@ class ClientConfig:
     """The configurations of all clients of one service.
 
     Args:
-        settings: with `bootstrap_servers`, also where the broker is the embedded one.
+        settings: with `bootstrap_servers` set, also for the embedded broker.
 
     Attributes:
         timeouts: how long to wait for these brokers.
@@ -111,8 +111,8 @@ class ClientConfig:
         """Return the properties of a Consumer: no group, no commits, committed records only, never a reset position.
 
         Args:
-            fetch_wait_ms: how long a broker may hold an empty fetch. Everything else on that connection
-                waits behind it; and the embedded broker delivers only at its end, so it is at most 5 there.
+            fetch_wait_ms: how long a broker may hold an empty fetch. Other requests on that connection
+                wait behind it. The embedded broker always waits the full time, so it is at most 5 there.
             extra: further properties, under librdkafka's names.
         """
         return {**self._common, "fetch.wait.max.ms": min(fetch_wait_ms, 5) if self.embedded else fetch_wait_ms, **extra, **_CONSUMER}
@@ -129,7 +129,7 @@ class ClientConfig:
         """Return the properties of an AdminClient.
 
         It sends most requests to the controller, and learns of a new controller only by refreshing its metadata:
-        for a minute and more after the last one was killed it would get no answer, though all other brokers are up.
+        after the last one was killed it would get no answers for a minute and more, although all other brokers are up.
         """
         return {
             **self._common,
@@ -142,7 +142,7 @@ class ClientConfig:
 
 
 class SparingLogger:
-    """Passes on log lines, one of each kind a minute: librdkafka's, which calls it in the polling thread, and ours."""
+    """Passes on librdkafka's and our log lines, one of each kind a minute. librdkafka calls it in the polling thread."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
@@ -166,7 +166,7 @@ def unreachable(error: KafkaError) -> bool:
 
 
 def of_the_group(error: KafkaError) -> bool:
-    """Return whether an error is about the consumer group, which nobody joins and which needs no permission.
+    """Return whether an error is about the consumer group: no Consumer joins it, so it needs no permission.
 
     librdkafka looks for the coordinator of every Consumer's group, and returns a refusal from a poll for records.
     """
@@ -177,10 +177,10 @@ def broker_error(error: KafkaError, doing: str, *, topic: str | None = None, par
     """Return our error for one of librdkafka's.
 
     Args:
-        error: as librdkafka gave it.
-        doing: what was being done, as in "reading the watermarks of chat.blue/3".
-        topic: what it was about, where known.
-        partition: which partition, where known.
+        error: the one from librdkafka.
+        doing: the operation, as in "reading the watermarks of chat.blue/3".
+        topic: its topic, if known.
+        partition: its partition, if known.
     """
     kind = BrokerUnreachable if unreachable(error) else TopicGone if error.code() in _GONE else BrokerError
     return kind(f"{doing} failed: {error.str()} ({error.name()})", topic=topic, partition=partition)
@@ -188,12 +188,12 @@ def broker_error(error: KafkaError, doing: str, *, topic: str | None = None, par
 
 @contextmanager
 def broker_errors(doing: str, *, topic: str | None = None, partition: int | None = None) -> Iterator[None]:
-    """Turn librdkafka's errors in the block into ours.
+    """Convert librdkafka's errors in the block into ours.
 
     Raises:
         BrokerUnreachable: no broker answered.
         TopicGone: there is no such topic or partition.
-        BrokerError: the broker refused for another reason.
+        BrokerError: the broker refused it for another reason.
     """
     try:
         yield
@@ -209,10 +209,10 @@ async def admin_futures(
     timeouts: BrokerTimeouts,
     told: Callable[[T], bool] = lambda _: True,
 ) -> dict[K, T | KafkaError]:
-    """Return the results of many of an AdminClient's futures, errors among them.
+    """Return the results of an AdminClient's futures, errors included.
 
-    The time of an answer is reported to `timeouts`, also when nobody waits for it any more; `told`
-    says whether a result is an answer.
+    The response time of each answer is reported to `timeouts`, even if the caller no longer waits;
+    `told` says whether a result is an answer.
 
     Raises:
         BrokerUnreachable: not all were answered in time.
@@ -228,8 +228,8 @@ async def admin_futures(
         nonlocal waiting
         error = future.exception()
         if error is not None:
-            # confluent_kafka raises an error of the whole request once itself, and its traceback refers to the frame that
-            # holds all futures, which hold the error: a reference cycle, also if the answer comes after we gave up.
+            # confluent_kafka itself raises an error of the whole request, whose traceback refers to the frame with all futures,
+            # which refer to the error: a reference cycle, even if the answer comes after we gave up.
             error.__traceback__ = None
         took = time.monotonic() - asked
         with lock:
@@ -238,7 +238,7 @@ async def admin_futures(
         if last and error is None and told(future.result()):
             timeouts.took(took)
         if last:
-            with suppress(trio.RunFinishedError):  # nobody waits any more
+            with suppress(trio.RunFinishedError):  # no task waits any more
                 token.run_sync_soon(answered.set)
 
     for future in futures.values():
@@ -250,8 +250,8 @@ async def admin_futures(
         raise BrokerUnreachable(f"{doing} failed: no broker answered within {timeout_seconds:g} s")
     results: dict[K, T | KafkaError] = {}
     for key, future in futures.items():
-        # Not `result()`: an error raised here refers to this frame, which holds the future, which holds the error; such a cycle
-        # per absent topic and question would be left to the garbage collector.
+        # Not `result()`: an error raised here would refer to this frame, this frame to the future, and the future to the error:
+        # a reference cycle per absent topic and request.
         error = future.exception()
         if error is None:
             results[key] = future.result()

@@ -49,7 +49,7 @@ hypercorn.utils
     LifespanFailureError: the only lifespan error that ends the server [edges/test_hypercorn_shapes]
 hypercorn.typing
     AppWrapper, ConnectionState, Framework, H11SendableEvent, LifespanState, TaskGroup: types [edges/test_hypercorn_shapes]
-    ResponseSummary, WWWScope, WebsocketAcceptEvent: types [edges/test_hypercorn_shapes]
+    ResponseSummary, WWWScope, WebsocketAcceptEvent, WebsocketDisconnectEvent: types [edges/test_hypercorn_shapes]
 
 h11
     Connection: states and events of one connection; next_event raises for malformed input [strangers/test_door]
