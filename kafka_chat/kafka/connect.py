@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -13,11 +15,12 @@ import trio
 from confluent_kafka import KafkaError, KafkaException
 
 from ..delivery.timeouts import BrokerTimeouts
-from ..errors import BrokerError, BrokerUnreachable, TopicGone
+from ..errors import BrokerError, BrokerUnreachable, ServiceFailed, SettingsError, TopicGone
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from ..errors import KafkaChatError
     from ..settings.model import KafkaSettings
 
 T = TypeVar("T")
@@ -27,6 +30,9 @@ Property = Any  # a string, a number, a flag, a function for a callback, or a lo
 
 SAME_LINE_SECONDS = 60.0  # an absent broker causes a dozen lines a second per client; one a minute is enough
 KINDS_OF_LINES = 1_000
+_NO_ROOM = (errno.EAGAIN, errno.ENOMEM)  # librdkafka has them in its sentence alone
+_OF_CONFIGURATION = "CONFWARN"  # librdkafka's facility
+_OF_ANOTHER_KIND = "will be ignored by this"  # consumer, or producer
 
 # Defaults that `kafka.properties` may override.
 _DEFAULTS: dict[str, Property] = {
@@ -39,6 +45,13 @@ _DEFAULTS: dict[str, Property] = {
     "socket.nagle.disable": True,
     "log.connection.close": False,  # brokers close idle connections; not worth a line
 }
+
+_PAUSES = ("reconnect.backoff.ms", "reconnect.backoff.max.ms")
+
+# The same for clients that stay connected to all brokers. While no broker can be used, librdkafka discards its brokers after each failure
+# and starts again with the first pause, so the pause never grows. With 100 ms, clients without TLS at a listener that requires a password
+# take 0.13 of a core; with 500 ms 0.05. Consumers keep 100 ms: a leader that cut a connection must be read again soon.
+_CONNECTED_TO_ALL: dict[str, Property] = {"reconnect.backoff.ms": 500}
 
 # The same for the producer only: how many KiB may wait for their acknowledgement. librdkafka's default is 1 GiB; beyond the limit
 # requests get 503.
@@ -106,6 +119,9 @@ class ClientConfig:
             "bootstrap.servers": settings.bootstrap_servers,
             "logger": self.logger,
         }
+        # A shorter maximum of the operator's may not go with our pause.
+        paced = settings.properties.keys().isdisjoint(_PAUSES)
+        self._connected_to_all = {**self._common, **(_CONNECTED_TO_ALL if paced else {}), "enable.sparse.connections": False}
 
     def consumer(self, *, fetch_wait_ms: int = 100, **extra: Property) -> dict[str, Property]:
         """Return the properties of a Consumer: no group, no commits, committed records only, never a reset position.
@@ -123,7 +139,7 @@ class ClientConfig:
         It connects to all brokers, not only to those it has written to: a connection to a distant one, with TLS and a
         password, takes longer than a record may wait.
         """
-        return {**_PRODUCER_DEFAULTS, **self._common, "enable.sparse.connections": False, **extra}
+        return {**_PRODUCER_DEFAULTS, **self._connected_to_all, **extra}
 
     def admin(self, **extra: Property) -> dict[str, Property]:
         """Return the properties of an AdminClient.
@@ -131,14 +147,8 @@ class ClientConfig:
         It sends most requests to the controller, and learns of a new controller only by refreshing its metadata:
         after the last one was killed it would get no answers for a minute and more, although all other brokers are up.
         """
-        return {
-            **self._common,
-            "topic.metadata.refresh.interval.ms": 1_000,
-            "allow.auto.create.topics": False,
-            # If it connects only to brokers it needs, its only connection may be to a broker that hangs.
-            "enable.sparse.connections": False,
-            **extra,
-        }
+        # If it connects only to brokers it needs, its only connection may be to a broker that hangs.
+        return {**self._connected_to_all, "topic.metadata.refresh.interval.ms": 1_000, "allow.auto.create.topics": False, **extra}
 
 
 class SparingLogger:
@@ -149,15 +159,33 @@ class SparingLogger:
         self._last: dict[object, float] = {}
 
     def log(self, level: int, template: str, *args: object) -> None:
-        """Log, unless the last minute had a line with the same template and first argument (librdkafka's facility)."""
+        """Log, unless the last minute had a line with the same template and first argument (librdkafka's facility).
+
+        What librdkafka says of the configuration counts by itself. That a client ignores what another kind of client needs is left out:
+        each property is for some of our clients.
+        """
         now = time.monotonic()
         kind = (template, args[0] if args else None)
+        if args and args[0] == _OF_CONFIGURATION:
+            if _OF_ANOTHER_KIND in str(args[-1]):
+                return
+            kind = (template, args[-1])
         if now - self._last.get(kind, -SAME_LINE_SECONDS) < SAME_LINE_SECONDS:
             return
         if len(self._last) >= KINDS_OF_LINES:
             self._last.clear()
         self._last[kind] = now
         self._logger.log(min(level, logging.WARNING), template, *args)
+
+
+def not_made(error: KafkaException) -> KafkaChatError:
+    """Return our error for a client that librdkafka does not make: its settings are wrong, or the machine has no room for it."""
+    why = error.args[0].str()
+    if any(os.strerror(number) in why for number in _NO_ROOM):
+        return ServiceFailed(
+            f"there is no memory or thread left for Kafka's client ({why}); allow this process more (ulimit, or the container's limits)"
+        )
+    return SettingsError(f"kafka.properties cannot be used: {why}")
 
 
 def unreachable(error: KafkaError) -> bool:

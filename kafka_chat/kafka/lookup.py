@@ -16,10 +16,10 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from ..chat.resume_cursor import NO_EPOCH
 from ..delivery.ports import EMBEDDED_TOPIC_ID, TopicFacts
-from ..errors import BrokerUnreachable, SettingsError
+from ..errors import BrokerUnreachable
 from ..nursery import open_tasks
 from .admins import PING_TOPIC, Admins
-from .connect import broker_error, broker_errors, unreachable
+from .connect import broker_error, broker_errors, not_made, unreachable
 from .epoch_ends import NO_END, EpochEnds
 from .listing import Listings
 from .reasons import Reasons
@@ -341,6 +341,7 @@ async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
 
     Raises:
         SettingsError: librdkafka rejects `kafka.properties`.
+        ServiceFailed: there is no room for its threads.
     """
     try:
         reasons = Reasons()
@@ -348,7 +349,7 @@ async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
         admins, leaders = Admins([first, second], config.timeouts), Admins([third], config.timeouts)
         listings = Listings(Consumer(config.consumer(error_cb=reasons.take)), config.timeouts, reasons)
     except KafkaException as error:
-        raise SettingsError(f"kafka.properties cannot be used: {error.args[0].str()}") from error
+        raise not_made(error) from error
     lookup = (EmbeddedLookup if config.embedded else KafkaLookup)(admins, leaders, listings, reasons, config.timeouts, EpochEnds(config))
     try:
         async with open_tasks() as nursery:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import Consumer, KafkaException, Producer
 
+from ..errors import ServiceFailed
 from ..settings.kafka_properties import PropertyProblem, allowed_values
 from ..settings.model import KafkaSettings
-from .connect import ClientConfig
+from .connect import ClientConfig, not_made
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,6 +37,9 @@ def properties_problem(properties: Mapping[str, str]) -> PropertyProblem | None:
 
     Args:
         properties: librdkafka's names and values; no callbacks.
+
+    Raises:
+        ServiceFailed: there is no memory or thread for the clients that try them.
     """
     if (name := _no_number(properties)) is not None:
         return PropertyProblem(f"a whole number is needed, {_LARGEST} at most", name)
@@ -114,6 +118,8 @@ def _says(make: Callable[[], object]) -> str | None:
     try:
         make()
     except KafkaException as error:
+        if isinstance(unmade := not_made(error), ServiceFailed):  # which no other property would help
+            raise unmade from error
         text: str = error.args[0].str()
         return re.sub(r"^Failed to create (?:producer|consumer): ", "", text.strip())
     except (ValueError, ImportError) as error:  # confluent-kafka's own checks; a missing AWS library

@@ -18,9 +18,9 @@ import trio
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from ..delivery.ports import KeyedRecord, Published
-from ..errors import BrokerError, BrokerUnreachable, SettingsError, TooLarge
+from ..errors import BrokerError, BrokerUnreachable, TooLarge
 from ..nursery import open_tasks
-from .connect import broker_error
+from .connect import broker_error, not_made
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -75,7 +75,7 @@ class KafkaPublisher:
         try:
             self._producer = make(self._properties)
         except KafkaException as error:
-            raise SettingsError(f"kafka.properties cannot be used: {error.args[0].str()}") from error
+            raise not_made(error) from error
 
     async def publish(self, topic: str, record: KeyedRecord, *, partition: int | None = None) -> Published:
         """Produce one record; see `Publisher`."""
