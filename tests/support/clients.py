@@ -13,8 +13,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.trio.client import ClientConnection, connect
 
 from .deadlines import HANG_SECONDS
-from .http_client import Answer, http
-from .raw_client import BrokenStream, Frame, Opcode, RawClient, Response, client_frame, close_code, handshake_request, open_raw
+from .http_client import Answer, http, no_constant
+from .raw_client import BrokenStream, Frame, Opcode, RawClient, client_frame, close_code, handshake_request, open_raw
 
 __all__ = [
     "Answer",
@@ -25,7 +25,6 @@ __all__ = [
     "Frame",
     "Opcode",
     "RawClient",
-    "Response",
     "client_frame",
     "close_code",
     "handshake_request",
@@ -71,7 +70,7 @@ def parse_delivery(frame: str | bytes) -> Delivery:
     if not isinstance(frame, str):
         raise WrongFrame(f"a binary frame: {frame[:100]!r}")
     try:
-        pairs = json.loads(frame, object_pairs_hook=list, parse_constant=_no_constant)
+        pairs = json.loads(frame, object_pairs_hook=list, parse_constant=no_constant)
         frame.encode()  # json takes lone surrogates
     except ValueError as error:
         raise WrongFrame(f"no strict JSON in UTF-8 ({error}): {frame[:200]!r}") from error
@@ -218,8 +217,4 @@ async def refusal(url: str, path: str, *, headers: Mapping[str, str] | None = No
     async with open_raw(url) as client:
         response = await client.handshake(path, headers=headers)
     assert response.status != 101, f"{path} was accepted"
-    return Answer(status=response.status, headers=response.headers, body=response.body)
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON")
+    return response

@@ -8,13 +8,13 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
 import trio
 
 from .deadlines import HANG_SECONDS
+from .http_client import Answer
 from .wire_frames import BrokenStream, Frame, Opcode, StreamEnded, client_frame, close_code
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "Frame",
     "Opcode",
     "RawClient",
-    "Response",
     "StreamEnded",
     "client_frame",
     "close_code",
@@ -33,21 +32,6 @@ __all__ = [
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # the example of RFC 6455 section 1.3 …
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # … and what a server has to answer
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """The answer to a handshake, or to any other request.
-
-    Attributes:
-        status: HTTP's.
-        headers: names in lower case; of several with the same name, the last.
-        body: as far as `content-length` says.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = b""
 
 
 def handshake_request(path: str, *, host: str = "127.0.0.1", headers: Mapping[str, str] | None = None) -> bytes:
@@ -130,7 +114,7 @@ class RawClient:
         """Send a frame; see `client_frame`."""
         await self.send(client_frame(opcode, payload, final=final, masked=masked, reserved=reserved))
 
-    async def handshake(self, path: str, *, headers: Mapping[str, str] | None = None) -> Response:
+    async def handshake(self, path: str, *, headers: Mapping[str, str] | None = None) -> Answer:
         """Ask for a WebSocket and return the answer, which is checked if it is a 101."""
         await self.send(handshake_request(path, headers=headers))
         response = await self.read_response()
@@ -158,7 +142,7 @@ class RawClient:
 
     # --- reading
 
-    async def read_response(self, *, seconds: float = HANG_SECONDS) -> Response:
+    async def read_response(self, *, seconds: float = HANG_SECONDS) -> Answer:
         """Read the head of an HTTP response, and its body as far as `content-length` says."""
         with trio.fail_after(seconds):
             while (end := self._buffer.find(b"\r\n\r\n")) < 0:
@@ -172,7 +156,7 @@ class RawClient:
             while len(self._buffer) < size:
                 if not await self._read_more():
                     raise StreamEnded(f"the connection ended after {len(self._buffer)} of {size} bytes of a response")
-            return Response(status, headers, self._take(size))
+            return Answer(status=status, headers=headers, body=self._take(size))
 
     async def next_frame(self, *, seconds: float = HANG_SECONDS) -> Frame:
         """Read one frame of any kind within a deadline."""
