@@ -3,7 +3,7 @@
 ARG BASE=docker.io/library/python:3.13-slim
 
 FROM ${BASE} AS build
-# Two environments, so that nothing of what builds gets into the image, pip included.
+# Two environments, so that no build tool gets into the image, pip included.
 RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/kafka_chat
 WORKDIR /src
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -20,7 +20,7 @@ FROM ${BASE}
 LABEL org.opencontainers.image.title="kafka_chat" org.opencontainers.image.licenses="MIT"
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin kafka_chat
 COPY --from=build /opt/kafka_chat /opt/kafka_chat
-# A broker has to be named: the embedded one, which forgets everything, is used only where it is asked for.
+# A broker must be named: the embedded one, which forgets everything, is used only on request.
 ENV PATH=/opt/kafka_chat/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

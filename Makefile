@@ -26,10 +26,10 @@ quick: setup lint  ## lint, and the tests that need neither a broker nor a socke
 test: setup lint  ## lint, and all tests, real Kafka included
 	@exec $(BIN)/python tests/run.py
 
-prove: setup  ## prove in full that no client loses or doubles a message, of which `make test` does a tenth (some 15 minutes)
+prove: setup  ## run the stress tests in full, of which `make test` runs a tenth: no client loses or doubles a message (15 minutes)
 	PROVE=1 $(BIN)/pytest -o faulthandler_timeout=7200 tests/prove tests/behaviour/test_resume_clients.py -s
 
-mutants: setup  ## make 200 small changes to the core, one at a time, and tell which ones tests/core does not notice (some 30 minutes)
+mutants: setup  ## make 200 small changes to the core, one at a time, and list those that tests/core does not notice (30 minutes)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --target .cache/mutants/lib 'coverage==7.*'
 	PYTHONPATH=$(CURDIR)/.cache/mutants/lib $(BIN)/python -m tests.mutants --seed $(SEED) --count $(COUNT)
 
@@ -39,13 +39,13 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/lint-imports --config .importlinter.runtime
-	@# 9: every function would have to pass a checkpoint. 114, 128: take a function that hands its task_status on for one
-	@# that never uses it. 124: a framework's handlers are async def, whether they wait or not. 102, in tests: a deadline
-	@# cancels them as a whole. It is the slowest by far, so two of it run at a time; xargs fails where one of them does.
+	@# 9: would require a checkpoint in every function. 114, 128: report functions that pass their task_status on. 124: a
+	@# framework's handlers are async def, whether they await or not. 102, in tests: a deadline cancels the whole test.
+	@# flake8-async is by far the slowest linter, so two processes run at a time; xargs fails if one of them does.
 	find bench kafka_chat -name '*.py' | xargs -P 2 -n 20 $(BIN)/flake8-async --disable ASYNC9,ASYNC114,ASYNC124,ASYNC128
 	find tests -name '*.py' | xargs -P 2 -n 20 $(BIN)/flake8-async --disable ASYNC9,ASYNC114,ASYNC124,ASYNC128,ASYNC102
 
-pages: setup  ## look at /docs and /redoc in Chromium, which has to be there; screenshots go to .cache/pages
+pages: setup  ## open /docs and /redoc in Chromium, which must be installed; screenshots go to .cache/pages
 	@[ -x .cache/browser/bin/python ] || $(PYTHON) -m venv .cache/browser
 	.cache/browser/bin/pip install --quiet --disable-pip-version-check 'playwright==1.65.*'
 	.cache/browser/bin/python tests/pages/look.py .cache/pages
@@ -55,7 +55,7 @@ image:  ## build the container image kafka-chat, with buildah or docker
 		elif command -v docker >/dev/null; then exec docker build --tag kafka-chat .; \
 		else echo "buildah or docker is needed: apt-get install buildah" >&2; exit 1; fi
 
-image-try:  ## build the image on a base made here, start it and try it (as root, on Debian; some minutes)
+image-try:  ## build the image on a base made here, start it and test it (as root, on Debian; a few minutes)
 	@exec deploy/try_image.sh
 
 lock: setup  ## resolve pyproject.toml into the requirements*.lock
@@ -65,7 +65,7 @@ lock: setup  ## resolve pyproject.toml into the requirements*.lock
 	$(COMPILE) --constraints requirements.lock --extra auth pyproject.toml --output-file requirements-runtime.lock
 	$(COMPILE) --constraints requirements.lock --group build --output-file requirements-build.lock
 
-clean:  ## remove what these commands have made
+clean:  ## remove everything that these commands have made
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 
 $(READY): requirements.lock pyproject.toml

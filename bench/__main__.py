@@ -1,7 +1,7 @@
-"""Measures kafka_chat beside its peers, on its own real Kafka: `python -m bench [SCENARIO …]`.
+"""Measures kafka_chat and its peers on a real Kafka that it starts: `python -m bench [SCENARIO …]`.
 
-Each scenario is measured in passes; in a pass every peer has its turn, with a fresh server, so that a pass compares what
-ran within a minute. Prints tables in Markdown, and whether the marks are held; exit code 1 if one is not.
+Each scenario is measured in passes; a pass runs every peer once, with a fresh server, so that it compares figures that
+were taken within a minute. Prints tables in Markdown, and whether the marks are held; exit code 1 if one is not.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TOPIC = "kafka.chat.global"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """What one server is put through.
+    """The load on one server.
 
     Attributes:
         clients: how many.
@@ -40,11 +40,11 @@ class Scenario:
         rate: messages a second of the paced round; 0: none.
         seconds: of the paced round.
         single: messages sent one at a time; 0: none.
-        idle: seconds of doing nothing.
+        idle: seconds without messages.
         rooms: topics, of which each client follows some; 0: the one topic that all follow.
         followed: rooms a client.
         processes: of the load generator.
-        peers: who can take it.
+        peers: the servers that can run it.
     """
 
     clients: int
@@ -99,14 +99,14 @@ MARKED = ("paced-500", "burst-100")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """What a figure of kafka_chat is to be.
+    """A bound on a figure of kafka_chat.
 
     Attributes:
         says: the mark in words.
         scenario: where.
         kind: of the result.
         figure: its name there.
-        peer: whose figure ours is divided by; None: it counts as it is.
+        peer: the peer whose figure ours is divided by; None: ours is taken as it is.
         at_least: the least that it may be, if any.
         at_most: the most that it may be, if any.
     """
@@ -167,7 +167,7 @@ MARKS = (
 
 
 def check_marks(results: Results) -> bool:
-    """Print for each mark that was measured what came out; return whether all are held."""
+    """Print the result for each mark that was measured; return whether all are held."""
     held = True
     for mark in MARKS:
         key = SCENARIOS[mark.scenario].key(mark.kind)
@@ -186,7 +186,7 @@ def check_marks(results: Results) -> bool:
 
 
 def floor(clients: int) -> float:
-    """Return what 100,000 bare writes to so many sockets cost, in seconds of CPU: the less of two rounds."""
+    """Return the CPU seconds of 100,000 bare writes to `clients` sockets: the lower of two rounds."""
     done = subprocess.run([sys.executable, "-m", "bench.floor", str(clients)], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     print(done.stdout, end="", file=sys.stderr)
     return min(float(seconds) for seconds in re.findall(r"os\.write: ([\d.]+) s", done.stdout))
@@ -195,7 +195,7 @@ def floor(clients: int) -> float:
 def measure(
     scenario: Scenario, number: int, *, bootstrap: str, out: Path, python: Path | None, centrifugo: Path | None, peers: list[str]
 ) -> None:
-    """Put each peer through a scenario once.
+    """Run a scenario once with each peer.
 
     Args:
         scenario: what.
@@ -204,7 +204,7 @@ def measure(
         out: a folder for results and logs.
         python: with the peers' packages.
         centrifugo: its binary.
-        peers: who was asked for.
+        peers: those that were asked for.
     """
     topics = [f"{ROOM_TOPIC}{room}" for room in range(scenario.rooms)] or [TOPIC]
     for peer in [name for name in scenario.peers if name in peers]:
@@ -280,7 +280,7 @@ def main() -> None:
     else:
         with kafka_cluster(heap_mb=1536 if any(scenario.rooms for scenario in chosen) else 1024, java_options=()) as cluster:
             cluster.create_topic(TOPIC)
-            cluster.produce_many(TOPIC, [b"warm"] * 20_000)  # Java compiles what it does often
+            cluster.produce_many(TOPIC, [b"warm"] * 20_000)  # so that the JVM has compiled the hot code
             time.sleep(1)
             measure_all(cluster.bootstrap)
     results = Results(out / "results.jsonl")

@@ -15,22 +15,22 @@ from collections.abc import Callable, Iterable, Sequence
 PATH = "/receive-message/client/{user}{number}{query}"
 CENTRIFUGO_PATH = "/connection/websocket"
 CENTRIFUGO_CHANNEL = "global"
-_AT_ONCE = 50  # handshakes that are under way together
+_AT_ONCE = 50  # concurrent handshakes
 
 Take = Callable[["Client", bytes], None]
 Channels = Callable[[int], Sequence[str]]
 
 
 class Client:
-    """One socket, and which of the messages of a round it has had.
+    """One socket, and which messages of a round it has received.
 
     Attributes:
         number: in the crowd, from 0.
-        next: how many came, as long as all came in order.
-        seen: which came, once one did not.
-        doubles: that came again.
-        disordered: that came after a later one.
-        fed: it has had a first message.
+        next: how many messages came, as long as all came in order.
+        seen: the messages that came, once one was out of order.
+        doubles: messages that came again.
+        disordered: messages that came after a later one.
+        fed: whether it has received a first message.
     """
 
     __slots__ = ("buffer", "disordered", "doubles", "fed", "next", "number", "seen", "socket")
@@ -78,19 +78,19 @@ class Crowd:
     """All clients.
 
     Args:
-        centrifugo: they speak Centrifugo's protocol: they subscribe to channels, and answer its pings.
-        first: the number of the first of them, where others are in other processes.
-        user: what the names of users begin with, before the number.
-        query: of their addresses, with its question mark.
-        tls: they speak TLS, and take any certificate.
-        channels: what the client of a number subscribes to at Centrifugo.
+        centrifugo: whether they speak Centrifugo's protocol: subscribe to channels, and answer its pings.
+        first: the number of the first client, if there are others in other processes.
+        user: the prefix of the user names, before the number.
+        query: the query string of their URLs, with its question mark.
+        tls: whether they speak TLS, and accept any certificate.
+        channels: returns the Centrifugo channels of the client with this number.
 
     Attributes:
-        clients: those that were connected, also where they are gone by now.
+        clients: those that were connected, including those that are gone by now.
         cut: how many connections the server has ended.
-        frames: data frames that came.
-        pings: that came, and were answered.
-        reasons: close frames that came: code and reason -> how many.
+        frames: how many data frames came.
+        pings: how many pings came and were answered.
+        reasons: close code and reason -> how many such close frames came.
     """
 
     def __init__(
@@ -123,13 +123,13 @@ class Crowd:
         return len(self._open)
 
     def connect(self, host: str, port: int, count: int, *, seconds: float = 90, receive_buffer: int | None = None) -> list[Client]:
-        """Connect `count` more, each as its own user, and return them.
+        """Connect `count` more clients, each as its own user, and return them.
 
         Args:
             host: of the server.
             port: of the server.
             count: how many.
-            seconds: for each answer.
+            seconds: the time limit for each answer.
             receive_buffer: SO_RCVBUF in bytes, for one that will not read.
         """
         first, joined = self._first + len(self.clients), []
@@ -161,11 +161,11 @@ class Crowd:
         self._epoll.unregister(client.socket.fileno())
 
     def pump(self, seconds: float, take: Take) -> None:
-        """Wait for something to come, at most so long, and hand it over.
+        """Wait at most `seconds` for data, and hand over what comes.
 
         Args:
             seconds: how long.
-            take: is called with a client and the data frames that it got, one after the other.
+            take: called with a client and the data frames that it got, concatenated.
         """
         for descriptor, _ in self._epoll.poll(seconds):
             client = self._open.get(descriptor)
@@ -173,7 +173,7 @@ class Crowd:
                 continue
             try:
                 data = client.socket.recv(1 << 18)
-                if isinstance(client.socket, ssl.SSLSocket):  # a record at a time, and epoll tells nothing of what is decrypted
+                if isinstance(client.socket, ssl.SSLSocket):  # one TLS record per read; epoll does not see decrypted data
                     while client.socket.pending():
                         data += client.socket.recv(1 << 18)
             except (BlockingIOError, ssl.SSLWantReadError):
@@ -187,7 +187,7 @@ class Crowd:
                 self.ignore(client)
 
     def pump_for(self, seconds: float, take: Take = lambda client, data: None) -> None:
-        """Hand over what comes within so long."""
+        """Hand over what comes within `seconds`."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self.pump(min(left, 0.1), take)
@@ -206,7 +206,7 @@ class Crowd:
         buffer = client.buffer + data if client.buffer else data
         position, out = 0, []
         size = len(buffer)
-        # Frames alike, as the texts of a round are: their headers are compared with strided slices.
+        # The frames of a round have the same length: compare their headers with strided slices.
         if not self._centrifugo and size >= 4 and buffer[0] == 0x81 and buffer[1] < 127:
             header = 2 if buffer[1] < 126 else 4
             stride = header + (buffer[1] if header == 2 else buffer[2] << 8 | buffer[3])
@@ -248,7 +248,7 @@ class Crowd:
 
 
 def totals(clients: Iterable[Client], messages: int) -> dict[str, int]:
-    """Return what is missing, came twice, came out of order, of a round of so many messages."""
+    """Return how many of a round's messages are missing, came twice, and came out of order."""
     clients = list(clients)
     return {
         "missing": sum(messages - client.had for client in clients),
@@ -281,7 +281,7 @@ def _ask(host: str, port: int, path: str, seconds: float, receive_buffer: int | 
 
 
 def _accepted(connection: socket.socket) -> bytes:
-    """Wait for the answer to the handshake; return what has come after it."""
+    """Wait for the answer to the handshake; return the bytes after it."""
     answer = b""
     while b"\r\n\r\n" not in answer:
         data = connection.recv(65536)
@@ -295,7 +295,7 @@ def _accepted(connection: socket.socket) -> bytes:
 
 
 def _subscribed(connection: socket.socket, rest: bytes, channels: Sequence[str]) -> bytes:
-    """Subscribe by Centrifugo's protocol; return what has come after its answers."""
+    """Subscribe by Centrifugo's protocol; return the bytes after its answers."""
     commands: list[dict[str, object]] = [{"id": 1, "connect": {}}]
     commands += [{"id": number, "subscribe": {"channel": channel}} for number, channel in enumerate(channels, 2)]
     connection.sendall(_frame(1, "\n".join(map(json.dumps, commands)).encode()))

@@ -1,8 +1,8 @@
 """What one awkward client does to 500 others: `python -m bench.disturbed [--clients N] [--repeat N]`.
 
 Rounds of paced messages to all, one with nobody else and one with an awkward client, in turns: one that never reads, one
-that reads the past again and again, one that offers deflate. Prints the others' latencies, and how long the loop of the
-server was deaf (`ticking.py`), as a table in Markdown.
+that reads the past again and again, one that offers deflate. Prints the others' latencies, and how long the server's event
+loop was blocked (`ticking.py`), as a table in Markdown.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ COLUMNS = (
     "p50 ms: without, with",
     "p99 ms: without, with",
     "p99, with / without",
-    "deaf for ms of CPU, at most: without, with",
+    "blocked for ms of CPU, at most: without, with",
     "for ms of the clock",
     "MB that it read",
     "lost, doubled, disordered, cut",
@@ -72,7 +72,7 @@ def never_reads(host: str, port: int, over: threading.Event) -> int:
 
 
 def replays(host: str, port: int, over: threading.Event) -> int:
-    """Read from the first message on, and start over where the past ends; return the bytes that came."""
+    """Read from the first message on, and start over at the end of the past; return the bytes that came."""
     read = 0
     while not over.is_set():
         with _connected(host, port, "/receive-message/client/past?from=earliest") as connection:
@@ -115,7 +115,7 @@ def _connected(host: str, port: int, path: str, header: str = "", *, receive_buf
 def one_round(
     shard: Shard, producing: Producing, url: str, ticks: Path, awkward: Callable[[str, int, threading.Event], int] | None
 ) -> Result:
-    """Send to all for some seconds, with an awkward client beside them or not."""
+    """Send to all for some seconds, with or without an awkward client beside them."""
     server = urlsplit(url)
     over, read = threading.Event(), [0]
 

@@ -1,4 +1,4 @@
-"""The floor under a fan-out: what the kernel takes for writes of one message to many sockets: `python -m bench.floor [CLIENTS]`.
+"""The floor under a fan-out, writing one message to many sockets and nothing else: `python -m bench.floor [CLIENTS]`.
 
 CPU seconds per 100,000 writes of 180 bytes to loopback sockets which a second process drains: `os.write` in a loop of
 Python's, and the same in C where there is a compiler.

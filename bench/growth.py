@@ -1,9 +1,9 @@
-"""Measures what grows when the work grows: `python -m bench.growth [clients] [existing] [followed] [partitions] …`.
+"""Measures how costs grow with the load: `python -m bench.growth [clients] [existing] [followed] [partitions] …`.
 
-- clients: 100 to 10,000 that follow one chat, at the same deliveries a second.
+- clients: 100 to 10,000 clients follow one chat, at the same deliveries a second.
 - existing: 1 to 10,000 chats exist, one of which is followed.
-- followed: 10 to 3,000 chats are followed, each by ten clients, at the same messages a second over all of them.
-- partitions: the chat that all follow has 1 to 100.
+- followed: 10 to 3,000 chats are followed, each by ten clients, at the same messages a second in total.
+- partitions: the chat that all follow has 1 to 100 partitions.
 
 A fresh server each; prints a table in Markdown, and with `--plot FILE` draws it as an SVG.
 """
@@ -48,14 +48,14 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One server under so much work.
+    """One server under one load.
 
     Attributes:
-        size: of what grows.
-        topic: that is followed, or what the names of those that are begin with.
-        partitions: of it.
-        existing: chats that exist and nobody follows.
-        options: of the load generator.
+        size: the number of clients, chats or partitions.
+        topic: the followed topic, or the prefix of the followed topics.
+        partitions: the number of its partitions.
+        existing: the number of chats that nobody follows.
+        options: the command line options of the load generator.
     """
 
     size: int
@@ -70,7 +70,7 @@ def _clients(count: int) -> Step:
 
 
 def _followed(count: int) -> Step:
-    clients = max(100, count // 10)  # a call takes a hundred subscriptions
+    clients = max(100, count // 10)  # a call accepts a hundred subscriptions
     return Step(size=count, topic=ROOM_TOPIC, options={"clients": clients, "rate": 100, "rooms": count, "followed": 10 * count // clients})
 
 
@@ -85,14 +85,14 @@ GROWTH = {
 
 
 def measure(step: Step, cluster: Broker, out: Path) -> dict[str, float]:
-    """Put a fresh server through a step; return the figures of its idle clients and of its paced round."""
+    """Run a step on a fresh server; return the figures of its idle clients and of its paced round."""
     rooms = int(step.options.get("rooms", 0))
     make_topics(cluster.bootstrap, max(rooms, step.existing))
     if not rooms and step.topic not in cluster.topics():
         cluster.create_topic(step.topic, step.partitions)
     found = out / "once.jsonl"
     found.unlink(missing_ok=True)
-    # Who follows rooms has subscribed to them.
+    # Clients of rooms have subscribed to them.
     environ = {"KAFKA_CHAT_CHATS__DEFAULT": "" if rooms else step.topic.removeprefix(PREFIX)}
     with running("kafka_chat", cluster.bootstrap, logs=out, environ=environ) as server:
         command = [sys.executable, "-m", "bench.loadgen", server.url, "--bootstrap", cluster.bootstrap, "--pid", str(server.pid)]
@@ -147,7 +147,7 @@ def main() -> None:
 
 
 def drawn(results: Path) -> str:
-    """Return a panel for each thing that grows, each with what it costs, in an SVG; a size measured again counts as measured last."""
+    """Return an SVG with a panel of costs for each thing that grows; of a size measured twice, the last figures count."""
     found: dict[str, dict[int, dict[str, float]]] = {}
     for line in results.read_text().splitlines():
         result = json.loads(line)

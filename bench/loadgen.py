@@ -1,12 +1,12 @@
 """Measures one server: `python -m bench.loadgen URL --bootstrap HOST:PORT --pid PID --clients N …`.
 
-It connects the clients, sends messages until each has had one, then single messages, each once the one before has come
-(`--single`), then bursts (`--burst MESSAGES`, `--repeat`), then a paced round (`--rate`, `--seconds`) which gives latencies
-from before the produce to after the read. A line of JSON for each. The clients are in processes of their own
+It connects the clients, sends messages until each has received one, then single messages, each after the previous one has
+come (`--single`), then bursts (`--burst MESSAGES`, `--repeat`), then a paced round (`--rate`, `--seconds`), which measures
+latencies from before the produce to after the read. Prints a line of JSON for each. The clients run in separate processes
 (`--processes`); with `--rooms` each follows some of many topics instead of one.
 
-Deliveries a second are counted from the first message produced to the last delivery, so what a server holds back before
-it sends counts, too.
+Deliveries a second are counted from the first message produced to the last delivery, so the time that a server holds
+messages back counts, too.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ SINGLE_SECONDS = 5.0  # a single message that takes longer is lost
 
 
 class Measurement:
-    """One server under one crowd."""
+    """The measurement of one server."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.tag = f"{random.getrandbits(32):08x}"
         self.topic = ROOM_TOPIC if arguments.rooms else arguments.topic
         self.producing = Producing(arguments.bootstrap, self.topic, rooms=arguments.rooms)
-        # Those who follow rooms are nobody who is measured without, on the same brokers.
+        # On the same brokers, clients with rooms are other users than clients without.
         self.user = f"r{arguments.rooms}c{arguments.clients}u" if arguments.rooms else "u"
         self.shards = self.make_shards()
         self.reasons: dict[str, int] = {}
@@ -68,7 +68,7 @@ class Measurement:
         ]
 
     def run(self) -> None:
-        """Measure all that was asked for."""
+        """Measure everything that was asked for."""
         arguments = self.arguments
         if arguments.rooms and not arguments.centrifugo:
             numbers = range(arguments.clients)
@@ -86,7 +86,7 @@ class Measurement:
         self.producing.close()
 
     def ask(self, *order: object) -> list[object]:
-        """Ask all processes for the same; return their answers."""
+        """Send the same order to all processes; return their answers."""
         for shard in self.shards:
             shard.begin(*order)
         return self.answers()
@@ -96,11 +96,11 @@ class Measurement:
         return [shard.answer() for shard in self.shards]
 
     def connect(self) -> None:
-        """Connect everybody; measure what that costs, and what they cost while nothing happens, before and after a first message."""
+        """Connect all clients; measure the cost of that, and of idle clients before and after a first message."""
         pid, count, seconds = self.arguments.pid, self.arguments.clients, self.arguments.idle
         self.ask("idle", 0.0)  # the processes are up
         before, start = cost(pid), time.monotonic()
-        for shard in self.shards:  # one after the other, as many handshakes are under way together as with one process
+        for shard in self.shards:  # one after the other, for the same number of concurrent handshakes as with one process
             shard.begin("connect")
             shard.answer()
         handshakes = time.monotonic() - start
@@ -129,10 +129,10 @@ class Measurement:
         )
 
     def feed(self) -> tuple[int, float]:
-        """Send a message, to each room where there are some, again and again until everybody has had one.
+        """Send a message (with rooms: one to each room) again and again until every client has received one.
 
         Returns:
-            How many have had one, and after how many seconds.
+            How many clients have received one, and after how many seconds.
         """
         start = time.monotonic()
         fed = 0
@@ -145,7 +145,7 @@ class Measurement:
         return fed, time.monotonic() - start
 
     def single(self, messages: int) -> None:
-        """Send messages one at a time, each to the next room where there are some, and measure when each is read first."""
+        """Send messages one at a time (with rooms: each to the next room), and measure when each is first read."""
         tag = f"{self.tag}-single"
         produced, acknowledged, lost, cpu, start = [], [], 0, cost(self.arguments.pid).cpu, time.monotonic()
         for number in range(messages):
@@ -162,7 +162,7 @@ class Measurement:
                 acknowledged.append((min(reads) - self.producing.acknowledged_ns) / 1e6)
             else:
                 lost += 1
-            time.sleep(random.uniform(0, 0.02))  # never in step with anybody's clock
+            time.sleep(random.uniform(0, 0.02))  # not in step with any timer of the server
         seconds = time.monotonic() - start
         self.emit(
             "single",
@@ -175,12 +175,12 @@ class Measurement:
         )
 
     def round(self, kind: str, messages: int, *, rate: float = 0) -> None:
-        """Send messages and measure how they come.
+        """Send messages and measure their deliveries.
 
         Args:
-            kind: what the result is called.
+            kind: the name of the result.
             messages: how many.
-            rate: a second, and then latencies are measured; 0: as fast as it goes.
+            rate: messages a second, with latencies measured; 0: as fast as possible.
         """
         pid = self.arguments.pid
         tag = f"{self.tag}-{random.getrandbits(24):06x}"
@@ -221,7 +221,7 @@ class Measurement:
         self.emit(kind, **result)
 
     def emit(self, kind: str, **result: float) -> None:
-        """Write a result: as a line on stdout, and into the file of results."""
+        """Write a result to stdout and to the file of results."""
         line: dict[str, object] = {"peer": self.arguments.name, "kind": kind, "clients": self.arguments.clients}
         line |= {"processes": self.arguments.processes, **result}
         if self.reasons:
@@ -234,7 +234,7 @@ class Measurement:
 
 
 def quantiles(values: list[float]) -> dict[str, float]:
-    """Return the usual ones of some values, by name; nothing where there are none."""
+    """Return the usual quantiles by name; empty if there are no values."""
     values = sorted(values)
     parts = {"p50": 0.5, "p99": 0.99, "p999": 0.999, "max": 1.0}
     return {name: values[min(len(values) - 1, int(len(values) * part))] for name, part in parts.items()} if values else {}

@@ -1,4 +1,4 @@
-"""Lines over logarithmic axes, as an SVG that needs nothing to be drawn with."""
+"""Draws lines over logarithmic axes as an SVG, without a plotting library."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ COLOURS = ("#0b6e4f", "#c1440e", "#3a5ba0", "#7a4d8b")
 
 
 class Line(NamedTuple):
-    """What it shows, and its points: both numbers above zero."""
+    """A label, and points whose coordinates are both above zero."""
 
     label: str
     points: Sequence[tuple[float, float]]
 
 
 def plot(panels: Mapping[str, Sequence[Line]]) -> str:
-    """Return an SVG with a panel for each title, side by side in twos."""
+    """Return an SVG with a panel for each title, two in a row."""
     drawn = [
         f'<g transform="translate({nth % 2 * WIDTH},{nth // 2 * HEIGHT})">{_panel(title, lines)}</g>'
         for nth, (title, lines) in enumerate(panels.items())
@@ -32,7 +32,7 @@ def plot(panels: Mapping[str, Sequence[Line]]) -> str:
 
 
 def _panel(title: str, lines: Sequence[Line]) -> str:
-    """Return one panel: a grid of decades, the lines, and what they are."""
+    """Return one panel: a grid of decades, the lines, and their labels."""
     across = _decades([x for line in lines for x, _ in line.points])
     up = _decades([y for line in lines for _, y in line.points])
     wide, high = WIDTH - LEFT - 24, HEIGHT - TOP - BELOW
@@ -63,6 +63,6 @@ def _panel(title: str, lines: Sequence[Line]) -> str:
 
 
 def _decades(values: Sequence[float]) -> list[int]:
-    """Return the powers of ten that hold all values between them: at least two."""
+    """Return the powers of ten that span all values: at least two."""
     first, last = floor(log10(min(values))), ceil(log10(max(values)))
     return list(range(first, max(last, first + 1) + 1))

@@ -1,4 +1,4 @@
-"""What a process and its descendants have cost so far, as the kernel counts it."""
+"""The CPU time and memory of a process and its descendants, as the kernel counts them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# The clock of another process, exact where /proc/PID/stat counts in steps of 10 ms: clock_getcpuclockid(3), which Python
-# lacks, makes its number like this.
+# The CPU clock of another process is exact, while /proc/PID/stat counts in steps of 10 ms. Python lacks
+# clock_getcpuclockid(3); this is how it computes the clock's number.
 _CPUCLOCK_SCHED = 2
 
 
@@ -30,7 +30,7 @@ class Cost:
 
 
 def cost(pid: int) -> Cost:
-    """Return what it has cost; a process that ends meanwhile is left out."""
+    """Return the cost so far, without processes that end meanwhile."""
     cpu, rss, threads, files = 0.0, 0.0, 0, 0
     for process in _tree(pid):
         folder = Path(f"/proc/{process}")

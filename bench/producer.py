@@ -1,9 +1,9 @@
 """The sending side of a measurement, in its own process: `python -m bench.producer BOOTSTRAP TOPIC [ROOMS]`.
 
-Reads a JSON object a line: `{"tag", "first", "messages", "rate", "padding"}`; sends that many messages, rate a second (0:
-as fast as it goes), and answers with a line: the number that was not acknowledged, and when the last one was. Each text is
-`tag.number.nanoseconds. padding` with CLOCK_MONOTONIC, so that loss, doubles, order and latency are exact. With rooms,
-the topic's name is what theirs begin with, and `rooms.room_of` says which message goes to which.
+Reads a JSON object per line: `{"tag", "first", "messages", "rate", "padding"}`; sends that many messages, `rate` a second (0:
+as fast as possible), and answers with a line: how many were not acknowledged, and when the last one was. Each text is
+`tag.number.nanoseconds. padding` with CLOCK_MONOTONIC, so that losses, duplicates, order and latency are exact. With rooms,
+TOPIC is the prefix of their topics, and `rooms.room_of` chooses the room of each message.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ WORDS = "hello everyone, this is a chat message, about a hundred bytes long"
 
 
 class Producing:
-    """The child process, as the load generator has it."""
+    """The load generator's handle of the child process."""
 
     def __init__(self, bootstrap: str, topic: str, *, rooms: int = 0) -> None:
         command = [sys.executable, "-m", "bench.producer", bootstrap, topic, str(rooms)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.acknowledged_ns = 0  # when the last message of the last answer was, by CLOCK_MONOTONIC
-        self._answer()  # it has met the topic
+        self._answer()  # it has the topic's metadata
 
     def send(self, tag: str, messages: int, *, first: int = 0, rate: float = 0, padding: int = 0) -> None:
-        """Begin to send; `finished` says when all are acknowledged.
+        """Start sending; `finished` returns once all are acknowledged.
 
         Args:
-            tag: what their texts begin with.
+            tag: the prefix of their texts.
             messages: how many.
             first: the first one's number.
-            rate: a second; 0: as fast as it goes.
+            rate: messages a second; 0: as fast as possible.
             padding: how many bytes are added to each text.
         """
         assert self._process.stdin is not None
@@ -67,7 +67,7 @@ def main() -> None:
     bootstrap, topic, rooms = sys.argv[1], sys.argv[2], int(sys.argv[3])
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 1, "acks": "all", "queue.buffering.max.messages": 1_000_000})
     topics = [f"{topic}{room}" for room in range(rooms)] or [topic]
-    # Centrifugo is told by a header where to.
+    # The header names the channel for Centrifugo.
     headers: list[list[tuple[str, str | bytes | None]]] = [[("centrifugo-channels", channel_of(name))] for name in topics]
     for name in topics:
         producer.list_topics(name, timeout=10)

@@ -1,7 +1,7 @@
-"""What a message costs without Kafka and without sockets, on one core: `python -m bench.rendering`.
+"""Measures the cost of a message without Kafka and sockets, on one core: `python -m bench.rendering`.
 
-Records a second that are decoded and rendered into frames, by the size of the batch, beside msgspec's decoding alone; and
-what a deflated rendering would cost and save that all clients share, so without context takeover (RFC 7692). Prints two
+The records a second that are decoded and rendered into frames, by batch size, compared with msgspec's decoding alone; and
+what a deflated rendering shared by all clients, so without context takeover (RFC 7692), would cost and save. Prints two
 tables in Markdown, medians of several rounds.
 """
 
@@ -32,12 +32,12 @@ WORDS = tuple(re.findall(r"\S+", "has anybody seen the figures of last night, th
 
 
 def texts(count: int) -> list[str]:
-    """Return so many texts of some 95 bytes, no two alike."""
+    """Return `count` different texts of about 95 bytes."""
     return [" ".join([f"{n:06d}", *(WORDS[(n * step + step) % len(WORDS)] for step in range(1, 21))])[:95] for n in range(count)]
 
 
 def records(count: int) -> list[Record]:
-    """Return so many records as clients send them."""
+    """Return `count` records as clients send them."""
     values = [
         msgspec.json.encode({"sender": SENDERS[n % len(SENDERS)], "text": text, "tag": "t", "topic": KEY.topic})
         for n, text in enumerate(texts(count))
@@ -46,7 +46,7 @@ def records(count: int) -> list[Record]:
 
 
 def per_second(count: int, run: Callable[[], object]) -> float:
-    """Return how many of `count` a second of CPU `run` does, as a median."""
+    """Return how many of the `count` items `run` handles per second of CPU, as a median."""
     found = []
     for _ in range(ROUNDS):
         began = time.process_time()
@@ -64,7 +64,7 @@ def render(taken: list[Record], size: int) -> list[Batch]:
 
 
 def deflated(payload: bytes, level: int) -> bytes:
-    """Return a message as permessage-deflate has it, with nothing taken over from the one before."""
+    """Return a message as permessage-deflate encodes it without context takeover."""
     compressor = zlib.compressobj(level, zlib.DEFLATED, -15)
     return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)).removesuffix(SYNC)
 

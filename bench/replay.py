@@ -1,8 +1,8 @@
-"""Measures how fast the past is read, beside a peer: `python -m bench.replay [--records N] [--passes N]`.
+"""Measures how fast old messages are read, compared with a peer: `python -m bench.replay [--records N] [--passes N]`.
 
-A million records in one partition; one client reads all of them, a hundred clients the same range, a hundred clients a range
-each of its own. kafka_chat in the bare form and in v1, and the seed's stack with a consumer for each client. Every record
-that comes is counted; prints a table in Markdown.
+A million records in one partition; one client reads all of them, a hundred clients read the same range, a hundred clients
+read different ranges. kafka_chat in the bare format and in v1, and the seed's stack with a consumer for each client. Every
+record that comes is counted; prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TOPIC = "kafka.chat.global"
-MARK = b'"chat":"global"'  # each delivery has it once
+MARK = b'"chat":"global"'  # once in each delivery
 LIMIT_SECONDS = 180.0
 CLIENTS = 100
 PEERS = ("kafka_chat", "kafka_chat v1", "seed_replay")
@@ -48,7 +48,7 @@ class Reader:
 
 
 def scenarios(records: int) -> dict[str, list[Reader]]:
-    """Return what is measured: its name -> who reads what."""
+    """Return the scenarios: name -> readers."""
     shared, own = records // 50, records // CLIENTS
     return {
         f"1 client, {records:,} records": [Reader(0, records)],
@@ -58,7 +58,7 @@ def scenarios(records: int) -> dict[str, list[Reader]]:
 
 
 def read_all(url: str, paths: Sequence[str], readers: Sequence[Reader]) -> tuple[float, list[int]]:
-    """Read as so many clients, and return the seconds from the first handshake on, and how many records each has had."""
+    """Read as these clients; return the seconds from the first handshake on, and how many records each received."""
     server = urlsplit(url)
     waiting = selectors.DefaultSelector()
     had, left = [0] * len(readers), [b""] * len(readers)
@@ -86,7 +86,7 @@ def read_all(url: str, paths: Sequence[str], readers: Sequence[Reader]) -> tuple
 
 
 def measure(peer: str, bootstrap: str, ids: MessageIds, *, logs: Path, python: Path, records: int) -> dict[str, dict[str, float]]:
-    """Start a peer, put it through each scenario, and return the figures of each."""
+    """Start a peer, run each scenario with it, and return the figures of each."""
     found: dict[str, dict[str, float]] = {}
     for name, readers in scenarios(records).items():
         with running(peer.split()[0], bootstrap, logs=logs, python=python, topics=[TOPIC], centrifugo=None) as server:

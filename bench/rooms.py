@@ -1,4 +1,4 @@
-"""Many rooms, a topic each: which message goes to which, who follows which, and what is missing in the end."""
+"""Many rooms, a topic each: the room of each message, the rooms of each client, and what is missing in the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from confluent_kafka.cimpl import NewTopic
 
 PREFIX = "kafka.chat."
 ROOM_TOPIC = PREFIX + "room"  # and a number
-_STRIDE = 7919  # a prime, so that neighbouring messages go to rooms far apart and each room has its turn
+_STRIDE = 7919  # a prime, so that consecutive messages go to rooms far apart, and every room gets some
 _AT_ONCE = 500  # topics made by one call
 _CALLS_AT_ONCE = 8
 _LEADER_SECONDS = 60.0
@@ -28,20 +28,20 @@ def room_of(number: int, rooms: int) -> int:
 
 
 def channel_of(topic: str) -> str:
-    """Return what a topic is called at Centrifugo, as a chat is called here."""
+    """Return a topic's channel name at Centrifugo: its chat's name."""
     return topic.removeprefix(PREFIX)
 
 
 def rooms_of(client: int, followed: int, rooms: int) -> list[int]:
-    """Return the rooms that a client follows: as many followers for each room as for any other."""
+    """Return the rooms that a client follows, chosen so that all rooms have the same number of followers."""
     return [(client * followed + nth) % rooms for nth in range(followed)]
 
 
 def faults(numbers: list[int], wanted: set[int], rooms: int) -> tuple[int, int, int]:
-    """Return how many messages one client missed, had twice, and had after a later one of the same room.
+    """Return how many messages one client missed, got twice, and got after a later one of the same room.
 
     Args:
-        numbers: of the messages that came, in their order.
+        numbers: those of the messages that came, in order of arrival.
         wanted: the numbers that should have come.
         rooms: how many there are.
     """
@@ -53,7 +53,7 @@ def faults(numbers: list[int], wanted: set[int], rooms: int) -> tuple[int, int, 
 
 
 def make_topics(bootstrap: str, rooms: int) -> None:
-    """Make the topics of so many rooms, where they are missing."""
+    """Create those topics of the rooms that do not exist."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     there = admin.list_topics(timeout=30).topics
     missing = [name for name in (f"{ROOM_TOPIC}{room}" for room in range(rooms)) if name not in there]
@@ -69,14 +69,14 @@ def make_topics(bootstrap: str, rooms: int) -> None:
 
 
 def _leaderless(admin: AdminClient, topics: list[str]) -> list[str]:
-    """Return those of one partition whose end nobody can tell yet."""
-    admin.list_topics(timeout=30)  # it would not find the leaders of new topics
+    """Return the one-partition topics whose end offset no broker can tell yet."""
+    admin.list_topics(timeout=30)  # without this it does not find the leaders of new topics
     ends = admin.list_offsets({TopicPartition(topic, 0): OffsetSpec.latest() for topic in topics}, request_timeout=30)
     return [place.topic for place, end in ends.items() if end.exception(60) is not None]
 
 
 def subscribe(url: str, users: list[str], followed: list[list[int]]) -> None:
-    """Subscribe each user to its rooms through `POST /subscribing/…`; what is there already is left as it is."""
+    """Subscribe each user to its rooms through `POST /subscribing/…`; existing subscriptions stay."""
     server = urlsplit(url)
     assert server.hostname is not None
 

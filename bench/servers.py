@@ -1,4 +1,4 @@
-"""Starts what is measured: kafka_chat, and the peers beside it."""
+"""Starts the servers that are measured: kafka_chat and its peers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 LOCALHOST = ROOT / "tests" / "support" / "localhost"
 CERTIFICATE = ("--certfile", str(LOCALHOST / "certificate.pem"), "--keyfile", str(LOCALHOST / "key.pem"))
 START_SECONDS = 30.0
-SETTLE_SECONDS = 2.0  # a consumer that has just joined its group
+SETTLE_SECONDS = 2.0  # for a consumer to join its group
 PING_SECONDS = 25  # the defaults of kafka_chat and of Centrifugo
 PONG_SECONDS = 8  # Centrifugo's default; kafka_chat's is 10
 
@@ -55,7 +55,7 @@ class Running:
 
     Attributes:
         url: `http://127.0.0.1:port`, or `https:`.
-        pid: its process, parent of others where it has any.
+        pid: its process, possibly with children.
     """
 
     url: str
@@ -63,7 +63,7 @@ class Running:
 
 
 def peers_python(cache: Path) -> Path:
-    """Return a Python that has the peers' packages (the dependency group `bench`), made now if it is not in the cache."""
+    """Return a Python with the peers' packages (the dependency group `bench`), installed now if it is not in the cache."""
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["bench"]
     folder = cache / f"peers-{hashlib.sha256(repr((wanted, sys.version)).encode()).hexdigest()[:12]}"
     complete = folder / "complete"
@@ -91,11 +91,11 @@ def running(
     Args:
         peer: one of `PEERS`.
         bootstrap: the brokers.
-        logs: a folder for what it says.
-        python: with the packages of the peers in Python.
-        topics: that Centrifugo reads; the others know theirs.
+        logs: a folder for its output.
+        python: a Python with the packages of the peers written in Python.
+        topics: the topics that Centrifugo reads; the others know theirs.
         centrifugo: its binary.
-        environ: further variables of the environment: settings of kafka_chat.
+        environ: further environment variables: settings of kafka_chat.
     """
     port, log = free_port(), logs / f"{peer}.log"
     if peer == "centrifugo":
@@ -127,11 +127,11 @@ def running(
 
 
 def _centrifugo_config(bootstrap: str, topics: Sequence[str], port: int, folder: Path) -> Path:
-    """Write a configuration in which Centrifugo passes values of topics of one partition on as they are, from their ends on."""
+    """Write a configuration in which Centrifugo passes on the values of one-partition topics unchanged, from their ends on."""
     group = f"bench-{port}-{time.monotonic_ns()}"
-    # A group without offsets would begin at the start of the topics; there is no setting for it.
+    # A group without committed offsets begins at the start of the topics, and no setting changes that.
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.list_topics(timeout=30)  # it would not find the leaders of new topics
+    admin.list_topics(timeout=30)  # without this it does not find the leaders of new topics
     latest = admin.list_offsets({TopicPartition(topic, 0): OffsetSpec.latest() for topic in topics}, request_timeout=30)
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
     consumer.commit(offsets=[TopicPartition(at.topic, 0, end.result().offset) for at, end in latest.items()], asynchronous=False)
@@ -162,7 +162,7 @@ def _centrifugo_config(bootstrap: str, topics: Sequence[str], port: int, folder:
 
 
 def allow_many_files() -> None:
-    """Raise the limit of open files to what this user may have; children inherit it."""
+    """Raise the limit of open files to this user's maximum; children inherit it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

@@ -1,4 +1,4 @@
-"""A part of the crowd in its own process, so that one core is not all that the load generator has."""
+"""A part of the clients in a separate process, so that the load generator can use several cores."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from multiprocessing.connection import Connection
 
-DOUBLES_SECONDS = 0.7  # what comes twice comes within so long after the rest
+DOUBLES_SECONDS = 0.7  # wait this long after the last message for duplicates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Who is in a shard.
+    """The clients of a shard.
 
     Attributes:
         host: of the server.
         port: of the server.
         first: the first client's number.
         clients: how many.
-        user: what the names of users begin with.
-        query: of their addresses, with its question mark; "" for none.
-        tls: they speak TLS.
-        centrifugo: they speak Centrifugo's protocol.
-        topic: that all follow, where there are no rooms.
+        user: the prefix of the user names.
+        query: the query string of their URLs, with its question mark; "" for none.
+        tls: whether they speak TLS.
+        centrifugo: whether they speak Centrifugo's protocol.
+        topic: the topic that all follow, if there are no rooms.
         rooms: how many there are; 0: none.
-        followed: rooms a client.
+        followed: how many rooms each client follows.
     """
 
     host: str
@@ -51,7 +51,7 @@ class Part:
     followed: int
 
     def channels(self, number: int) -> Sequence[str]:
-        """Return what a client follows, by the names that Centrifugo has for it."""
+        """Return the Centrifugo channels that a client subscribes to."""
         if not self.rooms:
             return [channel_of(self.topic)]
         return [channel_of(f"{self.topic}{room}") for room in rooms_of(number, self.followed, self.rooms)]
@@ -59,13 +59,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """What will be sent.
+    """The messages that will be sent.
 
     Attributes:
-        tag: what the texts begin with.
+        tag: the prefix of the texts.
         messages: how many.
         timed: whether latencies are measured.
-        stall: seconds without a delivery after which it is given up.
+        stall: seconds without a delivery after which the round is given up.
     """
 
     tag: str
@@ -76,20 +76,20 @@ class Round:
 
 @dataclass(slots=True, kw_only=True)
 class Came:
-    """What a shard has had in a round.
+    """What a shard received in a round.
 
     Attributes:
         came: deliveries.
-        first: when the first was read, in seconds of the monotonic clock; 0: none was.
-        last: when the last was.
+        first: when the first was read, in seconds of the monotonic clock; 0 if none was.
+        last: when the last was read.
         latencies: nanoseconds from before the produce to after the read.
-        cpu: seconds that the shard has spent, until all were there.
+        cpu: CPU seconds of the shard until all were there.
         missing: messages that did not come, over all clients.
-        doubles: that came again.
-        disordered: that came after a later one.
+        doubles: messages that came again.
+        disordered: messages that came after a later one.
         cut: connections that the server has ended.
         frames: data frames.
-        reasons: close frames, in all.
+        reasons: close frames, since the start.
     """
 
     came: int = 0
@@ -106,10 +106,10 @@ class Came:
 
 
 class Shard:
-    """The shard, as the load generator has it; each method talks to the process.
+    """The load generator's handle of a shard; each method talks to the process.
 
     Args:
-        part: who is in it.
+        part: its clients.
     """
 
     def __init__(self, part: Part) -> None:
@@ -120,7 +120,7 @@ class Shard:
         theirs.close()
 
     def begin(self, *order: object) -> None:
-        """Ask for something: the name of one of `_Serving`'s methods, and what it takes."""
+        """Call a method of `_Serving` in the process: its name and its arguments."""
         self._connection.send(order)
 
     def answer(self) -> object:
@@ -153,7 +153,7 @@ def _serve(connection: Connection, part: Part) -> None:
 
 
 class _Serving:
-    """The process's side. Each method answers once, or as often as it says."""
+    """The side in the process. Each method sends one answer, unless it says otherwise."""
 
     def __init__(self, connection: Connection, part: Part) -> None:
         self._connection = connection
@@ -163,18 +163,18 @@ class _Serving:
         )
 
     def connect(self) -> None:
-        """Connect everybody."""
+        """Connect all clients."""
         self.crowd.connect(self._part.host, self._part.port, self._part.clients)
         self._connection.send(None)
 
     def idle(self, seconds: float) -> None:
-        """Answer pings for so long; answer how many came."""
+        """Answer pings for `seconds`; send how many came."""
         before = self.crowd.pings
         self.crowd.pump_for(seconds)
         self._connection.send(self.crowd.pings - before)
 
     def feed(self, tag: str, seconds: float) -> None:
-        """Answer at once that it has begun; then, how many clients have had the tag in each of their rooms, once all have."""
+        """Send at once that it has begun; later, how many clients have received the tag in each of their rooms, once all have."""
         self._connection.send(None)
         wanted = len(self._part.channels(0))
         of_room = re.compile(tag.encode() + rb"\.(\d{8})\.").findall
@@ -185,7 +185,7 @@ class _Serving:
             nonlocal fed
             if client.fed or tag.encode() not in data:
                 return
-            # The number of a message says its room; without rooms one is as good as another.
+            # A message's number implies its room; without rooms any message will do.
             seen = had.setdefault(client.number, set())
             seen.update(int(number) % self._part.rooms if self._part.rooms else 0 for number in of_room(data))
             if len(seen) >= wanted:
@@ -198,7 +198,7 @@ class _Serving:
         self._connection.send(fed)
 
     def wait_for(self, text: str, seconds: float) -> None:
-        """Answer at once that it has begun; then, when the text was read (ns of the monotonic clock; 0: it did not come)."""
+        """Send at once that it has begun; later, when the text was read (ns of the monotonic clock; 0: it did not come)."""
         self._connection.send(None)
         read = 0
 
@@ -213,7 +213,7 @@ class _Serving:
         self._connection.send(read)
 
     def count(self, told: Round) -> None:
-        """Answer at once that it has begun; then None, once all is there; then what came, doubles included."""
+        """Send at once that it has begun; then None, once all is there; then what came, with duplicates."""
         part, crowd = self._part, self.crowd
         find_numbers = re.compile(told.tag.encode() + rb"\.(\d{8})\.").findall
         find_numbers_and_times = re.compile(told.tag.encode() + rb"\.(\d{8})\.(\d{16})\.").findall
@@ -269,7 +269,7 @@ class _Serving:
         self._connection.send(result)
 
     def _wanted(self, messages: int) -> dict[int, set[int]]:
-        """Return which messages each client is to have, where there are rooms."""
+        """Return the messages that each client should receive; with rooms only."""
         part = self._part
         by_room: dict[int, list[int]] = {}
         if part.rooms:

@@ -1,9 +1,9 @@
 """One client that never reads, among many: `python -m bench.slow_reader URL --bootstrap HOST:PORT --pid PID …`.
 
-Does it hold the others up, does the server grow, is it cut, and when? Round 1 goes to the readers alone: the control. Then
-one more joins, with a receive buffer of 4 kB, and reads nothing. Round 2 goes to all. Then it watches until the server's
-end of the slow connection leaves ESTABLISHED (the slow client itself would not see an end behind what it did not read).
-Round 3 is as round 2. Messages times size have to exceed what the kernel keeps for a socket (tcp_wmem, 4 MB).
+Does it delay the others, does the server's memory grow, is it disconnected, and when? Round 1 is the control: readers only.
+Then a client with a receive buffer of 4 kB joins, and reads nothing. Round 2 goes to all. Then it watches until the server's
+end of the slow connection leaves ESTABLISHED (the slow client does not see the end before it has read everything else).
+Round 3 repeats round 2. Messages times size must exceed the kernel's buffer of a socket (tcp_wmem, 4 MB).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TCP_STATES = {1: "ESTABLISHED", 4: "FIN_WAIT1", 5: "FIN_WAIT2", 8: "CLOSE_WAIT"}
 
 
 def server_end(server_port: int, client_port: int) -> tuple[str, int]:
-    """Return the state of the server's socket towards our port, and the bytes in its send queue."""
+    """Return the state of the server's socket to our port, and the bytes in its send queue."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         words = line.split()
         if int(words[1].split(":")[1], 16) == server_port and int(words[2].split(":")[1], 16) == client_port:
@@ -89,11 +89,11 @@ class SlowReader:
         self.producing.close()
 
     def join(self, count: int, *, receive_buffer: int | None = None) -> list[Client]:
-        """Connect so many more."""
+        """Connect `count` more clients."""
         return self.crowd.connect(self.host, self.port, count, receive_buffer=receive_buffer)
 
     def feed(self, readers: list[Client]) -> None:
-        """Send a message again and again until everybody has had one."""
+        """Send a message again and again until every reader has received one."""
         mark = f"{self.tag}-probe".encode()
 
         def take(client: Client, data: bytes) -> None:
@@ -129,7 +129,7 @@ class SlowReader:
         return {"seconds": seconds, "rss_before": before, "rss_peak": self.peak, **totals(readers, self.arguments.messages)}
 
     def watch(self, seconds: float, take: Take = lambda client, data: None) -> None:
-        """Hand over what comes; note the server's memory, and when it lets the slow one go."""
+        """Hand over what comes; note the server's memory, and when it disconnects the slow client."""
         self.crowd.pump_for(seconds, take)
         self.peak = max(self.peak, cost(self.arguments.pid).rss)
         if self.slow_port is not None and self.left is None and server_end(self.port, self.slow_port)[0] != "ESTABLISHED":

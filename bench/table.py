@@ -1,7 +1,7 @@
-"""Results as tables in Markdown: `python -m bench.table FILE`. A row a peer, medians over all rounds.
+"""Prints results as tables in Markdown, a row per peer with the medians of all rounds: `python -m bench.table FILE`.
 
 Ratios compare the i-th pass of a peer with the i-th pass of kafka_chat, which ran next to each other: the machine's speed
-changes, and a ratio of two figures taken an hour apart says nothing.
+changes, and a ratio of figures taken an hour apart is meaningless.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 BASE = "kafka_chat"
-BUSY = 0.8  # of a core: a process of the load generator that takes more may be the bottleneck
+BUSY = 0.8  # of a core; a load generator process that takes more may be the bottleneck
 
 Result = dict[str, float]
 
@@ -32,11 +32,11 @@ class Results:
             passes[result["pass"]].append(result)
 
     def scenarios(self, kind: str) -> list[tuple[int, int, float]]:
-        """Return clients, messages and rate of what was measured of this kind."""
+        """Return clients, messages and rate of each scenario measured with this kind."""
         return sorted(key[1:] for key in self._found if key[0] == kind)
 
     def peers(self, kind: str, scenario: tuple[int, int, float]) -> list[str]:
-        """Return who was measured there, kafka_chat first."""
+        """Return the peers that were measured in a scenario, kafka_chat first."""
         return sorted(self._found[(kind, *scenario)], key=lambda peer: (peer != BASE, peer))
 
     def all(self, kind: str, scenario: tuple[int, int, float], peer: str) -> list[Result]:
@@ -44,7 +44,7 @@ class Results:
         return [result for one in self._found[(kind, *scenario)][peer] for result in one]
 
     def ratios(self, kind: str, scenario: tuple[int, int, float], peer: str, figure: str) -> list[float]:
-        """Return the figure of a peer over that of kafka_chat, a number a pass."""
+        """Return a peer's figure divided by kafka_chat's, a number per pass."""
         found = self._found[(kind, *scenario)]
         mine, base = (
             [median([result[figure] for result in one]) if one and figure in one[0] else None for one in found[name]]
@@ -53,7 +53,7 @@ class Results:
         return [a / b for a, b in zip(mine, base, strict=False) if a is not None and b]
 
     def medians(self, kind: str, scenario: tuple[int, int, float], figure: str) -> list[float]:
-        """Return a figure of kafka_chat, a number a pass."""
+        """Return a figure of kafka_chat, a number per pass."""
         return [median([result[figure] for result in one]) for one in self._found[(kind, *scenario)][BASE] if one and figure in one[0]]
 
 
@@ -149,7 +149,7 @@ def _listed(ratios: list[float]) -> str:
 
 
 def _generator(rounds: list[Result]) -> str:
-    """Return its cores, and in bold where one of its processes was so busy that it may have been what held us up."""
+    """Return the load generator's cores; in bold if one of its processes was busy enough to be the bottleneck."""
     if "loadgen_cores" not in rounds[0]:
         return "-"
     shown = f"{_median(rounds, 'loadgen_cores', 2)} x {_median(rounds, 'processes', 0)}"

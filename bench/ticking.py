@@ -1,8 +1,8 @@
-"""kafka_chat with a task beside it that wants its turn every millisecond: `python -m bench.ticking BOOTSTRAP PORT FILE`.
+"""Runs kafka_chat beside a task that wakes every millisecond: `python -m bench.ticking BOOTSTRAP PORT FILE`.
 
-Twice a second a line of JSON goes into the file: the longest that the task waited beyond its time, in milliseconds of the
-clock (`wall`: what else runs on the machine counts, too) and the most CPU that its thread spent meanwhile (`cpu`: what the
-loop itself did without giving turns).
+Twice a second it writes a line of JSON to the file: how late the task woke at most, in milliseconds of wall-clock time
+(`wall`, which other processes on the machine affect, too), and the most CPU that its thread spent meanwhile (`cpu`: what
+the loop did without yielding).
 """
 
 from __future__ import annotations

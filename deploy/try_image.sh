@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the image without a container engine or a registry of images, starts it as an engine would (its user, its
-# environment, process 1, its own network), and tries what an operator relies on.
+# Builds the image without a container engine or an image registry, starts it as an engine would (its user, its
+# environment, process 1, its own network), and tests what an operator relies on.
 # For Debian, as root: apt-get install --no-install-recommends buildah crun netavark debootstrap iproute2. Leaves nothing behind.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -8,7 +8,7 @@ work=$(mktemp -d)
 B=(buildah --root "$work/store" --runroot "$work/run" --storage-driver vfs)
 engine=
 cleanup() {
-    # Process 1, which takes all others along. Killing unshare would not, not even with --kill-child, which a change of user undoes.
+    # Kill process 1, which ends all others. Killing unshare does not, not even with --kill-child, which a change of user undoes.
     [ -z "$engine" ] || pkill -KILL -P "$engine" || true
     "${B[@]}" rm --all >/dev/null 2>&1 || true
     "${B[@]}" rmi --all --force >/dev/null 2>&1 || true
@@ -28,7 +28,7 @@ container=$("${B[@]}" from scratch)
 rm -rf "$work/base" "$work/base.tar"
 
 echo "building"
-# What this machine has for pip, mounted, so that it does not get into the image.
+# This machine's pip configuration, mounted, so that it does not get into the image.
 { echo "[global]"; for name in INDEX_URL CERT; do v=PIP_$name; [ -z "${!v:-}" ] || echo "${name,,} = ${!v}" | tr _ -; done; } >"$work/pip.conf"
 mounts=(--volume "$work/pip.conf:/etc/pip.conf:ro")
 for folder in /etc/ssl/certs /usr/local/share/ca-certificates; do [ ! -d "$folder" ] || mounts+=(--volume "$folder:$folder:ro"); done
@@ -49,7 +49,7 @@ echo "beside the base it has $(du -sm "$root/opt/kafka_chat" | cut -f1) MiB; it 
     || fail "what builds or tests is in it"
 chroot "$root" sh -c 'for name in cc c++ gcc g++ clang make; do ! command -v $name || exit 1; done' || fail "it has a compiler"
 
-# run VARIABLE=VALUE... -- ARGUMENT...: as process 1; the arguments replace the image's own.
+# run VARIABLE=VALUE... -- ARGUMENT...: run the image as process 1; the arguments replace the image's own.
 run() {
     local more=()
     while [ "${1:---}" != -- ]; do more+=("$1"); shift; done
@@ -59,7 +59,7 @@ run() {
         unshare --pid --net --mount --fork --mount-proc="$root/proc" \
         sh -c 'ip link set lo up; exec chroot --userspec="$1:$1" "$2" sh -c "cd $3; shift 3; exec \"\$@\"" sh "$@"' sh "$user" "$root" "$folder" "${command[0]}" "$@"
 }
-# begin ...: run it in the background, until it serves; then $pid is the container's process 1.
+# begin ...: run it in the background and wait until it serves; $pid is then the container's process 1.
 begin() {
     run "$@" >"$work/out" 2>"$work/err" &
     engine=$!
@@ -69,11 +69,11 @@ begin() {
     grep -Eq "^NSpid:.*[[:space:]]1$" "/proc/$pid/status" || fail "it is not process 1"
     cat "$work/out"
 }
-# inside COMMAND...: beside it, as an engine's exec does.
+# inside COMMAND...: run a command in the container, as an engine's exec does.
 inside() {
     env -i "${environment[@]}" nsenter --target "$pid" --pid --net --mount chroot --userspec="$user:$user" "$root" "$@"
 }
-# end: what an engine's stop does; sets $took to milliseconds.
+# end: stop it as an engine's stop does; sets $took to milliseconds.
 end() {
     local began code=0
     began=$(date +%s%3N)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.brokers import embedded_broker, kafka_cluster
 from tests.support.chats import Chats
-from tests.support.tasks import task_tree
+from tests.support.leaks import task_tree
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -54,9 +54,7 @@ def chats() -> Chats:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "promise(*names): the anchors of the promises in docs/ that this test holds; tests/support/promises.py"
-    )
+    config.addinivalue_line("markers", "promise(*names): the anchors of the promises in docs/ that this test holds; tests/core/promises.py")
     # How long an example takes decides nothing: the machine may have other things to do.
     settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("any machine")

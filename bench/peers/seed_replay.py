@@ -37,7 +37,7 @@ async def receive(websocket: WebSocket, username: str, offset: int):
 
     task = asyncio.create_task(deliver())
     try:
-        while True:  # or it would never learn of the disconnect, and the consumer would outlive its socket
+        while True:  # otherwise the disconnect goes unnoticed, and the consumer outlives its socket
             await websocket.receive_text()
     except (WebSocketDisconnect, RuntimeError):
         return

@@ -1,6 +1,6 @@
 """A peer: FastAPI on uvicorn, one aiokafka consumer for the process, a queue per client.
 
-`BOOT=HOST:PORT uvicorn seed_shared:app`; TOPICS: what it follows, with commas between.
+`BOOT=HOST:PORT uvicorn seed_shared:app`; TOPICS: the topics to follow, separated by commas.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ async def receive(websocket: WebSocket, username: str):
 
     task = asyncio.create_task(deliver())
     try:
-        while True:  # or it would never learn of the disconnect
+        while True:  # otherwise the disconnect goes unnoticed
             await websocket.receive_text()
     except (WebSocketDisconnect, RuntimeError):
         return

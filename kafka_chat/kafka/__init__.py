@@ -1,1 +1,1 @@
-"""The left edge: everything that talks to Kafka, and the threads that this takes."""
+"""The left edge: everything that talks to Kafka, and its threads."""

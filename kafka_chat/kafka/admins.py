@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 K = TypeVar("K", bound="Hashable")
 T = TypeVar("T")
 
-# How often an unanswered request is repeated. A request made while the client connects may never be sent, which happens to one in
-# twenty of the first ones, and only its timeout ends it. Others go to one broker, the "controller", which may hang: then
-# the next attempt uses the other client, which may know another controller, and later ones learn of another one first. An attempt is not
-# cancelled when the next one begins: it may only be slow, and librdkafka would close the connection, reconnect, and never
-# get an answer if that takes longer than an attempt.
+# How often an unanswered request is repeated. A request made while the client connects may never be sent (one in twenty of the
+# first requests), and only its timeout ends it. Other requests go to one broker, the "controller", which may hang: the next
+# attempt uses the other client, which may know another controller, and later attempts first look for another one. An attempt is
+# not cancelled when the next one begins: it may only be slow, and librdkafka would close the connection and reconnect, which
+# may take longer than an attempt.
 TRIES = 8
-TRIES_IN_A_ROW = 5  # every third broker that a client is sent to may be the one that hangs; then half as often
+TRIES_IN_A_ROW = 5  # with three brokers, every third attempt may meet the one that hangs; after these, half as often
 LATE_SECONDS = 0.2  # how late librdkafka may report a timeout; partial answers come with it
 LEAST_SECONDS = 0.4  # less is too short for an answer
 CONTROLLERS = 10  # listings until one names another controller: each names any broker, including one that was just killed
@@ -40,7 +40,7 @@ _UNTOLD = KafkaError(KafkaError._TIMED_OUT)
 
 
 class Admins:
-    """Two AdminClients, which take turns.
+    """Two AdminClients, used in turns.
 
     Args:
         clients: both.
@@ -52,7 +52,7 @@ class Admins:
         self._timeouts = timeouts
 
     async def run_log(self) -> None:
-        """Write the clients' log lines, until cancelled; otherwise they would pile up in the clients."""
+        """Write the clients' log lines, until cancelled; otherwise they pile up in the clients."""
         while True:
             self.poll()
             await trio.sleep(LOG_SECONDS)
@@ -63,7 +63,7 @@ class Admins:
             admin.client.poll(0)
 
     def close(self) -> None:
-        """Release the clients, which end when nobody holds them any more; nothing may be asked from then on."""
+        """Release the clients, which end with their last reference; ask nothing afterwards."""
         for admin in self._admins:
             admin.closed = True
         self._admins.clear()
@@ -74,9 +74,9 @@ class Admins:
         """Return the answers to `ask(client, seconds)`, repeated until no answer is missing or the time is over.
 
         Args:
-            ask: asks.
-            doing: what for, for the error.
-            told: whether a result is an answer. If a broker hangs, `list_offsets` gives a result without an offset, and no error.
+            ask: makes the request.
+            doing: the purpose, for the error.
+            told: whether a result is an answer. If a broker hangs, `list_offsets` returns a result without an offset, and no error.
 
         Raises:
             BrokerUnreachable: no broker answered in time.
@@ -132,10 +132,10 @@ class _Admin:
         self._controller = -1  # the controller it last learned of
 
     async def learn(self) -> None:
-        """Let the client learn of another controller, once for all concurrent callers.
+        """Make the client look for another controller, once for all concurrent callers.
 
-        It asks for that by itself once a second, but not while it waits for one that is away: then it tries to connect without
-        a pause for ten seconds (measured), and has time for nothing else.
+        By itself it does so once a second, but not while the current one is away: then it tries to connect for ten seconds without
+        a pause (measured), and does nothing else.
         """
         wanted = trio.current_time()
         async with self._learning:
@@ -149,7 +149,7 @@ class _Admin:
         for _ in range(CONTROLLERS):
             if self.closed:
                 return
-            with suppress(KafkaException):  # the broker hangs; or none answers, which the next attempt shows
+            with suppress(KafkaException):  # the broker hangs, or none answers: the next attempt will show
                 # Not a listing of all topics: the client would keep refreshing them every second (a tenth of a core with 6,000).
                 listing = self.client.list_topics(PING_TOPIC, timeout=self._timeouts.again_seconds)
             if listing is not None and (listing.controller_id != self._controller or len(listing.brokers) == 1):

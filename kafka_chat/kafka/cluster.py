@@ -1,4 +1,4 @@
-"""Which Kafka cluster answers at the brokers' addresses: a cursor belongs to one, and another one may take its place."""
+"""Identifies the Kafka cluster at the brokers' addresses: a cursor belongs to one cluster, and another may replace it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Cluster:
     """The cluster that answered last.
 
     Args:
-        lookup: is asked.
-        telemetry: hears of another cluster.
+        lookup: asks the brokers.
+        telemetry: records a replacement.
 
     Attributes:
         mark: its name in cursors; None before a broker has answered.
-        replaced: how many times another cluster has taken its place.
-        on_replaced: called when one has, once `mark` is the new one's. Nothing else runs in between.
+        replaced: how many times another cluster has replaced it.
+        on_replaced: called after a replacement, in the same step that changes `mark`.
     """
 
     def __init__(self, lookup: KafkaLookup, telemetry: Telemetry) -> None:
@@ -44,17 +44,17 @@ class Cluster:
         self._id = ""
         self._seen: dict[str, str] = {}  # one topic, with its id
         self._looking = trio.Lock()
-        self._asked = float("-inf")  # when the last answer was asked for
+        self._asked = float("-inf")  # when the last answer was requested
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Ask periodically, until cancelled."""
         while True:
             with suppress(BrokerError):  # the Tail reports brokers that are away
                 await self.look()
             await trio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
-        """Ask which cluster it is now: the answer is as of this call, or later. Concurrent calls share a question.
+        """Ask which cluster it is now: the answer is as of this call, or later. Concurrent calls share a request.
 
         Raises:
             BrokerUnreachable: no broker answers.
@@ -67,10 +67,10 @@ class Cluster:
                 self._asked = asked
 
     async def describe(self, known: Mapping[str, str]) -> Mapping[str, TopicFacts]:
-        """Return the facts of the topics that exist, in the cluster whose mark cursors have now.
+        """Return the facts of the topics that exist, in the cluster of the current `mark`.
 
-        One topic that was there before is described with them. If any of them is what it was, so is the cluster; if none is, the brokers
-        are asked which cluster they are before anybody learns of those topics.
+        A topic seen before is described with them. If any of them has the id it had, the cluster is the same; if none has, the brokers
+        are asked for the cluster's id before this returns.
 
         Args:
             known: topic -> its id as last seen; "" for none.
@@ -92,7 +92,7 @@ class Cluster:
         return facts
 
     async def may_be(self, mark: bytes | None) -> bool:
-        """Whether a cursor with this mark may be of this cluster. If not, ask first: the cluster may have been replaced a moment ago.
+        """Whether a cursor with this mark may be of this cluster; asks the brokers first if not, since the cluster may just have changed.
 
         Raises:
             BrokerUnreachable: no broker answers.

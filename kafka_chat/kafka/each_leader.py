@@ -1,4 +1,4 @@
-"""Asks the leaders of many partitions, so that one that hangs does not hold up the others."""
+"""Asks the leaders of many partitions separately, so that one that hangs does not delay the others."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ async def ask_each_leader(
 
     Args:
         lookup: knows the leaders.
-        keys: which partitions.
-        ask: asks for some of them, of one leader.
-        told: called with each leader's answer, as soon as it comes.
+        keys: the partitions.
+        ask: asks about partitions of one leader.
+        told: called with each leader's answer as soon as it comes.
 
     Raises:
         BrokerError: no leader answered; the error of one of them.

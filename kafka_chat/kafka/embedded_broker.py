@@ -1,8 +1,8 @@
 """A broker inside this process, for trying things out: librdkafka's mock cluster.
 
-It keeps about 5 MB per partition, and nothing once the process ends. It has limits that nobody should rely on:
-topics have four partitions and come with the first record; they are never deleted or recreated and have no ids; no
-compaction; no offsets by time; records of an open transaction are visible at once.
+It keeps about 5 MB per partition, and loses everything when the process ends. It differs from Kafka: topics have four
+partitions and are created by the first record; they are never deleted or recreated, and have no ids; there is no
+compaction; there are no offsets by time; records of an open transaction are visible at once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOG_SECONDS = 1.0
 
 @asynccontextmanager
 async def open_embedded_broker() -> AsyncIterator[str]:
-    """Run the broker for as long as the block lasts.
+    """Run the broker while the block runs.
 
     Yields:
         The `bootstrap.servers` of its clients.
@@ -43,7 +43,7 @@ async def open_embedded_broker() -> AsyncIterator[str]:
 
 
 async def _run_log(broker: Consumer) -> None:
-    """Write its log lines and reports, until cancelled; they pile up unless polled for."""
+    """Write its log lines and reports, until cancelled; without polling they pile up."""
     while True:
         broker.poll(0)
         await trio.sleep(LOG_SECONDS)
@@ -51,7 +51,7 @@ async def _run_log(broker: Consumer) -> None:
 
 def _start() -> tuple[Consumer, str]:
     # The cluster lives in the client that asked for it, and ends with it.
-    # By default librdkafka writes to descriptor 2, whether or not anyone reads it.
+    # By default librdkafka writes its log to descriptor 2.
     logger = SparingLogger(logging.getLogger("kafka_chat.kafka"))
     broker = Consumer(
         {

@@ -1,8 +1,8 @@
 """Asks brokers where a leader epoch ends in a log: records after that end are not those of the epoch.
 
-Kafka has a request for it (`OffsetForLeaderEpoch`), but librdkafka has no call. It validates a position by itself, however, when
-`seek` has an epoch; an offset beyond any log always fails, and the error's text says where the epoch ends. `tests/edges`
-fails when that changes.
+Kafka has a request for it (`OffsetForLeaderEpoch`), but librdkafka has no call. However, librdkafka validates the position of a
+`seek` with an epoch. With an offset beyond any log the validation fails, and the error's text says where the epoch ends.
+`tests/edges` fails when that changes.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.1  # how long a cancel waits
 FETCH_WAIT_MS = 10
-AT_A_TIME = 4  # questions at a time, each with a thread and its own Consumer; they occur only after elections
+AT_A_TIME = 4  # concurrent requests, each with a thread and a Consumer; needed only after elections
 BEYOND = 1 << 60  # an offset that no log has
-NO_END = 1 << 62  # an epoch that no broker knows has no end: nothing contradicts it
+NO_END = 1 << 62  # the end of an epoch that no broker knows: nothing contradicts it
 
 _END = re.compile(r"broker end offset is (-?\d+)")
 
 
 class EpochEnds:
-    """Asks with one Consumer per question; between elections there are no questions.
+    """Makes these requests, each with a Consumer; between elections there are none.
 
     Args:
-        config: of the Consumers.
+        config: configures the Consumers.
     """
 
     def __init__(self, config: ClientConfig) -> None:
@@ -46,10 +46,10 @@ class EpochEnds:
         self._threads = trio.CapacityLimiter(AT_A_TIME)
 
     async def ask(self, keys: Collection[PartitionKey], epoch: int) -> Mapping[PartitionKey, int]:
-        """Return where an epoch ends in each partition: behind the last record of it and of those before; see `Lookup.epoch_ends`.
+        """Return where an epoch ends in each partition: after the last record of this epoch or an earlier one; see `Lookup.epoch_ends`.
 
         Raises:
-            BrokerUnreachable: no broker has answered about any.
+            BrokerUnreachable: no broker answered about any of them.
         """
         found = await trio.to_thread.run_sync(self._ask, keys, epoch, limiter=self._threads)
         if keys and not found:
@@ -64,7 +64,7 @@ class EpochEnds:
         try:
             consumer.assign([TopicPartition(*name, BEYOND) for name in by_partition])
             for name in by_partition:
-                with suppress(KafkaException):  # it gets no answer, so it is asked again
+                with suppress(KafkaException):  # without an answer it is asked again
                     consumer.seek(TopicPartition(*name, BEYOND, leader_epoch=epoch))
             while len(ends) < len(by_partition) and time.monotonic() < until:
                 trio.from_thread.check_cancelled()
@@ -88,7 +88,7 @@ def end_told(error: KafkaError) -> int | None:
     said = _END.search(error.str())
     if said is not None:
         return int(said[1]) if int(said[1]) >= 0 else NO_END
-    # An error that the assigned position is out of range sometimes comes first.
+    # Sometimes an error that the assigned position is out of range comes first.
     logging.getLogger("kafka_chat.kafka").debug("no end of an epoch is told by: %s", error.str())
     return None
 

@@ -1,4 +1,4 @@
-"""What the Tail knows about one request to follow a topic, and which request is looked at next."""
+"""The Tail's state of one request to follow a topic, and the choice of the requests to look up next."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from .topic_state import TopicAction, TopicEvent
 
 TOPICS_A_LOOK = 500  # describing this many takes 13 ms
-WATCHES_A_ROUND = 5  # with more followed topics a watch looks at a part of them, several times this many: a round takes 5 s
+WATCHES_A_ROUND = 5  # with more followed topics, a watch looks up a part of them; all of them are looked up in 5 s
 
 
 @dataclass(eq=False, slots=True)
 class FollowedRequest:
-    """One request, and what is known of its topic; following a topic again makes a new one.
+    """One request, and what is known of its topic; following the topic again makes a new one.
 
     Attributes:
-        topic: as requested.
-        requested: when; `trio.current_time()`, like all times here.
-        state: what is known of it.
-        looked: when it was last looked at.
+        topic: its name.
+        requested: when it was requested; `trio.current_time()`, like all times here.
+        state: its state.
+        looked: when it was last looked up.
         watched: whether the watch handles it; until then the task for new requests does.
         topic_id: the topic's id; "" while it does not exist.
-        former: the ids of earlier topics of this name. A broker that lags behind may still list them.
+        former: the ids of earlier topics of this name, which a broker with old metadata may still list.
         resumable: the ids of lost topics, and the positions in them, in case they reappear.
         known: its partitions when it was found, and those opened since.
-        leaderless: those of them that have no leader now.
-        assignments: those of opened partitions.
+        leaderless: the partitions that have no leader now.
+        assignments: the assignments of opened partitions.
         absent_since: when the first of consecutive listings without it was requested.
     """
 
@@ -65,11 +65,11 @@ class FollowedRequest:
 
 
 def due_of_each_kind(followed: Iterable[FollowedRequest], is_subscribed: Callable[[str], bool]) -> Iterator[FollowedRequest]:
-    """Yield the requests whose turn it is, so that thousands of made-up names keep no chat waiting.
+    """Yield the requests to look up next, so that thousands of made-up names do not delay a chat.
 
     Args:
         followed: all requests; those that are not watched are skipped.
-        is_subscribed: whether somebody has subscribed to a topic.
+        is_subscribed: whether a topic has a subscriber.
     """
     kinds: dict[tuple[bool, bool], list[FollowedRequest]] = {}
     for one in followed:

@@ -1,4 +1,4 @@
-"""Which topic a Consumer reads under a name, by its id: librdkafka reads on in a recreated topic, and says so in its log alone."""
+"""Knows the id of the topic that a Consumer reads: librdkafka reads on in a recreated topic, and only its log shows it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ TOPICS_NOTED = 20_000
 
 
 class IdsRead:
-    """The logger of one Consumer. It notes the ids of topics, and passes on all other lines but those that only this has asked for.
+    """The logger of one Consumer. It notes the ids of topics, and passes on other lines, except those that only this class enables.
 
-    A Consumer asks for records by the id of their topic, as it knows that from its metadata. It hears of another id before it reads
-    anything of that topic, and lines come before records in the queue that it is polled for (tests/edges). Brokers older than 3.1 are asked
-    by name: from them records may come before the id.
+    A Consumer fetches records by topic id, which it knows from its metadata. So it gets the new id before any record of the new topic,
+    and in the queue that is polled, log lines come before records (tests/edges). From brokers older than 3.1 it fetches by name, and
+    records may come before the id.
 
     Called in the thread that polls the Consumer.
 
     Args:
-        logger: for the other lines.
+        logger: gets the other lines.
     """
 
     def __init__(self, logger: SparingLogger) -> None:
@@ -34,17 +34,17 @@ class IdsRead:
         self._ids: dict[str, str] = {}
 
     def heard(self, properties: Mapping[str, Property]) -> dict[str, Property]:
-        """Return the properties of the Consumer: these, and those that let it be heard."""
-        asked = properties.get("debug")  # by the operator
+        """Return the Consumer's properties: `properties`, and those that send its log here."""
+        asked = properties.get("debug")  # the operator's
         self._passes_debug = bool(asked)
         return {**properties, "logger": self, "debug": f"{asked},metadata" if asked else "metadata"}
 
     def reads(self, topic: str, topic_id: str) -> bool:
-        """Whether the Consumer reads the topic of this id, as far as is known, and not another one of its name."""
+        """Whether the Consumer, as far as known, reads the topic of this id, and not another one of its name."""
         return self._ids.get(topic, topic_id) == topic_id
 
     def log(self, level: int, template: str, *args: object) -> None:
-        """Take a line of librdkafka."""
+        """Take one of librdkafka's log lines."""
         if level <= logging.DEBUG:
             changed = _CHANGED.search(str(args[-1]))
             if changed is not None:

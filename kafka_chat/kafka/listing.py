@@ -1,4 +1,4 @@
-"""Listings of topics and brokers, by a Consumer in a thread: what any broker answers, and what creates no topic."""
+"""Listings of topics and brokers, by a Consumer in a thread: any broker answers them, and they create no topic."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from ..delivery.timeouts import BrokerTimeouts
     from .reasons import Reasons
 
-LEAST_SECONDS = 0.05  # milliseconds for a listing whose time is over
-SLICE_SECONDS = 0.8  # how long a cancel waits for a thread that waits for a listing; an answer comes within, once there is a connection
-REACH_SECONDS = 0.5  # how soon to check whether librdkafka has tried all brokers; then twice as long, because a listing is requested again
+LEAST_SECONDS = 0.05  # for a listing whose time is already over
+SLICE_SECONDS = 0.8  # how long a cancel waits for the thread of a listing; with a connection, the answer comes earlier
+REACH_SECONDS = 0.5  # the first check whether librdkafka has tried all brokers; later ones after twice as long: each repeats a listing
 
 
 class Listings:
     """Asks for listings. Its methods wait, so a thread calls them; a Consumer takes one call at a time.
 
     Args:
-        consumer: never assigned: its metadata requests create no topic, an AdminClient's do.
-        timeouts: how long to wait for brokers, and where their answer times are reported.
-        reasons: librdkafka's errors of connections.
+        consumer: never assigned. Its metadata requests create no topic, while an AdminClient's do.
+        timeouts: how long to wait for brokers; gets their response times.
+        reasons: librdkafka's connection errors.
     """
 
     def __init__(self, consumer: Consumer, timeouts: BrokerTimeouts, reasons: Reasons) -> None:
@@ -38,7 +38,7 @@ class Listings:
         self._reasons = reasons
 
     def close(self) -> None:
-        """Release the Consumer; nothing may be asked from then on."""
+        """Release the Consumer; ask nothing afterwards."""
         self._consumer.close()
 
     def poll(self) -> None:
@@ -46,7 +46,7 @@ class Listings:
         self._consumer.poll(0)
 
     def reach(self) -> None:
-        """Return if any broker answers; otherwise raise `BrokerUnreachable` with librdkafka's reasons, once it has tried all brokers."""
+        """Return if any broker answers; if librdkafka reaches none, raise `BrokerUnreachable` with its reasons."""
         until, seconds = time.monotonic() + self._timeouts.answer_seconds, REACH_SECONDS
         while True:
             left = until - time.monotonic()
@@ -54,10 +54,15 @@ class Listings:
                 self._consumer.list_topics(PING_TOPIC, timeout=min(seconds, max(left, REACH_SECONDS)))
                 return
             except KafkaException as error:
-                self.poll()  # which reports the reasons
+                unanswered = self.unanswered(error)
                 if self._reasons.all_down or left <= seconds:
-                    raise BrokerUnreachable(f"no broker answers: {str(self._reasons) or error.args[0].str()}") from error
+                    raise unanswered from error
             seconds *= 2
+
+    def unanswered(self, error: KafkaException) -> BrokerUnreachable:
+        """Return our error for a listing that no broker has answered, with librdkafka's reasons."""
+        self.poll()  # which reports them
+        return BrokerUnreachable(f"no broker answers: {str(self._reasons) or error.args[0].str()}")
 
     def of(self, topic: str | None) -> ClusterMetadata:
         """Return a listing of one topic, or of all.
@@ -73,7 +78,7 @@ class Listings:
             left = until - time.monotonic()
             asked = {} if topic is None else {"topic": topic}
             try:
-                # Never below 0, which is for ever: the process may have been stopped for a while.
+                # Never negative, which means forever: the process may have been stopped for a while.
                 listing: ClusterMetadata = self._consumer.list_topics(**asked, timeout=max(LEAST_SECONDS, min(left, SLICE_SECONDS)))
             except KafkaException:
                 if left <= SLICE_SECONDS:

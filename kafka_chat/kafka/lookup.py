@@ -1,9 +1,10 @@
-"""Questions to the brokers that need no assignment: which topics there are, and where their partitions begin and end."""
+"""Requests to the brokers that need no assignment: which topics exist, and where their partitions begin and end."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -15,10 +16,10 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from ..chat.resume_cursor import NO_EPOCH
 from ..delivery.ports import EMBEDDED_TOPIC_ID, TopicFacts
-from ..errors import SettingsError
+from ..errors import BrokerUnreachable
 from ..nursery import open_tasks
 from .admins import PING_TOPIC, Admins
-from .connect import broker_error, broker_errors, unreachable
+from .connect import broker_error, broker_errors, not_made, unreachable
 from .epoch_ends import NO_END, EpochEnds
 from .listing import Listings
 from .reasons import Reasons
@@ -40,10 +41,10 @@ if TYPE_CHECKING:
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-NO_TOPIC_ID = str(Uuid(0, 0))  # what brokers older than 2.8 say of every topic
+NO_TOPIC_ID = str(Uuid(0, 0))  # brokers older than 2.8 return it for every topic
 REMEMBERED = 20_000  # topics whose last description is kept
 
-# Any other error says nothing about whether the topic exists, so it never counts as absence.
+# With any other error the topic may exist, so it never counts as absent.
 _NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION})
 
 _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent_kafka's omission
@@ -51,11 +52,11 @@ _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
 
 class LogEnd(NamedTuple):
-    """A log's end, from a broker.
+    """A log's end, as a broker reports it.
 
     Attributes:
         offset: the end.
-        epoch: the leader's; `NO_EPOCH` if brokers do not report it.
+        epoch: the leader's epoch; `NO_EPOCH` if brokers do not report it.
     """
 
     offset: int
@@ -70,13 +71,22 @@ class _Described(NamedTuple):
     asked: float
 
 
-class KafkaLookup:
-    """Implements the port `Lookup` by an AdminClient, whose futures are awaited without a thread.
+@dataclass(slots=True)
+class _Question:
+    """A pending request; if it is cancelled, neither `answered` nor `failed` is set."""
 
-    Sessions never ask here themselves: tasks of the service do, and every question has a time limit.
+    over: trio.Event = field(default_factory=trio.Event)
+    answered: bool = False
+    failed: str | None = None
+
+
+class KafkaLookup:
+    """Implements the port `Lookup` with AdminClients, whose futures are awaited without a thread.
+
+    Only tasks of the service ask, never sessions, and every request has a time limit.
 
     Attributes:
-        timeouts: see `Lookup`.
+        timeouts: how long to wait for brokers (`Lookup`).
     """
 
     def __init__(
@@ -85,39 +95,62 @@ class KafkaLookup:
         self._admins = admins
         self._reasons = reasons
         self._epoch_ends = epoch_ends
-        self._leaders = leaders  # for these questions alone: a client that gives one up is busy for a second
+        self._leaders = leaders  # only for requests to leaders: a client that gives one up is busy for a second
         self.timeouts = timeouts
         self._described: dict[str, _Described] = {}
-        self._addresses: dict[int, str] = {}  # of those
+        self._addresses: dict[int, str] = {}  # leader -> the address that it advertises
         self._listings = listings
         self._thread = trio.CapacityLimiter(1)  # a Consumer takes one call at a time
+        self._question: _Question | None = None  # the pending request for the cluster's id
 
     def close(self) -> None:
-        """Release the clients, in milliseconds; nothing may be asked from then on."""
+        """Release the clients, in milliseconds; ask nothing afterwards."""
         self._listings.close()
         self._admins.close()
         self._leaders.close()
 
     async def reach(self) -> None:
-        """Return if any broker answers; otherwise raise `BrokerUnreachable` with librdkafka's reasons, once it has tried all brokers."""
+        """Return if any broker answers; if librdkafka reaches none, raise `BrokerUnreachable` with its reasons."""
         await trio.to_thread.run_sync(self._listings.reach, limiter=self._thread)
 
     def reasons(self) -> str:
-        """Return librdkafka's last errors of connections that it cannot open or keep; "" for none."""
+        """Return librdkafka's last connection errors; "" for none."""
         self._admins.poll()
         self._leaders.poll()
         return str(self._reasons)
 
-    async def ping(self) -> None:
-        """Return if any broker answers; raise `BrokerUnreachable` otherwise.
+    def forget_reasons(self) -> None:
+        """Forget them, since brokers answer."""
+        self._reasons.forget()
 
-        A question to the AdminClient may also fail because one broker of several is away.
+    async def ping(self) -> None:
+        """Return if any broker answers; raise `BrokerUnreachable` with librdkafka's reasons otherwise.
+
+        A request of the AdminClient may also fail because one broker of several is away. Concurrent calls share a pending request for
+        the cluster's id: one after the other they would take twice as long to find that no broker answers.
         """
-        await trio.to_thread.run_sync(self._list, PING_TOPIC, limiter=self._thread)
+        while (question := self._question) is not None:
+            await question.over.wait()
+            if question.failed is not None:
+                raise BrokerUnreachable(question.failed)
+            if question.answered:
+                return
+        await self.cluster_id()
 
     async def cluster_id(self) -> str:
-        """Return the cluster's id; raise `BrokerUnreachable` if no broker answers."""
-        return await trio.to_thread.run_sync(self._list_cluster, limiter=self._thread)
+        """Return the cluster's id; raise `BrokerUnreachable` with librdkafka's reasons if no broker answers."""
+        question = self._question = _Question()
+        try:
+            found = await trio.to_thread.run_sync(self._list_cluster, limiter=self._thread)
+            question.answered = True
+        except BrokerUnreachable as error:
+            question.failed = str(error)
+            raise
+        finally:
+            question.over.set()
+            if self._question is question:
+                self._question = None
+        return found
 
     async def describe(self, topics: Collection[str]) -> Mapping[str, TopicFacts]:
         """Return the facts of those of `topics` that exist; see `Lookup`."""
@@ -140,11 +173,11 @@ class KafkaLookup:
         return facts
 
     async def last_stable_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
-        """Return the lowest offsets of records produced from now on; see `Lookup`."""
+        """Return the last stable offsets: records produced from now on are at or after them; see `Lookup`."""
         return {key: end.offset for key, end in (await self.log_ends(keys)).items()}
 
     async def log_ends(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, LogEnd]:
-        """Return the same, each with the epoch of the answering leader; a partition without a leader is left out."""
+        """Return the last stable offsets with the answering leaders' epochs; partitions without a leader are left out."""
         return await self._offsets(keys, _LATEST, doing="asking for the last stable offset")
 
     async def epoch_ends(self, keys: Collection[PartitionKey], epoch: int) -> Mapping[PartitionKey, int]:
@@ -152,31 +185,31 @@ class KafkaLookup:
         return await self._epoch_ends.ask(keys, epoch)
 
     async def high_watermarks(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
-        """Return where the logs end, records of open transactions included; a partition without a leader is left out."""
+        """Return the high watermarks: the ends with records of open transactions; partitions without a leader are left out."""
         ends = await self._offsets(keys, _LATEST, doing="asking for the high watermark", isolation=IsolationLevel.READ_UNCOMMITTED)
         return {key: end.offset for key, end in ends.items()}
 
     async def first_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
-        """Return the first offset that is left; see `Lookup`."""
+        """Return the first offsets that still exist; see `Lookup`."""
         firsts = await self._offsets(keys, _EARLIEST, doing="asking for the first offset")
         return {key: first.offset for key, first in firsts.items()}
 
     async def offsets_at(self, keys: Collection[PartitionKey], time_ms: int) -> Mapping[PartitionKey, int]:
-        """Return the first offset whose timestamp is at or after `time_ms`, else the last stable one; see `Lookup`."""
-        # The end is asked for first, so a record that comes between the two questions is not skipped.
+        """Return the first offsets with a timestamp at or after `time_ms`, else the last stable offset; see `Lookup`."""
+        # The end is requested first, so that a record that comes between the two requests is not skipped.
         ends = await self.last_stable_offsets(keys)
         found = await self._offsets(ends.keys(), OffsetSpec.for_timestamp(time_ms), doing="asking for the offset of a time")
         return {key: found[key].offset if found[key].offset >= 0 else end for key, end in ends.items() if key in found}
 
     def by_leader(self, keys: Collection[PartitionKey]) -> Mapping[int, Sequence[PartitionKey]]:
-        """Return `keys` by the leaders of their last description; see `Lookup`."""
+        """Return `keys` grouped by leader, as of their last description; see `Lookup`."""
         by_leader: dict[int, list[PartitionKey]] = {}
         for key in keys:
             by_leader.setdefault(self._leader(key), []).append(key)
         return by_leader
 
     def described(self, topic: str, *, seconds: float) -> TopicFacts | None:
-        """Return a topic's facts if `describe` asked for them within this many seconds, else None. Asks no broker."""
+        """Return a topic's facts if `describe` requested them in the last `seconds`, else None. Asks no broker."""
         remembered = self._described.get(topic)
         return None if remembered is None or trio.current_time() - remembered.asked >= seconds else remembered.facts
 
@@ -193,7 +226,7 @@ class KafkaLookup:
 
         Raises:
             BrokerUnreachable: no broker answers.
-            BrokerError: there is no such topic, or it may not be asked.
+            BrokerError: there is no such topic, or reading its configuration is not permitted.
         """
         doing = f"reading the cleanup.policy of {topic}"
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
@@ -217,7 +250,7 @@ class KafkaLookup:
         return sorted(f"{node.host}:{node.port}" for node in answer.nodes)
 
     async def operations(self, topics: Collection[str]) -> Mapping[str, frozenset[str]]:
-        """Return the operations we are allowed on those of `topics` that exist, as Kafka names them: `READ`, `WRITE`, `DESCRIBE` and so on.
+        """Return our permitted operations on those of `topics` that exist, by Kafka's names: `READ`, `WRITE`, `DESCRIBE` and so on.
 
         Raises:
             BrokerUnreachable: no broker answers.
@@ -245,14 +278,17 @@ class KafkaLookup:
         return futures
 
     def _list_cluster(self) -> str:
-        with broker_errors("asking for the cluster's id"):
+        try:
             listing = self._listings.of(PING_TOPIC)
+        except KafkaException as error:
+            raise self._listings.unanswered(error) from error
+        self._listings.poll()  # for its log lines
         return str(listing.cluster_id)
 
-    def _list(self, topic: str | None) -> dict[str, frozenset[int]]:
+    def _list(self) -> dict[str, frozenset[int]]:
         with broker_errors("asking for the topics"):
-            listing = self._listings.of(topic)
-        self._listings.poll()  # its log lines
+            listing = self._listings.of(None)
+        self._listings.poll()
         return {name: frozenset(facts.partitions) for name, facts in listing.topics.items() if facts.error is None}
 
     async def _offsets(
@@ -263,7 +299,7 @@ class KafkaLookup:
         by_partition = {(key.topic, key.partition): key for key in keys}
         doing = f"{doing} of {_some(keys)}"
         asked = {TopicPartition(topic, partition): spec for topic, partition in by_partition}
-        # Without the isolation level the answer is the high watermark, which lies above open transactions.
+        # Without the isolation level the answer is the high watermark, which is above open transactions.
         answers: Mapping[TopicPartition, ListOffsetsResultInfo | KafkaError] = await self._leaders.asked(
             lambda admin, seconds: admin.list_offsets(asked, isolation_level=isolation, request_timeout=seconds),
             doing,
@@ -277,7 +313,7 @@ class KafkaLookup:
 
 
 class EmbeddedLookup(KafkaLookup):
-    """Answers for the embedded broker, which supports neither `describe_topics` nor ids nor configurations."""
+    """`KafkaLookup` for the embedded broker, which supports neither `describe_topics` nor topic ids nor configurations."""
 
     async def epoch_ends(self, keys: Collection[PartitionKey], epoch: int) -> Mapping[PartitionKey, int]:
         """Return no end: the embedded broker has no elections."""
@@ -292,7 +328,7 @@ class EmbeddedLookup(KafkaLookup):
     async def describe(self, topics: Collection[str]) -> Mapping[str, TopicFacts]:
         """Return the facts of those of `topics` that exist; see `Lookup`."""
         asked = trio.current_time()
-        there = await trio.to_thread.run_sync(self._list, None, limiter=self._thread)
+        there = await trio.to_thread.run_sync(self._list, limiter=self._thread)
         facts = {topic: TopicFacts(topic_id=EMBEDDED_TOPIC_ID, partitions=there[topic]) for topic in topics if topic in there}
         for topic, told in facts.items():
             self._remember(topic, told, {}, asked)
@@ -301,10 +337,11 @@ class EmbeddedLookup(KafkaLookup):
 
 @asynccontextmanager
 async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
-    """Answer questions for as long as the block lasts; the brokers may be away.
+    """Make a lookup available while the block runs; the brokers may be away.
 
     Raises:
         SettingsError: librdkafka rejects `kafka.properties`.
+        ServiceFailed: there is no room for its threads.
     """
     try:
         reasons = Reasons()
@@ -312,7 +349,7 @@ async def open_lookup(config: ClientConfig) -> AsyncIterator[KafkaLookup]:
         admins, leaders = Admins([first, second], config.timeouts), Admins([third], config.timeouts)
         listings = Listings(Consumer(config.consumer(error_cb=reasons.take)), config.timeouts, reasons)
     except KafkaException as error:
-        raise SettingsError(f"kafka.properties cannot be used: {error.args[0].str()}") from error
+        raise not_made(error) from error
     lookup = (EmbeddedLookup if config.embedded else KafkaLookup)(admins, leaders, listings, reasons, config.timeouts, EpochEnds(config))
     try:
         async with open_tasks() as nursery:
@@ -328,7 +365,7 @@ def _has_offset(answer: ListOffsetsResultInfo | KafkaError) -> bool:
 
 
 def _answered(answers: Mapping[K, T | KafkaError], doing: str) -> dict[K, T]:
-    """Return the answers without errors; raise `BrokerUnreachable` if there are none because no broker answered."""
+    """Return the answers that are not errors; raise `BrokerUnreachable` if there are none because no broker answered."""
     found = {key: answer for key, answer in answers.items() if not isinstance(answer, KafkaError)}
     if not found:
         for error in answers.values():

@@ -1,4 +1,4 @@
-"""Reports records to the operator that clients do not get, or get without a part."""
+"""Reports records to the operator that clients get incomplete or not at all."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def tell_not_shown(telemetry: Telemetry, key: PartitionKey, batches: Iterable[Ba
 
     Args:
         telemetry: receives the reports.
-        key: the partition that the batches are of.
-        batches: what was read.
+        key: the partition of the batches.
+        batches: the batches just read.
     """
     for batch in batches:
         for rejected in batch.rejected:

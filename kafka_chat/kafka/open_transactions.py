@@ -1,7 +1,7 @@
-"""Finds partitions that an open transaction holds up: records after its first one are not delivered until it ends.
+"""Finds partitions that an open transaction blocks: records after its first one are not delivered until it ends.
 
-Such a partition ends for readers of committed records (its last stable offset) before it ends for brokers (its high watermark). That is
-so for a moment with each transaction, and for long where a producer has died, hangs, or writes with a long `transaction.timeout.ms`.
+The last stable offset of such a partition is below its high watermark. That is normal for a moment during each transaction; it
+lasts long if a producer with a long `transaction.timeout.ms` has died or hangs.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from .poller import Assignment
 
 HELD_SECONDS = 30.0  # how long a transaction is open before it is reported; one that sends messages lasts milliseconds
-LOOKS = 3  # within that time
+LOOKS = 3  # how often it is checked in that time
 
 
 class _Stand(NamedTuple):
-    """A partition's last stable offset, since when it has not moved, and whether records follow it."""
+    """A partition's last stable offset, since when it has stood there, and whether records follow it."""
 
     stable: int
     since: float
@@ -32,12 +32,12 @@ class _Stand(NamedTuple):
 
 
 class OpenTransactions:
-    """The partitions that are held up. For the Tail's watch, as `PartitionRepair` is.
+    """The blocked partitions. Used by the Tail's watch, like `PartitionRepair`.
 
     Args:
-        lookup: is asked.
+        lookup: asks the brokers.
         wanted: whether an assignment is still wanted.
-        seconds: how long one is held up before it is reported.
+        seconds: how long one is blocked before it is reported.
     """
 
     def __init__(self, lookup: KafkaLookup, *, wanted: Callable[[Assignment], bool], seconds: float = HELD_SECONDS) -> None:
@@ -49,7 +49,7 @@ class OpenTransactions:
 
     @property
     def held(self) -> Mapping[PartitionKey, int]:
-        """Partition -> the offset that holds it up, for partitions that have been held up long."""
+        """Partition -> the offset where it is blocked, for partitions that have been blocked for long."""
         long_since = trio.current_time() - self._seconds
         return {
             assignment.key: stand.stable
@@ -58,10 +58,10 @@ class OpenTransactions:
         }
 
     async def run(self, looked_at: Iterable[Assignment]) -> None:
-        """Check the partitions' offsets, if it is time for that.
+        """Check the partitions' offsets, if that is due.
 
         Args:
-            looked_at: the partitions of this look.
+            looked_at: the partitions to check this time.
 
         Raises:
             BrokerError: no broker answered.
@@ -73,7 +73,7 @@ class OpenTransactions:
         asked = {assignment.key: assignment for assignment in looked_at}
         if not asked:
             return
-        # The stable ones first: a record that comes between the two questions would look held up, but not at the next look.
+        # The last stable offsets first: a record that comes in between may look blocked now, but not at the next check.
         stables = await ask_each_leader(self._lookup, asked, self._lookup.last_stable_offsets)
         still = [key for key, stable in stables.items() if (stand := self._stands.get(asked[key])) is not None and stand.stable == stable]
         ends = await ask_each_leader(self._lookup, still, self._lookup.high_watermarks)

@@ -1,9 +1,9 @@
-"""Reads pieces of the past, with a few Consumers that are kept for the next read.
+"""Reads ranges of old records, with a few Consumers that are kept for later reads.
 
-A Consumer is assigned one partition for one read and nothing between two, so a kept one costs threads, but fetches nothing.
-One read at a time uses it, in a thread, in slices of `POLL_SECONDS`, which is how long a cancellation waits.
+A Consumer is assigned one partition for one read, and nothing between reads, so a kept one costs threads but fetches nothing.
+One read at a time uses it, in a thread, in slices of `POLL_SECONDS`, which is how long a cancel waits.
 
-It reads from one leader and knows no other broker: librdkafka asks any connected broker where a topic is, and
+It reads from one leader and connects to no other broker: librdkafka asks any connected broker for a topic's leaders, and
 waits ten seconds for one that hangs.
 """
 
@@ -36,22 +36,22 @@ if TYPE_CHECKING:
     from .connect import ClientConfig
     from .lookup import KafkaLookup
 
-CLOSE_SECONDS = 2.0  # for closing all Consumers, which takes milliseconds, also while the brokers are away
+CLOSE_SECONDS = 2.0  # for closing all Consumers, which takes milliseconds even while the brokers are away
 POLL_SECONDS = 0.1  # how long a poll waits for the first record
 REST_SECONDS = 1.0  # how long a Consumer waits for a read that continues where it stopped
 IDLE_SECONDS = 30.0  # how long an unused Consumer is kept
 SILENT_LEADERS = 8  # leaders that do not answer, each read by one separate Consumer
-TOPICS_KNOWN = 1_000  # how many a Consumer is known to know
-METADATA_SECONDS = 0.1  # a topic that a Consumer does not know is otherwise noticed half a second late
+TOPICS_KNOWN = 1_000  # how many topics are remembered as known to a Consumer
+METADATA_SECONDS = 0.1  # otherwise a Consumer finds a new topic half a second late
 
 RECORDS_A_SLICE = 512
-# A read is short, and most of what is fetched after its end is thrown away. With a small queue the backoff has to be small,
-# too: 2 ms a read of 512 records; with the default queue 3 ms, and 90 MB held. At the end of a log the next read waits for
-# the fetch that is open there.
+# A read is short, and most of what is fetched after its end is discarded. A small queue needs a small backoff: a read of 512
+# records takes 2 ms; with the default queue 3 ms, and 90 MB of memory. At the end of a log the next read waits for the fetch
+# that is open there.
 FETCH_WAIT_MS = 10
 _QUEUE = {
     "queued.max.messages.kbytes": 256,
-    "queued.min.messages": 64,  # the kilobytes are those of values: it is this that bounds what large keys and headers take
+    "queued.min.messages": 64,  # the limit in kilobytes counts values only; this one bounds large keys and headers
     "fetch.message.max.bytes": 65_536,
     "fetch.queue.backoff.ms": 2,
     "enable.partition.eof": True,
@@ -83,15 +83,15 @@ class KafkaPageSource:
         self._most = readers
         self._silent_leaders = silent_leaders
         self._readers: set[_Reader] = set()
-        self._idle: list[_Reader] = []  # the one used longest ago first
+        self._idle: list[_Reader] = []  # least recently used first
 
     @property
     def timeouts(self) -> BrokerTimeouts:
-        """See `PageSource`."""
+        """How long to wait for brokers."""
         return self._lookup.timeouts
 
     def leader(self, key: PartitionKey) -> int:
-        """Return the leader of a partition's last description; see `PageSource`."""
+        """Return a partition's leader, as of its last description; see `PageSource`."""
         return next(iter(self._lookup.by_leader([key])))
 
     @property
@@ -100,7 +100,7 @@ class KafkaPageSource:
         return len(self._readers)
 
     async def read(self, key: PartitionKey, first: int, until: int) -> Batch:
-        """Read `[first, until)` or a shorter piece that starts at `first`; see `PageSource`."""
+        """Read `[first, until)` or a shorter range from `first` on; see `PageSource`."""
         seconds = self._lookup.timeouts.request_seconds
         with trio.move_on_after(seconds):
             async with self._free_readers:
@@ -120,10 +120,10 @@ class KafkaPageSource:
         )
 
     async def _read_while_listed(self, reader: _Reader, key: PartitionKey, first: int, until: int) -> Batch | None:
-        """Return what the reader returns, unless its topic turns out to be replaced or gone.
+        """Return the reader's result, unless its topic turns out to be replaced or gone.
 
-        A Consumer knows topics by name: it continues in a recreated one, and learns of a deletion half a minute late. So that is
-        looked up beside the read, and found before a slow leader counts as silent.
+        A Consumer knows topics by name: it continues in a recreated one, and learns of a deletion half a minute late. So the topic is
+        looked up during the read, early enough that a deleted topic's leader does not count as silent.
         """
         refusal: BrokerError | None = None
         looked = trio.Event()
@@ -146,14 +146,14 @@ class KafkaPageSource:
         async with open_tasks() as reading:
             reading.start_soon(look)
             page = await trio.to_thread.run_sync(reader.read, key, first, until, limiter=self._threads)
-            with trio.move_on_after(self.timeouts.again_seconds):  # it may have been asked of a broker that hangs
+            with trio.move_on_after(self.timeouts.again_seconds):  # the broker it was sent to may hang
                 await looked.wait()
         if refusal is not None:
             raise refusal
         return page
 
     async def _refuse_lost(self, key: PartitionKey, first: int) -> None:
-        """Raise `PositionLost` if `first` is below what is left.
+        """Raise `PositionLost` if `first` is below the log's start.
 
         Otherwise it is beyond the end: a new leader may be a moment behind what consumers saw, so the read is repeated.
         """
@@ -163,9 +163,9 @@ class KafkaPageSource:
         raise BrokerUnreachable(f"{key} has no offset {first} now", topic=key.topic, partition=key.partition)
 
     def _idle_reader(self, leader: int, key: PartitionKey, first: int) -> _Reader | None:
-        """Take this leader's reader that continues there, else one without a position, else the one used longest ago.
+        """Take this leader's reader that continues there, else one without a position, else the least recently used one.
 
-        None if a new one is better: each idle reader has a position where a read may continue.
+        Returns None if a new one is better, because each idle reader has a position where a read may continue.
         """
         idle = [reader for reader in self._idle if reader.leader == leader]
         going_on = next((reader for reader in idle if reader.at == (key, first)), None)
@@ -178,7 +178,7 @@ class KafkaPageSource:
 
     async def _new_reader(self, leader: int) -> _Reader:
         if len(self._readers) >= self._most + self._silent_leaders and self._idle:
-            await self._close([self._idle.pop(0)])  # of another leader
+            await self._close([self._idle.pop(0)])  # another leader's
         servers = self._lookup.address(leader)
         make = partial(_Reader, self._config, self._names, self._message_bytes, leader, servers)
         reader = await trio.to_thread.run_sync(make, limiter=self._threads)
@@ -186,13 +186,13 @@ class KafkaPageSource:
         return reader
 
     async def run_tidying(self) -> None:
-        """Stop Consumers that no read continues, and close unused ones after a while, until cancelled."""
+        """Pause Consumers that no read continues, and close unused ones after a while, until cancelled."""
         while True:
             await trio.sleep(min(REST_SECONDS, self._idle_seconds / 6))
             now = trio.current_time()
             old = [reader for reader in self._idle if now - reader.idle_since > self._idle_seconds]
             self._idle = [reader for reader in self._idle if reader not in old]
-            await self._close(old)  # what a cancellation leaves open is closed by `close`
+            await self._close(old)  # `close` closes those that a cancel leaves open
             tired = [reader for reader in self._idle if reader.at is not None and now - reader.idle_since > REST_SECONDS]
             self._idle = [reader for reader in self._idle if reader not in tired]
             try:
@@ -202,7 +202,7 @@ class KafkaPageSource:
                 self._idle[:0] = tired
 
     async def close(self) -> None:
-        """Close all Consumers; no read may be under way."""
+        """Close all Consumers; no read may be in progress."""
         await self._close(list(self._readers))
 
     async def _close(self, readers: Sequence[_Reader]) -> None:
@@ -212,14 +212,14 @@ class KafkaPageSource:
 
 
 class _Reader:
-    """One Consumer. All of this runs in a thread.
+    """One Consumer. All its methods run in a thread.
 
-    It keeps its position and what librdkafka has fetched ahead, so reading a partition page after page does not wait for a
-    fetch for each.
+    It keeps its position and the records that librdkafka has prefetched, so consecutive pages of a partition need no new
+    fetch each.
 
     Attributes:
         leader: the broker it reads from.
-        at: the partition and the offset where it continues; None if it reads nothing.
+        at: the partition and the offset where it continues; None if it has no assignment.
         idle_since: when it was last used; `trio.current_time()`.
     """
 
@@ -231,14 +231,14 @@ class _Reader:
         self._names = names
         self._message_bytes = message_bytes
         self._known: set[tuple[str, str]] = set()
-        self._taken: list[_Arrival] = []  # from the Consumer, and not read yet
+        self._taken: list[_Arrival] = []  # taken from the Consumer, not returned yet
         self.at: tuple[PartitionKey, int] | None = None
         self.idle_since = 0.0
 
     def read(self, key: PartitionKey, first: int, until: int) -> Batch | None:
-        """Return a piece of a partition; None if the broker says that `first` is out of range, or at the end of its log.
+        """Return a range of a partition; None if the broker says that `first` is out of range or at the end of its log.
 
-        Ends only with one of the two, or cancelled.
+        Goes on until it has one of the two, or is cancelled.
         """
         goes_on = self.at == (key, first)
         if not goes_on:
@@ -257,7 +257,7 @@ class _Reader:
         return Batch.decode(records, key, first=first, next=end, chat=self._names.chat(key.topic), max_bytes=self._message_bytes)
 
     def rest(self) -> None:
-        """Read nothing."""
+        """Drop the assignment."""
         self._consumer.unassign()
         self._taken = []
         self.at = None
@@ -278,7 +278,7 @@ class _Reader:
                     if end > first:
                         self._taken = messages[number + 1 :]
                         return records, min(end, until)
-                    if not goes_on:  # the log has no such offset now; one that goes on may have this from when it was last read
+                    if not goes_on:  # out of range now; a read that continues may get an error from earlier
                         raise _OutOfRange
                     continue
                 if error is not None and of_the_group(error):
@@ -303,11 +303,11 @@ class _Reader:
         return [] if first is None else [_arrival(message) for message in (first, *self._consumer.consume(RECORDS_A_SLICE, 0))]
 
     def _position(self, key: PartitionKey) -> int:
-        """Return how far the Consumer has read, transaction markers included; negative before the first record."""
+        """Return the Consumer's position, past transaction markers; negative before the first record."""
         return self._consumer.position([TopicPartition(key.topic, key.partition)])[0].offset
 
     def _look_up(self, key: PartitionKey) -> None:
-        """Let the Consumer look up this topic's leaders at once; by itself it would do so later."""
+        """Make the Consumer look up this topic's leaders at once instead of later."""
         if (key.topic, key.topic_id) in self._known:
             return
         if len(self._known) >= TOPICS_KNOWN:
@@ -318,7 +318,7 @@ class _Reader:
 
 
 class _Arrival(NamedTuple):
-    """What the Consumer returned: an error, a record, or neither if it cannot be identified."""
+    """A message from the Consumer: an error, a record, or neither if it cannot be identified."""
 
     error: KafkaError | None
     offset: int
@@ -331,7 +331,7 @@ def _arrival(message: Message) -> _Arrival:
 
 
 class _OutOfRange(Exception):
-    """The broker has no such offset, or not yet."""
+    """The broker has no such offset, or does not have it yet."""
 
 
 def _error(error: KafkaError, key: PartitionKey) -> Exception:
@@ -341,7 +341,7 @@ def _error(error: KafkaError, key: PartitionKey) -> Exception:
 
 
 def _ignore(error: KafkaError) -> None:
-    """Ignore an error of the whole client: others report it."""
+    """Ignore a client-wide error: the lookups report it."""
 
 
 @asynccontextmanager
@@ -355,7 +355,7 @@ async def open_page_source(
     silent_leaders: int = 0,
     idle_seconds: float = IDLE_SECONDS,
 ) -> AsyncIterator[KafkaPageSource]:
-    """Read pieces of the past, `readers` at a time, and some more from leaders that hang, for as long as the block lasts."""
+    """Make a page source available while the block runs: `readers` concurrent reads, and a few more from leaders that hang."""
     pages = KafkaPageSource(
         config, readers=readers, silent_leaders=silent_leaders, names=names, limits=limits, lookup=lookup, idle_seconds=idle_seconds
     )

@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from .lookup import KafkaLookup
     from .poller import Assignment
 
-STALL_SECONDS = 10.0  # how long a partition may bring nothing, though it has more, before it is assigned again
+STALL_SECONDS = 10.0  # how long a partition that has more records may bring none before it is assigned again
 
 
 class PartitionRepair:
-    """The partitions that broke, and those that may have stalled. For the Tail's watch, which looks at them one look at a time.
+    """The partitions that broke, and those that may have stalled. Used by the Tail's watch, one run at a time.
 
     Args:
-        lookup: is asked where logs begin and end.
-        listener: hears of lost positions.
-        telemetry: likewise.
-        log: for the operator.
+        lookup: asks the brokers where logs begin and end.
+        listener: is notified of lost positions.
+        telemetry: records them.
+        log: gets lines for the operator.
         wanted: whether an assignment is still wanted.
-        restart: reads a partition again from an offset, after a record of that epoch, with a new assignment.
+        restart: reads a partition from an offset with a new assignment; takes the epoch of the record before it.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class PartitionRepair:
         self._log = log
         self._wanted = wanted
         self._restart = restart
-        self._broken: dict[Assignment, float] = {}  # possibly dead until assigned again -> since when
-        self._beyond: dict[Assignment, int] = {}  # of those whose position lies beyond the end -> where that was first seen
-        self._ends: dict[Assignment, tuple[int, int]] = {}  # -> its position at the last look for stalled ones, and its end
+        self._broken: dict[Assignment, float] = {}  # possibly not read until assigned again -> since when
+        self._beyond: dict[Assignment, int] = {}  # broken with a position beyond the end -> the end when first seen
+        self._ends: dict[Assignment, tuple[int, int]] = {}  # -> its position and its end at the last check for stalled ones
         self._ends_asked = trio.current_time()
 
     def add(self, assignment: Assignment) -> None:
@@ -65,16 +65,16 @@ class PartitionRepair:
 
     @property
     def broken(self) -> list[Assignment]:
-        """Those that broke, and are still wanted."""
+        """The broken partitions that are still wanted."""
         return [assignment for assignment in self._broken if self._wanted(assignment)]
 
     async def run(self, looked_at: Iterable[Assignment]) -> None:
-        """Repair partitions that broke, and from time to time those that have stalled.
+        """Repair broken partitions, and periodically those that have stalled.
 
         The caller has just looked up whether topics are still the same.
 
         Args:
-            looked_at: those that may have stalled.
+            looked_at: the partitions to check for a stall.
 
         Raises:
             BrokerError: no broker answered.
@@ -88,8 +88,8 @@ class PartitionRepair:
     async def _repair(self) -> None:
         """Find out why partitions broke, report it, and restart them where possible.
 
-        Partitions without a leader are left for the next time, and so are those without an answer about their epoch: that a log continues
-        at our position means nothing after an election, which may have put other records there.
+        Partitions without a leader wait for the next run. So do those without an answer about their epoch: after an election the log
+        may have other records before our position.
         """
         broken = self.broken
         keys = [assignment.key for assignment in broken]
@@ -105,7 +105,7 @@ class PartitionRepair:
                 self._repair_one(assignment, since, firsts[key], ends[key], stands.get(assignment, assignment.delivered))
 
     async def _epoch_ends(self, assignments: Sequence[Assignment]) -> dict[Assignment, int]:
-        """Return where the epochs end in which assignments were read last; without those of which no broker tells."""
+        """Return where the epoch of each assignment's last record ends, for those about which a broker answers."""
         ends: dict[Assignment, int] = {}
         for epoch in {assignment.epoch for assignment in assignments}:
             of_epoch = [assignment for assignment in assignments if assignment.epoch == epoch]
@@ -121,11 +121,11 @@ class PartitionRepair:
         """Restart a partition.
 
         Args:
-            assignment: which broke.
-            since: when.
-            first: the first offset that is left.
-            end: of its log.
-            stands: up to which offset the log is still what was read.
+            assignment: the broken one.
+            since: when it broke.
+            first: the first offset that still exists.
+            end: the end of its log.
+            stands: the offset up to which the log is still the one that was read.
         """
         position = assignment.delivered
         if position < first:
@@ -153,7 +153,7 @@ class PartitionRepair:
         self._restart(assignment, start)
 
     async def _restart_stalled(self, looked_at: Iterable[Assignment]) -> None:
-        """Assign partitions again that have brought nothing since the last look, though they had more."""
+        """Assign partitions again that had more records at the last check and have brought none since."""
         for assignment, (position, end) in self._ends.items():
             if self._wanted(assignment) and assignment not in self._broken and position == assignment.delivered < end:
                 self._log.log(logging.WARNING, "%s was stuck at offset %d of %d; it is read again", str(assignment.key), position, end)

@@ -25,33 +25,32 @@ if TYPE_CHECKING:
     from ..delivery.records.record import Record
     from .connect import ClientConfig
 
-# How long a poll waits for the first record. It ends at once when one comes, so this is no delay of delivery; but requests
-# and cancellation wait for it. 1% of a core at 20 ms.
+# How long a poll waits for the first record. It ends at once when one comes, so this does not delay records; but requests
+# and cancels wait for it. 1 % of a core at 20 ms.
 POLL_SECONDS = 0.02
-FETCH_WAIT_MS = 20  # a new partition waits for the fetch that is open; 0.2% of a core at 50, 0.5% at 10
+FETCH_WAIT_MS = 20  # a new partition waits for the open fetch; 0.2 % of a core at 50, 0.5 % at 10
 
-RECORDS_A_ROUND = 1000  # making this many holds up the trio loop for 0.5 ms; 1.7 ms for 5000
+RECORDS_A_ROUND = 1000  # making this many blocks the trio loop for 0.5 ms; 1.7 ms for 5000
 CHANGES_A_ROUND = 200  # assigning this many takes 5 ms
 
-PROBE_SECONDS = 1.0  # how often a position is looked at that may have moved over transaction markers alone
+PROBE_SECONDS = 1.0  # how often positions are checked that may have moved over transaction markers only
 
-METADATA_SECONDS = 0.1  # a topic that this client does not know is otherwise noticed half a second late
+METADATA_SECONDS = 0.1  # otherwise the Consumer finds a new topic half a second late
 METADATA_KNOWN_SECONDS = 300.0  # shorter than `metadata.max.age.ms`
 METADATA_AGAIN_SECONDS = 0.2
 METADATA_TRIES = (
-    5  # with three brokers, one that hangs is asked five times in a row once in 243 times; distant ones answer later than we wait
+    5  # with three brokers, all five tries meet the one that hangs once in 243 times; distant brokers answer later than we wait
 )
 
-# What librdkafka may hold ahead of us: it asks for no more while it has 64 records or 4 MiB, and an answer of a broker is 4 MiB (its
-# default is 50) or a larger record. Its bytes are those of values alone: only the number of records bounds what large keys and
-# headers take. With a small queue the backoff has to be small, too: at its default it naps for a second whenever the queue was
-# full. So it reads 190,000 small records a second, and 400,000 without these bounds, at the same CPU; decoding them takes longer.
-# docs/operations.md has the formula.
+# Limits of librdkafka's prefetch: it requests no more while it has 64 records or 4 MiB, and a broker's response is at most 4 MiB
+# (default: 50) or one larger record. The bytes are those of values only, so the number of records bounds large keys and headers. A
+# small queue needs a small backoff: by default it pauses for a second whenever the queue was full. With these limits it reads
+# 190,000 small records a second, and 400,000 without, at the same CPU; decoding them takes longer. docs/operations.md has the formula.
 _QUEUE = {"queued.min.messages": 64, "queued.max.messages.kbytes": 4_096, "fetch.max.bytes": 4 << 20, "fetch.queue.backoff.ms": 10}
 
 _log = logging.getLogger("kafka_chat.kafka")
 
-PartitionName = tuple[str, int]  # topic and partition, as librdkafka knows them: it does not tell identities apart
+PartitionName = tuple[str, int]  # topic and partition as librdkafka knows them: without the topic's id
 
 
 @dataclass(eq=False, slots=True)
@@ -60,12 +59,12 @@ class Assignment:
 
     Attributes:
         key: which partition.
-        chat: what its frames say as `chat`.
+        chat: the `chat` field of its frames.
         start: the first offset.
-        epoch: the leader epoch of the record before `delivered`, or a later one; `NO_EPOCH` where none is known. The trio thread's own.
-        position: the offset after the last record from the Consumer; belongs to the thread.
-        replaced: whether the Consumer has read another topic here, so that its position means nothing; belongs to the thread.
-        delivered: the offset after the last record handed over; belongs to the trio thread.
+        epoch: the leader epoch of the record before `delivered`, or a later one; `NO_EPOCH` if none is known. Owned by the trio thread.
+        position: the offset after the last record from the Consumer. Owned by the polling thread.
+        replaced: whether the Consumer has read another topic here, so that its position is meaningless. Owned by the polling thread.
+        delivered: the offset after the last record handed over. Owned by the trio thread.
     """
 
     key: PartitionKey
@@ -90,9 +89,9 @@ class Round:
     """The result of one poll.
 
     Attributes:
-        appended: partition -> batches that follow each other without a hole.
-        broken: partitions that librdkafka has stopped reading until they are assigned again.
-        replaced: partitions of which it reads another topic of that name; nothing of that is handed over.
+        appended: partition -> consecutive batches.
+        broken: partitions that librdkafka does not read until they are assigned again.
+        replaced: partitions where it reads another topic of that name; those records are dropped.
     """
 
     appended: list[tuple[Assignment, list[Batch]]] = field(default_factory=list)
@@ -104,44 +103,41 @@ class Round:
 
 
 class Poller:
-    """Reads the assigned partitions, and hands records over round by round.
+    """Reads the assigned partitions, and hands records over in rounds.
 
     `assign` and `unassign` are called in the trio thread and change what is *wanted*; the thread adapts its Consumer
-    between two polls. It waits while a round is taken, so it is never more than one round ahead of the trio thread; a round
-    may belong to an assignment that is no longer wanted, which `wants` tells.
+    between two polls. It waits while a round is delivered, so it is never more than one round ahead of the trio thread. A
+    round may contain an assignment that is no longer wanted; check with `wants`.
 
     Args:
-        config: of the Consumer.
-        deliver: takes a round, in the trio thread.
-        trouble: called in the trio thread with librdkafka's last error of a connection that it cannot open or keep.
+        config: configures the Consumer.
+        deliver: called with each round, in the trio thread.
+        trouble: called in the trio thread when librdkafka cannot open or keep a connection.
         message_bytes: `limits.message_bytes`.
     """
 
-    def __init__(
-        self, config: ClientConfig, *, deliver: Callable[[Round], None], trouble: Callable[[str], None], message_bytes: int
-    ) -> None:
+    def __init__(self, config: ClientConfig, *, deliver: Callable[[Round], None], trouble: Callable[[], None], message_bytes: int) -> None:
         self._config = config
         self._deliver = deliver
         self._trouble = trouble
         self._message_bytes = message_bytes
-        self._wanted: dict[PartitionName, Assignment] = {}  # changed by the trio thread, read by ours
+        self._wanted: dict[PartitionName, Assignment] = {}  # changed by the trio thread, read by the polling thread
         self._changed: deque[PartitionName] = deque()
-        self._assigned: dict[PartitionName, Assignment] = {}  # everything below belongs to the polling thread
+        self._assigned: dict[PartitionName, Assignment] = {}  # everything below is owned by the polling thread
         self._ids = IdsRead(config.logger)
         self._known: dict[tuple[str, str], float] = {}  # topic and id -> when the Consumer was made to look it up
-        self._unknown: dict[tuple[str, str], int] = {}  # topics still unknown to the Consumer -> how often it may still ask
+        self._unknown: dict[tuple[str, str], int] = {}  # topics still unknown to the Consumer -> lookups left
         self._looked_up = 0.0
         self._probed = 0.0
-        self._said = ""  # librdkafka's last error of a connection; written by the polling thread, read by the trio thread
         self.rounds = 0  # how many rounds it has made
 
     def assign(self, assignment: Assignment) -> None:
-        """Read this partition from its `start` on, in place of any other assignment of it."""
+        """Read this partition from its `start` on, instead of any other assignment of it."""
         self._wanted[assignment.partition_name] = assignment
         self._changed.append(assignment.partition_name)
 
     def unassign(self, assignment: Assignment) -> None:
-        """No longer want it."""
+        """Stop reading this assignment."""
         if self.wants(assignment):
             del self._wanted[assignment.partition_name]
             self._changed.append(assignment.partition_name)
@@ -156,18 +152,17 @@ class Poller:
         return len(self._wanted)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Poll until cancelled, which takes effect after `POLL_SECONDS`; started once the Consumer exists.
+        """Poll until cancelled, which takes up to `POLL_SECONDS`; started once the Consumer exists.
 
-        The thread is never abandoned: it would go on using a Consumer that is closed.
+        The thread is never abandoned: it would go on using a closed Consumer.
         """
         token = trio.lowlevel.current_trio_token()
 
         def trouble(error: KafkaError) -> None:
-            # It runs inside poll, which would garble an exception.
-            if error.code() != KafkaError._ALL_BROKERS_DOWN:  # which adds nothing to those before it
-                self._said = error.str()
+            # Called inside poll(), where an exception would be garbled.
+            if error.code() != KafkaError._ALL_BROKERS_DOWN:  # it only repeats earlier ones
                 with suppress(trio.RunFinishedError):
-                    token.run_sync_soon(self._tell_trouble, idempotent=True)  # thousands a second, with `reconnect.backoff.ms` 0
+                    token.run_sync_soon(self._trouble, idempotent=True)  # up to thousands a second
 
         properties = self._config.consumer(fetch_wait_ms=FETCH_WAIT_MS, error_cb=trouble, **_QUEUE)
 
@@ -185,15 +180,12 @@ class Poller:
 
         await trio.to_thread.run_sync(poll, limiter=trio.CapacityLimiter(1), thread_name="kafka_chat tail")
 
-    def _tell_trouble(self) -> None:
-        self._trouble(self._said)
-
     # Everything below runs in the thread.
 
     def _poll(self, consumer: Consumer) -> None:
         first = consumer.poll(POLL_SECONDS)
         if first is not None:
-            # `consume` waits its whole timeout for this many records, so the timeout is 0: it takes what is there.
+            # `consume` waits its whole timeout for this many records; with a timeout of 0 it takes what is there.
             taken = self._take(consumer, [first, *consumer.consume(RECORDS_A_ROUND, 0)])
         elif time.monotonic() - self._probed >= PROBE_SECONDS:
             self._probed = time.monotonic()
@@ -220,10 +212,10 @@ class Poller:
         return taken
 
     def _probe(self, consumer: Consumer) -> Round:
-        """Move over transaction markers that no record follows.
+        """Advance positions over transaction markers that no record follows.
 
-        A position is that of what was taken from the Consumer, and right after an assign there is none; so it never runs
-        ahead of a record.
+        The Consumer's position counts only what was taken from it, and right after an assign there is none; so it never
+        passes a record that was not taken.
         """
         taken = Round()
         for partition_name, position in _positions(consumer, self._assigned):
@@ -233,7 +225,7 @@ class Poller:
         return taken
 
     def _add(self, taken: Round, assignment: Assignment, records: Iterable[Record], position: int) -> None:
-        """Add what was read of a partition up to a position, unless it is of another topic: then nothing until it is assigned again."""
+        """Add records of a partition, read up to `position`, unless they are another topic's: then nothing until it is assigned again."""
         if assignment.replaced:
             return
         assignment.replaced = not self._ids.reads(assignment.key.topic, assignment.key.topic_id)
@@ -243,7 +235,7 @@ class Poller:
             taken.appended.append((assignment, list(self._batches(assignment, records, position))))
 
     def _batches(self, assignment: Assignment, records: Iterable[Record], position: int) -> Iterator[Batch]:
-        """Cut records into batches of at most `BATCH_BYTES`; the last one reaches to `position`."""
+        """Split records into batches of at most `BATCH_BYTES`; the last one ends at `position`."""
         piece: list[Record] = []
         size = 0
         for record in records:
@@ -281,9 +273,9 @@ class Poller:
         self._look_up(consumer, {(new.key.topic, new.key.topic_id) for _, _, new in changes if new is not None})
 
     def _look_up(self, consumer: Consumer, topics: set[tuple[str, str]]) -> None:
-        """Let the Consumer look up these topics' leaders at once; by itself it would do so later.
+        """Make the Consumer look up these topics' leaders at once instead of later.
 
-        It asks any connected broker; if that one hangs, it must ask again.
+        It asks any connected broker; if that one hangs, it must be made to ask again.
         """
         now = time.monotonic()
         for topic in topics:
@@ -301,8 +293,8 @@ class Poller:
             if len(unknown) == 1:
                 consumer.list_topics(unknown[0][0], timeout=METADATA_SECONDS)
             else:
-                # There is no listing of some topics: one of all takes the longer the more there are (120 ms at 8,000). This
-                # question about all of them, whatever its answers, has their leaders looked up by one request.
+                # A listing cannot be limited to some topics, and one of all takes longer the more there are (120 ms at 8,000). This call,
+                # whatever it returns, makes librdkafka look up the leaders of these topics with one request.
                 consumer.offsets_for_times([TopicPartition(topic, 0, OFFSET_END) for topic, _ in unknown], timeout=METADATA_SECONDS)
             self._unknown = {}
 

@@ -1,7 +1,7 @@
-"""Several Pollers as one: many followed partitions are spread over more than one Consumer.
+"""Spreads many followed partitions over several Pollers, each with its Consumer.
 
-librdkafka names every partition in every fetch, so latency grows with what one Consumer follows: measured 9 ms with 500
-partitions, 43 with 2,000, 302 with 6,000. A topic stays with the Consumer that it was given for as long as it is followed.
+librdkafka lists every partition in every fetch request, so latency grows with the partitions of a Consumer: 9 ms with 500
+partitions, 43 with 2,000, 302 with 6,000 (measured). A topic stays on its Consumer for as long as it is followed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Home:
     """The Poller of a topic.
 
     Attributes:
-        poller: who reads it.
+        poller: its Poller.
         partitions: its wanted partitions.
     """
 
@@ -36,11 +36,11 @@ class _Home:
 
 
 class Pollers:
-    """The interface of `Poller`, over as many of them as needed.
+    """Has the interface of `Poller`, and uses as many of them as needed.
 
     Args:
         make: makes one that is not running yet.
-        most: how many there may be.
+        most: the maximum number of them.
     """
 
     def __init__(self, make: Callable[[], Poller], *, most: int) -> None:
@@ -79,7 +79,7 @@ class Pollers:
         return min(poller.rounds for poller in self._pollers)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Poll until cancelled; started once the first one's Consumer exists. Further ones are begun when they are needed."""
+        """Poll until cancelled; started once the first one's Consumer exists. Others are started when needed."""
         async with open_tasks() as nursery:
             await nursery.start(self._pollers[0].run)
             task_status.started()
@@ -92,7 +92,7 @@ class Pollers:
                 await self._more.wait_beyond(version)
 
     def _least(self) -> Poller:
-        """Return the Poller with the fewest partitions, or a new one if all have enough."""
+        """Return the Poller with the fewest partitions, or a new one if all are full."""
         least = min(self._pollers, key=_followed)
         if least.followed < PARTITIONS_EACH or len(self._pollers) >= self._most:
             return least

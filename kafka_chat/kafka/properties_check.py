@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import Consumer, KafkaException, Producer
 
+from ..errors import ServiceFailed
 from ..settings.kafka_properties import PropertyProblem, allowed_values
 from ..settings.model import KafkaSettings
-from .connect import ClientConfig
+from .connect import ClientConfig, not_made
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,7 +36,10 @@ def properties_problem(properties: Mapping[str, str]) -> PropertyProblem | None:
     Files (`ssl.ca.location` and so on) are opened; nothing is sent.
 
     Args:
-        properties: librdkafka's names and values; none of those that take code.
+        properties: librdkafka's names and values; no callbacks.
+
+    Raises:
+        ServiceFailed: there is no memory or thread for the clients that try them.
     """
     if (name := _no_number(properties)) is not None:
         return PropertyProblem(f"a whole number is needed, {_LARGEST} at most", name)
@@ -47,8 +51,8 @@ def properties_problem(properties: Mapping[str, str]) -> PropertyProblem | None:
 
 
 def _told(problem: str, properties: Mapping[str, str]) -> PropertyProblem:
-    """Return a problem with the name of its property."""
-    # librdkafka names the property in its sentence, unless by an alias; the longest name found is the one it means.
+    """Return a problem together with the name of its property."""
+    # librdkafka's sentence contains the property's name or an alias; the longest name found is the right one.
     name = max((name for name in properties if name in problem), key=len, default=None)
     of_one = problem.startswith("Invalid value")
     if name is None and of_one:
@@ -62,7 +66,7 @@ def _told(problem: str, properties: Mapping[str, str]) -> PropertyProblem:
 
 
 def _unread(path: str) -> str | None:
-    """Return why a file cannot be read, for which librdkafka only gives OpenSSL's numbers; None if it can."""
+    """Return why a file cannot be read (librdkafka only gives OpenSSL's error numbers); None if it can."""
     try:
         if not Path(path).is_dir():
             with Path(path).open("rb"):
@@ -75,7 +79,7 @@ def _unread(path: str) -> str | None:
 def _no_number(properties: Mapping[str, str]) -> str | None:
     """Return a numeric property whose value has trailing text, which librdkafka silently ignores.
 
-    It would also take the rest of a number that is too large, and a number with a leading 0 for an octal one.
+    It also truncates a number that is too large, and reads one with a leading 0 as octal.
     """
     for name, value in properties.items():
         if _BEGINS_AS_NUMBER.match(value) is None or (_NUMBER.fullmatch(value) is not None and abs(int(value)) <= _LARGEST):
@@ -86,16 +90,16 @@ def _no_number(properties: Mapping[str, str]) -> str | None:
 
 
 def _refused(properties: Mapping[str, str]) -> str | None:
-    """Return why librdkafka makes no client of `properties`."""
+    """Return why librdkafka rejects `properties`."""
     return _says(lambda: Producer({**properties, "logger": _silent()}))
 
 
 def _refused_with_ours(properties: Mapping[str, str]) -> str | None:
-    """Return why librdkafka makes none of the service's clients, with the service's own properties added."""
+    """Return why librdkafka rejects `properties` together with those of one of the service's clients."""
     ours = ClientConfig(KafkaSettings(bootstrap_servers="none:0", properties=dict(properties)))
 
     def offline(config: Mapping[str, Property]) -> dict[str, Property]:
-        # Without a broker it connects to nobody.
+        # Without a broker it connects nowhere.
         return {**{name: value for name, value in config.items() if name != "bootstrap.servers"}, "logger": _silent()}
 
     def consume() -> None:
@@ -110,26 +114,28 @@ def _refused_with_ours(properties: Mapping[str, str]) -> str | None:
 
 
 def _says(make: Callable[[], object]) -> str | None:
-    """Return librdkafka's error when the client is made."""
+    """Return librdkafka's error when the client is created, or None."""
     try:
         make()
     except KafkaException as error:
+        if isinstance(unmade := not_made(error), ServiceFailed):  # which no other property would help
+            raise unmade from error
         text: str = error.args[0].str()
         return re.sub(r"^Failed to create (?:producer|consumer): ", "", text.strip())
-    except (ValueError, ImportError) as error:  # confluent-kafka's own checks, and a library of AWS that is not installed
+    except (ValueError, ImportError) as error:  # confluent-kafka's own checks; a missing AWS library
         return str(error)
     return None
 
 
 def _silent() -> logging.Logger:
-    """Return a logger that discards everything: the service's clients will log it."""
+    """Return a logger that discards everything: the service's clients will log the same."""
     silent = logging.Logger("kafka_chat.kafka.check")
     silent.disabled = True
     return silent
 
 
 def _missing(properties: Mapping[str, str]) -> str | None:
-    """Return a missing property that librdkafka would only notice at its first token, and then wait for forever."""
+    """Return a missing property that librdkafka notices only when it requests its first token, and then waits forever."""
     mechanism = properties.get("sasl.mechanism", properties.get("sasl.mechanisms", ""))
     if not properties.get("security.protocol", "").lower().startswith("sasl") or mechanism.upper() != "OAUTHBEARER":
         return None
@@ -141,7 +147,7 @@ def _missing(properties: Mapping[str, str]) -> str | None:
 
 
 def _without_tokens(properties: Mapping[str, str]) -> dict[str, str]:
-    """Return `properties` so that a client made of them does not wait for a token.
+    """Return `properties` changed so that a client does not wait for a token.
 
     A client with OAUTHBEARER requests its first token at once, and closing it waits for the answer (20 s, measured).
     """
@@ -149,5 +155,5 @@ def _without_tokens(properties: Mapping[str, str]) -> dict[str, str]:
     if kept.pop(_METADATA, "none") != "none":
         kept.pop("sasl.oauthbearer.method", None)
     if _TOKEN_ENDPOINT in kept:
-        kept[_TOKEN_ENDPOINT] = "http://127.0.0.1:9/"  # the discard port, where nobody listens
+        kept[_TOKEN_ENDPOINT] = "http://127.0.0.1:9/"  # the discard port, where nothing listens
     return kept

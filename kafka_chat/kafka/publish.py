@@ -1,11 +1,10 @@
-"""The one producer: records are in the log on all in-sync replicas, or refused in time.
+"""The one producer: a record is in the log on all in-sync replicas, or refused in time.
 
-The producer belongs to librdkafka's threads and to one of ours, which polls it for acknowledgements and ends it: after a fatal
-error, when another one takes its place, and when we close. The trio thread hands records over under the lock under which the
-producer is replaced, so never to one that is being ended. It gives a record
-up after `GIVE_UP_MS`, before the request that waits for it does, so it never writes a record whose request was refused
-already. One case remains: a broker takes a record and then does not answer. Nobody can tell whether
-it is written, even with transactions, whose commit can stay unanswered in the same way.
+One of our threads polls the producer for acknowledgements, and ends it when it closes or when a new producer replaces it after a
+fatal error. The trio thread produces records under the lock that also guards the replacement, so never to a producer that is
+being ended. The producer gives up a record after `GIVE_UP_MS`, before the waiting request does, so it never writes a record of a
+request that was already refused. One case remains: a broker takes a record and then does not answer. Then it is unknown whether
+it is written; transactions do not help, since their commit can stay unanswered in the same way.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ import trio
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from ..delivery.ports import KeyedRecord, Published
-from ..errors import BrokerError, BrokerUnreachable, SettingsError, TooLarge
+from ..errors import BrokerError, BrokerUnreachable, TooLarge
 from ..nursery import open_tasks
-from .connect import broker_error
+from .connect import broker_error, not_made
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -32,11 +31,11 @@ if TYPE_CHECKING:
 
     Acknowledged = Callable[[KafkaError | None, Message], None]
 
-GIVE_UP_MS = 2_500  # librdkafka looks for expired records once a second: so `WRITE_SECONDS` at most, measured 3.0
-LINGER_MS = 5  # a hundred records are handed over in 0.3 ms; so those of one call are one batch, and a send waits little
+GIVE_UP_MS = 2_500  # librdkafka checks once a second, so `WRITE_SECONDS` at most; measured 3.0
+LINGER_MS = 5  # a hundred records are produced in 0.3 ms, so those of one call form one batch; delays a send little
 POLL_SECONDS = 0.1  # an acknowledgement ends a poll at once; this is how long closing waits
 REPLACE_SECONDS = 1.0  # how soon, at most, a failed producer is replaced; the next may fail as soon as it connects
-FLUSH_SECONDS = 0.3  # for records in flight at closing, which nobody waits for any more
+FLUSH_SECONDS = 0.3  # for records in flight at closing, for which no request waits any more
 RECORD_BYTES = (64 << 20) + 65_536  # above any `limits.message_bytes`, so that the broker's own limit decides
 ANY_PARTITION = -1
 
@@ -44,9 +43,9 @@ _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 
 
 class KafkaPublisher:
-    """Implements the port `Publisher` by one idempotent producer.
+    """Implements the port `Publisher` with one idempotent producer.
 
-    May be called in the trio thread only.
+    Call it in the trio thread only.
     """
 
     def __init__(self, config: ClientConfig, *, make: Callable[[dict[str, Property]], Producer] = Producer) -> None:
@@ -54,10 +53,10 @@ class KafkaPublisher:
 
         Args:
             config: how to reach the brokers.
-            make: makes a producer of its properties.
+            make: makes a producer from its properties.
         """
         self._make = make
-        self._lock = threading.Lock()  # held for as long as records are handed over, and for the moment of a replacement
+        self._lock = threading.Lock()  # held while records are produced, and during a replacement
         self._token = trio.lowlevel.current_trio_token()
         self._properties: dict[str, Property] = config.producer(
             **{
@@ -74,11 +73,11 @@ class KafkaPublisher:
         self._spent_by = ""  # the last fatal error
         self._replaced_at = float("-inf")
         self._closing = False
-        self._producer: Producer | None  # None once we close
+        self._producer: Producer | None  # None once closing
         try:
             self._producer = make(self._properties)
         except KafkaException as error:
-            raise SettingsError(f"kafka.properties cannot be used: {error.args[0].str()}") from error
+            raise not_made(error) from error
 
     async def publish(self, topic: str, record: KeyedRecord, *, partition: int | None = None) -> Published:
         """Produce one record; see `Publisher`."""
@@ -97,12 +96,12 @@ class KafkaPublisher:
         self._closing = True
 
     async def _acknowledged(self, topic: str, records: Sequence[KeyedRecord], partition: int) -> Published:
-        """Hand records over in one step, wait until all are acknowledged or refused, and return the last one's place."""
+        """Produce records in one step, wait until all are acknowledged or refused, and return the last one's partition and offset."""
         waiting = _Waiting(len(records))
         doing = f"writing to {topic}"
 
         def acknowledged(error: KafkaError | None, message: Message) -> None:
-            # In the polling thread; nothing may be raised here.
+            # Called in the polling thread; must not raise.
             self._token.run_sync_soon(waiting.one_less, error, message.partition() or 0, message.offset() or 0)
 
         refusals: list[KafkaError] = []
@@ -129,7 +128,7 @@ class KafkaPublisher:
         while not self._closing and self._producer is not None:
             try:
                 self._producer.poll(POLL_SECONDS)
-            except KafkaException as error:  # confluent_kafka has no callback for a fatal one
+            except KafkaException as error:  # confluent_kafka has no callback for fatal errors
                 if not error.args[0].fatal():
                     raise
                 self._spent, self._spent_by = True, error.args[0].str()
@@ -139,7 +138,7 @@ class KafkaPublisher:
 
     def _replace(self, new: Producer | None) -> None:
         """Replace the producer: after a fatal error (lost sequence numbers, no permission) the old one accepts nothing more."""
-        with self._lock:  # so the old one gets no record from here on
+        with self._lock:  # the old one gets no records from here on
             old, self._producer = self._producer, new
             self._spent, self._replaced_at = False, time.monotonic()
         if old is not None:
@@ -167,12 +166,12 @@ def _hand_over(
 
 
 class _Waiting:
-    """The acknowledgements that one call waits for.
+    """The acknowledgements for which one call waits.
 
     Attributes:
-        over: set when all are there.
-        error: the first one.
-        partition: of the last record.
+        over: set when all have come.
+        error: the first error.
+        partition: the last record's.
         offset: the highest.
     """
 
@@ -184,7 +183,7 @@ class _Waiting:
         self._number = number
 
     def one_less(self, error: KafkaError | None, partition: int, offset: int) -> None:
-        """Take one acknowledgement, or refusal."""
+        """Count one acknowledgement or refusal."""
         if error is None:
             self.partition, self.offset = partition, max(self.offset, offset)
         elif self.error is None:
@@ -195,7 +194,7 @@ class _Waiting:
 
 
 def _end(producer: Producer) -> None:
-    """End a producer within half a second; calls that still wait for it get an error."""
+    """End a producer within half a second; calls that still wait get an error."""
     with suppress(KafkaException):  # the next call raises a pending fatal error; here it no longer matters
         producer.flush(FLUSH_SECONDS)
     producer.purge()
@@ -205,7 +204,7 @@ def _end(producer: Producer) -> None:
 
 
 def _ignore(error: KafkaError) -> None:
-    """Leave it to others to tell that brokers are away; without a callback librdkafka logs every error."""
+    """Ignore errors: the lookups report that brokers are away. Without a callback librdkafka would log every error."""
 
 
 def _ours(error: KafkaError, doing: str, topic: str) -> BrokerError | TooLarge:
@@ -218,7 +217,7 @@ def _ours(error: KafkaError, doing: str, topic: str) -> BrokerError | TooLarge:
 
 @asynccontextmanager
 async def open_publisher(config: ClientConfig) -> AsyncIterator[KafkaPublisher]:
-    """Publish for as long as the block lasts; the brokers may be away.
+    """Make a publisher available while the block runs; the brokers may be away.
 
     Raises:
         SettingsError: librdkafka rejects `kafka.properties`.

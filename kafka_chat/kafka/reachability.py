@@ -1,4 +1,4 @@
-"""Whether the brokers answer, and what is reported about it."""
+"""Decides whether the brokers are away, and reports it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from ..telemetry.metrics import Telemetry
     from .lookup import KafkaLookup
 
-UNANSWERED_SECONDS = 15.0  # how long topics may stay unanswered while other brokers answer; one question is given up after 10
+UNANSWERED_SECONDS = 15.0  # how long requests about topics may fail while brokers answer pings; one times out after 10
 
 
 class Reachability:
-    """What the Tail's watch finds about the brokers, look by look.
+    """The state of the brokers, updated by each look of the Tail's watch.
 
-    They are away when none answers a ping, and back when a whole look is answered: if one answers pings and topics
-    cannot be asked for (a name that brokers go by does not resolve), a ping succeeds now and then, and fails now and then.
+    They are away when none answers a ping, and back when a whole look is answered. Pings alone are not enough: if an
+    advertised host name does not resolve, some pings succeed and others fail.
 
     Attributes:
         away: why no broker answers; None while one does.
@@ -28,29 +28,28 @@ class Reachability:
     def __init__(self, lookup: KafkaLookup, telemetry: Telemetry) -> None:
         self._lookup = lookup
         self._telemetry = telemetry
-        self._said = ""  # librdkafka's last error of a connection: refused, not authenticated, …
-        self._unanswered: tuple[str, float] | None = None  # what got no answer though brokers are up, and since when
+        self._answered = False  # whether any broker ever has
+        self._unanswered: tuple[str, float] | None = None  # the request that fails although brokers are up, and since when
         self.away: str | None = None
 
     @property
     def problem(self) -> str | None:
-        """What is wrong, as a sentence; None if nothing is, or not for long."""
+        """What is wrong, as a sentence; None if nothing is, or only for a short time so far."""
         if self.away:
             return self.away
+        if not self._answered:
+            why = self._lookup.reasons()
+            return f"no broker has answered yet: {why}" if why else "no broker has answered yet"
         if self._unanswered and trio.current_time() - self._unanswered[1] > UNANSWERED_SECONDS:
             return self._unanswered[0]
         return None
-
-    def said(self, reason: str) -> None:
-        """Note librdkafka's error of a connection that it cannot open or keep."""
-        self._said = reason
 
     async def looked(self, failed: str | None, *, ask: bool) -> None:
         """Report brokers that are away, or back.
 
         Args:
-            failed: the unanswered question of this look; None if all were answered.
-            ask: whether to ask if any broker answers.
+            failed: the unanswered request of this look; None if all were answered.
+            ask: whether to ping the brokers.
         """
         silent = await self._silence() if ask else None
         if failed is None:
@@ -63,12 +62,14 @@ class Reachability:
         elif self.away and not reason:
             self._telemetry.brokers_back()
         self.away = reason
+        if reason is None:
+            self._answered = True
+            self._lookup.forget_reasons()
 
     async def _silence(self) -> str | None:
-        """Return why no broker answers; None if one does, and only questions to others stayed unanswered."""
+        """Return why no broker answers; None if one does, and only requests to others failed."""
         try:
             await self._lookup.ping()
         except BrokerError as error:
-            return f"no broker answers: {self._said or error}"
-        self._said = ""
+            return str(error)
         return None

@@ -1,4 +1,4 @@
-"""Reads the records of one partition from an offset on, with their keys; not chat messages."""
+"""Reads the records of one partition from an offset on, with their keys; not for chat messages."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Piece:
     """The result of one poll.
 
     Attributes:
-        records: in order; none where only the position has moved.
-        next: the position after them, and after markers.
-        lost: our position is out of range; nothing more comes.
-        problem: why the broker refused.
-        epoch: the leader epoch of the last record so far; `NO_EPOCH` where none is known.
+        records: in order; empty if only the position has moved.
+        next: the position after them and after transaction markers.
+        lost: whether the position is out of range; then nothing more comes.
+        problem: why the broker refused to read.
+        epoch: the leader epoch of the last record so far; `NO_EPOCH` if none is known.
     """
 
     records: Sequence[KeyedAt]
@@ -45,7 +45,7 @@ class Piece:
 
 
 class RecordReader:
-    """A consumer of one partition. It is polled in a thread, by one call at a time."""
+    """A Consumer of one partition, polled in a thread by one call at a time."""
 
     def __init__(self, config: ClientConfig, topic: str, partition: int, start: int, epoch: int) -> None:
         self.start = start
@@ -57,10 +57,10 @@ class RecordReader:
             {
                 **config.consumer(fetch_wait_ms=FETCH_WAIT_MS),
                 "enable.partition.eof": True,
-                "queued.max.messages.kbytes": 4_096,  # of values; …
-                "queued.min.messages": 1_000,  # … and this many records, whatever their keys take
-                "fetch.max.bytes": 4 << 20,  # of a broker's answer, which comes beside what is queued
-                "fetch.queue.backoff.ms": 10,  # a full queue makes librdkafka sleep a second otherwise
+                "queued.max.messages.kbytes": 4_096,  # counts values only; …
+                "queued.min.messages": 1_000,  # … this bounds large keys
+                "fetch.max.bytes": 4 << 20,  # of a broker's response, in addition to the queue
+                "fetch.queue.backoff.ms": 10,  # by default librdkafka pauses for a second when the queue is full
                 "error_cb": _ignore,
             }
         )
@@ -68,15 +68,15 @@ class RecordReader:
         self._thread = trio.CapacityLimiter(1)
 
     async def read(self) -> Piece:
-        """Wait for and return the next piece; a cancel takes at most `POLL_SECONDS`."""
+        """Wait for the next piece and return it; a cancel takes at most `POLL_SECONDS`."""
         return await trio.to_thread.run_sync(self._poll_for_news, limiter=self._thread)
 
     def close(self) -> None:
-        """Release the connection; milliseconds."""
+        """Close the Consumer; takes milliseconds."""
         self._consumer.close()
 
     def _poll_for_news(self) -> Piece:
-        """Poll until there is news: waking a task for nothing ten times a second costs more than the polls."""
+        """Poll until there is something to return: waking a task in vain ten times a second costs more than the polls."""
         while True:
             trio.from_thread.check_cancelled()
             before = self._next
@@ -101,8 +101,8 @@ class RecordReader:
             elif error is not None and error.code() != KafkaError._PARTITION_EOF and not of_the_group(error):
                 doing = f"reading {self._start_at.topic}/{self._start_at.partition}"
                 refusal = broker_error(error, doing)
-                problem = problem if isinstance(refusal, BrokerUnreachable) else str(refusal)  # a broker that is away comes back
-        # It is also past transaction markers and compacted records.
+                problem = problem if isinstance(refusal, BrokerUnreachable) else str(refusal)  # an absent broker comes back
+        # It is past transaction markers and compacted records, too.
         self._next = max(self._next, self._consumer.position([self._start_at])[0].offset)
         return Piece(records=records, next=self._next, lost=lost, problem=problem, epoch=self._epoch)
 
@@ -111,14 +111,14 @@ class RecordReader:
 async def open_record_reader(
     config: ClientConfig, topic: str, partition: int, start: int, epoch: int = NO_EPOCH
 ) -> AsyncIterator[RecordReader]:
-    """Read for as long as the block lasts; the brokers may be away.
+    """Read a partition while the block runs; the brokers may be away.
 
     Args:
-        config: how to reach them.
+        config: how to reach the brokers.
         topic: an existing one.
-        partition: which.
+        partition: its partition.
         start: the first offset.
-        epoch: the leader epoch of the record before it; `NO_EPOCH` where none is known.
+        epoch: the leader epoch of the record before it; `NO_EPOCH` if none is known.
     """
     reader = RecordReader(config, topic, partition, start, epoch)
     try:

@@ -1,7 +1,7 @@
-"""Reads a librdkafka message, each part guarded, so that a bad record harms only itself.
+"""Reads a librdkafka message, each part guarded, so that a bad record affects only itself.
 
-Anybody may have written a message, in any language, and each call on it may raise: `headers()` does if a header's name is not
-UTF-8 (confluent_kafka 2.16). A part that raises is missing; the record is delivered without it.
+A message may come from any program, and each call on it may raise: `headers()` does if a header's name is not UTF-8
+(confluent_kafka 2.16). A part that raises counts as missing; the record is delivered without it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _log = SparingLogger(logging.getLogger("kafka_chat.kafka"))
 
 
 class Envelope(NamedTuple):
-    """Where a message is from, and whether it is a record or an error.
+    """Where a message comes from, and whether it is a record or an error.
 
     Attributes:
         error: None for a record.
-        topic: of a record always; of an error, where it is about one.
-        partition: which partition, where known.
-        offset: of a record, or of the end of a partition; negative where there is none.
+        topic: always set for a record; for an error, if it is about a topic.
+        partition: the partition, if known.
+        offset: that of the record, or of the partition's end; negative if there is none.
     """
 
     error: KafkaError | None
@@ -43,7 +43,7 @@ class Envelope(NamedTuple):
 
 
 class KeyedAt(NamedTuple):
-    """A record with its key; no value: a tombstone."""
+    """A record with its key; without a value it is a tombstone."""
 
     offset: int
     key: bytes | None
@@ -54,7 +54,7 @@ _NOWHERE = Envelope(None, None, None, -1)
 
 
 def envelope(message: Message) -> Envelope:
-    """Return where a message is from; one that does not say is a record from nowhere, which is dropped."""
+    """Return where a message comes from; one that cannot be identified is a record without a topic, which is dropped."""
     try:
         offset = message.offset()
         return Envelope(message.error(), message.topic(), message.partition(), -1 if offset is None else offset)
@@ -67,8 +67,8 @@ def chat_record(message: Message, offset: int) -> Record:
     """Return the record in a message that is not an error. Call it once per message: see `_headers_again`.
 
     Args:
-        message: of librdkafka's.
-        offset: as its envelope says.
+        message: one from librdkafka.
+        offset: the one in its envelope.
     """
     try:
         epoch = message.leader_epoch()
@@ -81,7 +81,7 @@ def chat_record(message: Message, offset: int) -> Record:
 
 
 def keyed_record(message: Message, offset: int) -> KeyedAt | None:
-    """Return the record in a message that is no error, as the subscriptions need it; None where its key or value cannot be read."""
+    """Return the record in a message that is not an error, with its key; None if its key or value cannot be read."""
     try:
         return KeyedAt(offset, _bytes(message.key()), _bytes(message.value()))
     except Exception as error:  # noqa: BLE001 - any error is logged, and other records are delivered
@@ -109,7 +109,7 @@ def _what_can_be_read(message: Message, offset: int) -> Record:
 
 
 def leader_epoch(message: Message) -> int:
-    """Return the leader epoch of a record's batch; `NO_EPOCH` where there is none, or it cannot be read: then nothing is compared."""
+    """Return the leader epoch of a record's batch; `NO_EPOCH`, which disables comparisons, if there is none or it cannot be read."""
     try:
         epoch = message.leader_epoch()
     except Exception as error:  # noqa: BLE001 - any error is logged, and the record is delivered
@@ -121,8 +121,8 @@ def leader_epoch(message: Message) -> int:
 def _headers_again(message: Message) -> Sequence[tuple[str, bytes | None]] | None:
     """Return the headers of a message whose `headers()` has raised; a name that is not UTF-8 is `NAME_NOT_READ`.
 
-    The second call raises nothing and returns the list that the first one made, in which such a name is a null pointer: looking at
-    it ends the process. The garbage collector's own list of what a pair refers to leaves it out. `tests/edges` keeps watch over this.
+    The second call raises nothing, and returns the first one's list, in which such a name is a null pointer: accessing it crashes
+    the process. `gc.get_referents` of a pair leaves it out. `tests/edges` fails when this changes.
     """
     pairs = message.headers()
     if pairs is None:

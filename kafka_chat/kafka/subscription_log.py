@@ -1,8 +1,8 @@
 """Our own tail of the subscriptions topic.
 
-Its first partition is read from the beginning, by one consumer in one thread at a time, and folded in the trio thread.
-The fold belongs to one topic id: if the topic is recreated, or our position in it is gone, it is read again from its
-beginning beside the earlier fold, and the difference is reported. So live sessions end up right in any case.
+Its first partition is read from the beginning, by one Consumer in one thread at a time, and folded in the trio thread. The
+fold belongs to one topic id: if the topic is recreated, or our position in it is lost, a second fold is read from the
+beginning while the first stays in use, and then the difference is reported. So live sessions always end up correct.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .record_reader import open_record_reader
 from .subscriptions_topic import SubscriptionsTopic
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from ..chat.subscription_change import SubscriptionChange
     from ..delivery.ports import Lookup, Publisher
@@ -37,7 +37,7 @@ PARTITION = 0
 FIRST_PAUSE_SECONDS = 0.1
 LAST_PAUSE_SECONDS = 3.0
 LOOK_SECONDS = 2.0  # how soon a recreated topic is noticed
-LOOK_CLOSER_SECONDS = 30.0  # how soon a change of its cleanup.policy is noticed
+LOOK_CLOSER_SECONDS = 5.0  # how soon a change of its cleanup.policy is noticed
 
 
 class SubscriptionLog:
@@ -45,12 +45,12 @@ class SubscriptionLog:
 
     Args:
         config: how to reach the brokers.
-        topic: which `SubscriptionsTopic` creates and checks.
+        topic: its name; `SubscriptionsTopic` creates and checks it.
         publisher: writes to it.
-        lookup: asks where it begins and ends.
-        listener: called for every change after the first reading, in the trio thread, after `chats_of` has it;
-            after the topic was read again also for changes it knows already. One change at a time, and never cancelled.
-        telemetry: counts records that make no sense.
+        lookup: asks the brokers where it begins and ends.
+        listener: called in the trio thread for every change after the first reading, once `chats_of` has it; after the topic
+            was read again possibly for changes that it already knows. One change at a time, and never cancelled.
+        telemetry: counts invalid records.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class SubscriptionLog:
         self._following = Following()
         self._topic_id: str | None = None  # the topic id of the fold
         self._untold: Following | None = None  # the earlier fold, until the difference is reported
-        self._position = 0  # the next offset to be folded
+        self._position = 0  # the next offset to fold
         self._epoch = NO_EPOCH  # the leader epoch of the record before it
         self._reading = trio.CancelScope()
         self._moved = Changes()
@@ -82,17 +82,17 @@ class SubscriptionLog:
 
     @property
     def ready(self) -> bool:
-        """Whether it has been read up to where it ended when we started."""
+        """Whether it has been read up to its end at our start."""
         return self._read.is_set()
 
     @property
     def position(self) -> int:
-        """The next offset that `chats_of` does not know yet; see the port."""
+        """The first offset that `chats_of` does not include yet; see the port."""
         return NOT_KNOWN if self.ready and self._topic_id is None else self._position
 
     @property
     def problem(self) -> str | None:
-        """A sentence for the operator: what keeps it from being read, or written."""
+        """Why it cannot be read or written, as a sentence for the operator; None if it can."""
         reading = None if self.ready else f"the subscriptions topic {self._topic.name} is still being read"
         return self._unfit or self._away or reading
 
@@ -112,11 +112,11 @@ class SubscriptionLog:
         records = [KeyedRecord(record_key(change.username, change.chat), record_value(change)) for change in changes]
         offset = await self._publisher.publish_together(self._topic.name, records, partition=PARTITION)
         if offset < before:
-            raise self._recreated()  # which we have not noticed yet
+            raise self._recreated()  # not noticed by our reader yet
         return offset
 
     async def passed(self, offset: int) -> None:
-        """Wait until what was acknowledged at `offset` is folded; see the port."""
+        """Wait until the record acknowledged at `offset` is folded; see the port."""
         topic_id = self._topic_id
         while self._position <= offset:
             await self._moved.wait_beyond(self._moved.version)
@@ -124,13 +124,13 @@ class SubscriptionLog:
                 raise self._recreated()
 
     def read_again(self) -> None:
-        """Read from the beginning: the brokers are another cluster, of which nothing is known."""
+        """Read from the beginning, because the brokers are another cluster."""
         self._topic_id = None
         self._reading.cancel()
         self._moved.note()
 
     async def run(self) -> None:
-        """Read, whatever brokers and operators do. Ends only when cancelled, within a second."""
+        """Read, whatever happens to brokers and topic, until cancelled; a cancel takes up to a second."""
         pause = FIRST_PAUSE_SECONDS
         while True:
             began = trio.current_time()
@@ -155,11 +155,11 @@ class SubscriptionLog:
         self._unfit = problem
 
     async def _range(self, topic_id: str) -> tuple[int, int]:
-        """Return where to begin reading, and the offset up to which the fold is incomplete."""
+        """Return the offset to start reading at, and the end up to which the fold is incomplete."""
         key = PartitionKey(self._topic.name, topic_id, PARTITION)
         if topic_id == self._topic_id and self._epoch != NO_EPOCH:
             stands = (await self._lookup.epoch_ends([key], self._epoch)).get(key)
-            if stands is not None and stands < self._position:  # it lost its end while it was not being read
+            if stands is not None and stands < self._position:  # the log lost its end while it was not being read
                 self._topic_id = None
         end = (await self._lookup.last_stable_offsets([key])).get(key)
         start = self._position if topic_id == self._topic_id else (await self._lookup.first_offsets([key])).get(key)
@@ -168,7 +168,7 @@ class SubscriptionLog:
         return start, end
 
     async def _follow(self, topic_id: str, start: int, end: int) -> str | None:
-        """Read from `start` on until the topic is replaced or our position in it is gone; or return a problem."""
+        """Read from `start` on until the topic is replaced or our position in it is lost; or return a problem."""
         problem = None
         epoch = self._epoch if topic_id == self._topic_id else NO_EPOCH
         async with open_record_reader(self._config, self._topic.name, PARTITION, start, epoch) as reader, open_tasks() as tasks:
@@ -210,7 +210,7 @@ class SubscriptionLog:
                 return piece.problem
             changes = self._fold(self._following, piece)
             if piece.next > self._position:
-                # When a waiter sees its change, the live sessions follow it already.
+                # When a waiter sees its change, live sessions already follow it.
                 await self._tell(changes)
                 self._position, self._epoch = piece.next, piece.epoch
                 self._moved.note()
@@ -226,13 +226,24 @@ class SubscriptionLog:
         return changes
 
     async def _tell_difference(self) -> None:
-        """Report the differences from the earlier fold."""
-        if self._untold is not None:
-            await self._tell(self._following.changes_from(self._untold))
-            self._untold = None
+        """Report the differences from the earlier fold to sessions, and lost subscriptions to the operator."""
+        if self._untold is None:
+            return
+        lost = 0
+
+        def counted(changes: Iterable[SubscriptionChange]) -> Iterator[SubscriptionChange]:
+            nonlocal lost
+            for change in changes:
+                lost += not change.subscribed
+                yield change
+
+        await self._tell(counted(self._following.changes_from(self._untold)))
+        self._untold = None
+        if lost:
+            self._telemetry.subscriptions_lost(topic=self._topic.name, subscriptions=lost)
 
     async def _tell(self, changes: Iterable[SubscriptionChange]) -> None:
-        """Report folded changes. Shielded, because it waits for nobody, and a folded change is not reported again."""
+        """Report folded changes. Shielded, because a folded change is not reported again; it does not block."""
         turn = Turn()
         with trio.CancelScope(shield=True):
             for change in changes:
@@ -240,7 +251,7 @@ class SubscriptionLog:
                 await turn.share()
 
     async def _watch(self, topic_id: str) -> None:
-        """End the reading when the topic is gone or replaced; report when its configuration is wrong."""
+        """Return when the topic is gone or replaced; report a wrong configuration."""
         look_closer = trio.current_time() + LOOK_CLOSER_SECONDS
         while True:
             await trio.sleep(LOOK_SECONDS)
@@ -272,7 +283,7 @@ async def open_subscription_log(
     listener: Callable[[SubscriptionChange], Awaitable[None]],
     telemetry: Telemetry,
 ) -> AsyncIterator[SubscriptionLog]:
-    """Follow the subscriptions for as long as the block lasts; the brokers may be away."""
+    """Follow the subscriptions while the block runs; the brokers may be away."""
     care = SubscriptionsTopic(config, topic, lookup=lookup, publisher=publisher)
     log = SubscriptionLog(config, care, publisher=publisher, lookup=lookup, listener=listener, telemetry=telemetry)
     async with open_tasks() as nursery:

@@ -28,7 +28,7 @@ class SubscriptionsTopic:
     Args:
         config: how to reach the brokers.
         topic: its name.
-        lookup: asks about it.
+        lookup: asks the brokers about it.
         publisher: creates it on the embedded broker, which supports neither creating topics nor compaction.
     """
 
@@ -43,7 +43,7 @@ class SubscriptionsTopic:
 
         Raises:
             BrokerUnreachable: no broker answers.
-            BrokerError: creating it was refused, or its configuration is wrong; says what to do.
+            BrokerError: creating it was refused, or its configuration is wrong; the message says what to do.
         """
         facts = await self.look()
         if facts is None:
@@ -55,7 +55,7 @@ class SubscriptionsTopic:
         return facts
 
     async def look(self) -> TopicFacts | None:
-        """Return what there is; raise `BrokerUnreachable` if no broker answers."""
+        """Return the topic's facts, None if it does not exist; raise `BrokerUnreachable` if no broker answers."""
         return (await self._lookup.describe([self.name])).get(self.name)
 
     async def problem(self, facts: TopicFacts) -> str | None:
@@ -63,7 +63,7 @@ class SubscriptionsTopic:
 
         Raises:
             BrokerUnreachable: no broker answers.
-            BrokerError: its configuration may not be read.
+            BrokerError: reading its configuration is not permitted.
         """
         if self._config.embedded:
             return None
@@ -89,7 +89,7 @@ class SubscriptionsTopic:
             raise broker_error(answer, doing, topic=self.name)
 
     async def _appeared(self) -> TopicFacts:
-        """Return its facts once it is known everywhere, at most after the time of an answer."""
+        """Return its facts once the brokers know it; waits at most one response time."""
         seconds = self._config.timeouts.answer_seconds
         with trio.move_on_after(seconds):
             while True:

@@ -1,10 +1,9 @@
-"""Follows topics at their live end, and reports what becomes of them.
+"""Follows topics at their live end, and reports what happens to them.
 
-Three kinds run concurrently: the Pollers' threads, which read; tasks that look up new requests; and a
-task that looks once a second at all other followed topics. No two tasks look at the same topic, except one that
-a look has opened and still holds while it waits for another leader. They change state only between two checkpoints, and after
-each await check again that the topic is still requested, and the same.
-The states of a topic and their transitions are in `topic_state`.
+Three things run concurrently: the Pollers' threads, which read; tasks that look up new requests; and a task (the watch) that
+looks up all other followed topics once a second. No two tasks look up the same topic, except one that a look has opened and
+still holds while it waits for another leader. They change state only between two checkpoints, and after each await they check
+that the topic is still requested, and the same. `topic_state` has the states of a topic and their transitions.
 """
 
 from __future__ import annotations
@@ -46,20 +45,20 @@ if TYPE_CHECKING:
     from .connect import ClientConfig
     from .lookup import KafkaLookup
 
-WATCH_SECONDS = 1.0  # how often everything is looked at
-CALLED_SECONDS = 0.25  # the shortest interval, if something calls for an earlier look
-AGAIN_SECONDS = 0.05  # how soon a new request is looked up again that the watch does not handle yet
-LOOKS = 8  # looks at a time for new requests: one that hangs does not hold up the others
+WATCH_SECONDS = 1.0  # how often everything is looked up
+CALLED_SECONDS = 0.25  # the shortest interval, when something asks for an earlier look
+AGAIN_SECONDS = 0.05  # how soon a new request that the watch does not handle yet is looked up again
+LOOKS = 8  # concurrent looks for new requests: one that hangs does not delay the others
 LEADER_SECONDS = 1.0  # how long a new topic may lack leaders before it is opened without them
 ABSENT_SECONDS = 1.0  # how far apart two listings without a topic are before it counts as absent
-STUCK_SECONDS = 5.0  # how long the thread may take for a round
+STUCK_SECONDS = 5.0  # how long a thread may take for a round
 
 
 class KafkaTail:
     """Implements the port `Tail`.
 
     Attributes:
-        last_round: when a broker last answered and the threads last made a round; `trio.current_time()`.
+        last_round: when brokers answered and all threads had made a round, last; `trio.current_time()`.
     """
 
     def __init__(
@@ -78,15 +77,15 @@ class KafkaTail:
         """Follow nothing yet; `open_tail` runs it.
 
         Args:
-            config: of the Consumers.
-            listener: receives the findings.
+            config: configures the Consumers.
+            listener: is notified of what happens to topics.
             lookup: asks the brokers.
-            cluster: which one they are; when it is another one, all that is followed is lost.
+            cluster: identifies their cluster; when another replaces it, everything that is followed is lost.
             names: chat <-> topic.
-            limits: of the service.
-            telemetry: its events.
-            consumers: the most Consumers, if many partitions are followed.
-            held_seconds: how long a transaction may hold up a partition before that is reported.
+            limits: those of the settings.
+            telemetry: records its events.
+            consumers: the maximum number of Consumers.
+            held_seconds: how long a transaction may block a partition before that is reported.
         """
         self._listener = listener
         self._lookup = lookup
@@ -95,9 +94,10 @@ class KafkaTail:
         self._names = names
         self._telemetry = telemetry
         self._log = config.logger
-        # The embedded broker is single and knows its topics; of several brokers, one may not have heard of a topic yet.
+        # The embedded broker knows all its topics; one of several brokers may not know a new topic yet.
         self._absent_seconds = 0.0 if config.embedded else ABSENT_SECONDS
-        poller = partial(Poller, config, deliver=self._deliver, trouble=self._trouble, message_bytes=limits.message_bytes)
+        self._called = Changes()  # the next watch runs early
+        poller = partial(Poller, config, deliver=self._deliver, trouble=self._called.note, message_bytes=limits.message_bytes)
         self._poller = Pollers(poller, most=consumers)
         self._repair = PartitionRepair(
             lookup=lookup, listener=listener, telemetry=telemetry, log=config.logger, wanted=self._poller.wants, restart=self._restart
@@ -105,16 +105,15 @@ class KafkaTail:
         self._transactions = OpenTransactions(lookup, wanted=self._poller.wants, seconds=held_seconds)
         self._followed: dict[str, FollowedRequest] = {}
         self._unwatched: dict[FollowedRequest, None] = {}  # requests that the watch does not handle yet
-        self._in_look: set[FollowedRequest] = set()  # those of them that are being looked up
+        self._in_look: set[FollowedRequest] = set()  # the ones that are being looked up
         self._requested = Changes()
-        self._called = Changes()  # the next watch runs early
         self._brokers = Reachability(lookup, telemetry)
         self._unlooked: str | None = None  # why new requests could not be looked up
         self._rounds = 0
         self._went_round = self.last_round = trio.current_time()
 
     async def run_thread(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Read what is followed, until cancelled; started once the thread is up."""
+        """Read followed topics, until cancelled; started once the thread is up."""
         await self._poller.run(task_status=task_status)
 
     @property
@@ -124,7 +123,7 @@ class KafkaTail:
             return problem
         self._note_progress()  # a look may take long
         stuck = trio.current_time() - self._went_round
-        # Otherwise it has made a round since the last watch, which takes longer while brokers are away.
+        # Otherwise it has made a round since the last watch; watches take longer while brokers are away.
         stands = self._poller.rounds == self._rounds
         return f"the tail has made no progress for {stuck:.0f} s" if stands and stuck > STUCK_SECONDS else None
 
@@ -135,7 +134,7 @@ class KafkaTail:
 
     @property
     def held(self) -> Mapping[PartitionKey, int]:
-        """Partition that an open transaction has held up for long -> the offset."""
+        """Partition that an open transaction has blocked for long -> the offset where."""
         return self._transactions.held
 
     def follow(self, topic: str) -> None:
@@ -152,7 +151,7 @@ class KafkaTail:
             self._unwatched.pop(followed, None)
             self._unassign(followed)
 
-    # What the thread hands over
+    # What the threads hand over
 
     def _deliver(self, taken: Round) -> None:
         for assignment, batches in taken.appended:
@@ -162,19 +161,15 @@ class KafkaTail:
                 tell_not_shown(self._telemetry, assignment.key, batches)
                 self._listener.append(assignment.key, batches)
         for assignment in taken.replaced:
-            if self._poller.wants(assignment):  # what is there now is looked up; if that is what is wanted, it is read again
+            if self._poller.wants(assignment):  # look up the current topic; if it is the wanted one, read it again
                 self._repair.add(assignment)
                 self._called.note()
         for assignment, error in taken.broken:
             if self._poller.wants(assignment):
                 self._repair.add(assignment)
                 self._called.note()
-                if error.code() not in (KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART):  # the repair reports those
+                if error.code() not in (KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART):  # `PartitionRepair` reports those
                     self._log.log(logging.WARNING, "%s cannot be read: %s", str(assignment.key), error.str())
-
-    def _trouble(self, reason: str) -> None:
-        self._brokers.said(reason)
-        self._called.note()
 
     # The two tasks
 
@@ -185,7 +180,7 @@ class KafkaTail:
             version = 0
             while True:
                 await self._requested.wait_beyond(version)
-                await free.acquire()  # more requests may come in the meantime and share the look
+                await free.acquire()  # requests that come meanwhile share the look
                 version = self._requested.version
                 fresh = [followed for followed in self._unwatched if followed not in self._in_look]
                 self._in_look.update(fresh)
@@ -212,7 +207,7 @@ class KafkaTail:
             self._requested.note()
 
     async def run_watch(self) -> None:
-        """Look at everything else once a second, until cancelled."""
+        """Look up all other followed topics once a second, until cancelled."""
         while True:
             version = self._called.version
             await self._watch()
@@ -222,22 +217,19 @@ class KafkaTail:
                 await self._called.wait_beyond(version)
 
     async def _watch(self) -> None:
-        """Look at the topics that are due, and report brokers that are away."""
-        try:
-            await self._look_around()
-        except BrokerError as error:
-            await self._brokers.looked(str(error), ask=True)
-        else:
-            await self._brokers.looked(self._unlooked, ask=False)
-
-    async def _look_around(self) -> None:
+        """Look up the topics that are due, and report brokers that are away."""
         turn = {
             *due_of_each_kind(self._followed.values(), self._listener.is_subscribed),
             *(self._followed[assignment.key.topic] for assignment in self._repair.broken),
         }
-        if not turn:
-            await self._lookup.ping()
-            return
+        try:
+            await self._look_around(turn)
+        except BrokerError as error:
+            await self._brokers.looked(str(error), ask=True)
+        else:
+            await self._brokers.looked(self._unlooked, ask=not turn)
+
+    async def _look_around(self, turn: Collection[FollowedRequest]) -> None:
         looks = iter(turn)
         while look := list(islice(looks, TOPICS_A_LOOK)):
             await self._look(look)
@@ -255,10 +247,10 @@ class KafkaTail:
     # What the lookups find
 
     async def _look(self, turn: Collection[FollowedRequest]) -> None:
-        """Ask what has become of these topics, and report it.
+        """Look up these topics, and report what has happened to them.
 
-        The id is asked for before the offset: an offset of a later topic under an earlier one's id is then found
-        at the next look, as any other topic that was recreated.
+        The id is requested before the offset: if the topic is recreated in between, the offset is the later topic's, and the
+        next look finds the replacement as usual.
         """
         asked = trio.current_time()
         facts = await self._cluster.describe({followed.topic: followed.topic_id for followed in turn})
@@ -286,7 +278,7 @@ class KafkaTail:
                     self._open_led(followed, keys, ends, in_part=True)
 
     def _found(self, followed: FollowedRequest, facts: TopicFacts | None, asked: float) -> list[PartitionKey]:
-        """Note a broker's facts of a topic; return the partitions that begin at their end."""
+        """Note a broker's facts of a topic; return the partitions to open at their end."""
         if facts is None or facts.topic_id in followed.former:
             self._not_found(followed, asked)
             return []
@@ -303,7 +295,7 @@ class KafkaTail:
         if positions:
             self._open(followed, positions, created=False)
             for assignment in followed.assignments.values():
-                self._repair.add(assignment)  # nobody has checked in the meantime whether the log has lost its end
+                self._repair.add(assignment)  # the log may have lost its end in the meantime
         elif new and positions is None:
             self._open(followed, dict.fromkeys(sorted(new), LogEnd(0, NO_EPOCH)), created=True)
         return [PartitionKey(followed.topic, facts.topic_id, number) for number in sorted(facts.partitions - followed.assignments.keys())]
@@ -312,7 +304,7 @@ class KafkaTail:
         if followed.absent_since is None:
             followed.absent_since = asked
         if asked - followed.absent_since >= self._absent_seconds:
-            followed.former.clear()  # otherwise the broker that answered last lagged behind, and the id stays former
+            followed.former.clear()  # otherwise the last answer came from a broker with old metadata, and the id stays former
             self._lose(followed, TopicEvent.GONE)
         elif followed.take(TopicEvent.UNLISTED) is TopicAction.TELL_MISSING:
             self._listener.topic_missing(followed.topic)
@@ -320,18 +312,18 @@ class KafkaTail:
     def _open_led(
         self, followed: FollowedRequest, keys: Collection[PartitionKey], ends: Mapping[PartitionKey, LogEnd], *, in_part: bool = False
     ) -> None:
-        """Open partitions whose end is known; those of a topic that is not open yet only all together, unless a part is enough.
+        """Open partitions whose end is known; for a new topic only all of them together, unless a part is enough.
 
-        A new topic gets time to elect all leaders, so that a client does not begin between two of them.
+        A new topic gets time to elect all leaders, so that a client does not start with only some of its partitions.
         """
-        # A look that waits for another leader may still hold a topic that the watch has found replaced.
+        # A look that waits for another leader may hold a topic that the watch has found replaced.
         there = [key for key in keys if key in ends and key.topic_id == followed.topic_id]
         starts = {key.partition: ends[key] for key in there if key.partition not in followed.assignments}
         if starts and (followed.opened or in_part or len(starts) == len(keys)):
             self._open(followed, starts, created=False)
 
     def _open(self, followed: FollowedRequest, starts: Mapping[int, LogEnd], *, created: bool) -> None:
-        """Tell the listener first, then begin to read."""
+        """Notify the listener first, then start reading."""
         followed.take(TopicEvent.TOLD_START)
         offsets = {number: start.offset for number, start in starts.items()}
         epochs = {number: start.epoch for number, start in starts.items() if start.epoch != NO_EPOCH}
@@ -351,12 +343,16 @@ class KafkaTail:
         followed.known = followed.leaderless = frozenset()
         action = followed.take(event)
         if action is TopicAction.TELL_LOST:
+            for number, left in followed.resumable[topic_id].items():
+                self._telemetry.position_lost(
+                    topic=followed.topic, partition=number, asked=left.offset, first_left=0, cause=LossCause.RECREATED
+                )
             self._listener.topic_lost(followed.topic, topic_id, LossCause.RECREATED if event is TopicEvent.REPLACED else None)
         elif action is TopicAction.TELL_MISSING:
             self._listener.topic_missing(followed.topic)
 
     def _lose_all(self) -> None:
-        """Lose everything that is followed: the brokers are another cluster. What that one has is new."""
+        """Lose all followed topics: the brokers are another cluster, whose topics are new."""
         for followed in self._followed.values():
             if followed.topic_id:
                 self._lose(followed, TopicEvent.REPLACED)
@@ -383,10 +379,10 @@ class KafkaTail:
 
 @asynccontextmanager
 async def open_tail(tail: KafkaTail) -> AsyncIterator[KafkaTail]:
-    """Run a Tail for as long as the block lasts; Kafka may be away.
+    """Run a Tail while the block runs; the brokers may be away.
 
     Raises:
-        ExceptionGroup: a bug in here; an absent broker raises nothing.
+        ExceptionGroup: a bug in here; absent brokers raise nothing.
     """
     async with open_tasks() as nursery:
         await nursery.start(tail.run_thread)

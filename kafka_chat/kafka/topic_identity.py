@@ -1,4 +1,4 @@
-"""Whether a topic is still the one whose page is read."""
+"""Checks whether a topic is still the one whose page is read."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ if TYPE_CHECKING:
     from .lookup import KafkaLookup
 
 ABSENT_SECONDS = 1.0  # how far apart two listings without a topic are before it counts as absent; …
-ABSENT_MOST_SECONDS = 30.0  # … and at most: in longer than that it may have been there
+ABSENT_MOST_SECONDS = 30.0  # … and at most: in a longer time it may have existed
 ABSENT_TOPICS = 1_000  # how many are remembered
 IDENTITY_SECONDS = 1.0  # how old the known id of a topic may be when a read begins, …
 FRESH_SECONDS = 0.1  # … and when it ends: a topic is not deleted, recreated and filled in such a short time
 
 
 class TopicIdentity:
-    """Knows the brokers' latest listings.
+    """Checks topics against the brokers' latest listings.
 
-    Nothing waits here until a topic is certainly absent: the read is repeated in a moment, and a leader that seems silent in the meantime
-    would keep others waiting.
+    It does not wait until a topic is certainly absent: the read is repeated soon, while a wait would make the leader seem silent and
+    delay other reads.
     """
 
     def __init__(self, lookup: KafkaLookup) -> None:
         self._lookup = lookup
-        self._absent: dict[str, float] = {}  # topics that the last listing lacked -> when the first one did that counts
+        self._absent: dict[str, float] = {}  # topics missing in the last listing -> when first missing, if recent enough
 
     async def check(self, key: PartitionKey) -> None:
-        """Return if the topic is the one of `key`, as of at most a second ago.
+        """Return if the topic was the one of `key` at most a second ago.
 
         Raises:
             TopicGone: it is another one, or does not exist.
-            BrokerUnreachable: a broker, perhaps a restarted one, does not list it; or none answers.
+            BrokerUnreachable: a broker, possibly a restarted one, does not list it; or none answers.
         """
         facts = None if key.topic in self._absent else self._lookup.described(key.topic, seconds=IDENTITY_SECONDS)
         refusal = await self.refusal(key) if facts is None else self._refusal(key, facts)
@@ -44,7 +44,7 @@ class TopicIdentity:
             raise refusal
 
     def is_fresh(self, key: PartitionKey) -> bool:
-        """Return whether a topic was described recently enough to be the same at the end of a read that begins now."""
+        """Whether a topic was described so recently that a read that begins now cannot get another topic's records."""
         return self._lookup.described(key.topic, seconds=FRESH_SECONDS) is not None
 
     async def refusal(self, key: PartitionKey) -> BrokerError | None:
@@ -66,7 +66,7 @@ class TopicIdentity:
         return TopicGone(f"{key} of id {key.topic_id} is gone; there is now {there}", topic=key.topic, partition=key.partition)
 
     def _is_absent(self, topic: str) -> bool:
-        """Note that a listing lacks a topic; return whether one long enough before also did."""
+        """Note that a topic is missing in a listing; return whether it was also missing long enough ago."""
         now = trio.current_time()
         since = self._absent.pop(topic, now)
         if len(self._absent) >= ABSENT_TOPICS:

@@ -1,9 +1,9 @@
-"""Gives back a reference to each topic id that confluent_kafka forgets.
+"""Releases a reference that confluent_kafka leaks on each topic id.
 
-`AdminClient.describe_topics` of confluent_kafka 2.16.1 makes a `Uuid` for each topic that exists, and leaves one reference too
-many on it: some 100 bytes a topic and call that nothing ever frees. The Tail asks each second, so 200 chats are 2 GB a day.
-`tests/edges/test_librdkafka_leaks.py` says when this is mended, and this file can go. With a version that is mended nothing is done
-here: the number of references is compared with that of a description made on the spot.
+`AdminClient.describe_topics` of confluent_kafka 2.16.1 makes a `Uuid` for each topic that exists, with one reference too many:
+about 100 bytes per topic and call are never freed. The Tail asks each second, so 200 chats leak 2 GB a day.
+`tests/edges/test_librdkafka_leaks.py` fails once this is fixed, and then this file can go. A fixed version does no harm here: the
+number of references is compared with that of a description made on the spot.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _let_go.restype = None
 
 
 def surplus_references(description: TopicDescription) -> int:
-    """Return how many surplus references a description's topic id has, besides the description's own.
+    """Return how many leaked references a description's topic id has.
 
     Args:
-        description: that nobody else has taken the topic id of.
+        description: one whose topic id has no other users.
     """
     return _references(description) - _references(TopicDescription("", Uuid(0, 0), False, []))  # noqa: FBT003 - theirs
 
 
 def release_topic_id(described: Future[TopicDescription]) -> None:
-    """Give back the surplus reference of a future that is done: to be added to it as its first callback.
+    """Release the leaked reference in a completed future; add this as its first callback.
 
-    A late answer passes here, too.
+    Late answers are handled, too.
     """
     if described.exception() is None:
         description = described.result()

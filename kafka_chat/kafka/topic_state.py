@@ -1,7 +1,7 @@
 """The states of a followed topic, and the transitions between them.
 
-The whole machine is `TRANSITIONS`. An event that a state does not list cannot happen in it: a topic must be found
-before it can be opened or replaced.
+`TRANSITIONS` is the whole state machine. An event that is not listed for a state cannot happen in it: a topic must be
+found before it can be opened or replaced.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from typing import NamedTuple
 
 
 class TopicState(Enum):
-    """What is known of a topic, and what its listener knows."""
+    """What we know of a topic, and what its listener knows."""
 
     REQUESTED = auto()  # nothing yet
-    MISSING = auto()  # a listing lacks it; the listener knows. It may exist all the same: begin at its end
-    ABSENT = auto()  # it certainly does not exist: one that appears is new, and begins at its first record
+    MISSING = auto()  # missing in a listing, as the listener knows. It may exist all the same: start at its end
+    ABSENT = auto()  # certainly does not exist: if it appears it is new, and starts at its first record
     FOUND = auto()  # it exists, but no partition is open yet: no leader has answered where it ends
-    CAME = auto()  # likewise, and the listener knows it as missing
-    OPENED = auto()  # the listener knows it, and it is read
+    CAME = auto()  # like FOUND, but the listener knows it as missing
+    OPENED = auto()  # the listener knows it, and it is being read
 
 
 class TopicEvent(Enum):
     """What a look at a topic finds."""
 
-    UNLISTED = auto()  # a listing lacks it; the broker may not have heard of it yet
-    GONE = auto()  # listings have lacked it for long enough to be certain
+    UNLISTED = auto()  # missing in a listing; the broker may not know it yet
+    GONE = auto()  # missing in listings for long enough to be certain
     LISTED = auto()  # it is listed: for the first time, or unchanged
     REPLACED = auto()  # another topic has replaced it; `LISTED` follows
     TOLD_START = auto()  # the starts of its partitions are known

@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
 DEFAULT = "the default"  # the source of what nobody has set
 
-_BROKER = re.compile(r"(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
+_BROKER = re.compile(
+    r"(?:(?P<protocol>plaintext|ssl|sasl_plaintext|sasl_ssl)://)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})", re.IGNORECASE
+)
 _HOST_NAME = re.compile(r"(?!.{254})[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s?#@\\]+", re.IGNORECASE | re.ASCII)
+# Of librdkafka's time-outs, in ms: what a connection, or an answer, of brokers that are half a second away may take.
+_LEAST_MS = {"socket.timeout.ms": 10_000, "api.version.request.timeout.ms": 10_000, "socket.connection.setup.timeout.ms": 5_000}
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -43,6 +47,7 @@ def checked(settings: Settings, source: Callable[[str], str]) -> Settings:
     _check_topic(settings, source)
     _check_pings(settings, source)
     check_auth(settings, source, DEFAULT)
+    _check_time_outs(settings, source)
     chats = msgspec.structs.replace(settings.chats, default=_default_chats(settings, source))
     access = msgspec.structs.replace(settings.access, origins=_origins(settings, source), hosts=_hosts(settings, source))
     return msgspec.structs.replace(settings, chats=chats, access=access)
@@ -101,6 +106,15 @@ def _check_brokers(settings: Settings, source: Callable[[str], str]) -> None:
     if brokers is not None and not all(_is_broker(broker.strip()) for broker in brokers.split(",")):
         key = "kafka.bootstrap_servers"
         raise SettingsError(f"{source(key)}: {key} is {shown(brokers)}; HOST:PORT, or several separated by commas, is needed")
+    protocol = settings.kafka.properties.get("security.protocol", "plaintext")
+    for broker in (brokers or "").split(","):
+        match = _BROKER.fullmatch(broker.strip())
+        if match is not None and match["protocol"] and match["protocol"].lower() != protocol.lower():
+            key = "kafka.properties.security.protocol"
+            raise SettingsError(
+                f"{source('kafka.bootstrap_servers')}: kafka.bootstrap_servers has {shown(broker.strip())}, but {key} is {shown(protocol)} "
+                f"({source(key)}); one protocol for all brokers is needed, such as {key}: {match['protocol'].lower()}"
+            )
     if not settings.kafka.embedded:
         return
     if brokers is not None:
@@ -108,7 +122,6 @@ def _check_brokers(settings: Settings, source: Callable[[str], str]) -> None:
             f"{source('kafka.embedded')}: kafka.embedded is true, but {source('kafka.bootstrap_servers')} sets "
             f"kafka.bootstrap_servers to {shown(brokers)}; only one of the two is allowed"
         )
-    protocol = settings.kafka.properties.get("security.protocol", "plaintext")
     if protocol.lower() != "plaintext":
         key = "kafka.properties.security.protocol"
         raise SettingsError(
@@ -159,6 +172,17 @@ def _check_pings(settings: Settings, source: Callable[[str], str]) -> None:
             f"{source('limits.pong_seconds')}: limits.pong_seconds is {limits.pong_seconds:g}, which is more than "
             f"limits.ping_seconds, {limits.ping_seconds:g} ({source('limits.ping_seconds')})"
         )
+
+
+def _check_time_outs(settings: Settings, source: Callable[[str], str]) -> None:
+    for name, least in _LEAST_MS.items():
+        value = settings.kafka.properties.get(name, "")
+        if value.isdecimal() and int(value) < least:
+            key = f"kafka.properties.{name}"
+            raise SettingsError(
+                f"{source(key)}: {key} is {shown(value)}; at least {least} is needed, or brokers that answer slowly are never reached; how "
+                "long the service waits follows their measured times"
+            )
 
 
 def _default_chats(settings: Settings, source: Callable[[str], str]) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Which brokers, and how to reach them.
 
     Attributes:
-        bootstrap_servers: `host:port[,host:port…]`; None where `embedded`.
+        bootstrap_servers: `host:port[,host:port…]`, or with a `PROTOCOL://` that is `security.protocol`; None where `embedded`.
         embedded: use our own broker, in this process: for trying things out.
         properties: handed to librdkafka as they are (TLS, SASL, …).
         property_files: property -> the file that its value is in, less one line break at its end.

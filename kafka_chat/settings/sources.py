@@ -323,6 +323,9 @@ def _allowed(kind: inspect.Type, *, is_text: bool) -> str:
             return f"a whole number {_between(low, high)}"
         case inspect.FloatType(le=high):
             return f"a number above 0 and at most {high:g}"
+        case inspect.LiteralType(values=values):
+            *others, last = map(str, values)
+            return f"{', '.join(others)} or {last}"
         case inspect.VarTupleType():
             return "text, or several separated by commas," if is_text else "a list of strings, such as [one, two],"
         case inspect.StrType(max_length=longest, pattern=pattern) if pattern is not None:

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import yaml
 
 from ..errors import SettingsError
+from .file_contents import contents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+MOST_BYTES = 1 << 20  # a hundred times what all settings take
+PIPE_SECONDS = 10.0  # for what writes to a pipe: the output of a command that fetches secrets may take a while
 DEPTH = 8  # more than any setting has; an alias may contain itself
 
 _SCALARS = {"tag:yaml.org,2002:" + kind for kind in ("null", "bool", "int", "float", "str", "timestamp")}
@@ -53,10 +56,10 @@ def read_config_file(path: Path) -> list[Entry]:
     An error names file and line but never quotes the file, which may contain a password.
 
     Raises:
-        SettingsError: it cannot be read, is not YAML, is not a mapping, or has a key twice.
+        SettingsError: it cannot be read, is too large, is not YAML, is not a mapping, or has a key twice.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = contents(path, MOST_BYTES, seconds=PIPE_SECONDS).decode("utf-8-sig")
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

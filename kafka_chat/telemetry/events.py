@@ -121,6 +121,12 @@ SUBSCRIPTIONS_READ = Event(
     level=logging.INFO,
     meaning="The subscriptions topic has been read to its end: how many users follow something, how many records that took.",
 )
+SUBSCRIPTIONS_LOST = Event(
+    name="subscriptions.lost",
+    level=logging.WARNING,
+    metric="kafka_chat_subscriptions_lost_total",
+    meaning="The subscriptions topic was deleted, recreated or cut off while it was in use: so many `subscriptions` are no longer in it.",
+)
 SUBSCRIPTIONS_PROBLEM = Event(
     name="subscriptions.problem",
     level=logging.WARNING,
@@ -211,6 +217,7 @@ EVENTS = (
     BROKERS_BACK,
     CLUSTER_REPLACED,
     SUBSCRIPTIONS_READ,
+    SUBSCRIPTIONS_LOST,
     SUBSCRIPTIONS_PROBLEM,
     SUBSCRIPTION_SKIPPED,
     REQUEST_FAILED,

@@ -41,6 +41,7 @@ from .events import (
     SESSION_FAILED,
     SESSION_OPENED,
     SUBSCRIPTION_SKIPPED,
+    SUBSCRIPTIONS_LOST,
     SUBSCRIPTIONS_PROBLEM,
     SUBSCRIPTIONS_READ,
     WORKER_ENDED,
@@ -125,6 +126,7 @@ class Telemetry:
         self._brokers = Gauge("brokers_reachable", "0 while no broker answers, else 1.", namespace="kafka_chat", registry=registry)
         self._brokers.set(1)
         self._clusters = counter("clusters_replaced", "How often another Kafka cluster was found at the brokers' addresses.")
+        self._subscriptions_lost = counter("subscriptions_lost", "Subscriptions that their topic has lost while it was in use.")
         self._skipped = counter("subscription_records_skipped", "Records of the subscriptions topic that make no sense.", "reason")
         self._refused = counter("requests_refused", "Requests and handshakes answered with an error, by HTTP status.", "status")
         self._requests_failed = counter("requests_failed", "Requests that a bug ended (500).")
@@ -259,6 +261,11 @@ class Telemetry:
     def subscriptions_read(self, *, users: int, records: int, seconds: float) -> None:
         """The subscriptions topic has been read to its end, at the start or again."""
         self._lines.write(SUBSCRIPTIONS_READ, {"users": users, "records": records, "seconds": round(seconds, 3)})
+
+    def subscriptions_lost(self, *, topic: str, subscriptions: int) -> None:
+        """The subscriptions topic was read again, and so many are no longer in it."""
+        self._subscriptions_lost.inc(subscriptions)
+        self._lines.write(SUBSCRIPTIONS_LOST, {"topic": topic, "subscriptions": subscriptions})
 
     def subscriptions_problem(self, *, reason: str) -> None:
         """The subscriptions topic cannot be used as it is."""

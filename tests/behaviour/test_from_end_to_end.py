@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.support.brokers import KafkaCluster
 from tests.support.chats import Chats, message
-from tests.support.clients import http, open_websockets
+from tests.support.clients import http, open_chat
 from tests.support.serving import spawned, until_ready
 
 
@@ -19,7 +19,7 @@ async def test_messages_go_from_kafka_to_a_websocket(kafka: KafkaCluster, chats:
     names = {"KAFKA_CHAT_CHATS__PREFIX": chats.prefix, "KAFKA_CHAT_SUBSCRIPTIONS__TOPIC": chats.subscriptions_topic}
     async with spawned(*flags, env=names) as server:
         await until_ready(server)
-        async with open_websockets(server.url, "ada") as ada, open_websockets(server.url, "bob") as bob:
+        async with open_chat(server.url, "ada") as ada, open_chat(server.url, "bob") as bob:
             answer = await http(server.url, "POST", f"/subscribing/ada?topic={chats.topic('room1')}")
             assert (answer.status, answer.json()) == (200, {"username": "ada", "chats": followed(chats, "global", "room1")})
             kafka.produce(chats.topic("room1"), message("hello", sender="carl", tag="blue"))
@@ -40,7 +40,7 @@ async def test_messages_go_from_kafka_to_a_websocket(kafka: KafkaCluster, chats:
 async def test_without_a_kafka_it_can_be_tried_out() -> None:
     async with spawned() as server:
         await until_ready(server)
-        async with open_websockets(server.url, "ada") as ada:
+        async with open_chat(server.url, "ada") as ada:
             assert (await http(server.url, "POST", "/subscribing/ada?topic=room1")).status == 200
             for number in range(3):
                 answer = await http(server.url, "POST", "/send-message/chat/room1", json_body={"sender": "bob", "text": str(number)})

@@ -15,8 +15,8 @@ import kafka_chat.web
 from tests.conformance.client import running
 from tests.conformance.service import Chat, FakeService, Frame, Visit, cursor_of, open_fake_service
 from tests.support.calls import running as running_service
+from tests.support.cursor_bytes import first_id
 from tests.support.deadlines import HANG_SECONDS
-from tests.support.first_cursors import first_id
 from tests.support.node import node
 
 if TYPE_CHECKING:

@@ -15,9 +15,8 @@ from tests.support.brokers import EmbeddedBroker, KafkaCluster
 from tests.support.calls import meanwhile, metric, running, subscribe, until
 from tests.support.chats import Chats, message
 from tests.support.clients import Opcode, RawClient, client_frame, handshake_request, open_chat, open_raw, receive_path
-from tests.support.leaks import nothing_left
+from tests.support.leaks import nothing_left, tasks
 from tests.support.serving import Server
-from tests.support.tasks import tasks
 
 END_SECONDS = 3.0  # a session's end, on a busy machine
 ROOMS = 5
@@ -86,7 +85,8 @@ async def test_a_peer_that_is_silent_is_cut_off_after_the_time_for_its_pong(embe
         await until(lambda: server.service.slots_taken == 1)
         assert trio.current_time() - began < 2
         assert await metric(server.url, 'connections_aborted_total{reason="pong_seconds"}') == 1
-        await trio.sleep(1.5)  # longer than a client may be silent
+        async with open_raw(server.url, receive_path("carol")) as another:  # so that it was here for longer than a client may be silent
+            await another.wait_ended()
         assert lively.is_open
 
 

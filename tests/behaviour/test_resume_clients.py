@@ -13,7 +13,8 @@ from tests.support.calls import following, metric, running, until
 from tests.support.chats import Chats
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.noted import Noted, noted, until_live
-from tests.support.resuming_client import Cut, Meta, ResumingClient
+from tests.support.resuming_client import ResumingClient
+from tests.support.resuming_visit import Cut, Meta
 from tests.support.steady_producer import SteadyProducer, producing
 
 RESTARTS = scaled(100)
@@ -151,9 +152,7 @@ async def subscribe_five_times(client: ResumingClient, chat: Noted, producer: St
 
 async def wait_for(producer: SteadyProducer, count: int) -> None:
     """Wait until so many are acknowledged."""
-    with trio.fail_after(HANG_SECONDS):
-        while producer.acknowledged < count:  # noqa: ASYNC110 - it tells nobody
-            await trio.sleep(0.01)
+    await until(lambda: producer.acknowledged >= count)
 
 
 @pytest.mark.promise("p-exact")

@@ -15,7 +15,8 @@ from tests.support.chats import Chats, message
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.noted import Noted, gaps, noted, until_live
 from tests.support.raw_client import BrokenStream
-from tests.support.resuming_client import Cut, ResumingClient
+from tests.support.resuming_client import ResumingClient
+from tests.support.resuming_visit import Cut
 
 KEYS = 7
 

@@ -16,7 +16,8 @@ from tests.support.calls import metric, running
 from tests.support.chats import Chats, message
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.noted import Noted, gaps, noted, until_live
-from tests.support.resuming_client import Cut, ResumingClient
+from tests.support.resuming_client import ResumingClient
+from tests.support.resuming_visit import Cut
 from tests.support.serving import Server
 
 BATCH = 200

@@ -10,7 +10,7 @@ from tests.support.calls import metric, running, subscribe
 from tests.support.chats import Chats
 from tests.support.clients import open_chat, receive_path
 from tests.support.noted import gaps, noted, until_live
-from tests.support.resuming_client import Cut
+from tests.support.resuming_visit import Cut
 from tests.support.steady_producer import SteadyProducer, producing
 
 OLD = 20

@@ -14,6 +14,7 @@ from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.chat.subscription_fold import record_key, record_value
 from kafka_chat.delivery.ports import KeyedRecord
 from kafka_chat.errors import BrokerError
+from tests.support.calls import until
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.instances import Instance, opened
 from tests.support.leaks import nothing_left
@@ -49,9 +50,9 @@ async def test_other_instances_follow_and_so_does_the_next_one_to_start(broker: 
     async with opened(settings) as here, opened(settings) as there:
         await here.subscriptions.subscribe("ann", ["room1", "room2"])
         await here.subscriptions.subscribe("Zoë", ["room3"])
-        await there.until(lambda: there.chats("Zoë") == ["room3"])
+        await until(lambda: there.chats("Zoë") == ["room3"])
         await there.subscriptions.unsubscribe("ann", ["room2"])
-        await here.until(lambda: here.chats("ann") == ["room1"])
+        await until(lambda: here.chats("ann") == ["room1"])
         assert here.changes == there.changes
     async with opened(settings) as later:
         assert later.chats("ann") == ["room1"]
@@ -71,7 +72,7 @@ async def test_a_storm_of_parallel_changes_ends_the_same_everywhere(broker: Brok
         # One more, so that each has read to the end.
         await here.subscriptions.subscribe("last", ["room"])
         await there.subscriptions.subscribe("last", ["other"])
-        await here.until(lambda: here.chats("last") == ["other", "room"])
+        await until(lambda: here.chats("last") == ["other", "room"])
         expected = {f"user{n}": here.chats(f"user{n}") for n in range(5)}
         assert expected == {f"user{n}": there.chats(f"user{n}") for n in range(5)}
         assert here.changes == there.changes
@@ -169,46 +170,72 @@ async def test_records_look_as_they_are_documented(kafka: KafkaCluster, chats: C
 async def test_a_topic_that_would_lose_subscriptions_is_not_used_until_it_is_mended(kafka: KafkaCluster, chats: Chats, policy: str) -> None:
     kafka.create_topic(chats.subscriptions_topic, cleanup_policy=policy)
     async with opened(chats.settings_for(kafka), ready=False) as instance:
-        await instance.until(lambda: "compact is needed" in (instance.log.problem or ""))
+        await until(lambda: "compact is needed" in (instance.log.problem or ""))
         assert f"its cleanup.policy is {policy}" in str(instance.log.problem)
         with pytest.raises(BrokerError, match="compact is needed"):
             await instance.subscriptions.subscribe("ann", ["room1"])
         assert list(instance.subscriptions.chats_of("ann")) == ["global"]
         assert kafka.records(chats.subscriptions_topic) == []
         kafka.set_config(chats.subscriptions_topic, cleanup_policy="compact")
-        await instance.until(lambda: instance.log.problem is None)
+        await until(lambda: instance.log.problem is None)
         await instance.subscriptions.subscribe("ann", ["room1"])
+
+
+@pytest.mark.promise("p-subscriptions-topic-shape")
+async def test_a_topic_that_would_lose_subscriptions_from_now_on_is_not_used_until_it_is_mended(
+    kafka: KafkaCluster, chats: Chats, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(chats.settings_for(kafka)) as instance:
+        await instance.subscriptions.subscribe("ann", ["room1"])
+        kafka.set_config(chats.subscriptions_topic, cleanup_policy="delete")
+        await until(lambda: "its cleanup.policy is delete; compact is needed" in (instance.log.problem or ""))
+        assert [line for line in caplog.messages if line.startswith("subscriptions.problem ")]
+        with pytest.raises(BrokerError, match="compact is needed"):
+            await instance.subscriptions.subscribe("ann", ["room2"])
+        assert instance.chats("ann") == ["room1"]
+        kafka.set_config(chats.subscriptions_topic, cleanup_policy="compact")
+        await until(lambda: instance.log.problem is None)
+        await instance.subscriptions.subscribe("ann", ["room2"])
 
 
 @pytest.mark.promise("p-subscriptions-topic-shape")
 async def test_a_topic_with_two_partitions_is_not_used(kafka: KafkaCluster, chats: Chats) -> None:
     kafka.create_topic(chats.subscriptions_topic, 2, cleanup_policy="compact")
     async with opened(chats.settings_for(kafka), ready=False) as instance:
-        await instance.until(lambda: "has 2 partitions; exactly one is needed" in (instance.log.problem or ""))
+        await until(lambda: "has 2 partitions; exactly one is needed" in (instance.log.problem or ""))
 
 
 async def test_a_topic_that_may_not_be_made_is_told(kafka: KafkaCluster, chats: Chats) -> None:
     settings = chats.settings_for(kafka, subscriptions__topic="..")
     async with opened(settings, ready=False) as instance:
-        await instance.until(lambda: "creating the subscriptions topic .." in (instance.log.problem or ""))
+        await until(lambda: "creating the subscriptions topic .." in (instance.log.problem or ""))
         with pytest.raises(BrokerError, match="creating the subscriptions topic"):
             await instance.subscriptions.subscribe("ann", ["room1"])
         assert list(instance.subscriptions.chats_of("ann")) == ["global"]
 
 
 @pytest.mark.parametrize("records_after", [1, 9])
-async def test_a_topic_made_anew_is_read_anew_and_the_difference_is_told(kafka: KafkaCluster, chats: Chats, records_after: int) -> None:
+async def test_a_topic_made_anew_is_read_anew_and_the_difference_is_told(
+    kafka: KafkaCluster, chats: Chats, records_after: int, caplog: pytest.LogCaptureFixture
+) -> None:
     async with opened(chats.settings_for(kafka)) as instance:
         await instance.subscriptions.subscribe("ann", ["room1", "room2", "room3"])
         del instance.changes[:]
         kafka.delete_topic(chats.subscriptions_topic)
         await trio.to_thread.run_sync(make_anew, kafka, chats.subscriptions_topic, records_after)
-        await instance.until(lambda: instance.chats("ann") == ["room2", "room4"])
-        await instance.until(lambda: told_of(instance, "ann", {"room1", "room2", "room3"}) == {"room2", "room4"})
+        await until(lambda: instance.chats("ann") == ["room2", "room4"])
+        await until(lambda: told_of(instance, "ann", {"room1", "room2", "room3"}) == {"room2", "room4"})
         assert told_of(instance, "bob", set()) == set(instance.chats("bob"))
-        await instance.until(lambda: instance.log.problem is None)
+        await until(lambda: lost_told(caplog) in (2, 3))  # as many as were in it when it was recreated, or read until then
+        await until(lambda: instance.log.problem is None)
         await instance.subscriptions.subscribe("ann", ["room5"])
         assert "room5" in instance.chats("ann")
+
+
+def lost_told(caplog: pytest.LogCaptureFixture) -> int:
+    """Return how many subscriptions were lost, by the log."""
+    lines = [line for line in caplog.messages if line.startswith("subscriptions.lost ")]
+    return sum(int(line.partition("subscriptions=")[2].split()[0]) for line in lines)
 
 
 def told_of(instance: Instance, username: str, followed: set[str]) -> set[str]:

@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import TYPE_CHECKING
+
 import pytest
 import trio
 
 from kafka_chat.chat.message import Reject
 from kafka_chat.delivery.records.batch import BATCH_BYTES
+from kafka_chat.kafka.lookup import open_lookup
 from tests.support.chats import message
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.leaks import nothing_left
-from tests.support.tails import Appended, Missing, Opened, following
+from tests.support.tails import Appended, Missing, Opened, client_config, following
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from kafka_chat.delivery.ports import TopicFacts
+    from kafka_chat.kafka.lookup import KafkaLookup
+
+
+class Looks:
+    """A Lookup that notes when the Tail looks at topics."""
+
+    def __init__(self, lookup: KafkaLookup) -> None:
+        self._lookup = lookup
+        self._begun: Counter[str] = Counter()
+        self._news = trio.Event()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._lookup, name)
+
+    async def describe(self, topics: Collection[str]) -> Mapping[str, TopicFacts]:
+        self._begun.update(topics)
+        self._news.set()
+        self._news = trio.Event()
+        return await self._lookup.describe(topics)
+
+    async def at(self, topic: str, times: int) -> None:
+        """Wait until the Tail has looked so often at a topic: the next look has begun."""
+        while self._begun[topic] <= times:
+            await self._news.wait()
 
 
 def numbered(begin: int, end: int) -> list[bytes]:
@@ -53,10 +86,10 @@ async def test_everything_produced_after_a_request_was_answered_is_appended(brok
 
 async def test_an_absent_topic_is_told_missing_once_and_opened_at_zero_when_it_comes(broker, chats):
     topic = chats.topic("later")
-    async with following(broker, chats, topic) as following_:
+    async with open_lookup(client_config(broker)) as lookup, following(broker, chats, topic, lookup=(looks := Looks(lookup))) as following_:
         told = following_.told
         await told.until(lambda: bool(told.of(Missing, topic)))
-        await trio.sleep(2.6)  # three looks at it
+        await looks.at(topic, 3)
         assert topic not in broker.topics()
         broker.produce(topic, message("first"), partition=0)
         with trio.fail_after(HANG_SECONDS):
@@ -180,11 +213,15 @@ async def test_no_batch_is_larger_than_a_batch_may_be_unless_it_is_one_record(br
 
 @pytest.mark.promise("p-makes-one-topic")
 async def test_following_creates_no_topic(broker, chats):
-    async with following(broker, chats, *(chats.topic(f"no{number}") for number in range(5))) as following_:
+    absent = [chats.topic(f"no{number}") for number in range(5)]
+    async with (
+        open_lookup(client_config(broker)) as lookup,
+        following(broker, chats, *absent, lookup=(looks := Looks(lookup))) as following_,
+    ):
         told = following_.told
-        for number in range(5):
-            await told.until(lambda number=number: bool(told.of(Missing, chats.topic(f"no{number}"))))
-        await trio.sleep(1.5)  # a look later
+        for topic in absent:
+            await told.until(lambda topic=topic: bool(told.of(Missing, topic)))
+            await looks.at(topic, 2)
         assert not [name for name in broker.topics() if name.startswith(chats.prefix)]
 
 

@@ -56,6 +56,7 @@ async def test_a_deleted_topic_is_lost_and_opened_at_zero_when_there_is_a_new_on
         with trio.fail_after(HANG_SECONDS):
             await told.until(lambda: bool(told.of(Gone, topic)))
         assert told.of(Gone, topic) == [Gone(topic, first, None)]
+        assert following_.noted.lost == [(topic, 0, 11, 0, LossCause.RECREATED)]
         second = kafka.create_topic(topic, 2)
         kafka.produce(topic, message("anew"), partition=1)
         with trio.fail_after(HANG_SECONDS):
@@ -86,6 +87,7 @@ async def made_anew_with(kafka, chats, count: int) -> None:
         assert told.of(Opened, topic)[1:] == [Opened(topic, second, {0: 0}, created=True)]
         whole = [*(str(number) for number in range(100, 100 + count)), "end"]
         assert told.texts(topic) == whole
+        assert following_.noted.lost == [(topic, 0, 20, 0, LossCause.RECREATED)]
 
 
 async def test_a_topic_made_anew_that_is_shorter_is_read_from_its_beginning(kafka, chats):
@@ -126,6 +128,7 @@ class TruncatedLookup:
     def __init__(self, lookup: KafkaLookup, lost: int) -> None:
         self._lookup = lookup
         self._lost = lost
+        self.found_shorter = trio.Event()
         self.timeouts = lookup.timeouts
         self.by_leader = lookup.by_leader
         self.ping = lookup.ping
@@ -138,6 +141,8 @@ class TruncatedLookup:
         found = await self._lookup.log_ends(keys)
         if not found:
             return found
+        if not self._lost:
+            self.found_shorter.set()
         lost, self._lost = self._lost, 0
         return {key: LogEnd(end.offset + lost, NO_EPOCH) for key, end in found.items()}
 
@@ -162,10 +167,13 @@ async def test_a_position_beyond_the_end_is_told_as_truncated_after_five_seconds
 async def test_a_position_beyond_the_end_for_a_moment_loses_nothing(kafka, chats):
     topic = chats.topic("behind")
     kafka.create_topic(topic)
-    async with open_lookup(client_config(kafka)) as lookup, following(kafka, chats, topic, lookup=TruncatedLookup(lookup, 7)) as following_:
+    async with (
+        open_lookup(client_config(kafka)) as lookup,
+        following(kafka, chats, topic, lookup=(truncated := TruncatedLookup(lookup, 7))) as following_,
+    ):
         told = following_.told
         assert (await told.opened(topic)).starts == {0: 7}
-        await trio.sleep(1)
+        await truncated.found_shorter.wait()
         kafka.produce_many(topic, numbered(0, 9), partition=0)
         await told.until(lambda: len(told.texts(topic)) == 2)
         assert told.texts(topic) == ["7", "8"]

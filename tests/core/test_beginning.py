@@ -19,7 +19,17 @@ from kafka_chat.chat.resume_cursor import (
     topic_entry,
 )
 from kafka_chat.chat.subscription_change import SubscriptionChange
-from kafka_chat.delivery.audience.wanted_start import EARLIEST, LATEST, AtOffsets, Resumed, Rewind, Since, offsets_due, partitions_named
+from kafka_chat.delivery.audience.wanted_start import (
+    EARLIEST,
+    LATEST,
+    AtOffsets,
+    Resumed,
+    Rewind,
+    Since,
+    is_of,
+    offsets_due,
+    partitions_named,
+)
 from kafka_chat.delivery.session.beginning import Beginning, beginning_in
 from kafka_chat.delivery.session.options import SessionOptions
 
@@ -135,8 +145,10 @@ def test_what_was_due_in_a_topic_that_is_gone_is_told_and_the_new_one_begins_at_
     assert isinstance(start, Resumed)
     assert start.recreated(NOW) == due
     assert start.offset(NOW) == (2 if change.topic_id == "now" else 0)
-    # The same where the topic is deleted before it is known where the client begins: then what it was due in this one is lost, too.
-    assert offsets_due(start, TOPIC, "now").get(NOW) == (2 if change.topic_id == "now" else due)
+    # Where the topic is deleted before it is known where the client begins, it is told what it was due in this very one. The start is kept
+    # for the next topic of that name if it is of others alone.
+    assert offsets_due(start, TOPIC, "now") == ({NOW: 2} if change.topic_id == "now" else {})
+    assert is_of(start, "now") == (change.topic_id == "now")
 
 
 def test_of_a_topic_that_is_gone_the_partitions_are_told_that_no_id_names() -> None:

@@ -12,9 +12,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from kafka_chat.chat.resume_cursor import MessageIds, absent_entry, head_of_cursor, parse, text_of, topic_entry
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
-from tests.support.cursors_held import CursorsHeld
 from tests.support.fake_topics import value
 from tests.support.fakes import Core, FakeClient, open_core
+from tests.support.leaks import CursorsHeld
 
 GLOBAL, ROOM = "kafka.chat.global", "kafka.chat.room"
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from kafka_chat.chat.loss_cause import LossCause
 from kafka_chat.delivery.session.notice_queue import NoticeQueue
@@ -112,9 +113,32 @@ def test_answers_keep_their_order_and_each_is_said() -> None:
 def test_the_change_that_an_op_makes_is_said_by_its_answer_alone() -> None:
     queue = queue_of(unsubscribed())
     queue.begin_op(["a"])
-    queue.add_subscription(subscribed(), 7)
+    queue.add_subscription(subscribed(at=5), 7)
     queue.add_answers([subscribed(at=5)], {"a": 7})
     assert said(queue) == [subscribed(at=5)]
+
+
+@pytest.mark.promise("p-subscribed")
+def test_an_answer_says_where_delivery_ended_and_from_where_it_goes_on() -> None:
+    queue = NoticeQueue()
+    queue.begin_op(["a"])
+    queue.add_subscription(unsubscribed(at=440), 7)  # up to there it was delivered while the op's record was being written
+    queue.add_answers([unsubscribed(at=390)], {"a": 7})
+    queue.begin_op(["a"])
+    queue.add_subscription(subscribed(at=500), 8)
+    queue.add_answers([subscribed(at=530)], {"a": 8})  # what lies before came before the answer
+    assert said(queue) == [unsubscribed(at=440), subscribed(at=530)]
+
+
+@pytest.mark.promise("p-subscribed")
+def test_an_answer_has_the_positions_of_its_own_record_also_where_others_changed_the_chat_after_it() -> None:
+    queue = NoticeQueue()
+    queue.begin_op(["a"])
+    queue.add_subscription(unsubscribed(at=440), 7)
+    queue.add_subscription(subscribed(at=450), 8)
+    queue.add_subscription(unsubscribed(at=460), 9)
+    queue.add_answers([unsubscribed(at=390)], {"a": 7})
+    assert said(queue) == [unsubscribed(at=440), unsubscribed(at=460)]
 
 
 def test_what_somebody_else_does_to_the_chat_of_an_op_is_said_after_its_answer() -> None:
@@ -139,7 +163,7 @@ def test_that_somebody_else_does_the_same_later_is_said_for_its_positions_are_ot
 def test_what_was_so_before_the_record_of_an_op_its_answer_says() -> None:
     queue = NoticeQueue()
     queue.begin_op(["a"])
-    queue.add_subscription(subscribed(), 6)  # of somebody else, a moment earlier
+    queue.add_subscription(subscribed(at=5), 6)  # of somebody else, a moment earlier
     queue.add_answers([subscribed(at=5)], {"a": 7})
     assert said(queue) == [subscribed(at=5)]
 
@@ -239,7 +263,8 @@ def test_whatever_happens_the_queue_is_short_and_nothing_that_a_client_must_know
     queue, followed, offset = NoticeQueue(), dict.fromkeys(begun, True), 0
     told, hears_all = Client(followed=dict(followed)), Client(followed=dict(followed))
     own: dict[str, list[tuple[int, type]]] = {}  # chats of the op that is being done -> what has been so of each since it began
-    changed: dict[str, Notice] = {}  # the last change of each of those
+    changed: dict[str, Subscribed | Unsubscribed] = {}  # the last change of each of those
+    ends: dict[str, Unsubscribed] = {}  # the first change of each of those, where the chat was left by it
     kind: type = Subscribed
     answers = 0
 
@@ -252,6 +277,8 @@ def test_whatever_happens_the_queue_is_short_and_nothing_that_a_client_must_know
         queue.add_subscription(notice, offset)
         if chat in own:
             own[chat].append((offset, made))
+            if chat not in changed and isinstance(notice, Unsubscribed):
+                ends[chat] = notice
             changed[chat] = notice
         else:
             hears_all.hear(notice)
@@ -262,12 +289,17 @@ def test_whatever_happens_the_queue_is_short_and_nothing_that_a_client_must_know
         written = {answer.chat: of_kind[answer.chat][-1] for answer in answers if of_kind.get(getattr(answer, "chat", ""))}
         queue.add_answers(answers, written)
         for answer in answers:
-            hears_all.hear(answer)
+            ending = None
+            if isinstance(answer, Unsubscribed) and answer.chat in written:
+                last = changed[answer.chat]
+                ending = last if own[answer.chat][-1][0] <= written[answer.chat] else ends.get(answer.chat)
+            hears_all.hear(answer if ending is None else replace(answer, positions=ending.positions))
         for chat, notice in changed.items():
             if own[chat][-1][0] > written.get(chat, -1):
                 hears_all.hear(notice)
         own.clear()
         changed.clear()
+        ends.clear()
 
     for step in steps:
         offset += 10
@@ -327,7 +359,7 @@ def test_a_user_whose_chats_others_change_without_end_has_few_notices_waiting() 
 def test_a_change_whose_offset_is_not_known_is_said_where_it_is_another_one_than_the_op() -> None:
     queue = NoticeQueue()
     queue.begin_op(["a", "b"])
-    queue.add_subscription(subscribed(), -1)
+    queue.add_subscription(subscribed(at=5), -1)
     queue.add_subscription(unsubscribed("b"), -1)
     queue.add_answers([subscribed(at=5), subscribed("b")], {"a": 7, "b": 8})
     assert said(queue) == [subscribed(at=5), subscribed("b"), unsubscribed("b")]

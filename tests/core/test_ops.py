@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from time import thread_time
@@ -34,12 +34,16 @@ class FollowedLog(FakeSubscriptionLog):
     """One that is passed once the live sessions follow what it says, as in the service."""
 
     def __init__(self, publisher: FakePublisher, audience: Audience) -> None:
+        self.while_written: Callable[[], None] | None = None  # happens between a record and its change of what is followed
         self._changes: list[SubscriptionChange] = []
         self._audience = audience
         super().__init__(publisher, self._changes.append)
 
     async def passed(self, offset: int) -> None:
         await super().passed(offset)
+        if self.while_written is not None:
+            self.while_written()
+            await wait_all_tasks_blocked()
         while self._changes:
             await self._audience.user_changed(self._changes.pop(0))
 
@@ -108,6 +112,20 @@ async def test_a_chat_is_had_from_where_the_answer_says(autojump_clock):
             core.kafka.produce(GLOBAL, value("g0"))
             await wait_all_tasks_blocked()
             assert client.texts == ["g0"]
+
+
+@pytest.mark.promise("p-subscribed")
+async def test_an_unsubscribed_chat_comes_up_to_the_positions_of_the_answer_however_long_that_took(autojump_clock):
+    async with open_core_with_ops() as core, asking(core) as client:
+        core.kafka.create(ROOM)
+        await answers(client, {"op": "subscribe", "chat": "room"})
+        log = core.context.subscription_log
+        assert isinstance(log, FollowedLog)
+        log.while_written = lambda: core.kafka.produce(ROOM, value("m0"), value("m1"))
+        client.say('{"op":"unsubscribe","chat":"room"}')
+        await trio.sleep(0.5)
+        assert [frame["text"] for frame in client.deliveries if "text" in frame] == ["m0", "m1"]
+        assert [frame["positions"] for frame in said(client)] == [{"0": 2}]
 
 
 async def test_a_chat_whose_place_no_broker_has_told_yet_begins_where_it_was_subscribed_to(autojump_clock):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.promises import Promise, held_by_tests, named_in, problems, promises, promises_in, withdrawn
+from tests.core.promises import Promise, held_by_tests, named_in, problems, promises, promises_in, withdrawn
 
 TEXT = """\
 # A heading

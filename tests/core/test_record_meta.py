@@ -70,9 +70,14 @@ def test_key_and_headers_together_have_a_limit_and_the_headers_go_first() -> Non
     assert meta["left_out"] == ["headers"]
 
 
+@pytest.mark.promise("p-left-out")
+@pytest.mark.parametrize("below", range(4))
+def test_headers_that_a_record_does_not_have_are_not_left_out(below: int) -> None:
+    meta = meta_of(key=b"x" * (META_BYTES - len('""') - below))
+    assert (len(meta["key"]), meta["headers"], "left_out" in meta) == (META_BYTES - 2 - below, [], False)
+
+
 def test_a_key_has_a_limit_and_what_is_shown_of_the_record_stays() -> None:
-    fits = META_BYTES - len('""') - len("[]")
-    assert len(meta_of(key=b"x" * fits)["key"]) == fits
     meta = meta_of(key=b"x" * META_BYTES, headers=[("h", b"v")])
     assert (meta["key"], meta["headers"], meta["left_out"]) == (None, [["h", "v"]], ["key"])
 

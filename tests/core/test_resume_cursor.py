@@ -43,7 +43,7 @@ from kafka_chat.chat.resume_cursor import (
 from kafka_chat.delivery.session.long_cursor import parse_in_turns
 from kafka_chat.errors import RequestError
 from kafka_chat.loop_sharing import Turn
-from tests.support.first_cursors import first_cursor, first_id
+from tests.support.cursor_bytes import first_cursor, first_id
 from tests.support.loop_steps import loop_steps
 
 TOPIC, TOPIC_ID = "kafka.chat.room1", "Tq7hxZ0bQnCkzN8r0gHbDw"

@@ -12,7 +12,7 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 from kafka_chat.chat.resume_cursor import MessageIds
 from kafka_chat.delivery.records.formats import text_frame
 from tests.support.checker import Journal, Kind, Lane, Ledger, Record, check
-from tests.support.raw_client import ACCEPT
+from tests.support.raw_client import ACCEPT, RawClient
 from tests.support.resuming_client import QUIET_SECONDS, SUBPROTOCOL, ResumingClient
 
 if TYPE_CHECKING:
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 LANE = Lane("room1", 0)
 IDS = MessageIds("kafka.chat.room1", "an id", 0)
 HELLO = {"meta": {"type": "hello", "resume": "none"}}
-ACCEPTED = f"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {ACCEPT}\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
+NAMED = f"Sec-WebSocket-Accept: {ACCEPT}\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}"
+ACCEPTED = f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{NAMED}\r\n\r\n"
 
 
 class InMemory(ResumingClient):
     """Is connected to the other end of a stream in memory."""
 
-    async def _connected(self, url: str) -> trio.SocketStream:
+    async def _connected(self, url: str) -> RawClient:
         ours, self.service = memory_stream_pair()
         await self.service.send_all(ACCEPTED.encode())
         ours.socket = SimpleNamespace(close=lambda: None)  # type: ignore[attr-defined]
-        return cast("trio.SocketStream", ours)  # as far as it is used here
+        return RawClient(cast("trio.SocketStream", ours))  # as far as it is used here
 
 
 def frames(offsets: Iterable[int]) -> bytes:

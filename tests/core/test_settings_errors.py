@@ -61,6 +61,18 @@ FILES = {
     "by commas, is needed",
     "kafka: {bootstrap_servers: 'a:70000'}": 'config.yaml, line 1: kafka.bootstrap_servers is "a:70000"; HOST:PORT, or several separated '
     "by commas, is needed",
+    "kafka: {bootstrap_servers: 'http://a:1'}": 'config.yaml, line 1: kafka.bootstrap_servers is "http://a:1"; HOST:PORT, or several '
+    "separated by commas, is needed",
+    "kafka: {bootstrap_servers: 'b:1, SSL://a:1'}": 'config.yaml, line 1: kafka.bootstrap_servers has "SSL://a:1", but '
+    'kafka.properties.security.protocol is "plaintext" (the default); one protocol for all brokers is needed, such as '
+    "kafka.properties.security.protocol: ssl",
+    "kafka: {bootstrap_servers: 'PLAINTEXT://a:1', properties: {security.protocol: SASL_SSL}}": "config.yaml, line 1: "
+    'kafka.bootstrap_servers has "PLAINTEXT://a:1", but kafka.properties.security.protocol is "SASL_SSL" (config.yaml, line 1); one '
+    "protocol for all brokers is needed, such as kafka.properties.security.protocol: plaintext",
+    "kafka: {properties: {socket.timeout.ms: 300}}": 'config.yaml, line 1: kafka.properties.socket.timeout.ms is "300"; at least 10000 is '
+    "needed, or brokers that answer slowly are never reached; how long the service waits follows their measured times",
+    "history: {cache: pubic}": 'config.yaml, line 1: history.cache is "pubic"; none, private or public is needed',
+    "history: {cache: true}": "config.yaml, line 1: history.cache is true; none, private or public is needed",
     "kafka: {embedded: true, bootstrap_servers: 'a:1'}": "config.yaml, line 1: kafka.embedded is true, but config.yaml, line 1 sets "
     'kafka.bootstrap_servers to "a:1"; only one of the two is allowed',
     "kafka: {embedded: true, properties: {security.protocol: ssl}}": 'config.yaml, line 1: kafka.properties.security.protocol is "ssl", '

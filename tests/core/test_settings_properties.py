@@ -143,3 +143,16 @@ def test_a_property_in_another_place_is_told_where_properties_go(key: str, tmp_p
     section, _, name = key.rpartition("kafka.")
     text = f"kafka:\n  {name}: {SECRET}" if section == "" and key.startswith("kafka.") else f"{name}: {SECRET}"
     assert error_of(text=text, folder=tmp_path).endswith("; librdkafka's properties go under kafka.properties")
+
+
+@pytest.mark.promise("p-time-outs-not-shorter")
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("socket.timeout.ms", 10_000), ("api.version.request.timeout.ms", 10_000), ("socket.connection.setup.timeout.ms", 5_000)],
+)
+def test_a_time_out_that_ends_answers_of_brokers_far_away_is_refused(name: str, least: int, tmp_path: Path) -> None:
+    sentence = error_of(text=f"kafka:\n  properties:\n    {name}: {least - 1}", folder=tmp_path)
+    assert sentence.startswith(f'config.yaml, line 3: kafka.properties.{name} is "{least - 1}"; at least {least} is needed')
+    file = tmp_path / "config.yaml"
+    file.write_text(f"kafka:\n  properties:\n    {name}: {least}")
+    assert load_settings(config_file=file, environ={}, flags={}).kafka.properties == {name: str(least)}

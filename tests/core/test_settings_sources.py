@@ -190,9 +190,15 @@ def test_names_and_addresses_are_hosts(address: str) -> None:
     assert load(flags={"server.host": address}).server.host == address
 
 
-@pytest.mark.parametrize("brokers", ["a:9092", "a:1, b:2", "[::1]:9092", "SASL_SSL://a.example:9093"])
+@pytest.mark.parametrize("brokers", ["a:9092", "a:1, b:2", "[::1]:9092", "PLAINTEXT://a.example:9093,b:1"])
 def test_brokers_are_named_as_kafka_names_them(brokers: str) -> None:
     assert load(flags={"kafka.bootstrap_servers": brokers}).kafka.bootstrap_servers == brokers
+
+
+def test_a_protocol_before_a_broker_is_that_of_the_properties() -> None:
+    text = "kafka: {properties: {security.protocol: sasl_ssl}}"
+    brokers = "SASL_SSL://a.example:9093"
+    assert load(text=text, flags={"kafka.bootstrap_servers": brokers}).kafka.bootstrap_servers == brokers
 
 
 def test_a_flag_that_names_brokers_replaces_the_embedded_one() -> None:

@@ -23,10 +23,10 @@ from kafka_chat.delivery.log.partition_log import PartitionLog
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from tests.core.test_resumable_session import cursor_of, kinds, resumed, told, v1, visiting
+from tests.support.cursor_bytes import first_id
 from tests.support.events_client import EventsParser
 from tests.support.fake_topics import value
 from tests.support.fakes import Core, FakeClient, open_core
-from tests.support.first_cursors import first_id
 
 GLOBAL = "kafka.chat.global"
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 import trio
 from quart import request
+from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.settings.model import Limits
 from kafka_chat.web.ports import ADMISSION
@@ -182,7 +183,7 @@ async def test_a_service_that_goes_down_leaves_no_stream(*, reading: bool):
             sink.offer(b"data: " + b"x" * 10_000_000 + b"\n\n")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sink.flush)
-            await trio.sleep(0.1)
+            await wait_all_tasks_blocked()
             served.down.set()
             await served.service.waits[0]()
             sink.abort()

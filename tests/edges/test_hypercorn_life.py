@@ -23,9 +23,10 @@ from kafka_chat.delivery.records.frames import text_header
 from kafka_chat.errors import ServiceFailed
 from kafka_chat.settings.model import ServerSettings, Settings
 from kafka_chat.web.ports import ADMISSION
-from kafka_chat.web.server.connection import LINGER_SECONDS, ChatTCPServer
+from kafka_chat.web.server.connection import ChatTCPServer
 from kafka_chat.web.server.serve import serve
 from tests.edges.small_app import PATH, SmallService, serving_small, small_app
+from tests.support.calls import until
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.raw_client import Opcode, client_frame, close_code, handshake_request, open_raw
 
@@ -86,7 +87,7 @@ async def test_a_service_that_breaks_ends_the_server_with_an_error():
                 await service.sink()
                 service.crash.set()
                 await client.wait_ended()
-                await trio.sleep(2)
+                await trio.sleep_forever()  # until the server ends it
     assert service.names == 0
 
 
@@ -179,8 +180,7 @@ async def test_connections_that_are_over_are_forgotten():
                     client.reset()
         await served.service.empty()
         served.service.waits.clear()
-        await trio.sleep(LINGER_SECONDS + 0.2)
-        assert alive() == before
+        await until(lambda: alive() == before)  # they linger for a while
 
 
 async def test_a_copy_of_the_scope_holds_the_same_connection():
@@ -247,8 +247,7 @@ async def test_the_parser_of_an_ended_websocket_is_freed_without_a_search_for_cy
                         await client.send(client_frame(Opcode.CLOSE, b"\x03\xe8"))
             await served.service.empty()
             served.service.waits.clear()
-            await trio.sleep(LINGER_SECONDS + 0.2)
-            assert parsers() == before
+            await until(lambda: parsers() == before)  # their connections linger for a while
         finally:
             gc.enable()
 

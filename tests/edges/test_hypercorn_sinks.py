@@ -18,8 +18,8 @@ from kafka_chat.delivery.records.frames import text_header
 from kafka_chat.settings.model import Limits
 from kafka_chat.web.streams.websocket_sink import AsgiSink, ConnectionSink, cut_reason
 from tests.edges.small_app import PATH, serving_small
+from tests.support.leaks import tasks
 from tests.support.raw_client import Opcode, client_frame, close_code, open_raw
-from tests.support.tasks import tasks
 
 
 def text(payload: bytes) -> bytes:
@@ -195,7 +195,7 @@ async def test_after_many_clients_nothing_is_left_of_them():
         async with open_raw(served.url, PATH):
             await served.service.until(lambda: served.service.names == 1)
         await served.service.empty()
-        await trio.sleep(1)
+        await trio.sleep(1)  # threads and sockets of the first end by themselves, when they like
         before = left()
         async with trio.open_nursery() as nursery:
             for _ in range(10):

@@ -15,6 +15,7 @@ from kafka_chat.delivery.records.frames import text_header
 from kafka_chat.settings.model import Limits
 from kafka_chat.web.streams.websocket_sink import ConnectionSink
 from tests.edges.small_app import PATH, serving_small
+from tests.support.calls import until
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.raw_client import Frame, Opcode, RawClient, close_code, handshake_request, open_raw
 
@@ -185,8 +186,11 @@ async def test_what_a_session_offers_in_the_step_of_its_accept_comes_behind_the_
 
 
 async def test_a_client_that_leaves_before_the_accept_leaves_nothing_behind():
+    begun, left = trio.Event(), trio.Event()
+
     async def slow(service, accept, inbox) -> None:
-        await trio.sleep(0.3)
+        begun.set()
+        await left.wait()
         sink = await accept()
         service.has(sink)
         service.said.append(str(sink.offer(text(b"x"))))
@@ -196,8 +200,10 @@ async def test_a_client_that_leaves_before_the_accept_leaves_nothing_behind():
     async with serving_small(session=slow) as served:
         async with open_raw(served.url) as client:
             await client.send(handshake_request(PATH))
-            await trio.sleep(0.1)
+            await begun.wait()
             client.reset()
+            await wait_all_tasks_blocked()
+            left.set()
         await served.service.empty()
         assert served.service.said in (["False", "False"], ["False"])
         assert served.service.telemetry.failed == []
@@ -233,13 +239,16 @@ async def test_a_close_frame_reaches_a_client_that_is_still_sending():
     async with serving_small() as served, open_raw(served.url, PATH) as client:
         sink = await served.service.sink()
         async with trio.open_nursery() as nursery:
+            said = 0
 
             async def talk() -> None:
+                nonlocal said
                 while True:
                     await client.send_frame(Opcode.BINARY, b"x" * 10_000)
+                    said += 1
 
             nursery.start_soon(talk)
-            await trio.sleep(0.05)
+            await until(lambda: said > 10)
             nursery.start_soon(sink.close, 1008, "enough")
             frame = await client.next_frame()
             nursery.cancel_scope.cancel()

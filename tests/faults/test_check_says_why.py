@@ -1,21 +1,30 @@
-"""`kafka-chat check` says why brokers cannot be reached, in librdkafka's words: each tried on a listener of that kind."""
+"""`kafka-chat check` and `/ready` say why brokers cannot be reached, in librdkafka's words: each tried on a listener of that kind."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+import trio
 
 from kafka_chat.cli.check import check
+from kafka_chat.delivery.timeouts import UNMEASURED_SECONDS
+from tests.support.calls import metric
 from tests.support.chats import with_overrides
+from tests.support.deadlines import HANG_SECONDS
+from tests.support.http_client import http
 from tests.support.many_listeners import NOBODY, USER, ManyListeners, many_listeners, secured
+from tests.support.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from tests.support.chats import Chats
+    from tests.support.serving import Server
 
 pytestmark = pytest.mark.deadline(120)
+
+BUSY_SECONDS = 2.0  # what a shared machine may add
 
 
 class Way(NamedTuple):
@@ -70,3 +79,34 @@ async def test_that_nobody_listens_or_no_such_host_is_known_is_said(broker: Many
 async def test_with_the_right_ones_nothing_is_wrong(broker: ManyListeners, chats: Chats) -> None:
     findings = await check(broker.settings(chats.settings_for(broker.cluster), "secure", **SECURED))
     assert [finding.sentence for finding in findings if not finding.ok] == []
+
+
+async def told(server: Server, words: tuple[str, ...]) -> str:
+    """Return the first of `/ready`'s problems once all of the words are in it."""
+    while True:
+        (first, *_) = (await http(server.url, "GET", "/ready")).json()["problems"]
+        if all(one in first for one in words):
+            return first
+        await trio.sleep(0.02)
+
+
+@pytest.mark.promise("p-brokers-away", "p-ready-says-why")
+@pytest.mark.parametrize("way", ["a plain connection to one that asks for a password", "a certificate that nobody vouches for"])
+async def test_a_service_whose_brokers_never_answer_says_so_in_time_and_in_the_same_words(
+    broker: ManyListeners, chats: Chats, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    listener, properties, says = WAYS[way]
+    settings = broker.settings(chats.settings_for(broker.cluster), listener, **properties)
+    began = trio.current_time()
+    async with serving(settings) as server:
+        with trio.fail_after(HANG_SECONDS):
+            await told(server, ("no broker has answered yet", *says))
+            at_once = trio.current_time() - began
+            first = await told(server, ("no broker answers", *says))
+            took = trio.current_time() - began
+            assert await metric(server.url, "brokers_reachable") == 0
+    assert at_once < UNMEASURED_SECONDS - 1
+    assert took < UNMEASURED_SECONDS + BUSY_SECONDS
+    (away,) = [record.message for record in caplog.records if record.message.startswith("brokers.away")]
+    assert all(words in away for words in says), first

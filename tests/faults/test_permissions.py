@@ -24,6 +24,7 @@ from kafka_chat.delivery.ports import KeyedRecord
 from kafka_chat.errors import BrokerError
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.publish import open_publisher
+from tests.support.calls import until
 from tests.support.chats import message, with_overrides
 from tests.support.clients import http, open_chat
 from tests.support.deadlines import HANG_SECONDS
@@ -213,9 +214,7 @@ async def test_without_read_on_a_chat_it_is_told(guarded, chats, settings, caplo
     with caplog.at_level(logging.WARNING):
         async with serving(settings) as server, open_chat(server.url, "ann"):
             await until_ready(server)
-            with trio.fail_after(HANG_SECONDS):
-                while not any("cannot be read" in record.getMessage() for record in caplog.records):  # noqa: ASYNC110 - a log line wakes nobody
-                    await trio.sleep(0.05)
+            await until(lambda: any("cannot be read" in record.getMessage() for record in caplog.records))
     assert any("Read is needed" in sentence for sentence in await wrong(settings))
 
 
@@ -234,9 +233,7 @@ async def test_a_producer_that_has_failed_for_good_says_why_and_another_takes_ov
     topic, record = chats.topic("global"), KeyedRecord(b"k", b"v")
     async with open_publisher(ClientConfig(settings.kafka)) as publisher:
         first = publisher._producer
-        with trio.fail_after(HANG_SECONDS):
-            while publisher._producer is first:  # noqa: ASYNC110 - librdkafka fails in a thread of its own
-                await trio.sleep(0.05)
+        await until(lambda: publisher._producer is not first)
         with pytest.raises(BrokerError, match=f"writing to {re.escape(topic)} failed: .*uthorization failed"):
             await publisher.publish(topic, record)
         allow(guarded, chats, documented())

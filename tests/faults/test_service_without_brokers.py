@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trio
 
 from tests.support.brokers import KafkaCluster
+from tests.support.calls import until
 from tests.support.chats import Chats, message
 from tests.support.clients import ChatClient, handshake_request, http, open_chat, open_raw, receive_path
-from tests.support.deadlines import HANG_SECONDS
 from tests.support.serving import ChildServer, Server, serving, spawned
 
 pytestmark = pytest.mark.deadline(120)
@@ -22,12 +22,6 @@ ANSWERED_SECONDS = 5.5
 ACCEPTED_SECONDS = 2.0
 ENDED_SECONDS = 1.0
 BUSY_SECONDS = 1.0  # what a shared machine may add to each of them
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    with trio.fail_after(HANG_SECONDS):
-        while not await condition():  # noqa: ASYNC110 - what is asked tells nobody of a change
-            await trio.sleep(0.05)
 
 
 async def ready(server: Server | ChildServer) -> bool:
@@ -266,9 +260,7 @@ async def test_one_of_three_brokers_is_killed_while_messages_are_sent(three_brok
                 now = len(bob.received)
                 await until(lambda: _more(bob, now + 30))
                 stop.set()
-            with trio.fail_after(HANG_SECONDS):
-                while min(len(ann.received), len(bob.received)) < sum(map(len, sent.values())):  # noqa: ASYNC110 - as above
-                    await trio.sleep(0.05)
+            await until(lambda: min(len(ann.received), len(bob.received)) >= sum(map(len, sent.values())))
         for client in (ann, bob):
             for partition, expected in sent.items():
                 assert [text for text in texts(client) if text.startswith(f"{partition}-")] == expected

@@ -11,9 +11,9 @@ import trio
 
 from tests.edges.test_hypercorn_killers import KILLERS
 from tests.support.brokers import KafkaCluster
+from tests.support.calls import until
 from tests.support.chats import Chats, message
 from tests.support.clients import Opcode, http, open_chat, open_raw, receive_path
-from tests.support.deadlines import HANG_SECONDS
 from tests.support.raw_client import handshake_request
 from tests.support.serving import Server, serving
 
@@ -59,9 +59,7 @@ async def watched(server: Server, kafka: KafkaCluster, chats: Chats) -> AsyncIte
         assert [delivery.text for delivery in canary.received] == texts
     answer = await http(server.url, "GET", "/health")
     assert (answer.status, answer.json()) == (200, {"status": "Consumer is running"})
-    with trio.fail_after(HANG_SECONDS):
-        while server.service.slots_taken:  # noqa: ASYNC110 - what is asked tells nobody of a change
-            await trio.sleep(0.02)
+    await until(lambda: not server.service.slots_taken)
 
 
 async def send_alone(server: Server, data: bytes, *, seconds: float, reset: bool = False) -> None:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from kafka_chat.delivery.ports import KeyedRecord
 from kafka_chat.errors import BrokerError, BrokerUnreachable
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.publish import open_publisher
 from tests.support.brokers import KafkaCluster
+from tests.support.calls import until
 from tests.support.chats import Chats
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.instances import Instance, opened
@@ -75,10 +77,10 @@ async def test_with_no_broker_at_the_start_it_waits_for_one(hanging: KafkaCluste
     hanging.kill()
     async with opened(chats.settings_for(hanging), ready=False) as instance:
         await refused(instance, partial(instance.sending.send, "room", "ann", "refused", None))
-        await instance.until(lambda: "failed" in (instance.log.problem or ""))
+        await until(lambda: "failed" in (instance.log.problem or ""))
         assert not instance.log.ready
         await trio.to_thread.run_sync(hanging.start)
-        await instance.until(lambda: instance.log.ready and instance.log.problem is None)
+        await until(lambda: instance.log.ready and instance.log.problem is None)
         await instance.subscriptions.subscribe("ann", ["kept"])
         assert instance.chats("ann") == ["kept"]
 
@@ -93,10 +95,10 @@ async def test_what_is_refused_never_comes_true_and_what_was_answered_holds(hang
         take_away(hanging, how)
         # What a frozen broker makes of a record that its socket has taken is open; subscribing asks it something first.
         await refused(instance, *([partial(instance.sending.send, "room", "ann", "refused", None)] if how == "killed" else []))
-        await instance.until(lambda: instance.log.problem is not None)
+        await until(lambda: instance.log.problem is not None)
         await trio.to_thread.run_sync(bring_back, hanging, how)
         await answered(instance, "after")
-        await instance.until(lambda: instance.log.problem is None)
+        await until(lambda: instance.log.problem is None)
         await trio.sleep(1)
         await instance.subscriptions.subscribe("ann", ["later"])
         assert instance.chats("ann") == ["after", "kept", "later"]
@@ -173,7 +175,7 @@ async def test_closing_is_not_held_up_by_brokers_that_are_away(hanging: KafkaClu
         async with trio.open_nursery() as nursery:
             for number in range(10):
                 nursery.start_soon(instance.publisher.publish, "any", KeyedRecord(b"k", b"%d" % number))
-            await trio.sleep(0.5)
+            await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         began = trio.current_time()
     assert trio.current_time() - began < 1.5  # the publisher, the log and the lookup, one after the other
@@ -191,7 +193,7 @@ async def test_who_waits_is_told_when_the_publisher_closes(hanging: KafkaCluster
     async with trio.open_nursery() as nursery:
         async with open_publisher(ClientConfig(chats.settings_for(hanging).kafka)) as publisher:
             nursery.start_soon(publish)
-            await trio.sleep(0.2)
+            await wait_all_tasks_blocked()
             began = trio.current_time()
         assert trio.current_time() - began < 1
     assert len(told) == 1
@@ -216,12 +218,12 @@ async def test_with_three_brokers_a_killed_leader_loses_no_answered_subscription
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(subscribe_on)
-            await here.until(lambda: len(held) > 20)
+            await until(lambda: len(held) > 20)
             await trio.to_thread.run_sync(three_brokers.kill, three_brokers.leader(chats.subscriptions_topic))
             before = len(held)
-            await here.until(lambda: len(held) > before + 20, seconds=120)
+            await until(lambda: len(held) > before + 20, seconds=120)
             stop.set()
-        await there.until(lambda: there.chats(held[-1]) == ["room"])
+        await until(lambda: there.chats(held[-1]) == ["room"])
         assert [user for user in held if there.chats(user) != ["room"]] == []
     async with opened(settings) as later:
         assert [user for user in held if later.chats(user) != ["room"]] == []

@@ -16,6 +16,7 @@ from kafka_chat.errors import BrokerUnreachable
 from kafka_chat.kafka.connect import ClientConfig
 from kafka_chat.kafka.poller import Poller
 from kafka_chat.settings.model import KafkaSettings
+from tests.support.calls import until
 from tests.support.chats import message
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.leaks import nothing_left
@@ -27,12 +28,6 @@ if TYPE_CHECKING:
 
 def numbered(begin: int, end: int) -> list[bytes]:
     return [message(str(number)) for number in range(begin, end)]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(HANG_SECONDS):
-        while not condition():  # noqa: ASYNC110 - what is asked here tells nobody of a change
-            await trio.sleep(0.02)
 
 
 async def test_a_killed_broker_is_a_problem_while_it_is_away_and_nothing_is_lost_or_doubled(hanging, chats, caplog):
@@ -164,9 +159,7 @@ async def test_a_partition_without_a_leader_is_named_and_is_no_problem(three_bro
         dead = leaders[1]
         three_brokers.kill(dead)
         lost = frozenset(partition for partition in range(3) if leaders[partition] == dead)
-        with trio.fail_after(HANG_SECONDS):
-            while tail.leaderless != {topic: lost}:  # noqa: ASYNC110 - it tells nobody of a change
-                await trio.sleep(0.1)
+        await until(lambda: tail.leaderless == {topic: lost})
         await until(lambda: tail.problem is None)
         for partition in {0, 1, 2} - lost:
             await trio.to_thread.run_sync(lambda partition=partition: three_brokers.produce(topic, message("on"), partition=partition))
@@ -211,6 +204,12 @@ class Unsteady:
     def by_leader(self, keys):
         return {1: keys}
 
+    def reasons(self) -> str:
+        return ""
+
+    def forget_reasons(self) -> None:
+        pass
+
     async def ping(self) -> None:
         await trio.lowlevel.checkpoint()
         self.pings += 1
@@ -247,8 +246,8 @@ async def test_connections_that_fail_without_a_pause_are_told_once_in_a_round_of
         nobody.bind(("127.0.0.1", 0))  # and does not listen
         properties = {"reconnect.backoff.ms": "0", "reconnect.backoff.max.ms": "0"}
         config = ClientConfig(KafkaSettings(bootstrap_servers=f"127.0.0.1:{nobody.getsockname()[1]}", properties=properties))
-        told: list[str] = []
-        poller = Poller(config, deliver=lambda _: None, trouble=told.append, message_bytes=1_000_000)
+        told: list[None] = []
+        poller = Poller(config, deliver=lambda _: None, trouble=lambda: told.append(None), message_bytes=1_000_000)
         async with trio.open_nursery() as nursery:
             await nursery.start(poller.run)
             await until(lambda: len(told) > 3)

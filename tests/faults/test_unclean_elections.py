@@ -10,7 +10,7 @@ import trio
 
 from tests.support import elections
 from tests.support.brokers import KafkaCluster
-from tests.support.calls import following, running, subscribe
+from tests.support.calls import following, running, subscribe, subscribe_patiently
 from tests.support.chats import Chats, message
 from tests.support.clients import http
 from tests.support.deadlines import HANG_SECONDS
@@ -44,14 +44,6 @@ async def read_until(client: V1Client, wanted: dict[str, list[str]]) -> None:
         await client.next()
 
 
-async def subscribed_again(url: str, username: str, chat: str) -> list[str]:
-    """Subscribe as a client does that is told to come again."""
-    with trio.fail_after(HANG_SECONDS):
-        while (await http(url, "POST", f"/subscribing/{username}?topic={chat}")).status == 503:  # noqa: ASYNC110 - nobody is told
-            await trio.sleep(0.2)
-    return await following(url, username)
-
-
 async def page(url: str, chat: str, **query: str) -> Any:
     return (await http(url, "GET", f"/history/{chat}?{urlencode(query)}")).json()
 
@@ -71,9 +63,11 @@ async def test_after_an_unclean_election_each_record_is_delivered_or_told(three_
         for topic in topics.values():
             await writer.write(topic, [message(f"old {n}") for n in range(KEPT)])
         await read_until(live, {chat: [f"old {n}" for n in range(KEPT)] for chat in WRITTEN})
+        at_the_cut = live.cursor  # exactly where the logs are going to end: nothing before it is lost
+        pages_at_the_cut = {chat: (await page(server.url, chat, limit="1000"))["next"] for chat in WRITTEN}
         assert await subscribe(server.url, "dan", "kept") == ["global", "kept"]
         await trio.to_thread.run_sync(cluster.kill, FOLLOWER)
-        assert await subscribed_again(server.url, "dan", "lost") == ["global", "kept", "lost"]
+        assert await subscribe_patiently(server.url, "dan", "lost") == ["global", "kept", "lost"]
         for topic in topics.values():
             await writer.write(topic, [message(f"lost {n}") for n in range(LOST)])
         await read_until(live, {chat: [f"lost {n}" for n in range(LOST)] for chat in WRITTEN})
@@ -106,7 +100,7 @@ async def test_after_an_unclean_election_each_record_is_delivered_or_told(three_
             with trio.fail_after(HANG_SECONDS):
                 while await following(url, "dan") != ["global", "kept"]:  # noqa: ASYNC110 - nobody is told
                     await trio.sleep(0.1)
-        assert await subscribed_again(fresh.url, "dan", "lost") == ["global", "kept", "lost"]
+        assert await subscribe_patiently(fresh.url, "dan", "lost") == ["global", "kept", "lost"]
 
         # Who comes back, to this instance or to another one
         async with running(settings) as other:
@@ -123,7 +117,15 @@ async def test_after_an_unclean_election_each_record_is_delivered_or_told(three_
                     await again.control("live")
                     assert [frame for frame in again.frames if "text" in frame] == []
 
+                async with open_v1(url, "bob", *here, cursor=at_the_cut) as back:
+                    assert (await back.control("hello"))["resume"] == "exact"
+                    await back.control("live")
+                    assert (gaps_of(back), {chat: texts_of(back, chat) for chat in WRITTEN}) == ({}, new)
+
                 # Who reads pages
+                for chat, cursor in pages_at_the_cut.items():
+                    found = await page(url, chat, cursor=cursor)
+                    assert (found["gaps"], [one["text"] for one in found["messages"]]) == ([], new[chat])
                 for chat, cursor in pages.items():
                     found = await page(url, chat, cursor=cursor)
                     assert [(gap["first_lost"], gap["first_left"], gap["cause"]) for gap in found["gaps"]] == [RANGE]

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from tests.support.brokers import KafkaCluster
-from tests.support.calls import meanwhile, metrics
+from tests.support.calls import meanwhile, metrics, until
 from tests.support.chats import Chats, message
 from tests.support.clients import BrokenStream, Opcode, RawClient, close_code, http, open_raw, receive_path
 from tests.support.deadlines import HANG_SECONDS
@@ -82,9 +82,7 @@ async def test_one_that_is_killed_takes_nobody_along(server: ChildServer, kafka:
             texts = [json.loads(await client.next_text())["text"] for _ in range(20 + len(clients[killed]))]
             assert texts == [f"news {n}" for n in range(20)] + ["welcome"] * len(clients[killed])
         await server.wait_for(rf"worker.lost worker=\d pid={killed} reason=\"killed by SIGKILL\" seconds=\S+ again_in_seconds=0.0\n")
-        with trio.fail_after(HANG_SECONDS):
-            while killed in serving_pids(server).values():  # noqa: ASYNC110 - the log is read
-                await trio.sleep(0.02)
+        await until(lambda: killed not in serving_pids(server).values())
         found = await metrics(server.url)
         assert found['kafka_chat_workers_lost_total{worker="supervisor"}'] == 1
         assert found['kafka_chat_workers_serving{worker="supervisor"}'] == 2
@@ -107,9 +105,7 @@ async def test_a_signal_drains_all(server: ChildServer, number: signal.Signals) 
     pids = list(serving_pids(server).values())
     async with sockets_on_each(server) as clients:
         os.kill(server.pid, number)
-        with trio.fail_after(1):
-            while not refuses(server):  # noqa: ASYNC110 - it is tried
-                await trio.sleep(0.01)
+        await until(lambda: refuses(server), seconds=1)
         for those in clients.values():
             assert await ends(those) == [RESTARTS] * len(those)
         assert await server.wait(seconds=6) == 0
@@ -129,9 +125,7 @@ async def test_a_second_ctrl_c_ends_all_at_once(kafka: KafkaCluster, chats: Chat
                 await client.send(b"POST /subscribing/ann HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
             await http(server.url, "GET", "/health")
             os.kill(server.pid, signal.SIGINT)
-            with trio.fail_after(2):
-                while not refuses(server):  # noqa: ASYNC110 - it is tried
-                    await trio.sleep(0.01)
+            await until(lambda: refuses(server), seconds=2)
             assert server.returncode is None
             os.kill(server.pid, signal.SIGINT)
             assert await server.wait(seconds=1) == 130

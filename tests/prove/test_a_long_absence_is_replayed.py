@@ -10,7 +10,8 @@ from tests.support.brokers import KafkaCluster
 from tests.support.calls import running
 from tests.support.chats import Chats
 from tests.support.noted import noted, until_live
-from tests.support.resuming_client import Cut, ResumingClient
+from tests.support.resuming_client import ResumingClient
+from tests.support.resuming_visit import Cut
 from tests.support.steady_producer import SteadyProducer, producing
 
 MISSED = 10_000

@@ -13,7 +13,8 @@ from tests.prove.scale import FULL, SEED, dice, percentile, scaled, tell
 from tests.support.brokers import KafkaCluster
 from tests.support.chats import Chats
 from tests.support.checker import Journal, assert_nothing_wrong
-from tests.support.resuming_client import PACED_BYTES, QUIET_SECONDS, Cut, ResumingClient, resuming
+from tests.support.resuming_client import PACED_BYTES, QUIET_SECONDS, ResumingClient, resuming
+from tests.support.resuming_visit import Cut
 from tests.support.serving import spawned, until_ready
 from tests.support.steady_producer import SteadyProducer, made, producing
 

@@ -13,7 +13,8 @@ from tests.support.brokers import KafkaCluster
 from tests.support.calls import metric, running
 from tests.support.chats import Chats, message
 from tests.support.checker import Journal, Ledger, Record, assert_nothing_wrong
-from tests.support.resuming_client import Cut, ResumingClient, resuming
+from tests.support.resuming_client import ResumingClient, resuming
+from tests.support.resuming_visit import Cut
 from tests.support.steady_producer import Room, made
 
 TRIALS = scaled(200)

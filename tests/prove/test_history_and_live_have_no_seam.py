@@ -10,7 +10,7 @@ import trio
 
 from tests.prove.scale import SEED, scaled, tell
 from tests.support.brokers import KafkaCluster
-from tests.support.calls import running
+from tests.support.calls import running, until
 from tests.support.chats import Chats
 from tests.support.checker import Journal, assert_nothing_wrong
 from tests.support.http_client import http
@@ -37,7 +37,7 @@ async def test_from_the_earliest_on_nothing_is_missing_or_doubled_where_live_beg
             with resuming(trials):
                 async with trio.open_nursery() as nursery:
                     async with producing(producer):
-                        await trio.sleep(0.5)
+                        await until(lambda producer=producer: producer.acknowledged > PER_SECOND / 2)
                         for client in trials:
                             nursery.start_soon(trial, client, server.url, producer, random.Random(f"{SEED} {client.user}"))
                         await trio.sleep(SPREAD_SECONDS + 0.5)
@@ -74,7 +74,7 @@ async def test_from_pages_to_a_socket_nothing_is_missing_or_doubled(kafka: Kafka
             with resuming(trials):
                 async with trio.open_nursery() as nursery:
                     async with producing(producer):
-                        await trio.sleep(0.5)
+                        await until(lambda producer=producer: producer.acknowledged > PER_SECOND / 2)
                         for client in trials:
                             nursery.start_soon(paged_trial, client, server.url, producer, random.Random(f"{SEED} {client.user}"), read)
                         await trio.sleep(SPREAD_SECONDS + 0.5)

@@ -14,7 +14,7 @@ from tests.prove.world import INSTANCES, Client, World, only_a, world
 from tests.support.brokers import EmbeddedBroker, KafkaCluster
 from tests.support.chats import Chats
 from tests.support.checker import everything
-from tests.support.resuming_client import Cut
+from tests.support.resuming_visit import Cut
 
 USERS = ["ann", "ann", "bob"]
 ROOMS = ["red", "blue"]

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import trio
 
-from tests.support.brokers import Broker, KafkaCluster, Transaction
-from tests.support.calls import following, subscribe, unsubscribe
-from tests.support.chats import Chats, message
-from tests.support.checker import Fault, Journal, Kind, Lane, Ledger, Owed, Record, check, everything
-from tests.support.resuming_client import Cut, Meta, ResumingClient, read_cursor
-from tests.support.serving import serving
-from tests.support.serving import until_ready as ready
-from tests.support.steady_producer import identity_told
-
-if TYPE_CHECKING:
-    from kafka_chat.settings.model import Settings
+from tests.prove.world_instances import Instance, Loop
+from tests.prove.world_topics import Topics
+from tests.support.brokers import Broker
+from tests.support.calls import AGAIN_SECONDS, following, subscribe_patiently, unsubscribe_patiently
+from tests.support.chats import Chats
+from tests.support.checker import Fault, Journal, Kind, Lane, Owed, Record, check, everything
+from tests.support.cursor_bytes import mark_of, next_offset, read_cursor
+from tests.support.resuming_client import ResumingClient
+from tests.support.resuming_visit import Cut, Meta
 
 INSTANCES = 2
-PARTITIONS = 4  # at most; all of them on the embedded broker
 SETTLE_SECONDS = 60.0  # after so long without a message none comes any more; then the checker names what did not
 LOOK_SECONDS = 0.002
 SMALL_BUFFER = 4096
-PADDING = "x" * 1000
-T = TypeVar("T")
+UNAVAILABLE = 503  # the code of an op's error; it asks again
 
 Filter = Callable[[Record], bool]
 
@@ -38,67 +31,6 @@ Filter = Callable[[Record], bool]
 def only_a(record: Record) -> bool:
     """Let through what the parameter `tag=a` does."""
     return record.tag in (None, "a")
-
-
-class Loop:
-    """A trio run in a thread of its own, for who is not async."""
-
-    def __init__(self) -> None:
-        self.nursery: trio.Nursery
-        self._token: trio.lowlevel.TrioToken
-        self._up = threading.Event()
-        self._stop: trio.Event
-        self._thread = threading.Thread(target=trio.run, args=(self._run,), name="world")
-
-    def start(self) -> None:
-        """Begin, and return once it runs."""
-        self._thread.start()
-        self._up.wait()
-
-    def do(self, act: Callable[..., Awaitable[T]], *args: object) -> T:
-        """Have something done there, and return what it returns."""
-        return trio.from_thread.run(act, *args, trio_token=self._token)
-
-    def end(self) -> None:
-        """Cancel all that runs there, and return once nothing does."""
-        trio.from_thread.run_sync(self._stop.set, trio_token=self._token)
-        self._thread.join(60)
-        assert not self._thread.is_alive()
-
-    async def _run(self) -> None:
-        self._token, self._stop = trio.lowlevel.current_trio_token(), trio.Event()
-        async with trio.open_nursery() as self.nursery:
-            self._up.set()
-            await self._stop.wait()
-            self.nursery.cancel_scope.cancel()
-
-
-class Instance:
-    """One service, which can be ended and begun anew."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.url = ""
-        self._settings = settings
-        self._stop = trio.Event()
-        self._ended = trio.Event()
-
-    async def begin(self, nursery: trio.Nursery) -> None:
-        """Serve, and return once clients may be sent there."""
-        self._stop, self._ended = trio.Event(), trio.Event()
-        await nursery.start(self._run)
-
-    async def end(self) -> None:
-        """Drain, and return once that is over."""
-        self._stop.set()
-        await self._ended.wait()
-
-    async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        async with serving(self._settings, check_leaks=False) as server:
-            self.url = server.url
-            await ready(server)
-            task_status.started()
-            await self._stop.wait()
-        self._ended.set()
 
 
 @dataclass(eq=False)
@@ -161,33 +93,22 @@ class Subscription:
     positions: dict[Lane, int]
 
 
-class World:
+class World(Topics):
     """What there is, what happens to it, and what is owed to whom. All methods are for one caller at a time, not async.
 
     Attributes:
-        ledger: what was produced in this example.
-        clients: its clients.
-        happened: how often what was done, in all examples.
+        clients: those of this example.
     """
 
     def __init__(self, broker: Broker, chats: Chats) -> None:
         settings = chats.settings_for(broker, memory__bytes=65_536, server__drain_seconds=0.5)
-        self.ledger = Ledger()
+        super().__init__(broker, chats)
         self.clients: list[Client] = []
-        self.happened: Counter[str] = Counter()
-        self._broker = broker
-        self._names = chats
         self._loop = Loop()
         self._instances = [Instance(settings) for _ in range(INSTANCES)]
         self._example = 0
-        self._number = 0
         self._generation = 0
-        self._topics: dict[str, list[Lane]] = {}
-        self._ends: dict[Lane, int] = {}
         self._subscriptions: dict[str, dict[str, Subscription]] = {}
-        self._transaction: Transaction | None = None
-        self._pending: list[tuple[Lane, int, Record]] = []  # of partitions with an open transaction: readers do not see them
-        self._open_from: dict[Lane, int] = {}
 
     # --- the frame
 
@@ -206,7 +127,8 @@ class World:
     def new_example(self, users: list[str], rooms: list[str]) -> tuple[list[Client], list[str]]:
         """Begin with clients and chats that were never seen before; the chats have no topics yet."""
         self._example += 1
-        self.ledger, self.clients, self._topics, self._ends, self._subscriptions = Ledger(), [], {}, {}, {}
+        self.forget_topics()
+        self.clients, self._subscriptions = [], {}
         for at, user in enumerate(users):
             name = f"{user}{self._example}"
             journal = Journal(f"client {at} ({user})")
@@ -233,83 +155,6 @@ class World:
 
     # --- what happens
 
-    def create(self, chat: str, partitions: int) -> None:
-        """Make the topic of a chat; on the embedded broker it has four partitions whatever is asked."""
-        identity = identity_told(self._broker.create_topic(self._names.topic(chat), partitions))
-        count = PARTITIONS if self._broker.embedded else partitions
-        self._appear(chat, [Lane(chat, partition, identity) for partition in range(count)])
-
-    def exists(self, chat: str) -> bool:
-        """Whether a chat has a topic."""
-        return chat in self._topics
-
-    def partitions(self, chat: str) -> int:
-        """Return how many a chat has."""
-        return len(self._topics[chat])
-
-    def add_partition(self, chat: str) -> None:
-        """Add one."""
-        self.happened["add_partition"] += 1
-        lanes = self._topics[chat]
-        self._kafka.add_partitions(self._names.topic(chat), len(lanes) + 1)
-        self._appear(chat, [Lane(chat, len(lanes), lanes[0].topic)])
-
-    def recreate(self, chat: str, partitions: int) -> None:
-        """Delete a topic, and make one of the same name."""
-        self.happened["recreate"] += 1
-        old = self._topics.pop(chat)
-        self._kafka.delete_topic(self._names.topic(chat))
-        self.ledger.deleted(chat, old[0].topic)
-        for lane in old:
-            self._ends.pop(lane)
-        self.create(chat, partitions)
-
-    def produce(self, chat: str, partition: int, count: int, *, tag: str | None = None, large: bool = False) -> None:
-        """Produce so many messages."""
-        self.happened["produce"] += 1
-        lane = self._topics[chat][partition % len(self._topics[chat])]
-        numbers = range(self._number, self._number + count)
-        self._number += count
-        values = [message(f"{number} {PADDING if large else ''}", tag=tag) for number in numbers]
-        records = self._broker.produce_many(self._names.topic(chat), values, partition=lane.partition)
-        for number, record in zip(numbers, records, strict=True):
-            self._note(lane, record.offset, Record(number, tag=tag))
-
-    def in_transaction(self, chat: str, partition: int, count: int) -> None:
-        """Produce within the transaction that is open, or begin one."""
-        self.happened["in_transaction"] += 1
-        lane = self._topics[chat][partition % len(self._topics[chat])]
-        self._transaction = self._transaction or self._kafka.transaction()
-        for number in range(self._number, self._number + count):
-            record = self._transaction.produce(self._names.topic(chat), message(f"{number} "), partition=lane.partition)
-            self._open_from.setdefault(lane, record.offset)
-            self._pending.append((lane, record.offset, Record(number, committed=False)))  # whether it counts is told at the end
-        self._number += count
-
-    @property
-    def transaction_is_open(self) -> bool:
-        return self._transaction is not None
-
-    def end_transaction(self, *, commit: bool) -> None:
-        """Commit or abort the transaction that is open."""
-        self.happened["end_transaction"] += 1
-        assert self._transaction is not None
-        (self._transaction.commit if commit else self._transaction.abort)()
-        self._transaction, pending = None, self._pending
-        for lane in self._open_from:
-            self._ends[lane] = self._kafka.offsets(self._names.topic(lane.chat), lane.partition).last_stable
-        self._pending, self._open_from = [], {}
-        for lane, offset, record in pending:
-            self.ledger.produced(lane, offset, record._replace(committed=commit or record.committed))
-
-    def trim(self, chat: str, partition: int, share: float) -> None:
-        """Delete a share of what a partition has."""
-        self.happened["trim"] += 1
-        lane = self._topics[chat][partition % len(self._topics[chat])]
-        before = int(self._end(lane) * share)
-        if before:
-            self.ledger.trimmed(lane, self._kafka.delete_records(self._names.topic(chat), lane.partition, before))
-
     def restart(self, instance: int) -> None:
         """End an instance, and begin it anew."""
         self.happened["restart"] += 1
@@ -326,7 +171,7 @@ class World:
         if instance is None:
             self._loop.do(self._ask, client, {"op": "subscribe", "chat": chat})
         else:
-            self._loop.do(subscribe, self._instances[instance].url, user, chat)
+            self._loop.do(subscribe_patiently, self._instances[instance].url, user, chat)
         if chat not in self._subscriptions[user]:
             self._generation += 1
             self._subscriptions[user][chat] = Subscription(self._generation, stable)
@@ -339,7 +184,7 @@ class World:
         if instance is None:
             self._loop.do(self._ask, client, {"op": "unsubscribe", "chat": chat})
         else:
-            self._loop.do(unsubscribe, self._instances[instance].url, user, chat)
+            self._loop.do(unsubscribe_patiently, self._instances[instance].url, user, chat)
         self._subscriptions[user].pop(chat, None)
         self._loop.do(self._known_everywhere, user)
 
@@ -414,11 +259,6 @@ class World:
 
     # --- inside
 
-    @property
-    def _kafka(self) -> KafkaCluster:
-        assert isinstance(self._broker, KafkaCluster)
-        return self._broker
-
     def _faults(self) -> list[Fault]:
         for client in self.clients:
             self._take_controls(client)
@@ -476,13 +316,14 @@ class World:
 
     def _next_offset(self, client: Client, lane: Lane) -> int:
         """Return where a client stands that it knows of itself."""
-        had = client.resuming.next_offset(self._names.topic(lane.chat), lane)
+        place = client.resuming.place()
+        had = None if place is None else next_offset(place, self._names.topic(lane.chat), lane.topic, lane.partition)
         return client.open[lane] if had is None else max(had, client.open[lane])
 
     def _told(self, hello: Meta, lane: Lane) -> int:
         """Return where a client begins that comes without a cursor, as `hello` has it."""
         assert hello.cursor is not None
-        entry = read_cursor(hello.cursor)[1].get(sha256(self._names.topic(lane.chat).encode()).digest()[:4])
+        entry = read_cursor(hello.cursor)[1].get(mark_of(self._names.topic(lane.chat)))
         if entry is None or lane.partition >= len(entry.offsets) or (lane.topic and not entry.is_of(lane.topic)):
             return 0
         offset = entry.offsets[lane.partition]
@@ -491,26 +332,14 @@ class World:
 
     def _appear(self, chat: str, lanes: list[Lane]) -> None:
         """Partitions are there that were not: who follows the chat gets them from the beginning."""
-        self._topics.setdefault(chat, []).extend(lanes)
+        super()._appear(chat, lanes)
         for lane in lanes:
-            self._ends[lane] = 0
             for subscriptions in self._subscriptions.values():
                 if chat in subscriptions:
                     subscriptions[chat].positions[lane] = 0
             for client in self.clients:
                 if chat in client.subscribed:
                     client.begin(lane, 0)
-
-    def _end(self, lane: Lane) -> int:
-        """Return the last stable offset."""
-        return self._open_from.get(lane, self._ends[lane])
-
-    def _note(self, lane: Lane, offset: int, record: Record) -> None:
-        if lane in self._open_from:
-            self._pending.append((lane, offset, record))  # readers do not see it before the transaction ends
-        else:
-            self._ends[lane] = offset + 1
-            self.ledger.produced(lane, offset, record)
 
     async def _come(self, client: Client, url: str, in_frame: bool) -> None:  # noqa: FBT001 - by position from another thread
         await client.resuming.come(url, in_frame=in_frame)
@@ -526,8 +355,11 @@ class World:
                     await trio.sleep(LOOK_SECONDS)
 
     async def _ask(self, client: Client, op: dict[str, Any]) -> None:
+        """Ask, again and again while brokers cannot answer: a partition that was added a moment ago may have no leader yet."""
         await self._stop_reading(client)
-        answer = await client.resuming.ask(**op)
+        with trio.fail_after(SETTLE_SECONDS):
+            while (answer := await client.resuming.ask(**op)).type == "error" and answer.code == UNAVAILABLE:  # noqa: ASYNC110
+                await trio.sleep(AGAIN_SECONDS)
         assert answer.type == op["op"] + "d", answer
         await self._start_reading(client)
 

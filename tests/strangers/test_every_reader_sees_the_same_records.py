@@ -14,7 +14,7 @@ import trio
 from confluent_kafka import Producer
 
 from tests.support.brokers import KafkaCluster
-from tests.support.calls import running, until
+from tests.support.calls import metric, running, until
 from tests.support.chats import Chats, message
 from tests.support.clients import open_chat, receive_path
 from tests.support.events_client import open_events
@@ -130,11 +130,17 @@ async def bare_of(url: str, user: str, last: str, query: str) -> list[str]:
         return [one.text for one in await client.take_until(last, seconds=PATIENCE_SECONDS)]
 
 
+async def all_begun(url: str) -> bool:
+    """Whether it is fixed from where on each of the three sessions delivers."""
+    return await metric(url, "sessions") == 3
+
+
 @pytest.mark.parametrize("seed", [1])
 async def test_every_form_of_reader_has_the_same_messages_live_and_past(kafka: KafkaCluster, chats: Chats, seed: int) -> None:
     dice, topic, now = Random(seed), chats.topic("global"), time.time_ns() // 1_000_000
     kafka.create_topic(topic, message_timestamp_after_max_ms=2**62, message_timestamp_before_max_ms=2**62, max_message_bytes=4_000_000)
     live: dict[str, Any] = {}
+    polls = trio.Event()
     async with running(chats.settings_for(kafka, memory__bytes=SMALL_MEMORY), check_leaks=False) as server, trio.open_nursery() as nursery:
         url = server.url
 
@@ -143,6 +149,7 @@ async def test_every_form_of_reader_has_the_same_messages_live_and_past(kafka: K
 
         async def poll() -> None:
             cursor, found = (await page(url))["next"], []
+            polls.set()
             while not found or found[-1]["text"] != "the last":
                 body = await page(url, {"prefer": "wait=30"}, cursor=cursor)
                 cursor, found = body["next"], found + body["messages"]
@@ -151,8 +158,8 @@ async def test_every_form_of_reader_has_the_same_messages_live_and_past(kafka: K
         for name, reader, *asked in (("v1", frames_of), ("events", events_of), ("bare", bare_of, "")):
             nursery.start_soon(listen, name, reader, *asked)
         nursery.start_soon(poll)
-        await until(lambda: server.service.slots_taken == 4)
-        await trio.sleep(0.5)
+        await polls.wait()
+        await until(lambda: all_begun(url))
 
         expected: list[str] = []
         for part, codec in enumerate(("none", "gzip", "snappy", "lz4", "zstd")):

@@ -13,7 +13,7 @@ import trio
 
 from tests.edges.small_app import serving_small
 from tests.support.brokers import EmbeddedBroker
-from tests.support.calls import following, running
+from tests.support.calls import following, running, until
 from tests.support.chats import Chats, message
 from tests.support.raw_client import RawClient, open_raw
 from tests.support.serving import Server
@@ -34,9 +34,7 @@ async def server(embedded: EmbeddedBroker, chats: Chats) -> AsyncIterator[Server
 
 
 async def until_taken(server: Server, slots: int) -> None:
-    with trio.fail_after(HANG_SECONDS):
-        while server.service.slots_taken != slots:  # noqa: ASYNC110 - it tells nobody of a change
-            await trio.sleep(0.01)
+    await until(lambda: server.service.slots_taken == slots, seconds=HANG_SECONDS)
 
 
 async def ask(url: str, request: bytes) -> bytes:

@@ -12,7 +12,7 @@ from kafka_chat.settings.model import Limits
 from kafka_chat.web.server.connection import ChatTCPServer
 from kafka_chat.web.server.time_limits import REQUEST_SECONDS
 from tests.edges.small_app import PATH, Served, serving_small
-from tests.support.deadlines import HANG_SECONDS
+from tests.support.calls import until
 from tests.support.raw_client import RawClient, open_raw
 
 REQUEST = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -25,23 +25,17 @@ async def ask(client: RawClient) -> int:
 
 
 async def until_connections(served: Served, count: int) -> None:
-    with trio.fail_after(HANG_SECONDS):
-        while served.app.policy.connections.count != count:  # noqa: ASYNC110 - it tells nobody
-            await trio.sleep(0.01)
+    await until(lambda: served.app.policy.connections.count == count)
 
 
 async def until_resting(served: Served, connection: ChatTCPServer) -> None:
     """Wait until the server, too, knows that its answer is complete."""
-    with trio.fail_after(HANG_SECONDS):
-        while not served.app.policy.idle.rests(connection):  # noqa: ASYNC110 - it tells nobody
-            await trio.sleep(0.01)
+    await until(lambda: served.app.policy.idle.rests(connection))
 
 
 async def until_begun(served: Served, connection: ChatTCPServer) -> None:
     """Wait until the first byte of its next request has come."""
-    with trio.fail_after(HANG_SECONDS):
-        while served.app.policy.idle.rests(connection):  # noqa: ASYNC110 - it tells nobody
-            await trio.sleep(0.01)
+    await until(lambda: not served.app.policy.idle.rests(connection))
 
 
 def connection_of(served: Served, client: RawClient) -> ChatTCPServer:

@@ -11,8 +11,8 @@ from kafka_chat.chat.resume_cursor import PARTITIONS, MessageIds, head_of_cursor
 from tests.support.brokers import KafkaCluster
 from tests.support.calls import running
 from tests.support.chats import Chats, message
-from tests.support.cursors_held import CursorsHeld
 from tests.support.events_client import open_events
+from tests.support.leaks import CursorsHeld
 from tests.support.loop_steps import loop_steps
 from tests.support.v1_client import open_v1
 

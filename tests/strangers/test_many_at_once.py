@@ -17,6 +17,7 @@ from kafka_chat.delivery.records.frames import text_header
 from kafka_chat.settings.model import Limits
 from kafka_chat.web.server.ready_sockets import MOST_IN_A_ROUND
 from tests.edges.small_app import PATH, Served, serving_small
+from tests.support.calls import until
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.loop_steps import LoopRounds, loop_rounds
 from tests.support.raw_client import handshake_request, open_raw
@@ -89,9 +90,7 @@ async def test_the_end_of_many_is_tidied_away_by_and_by(leave: Callable[[socket.
                 for client in clients:
                     leave(client)
         await served.service.empty()
-        with trio.fail_after(HANG_SECONDS):
-            while served.app.policy.connections.count:  # noqa: ASYNC110 - it tells nobody
-                await trio.sleep(0.01)
+        await until(lambda: not served.app.policy.connections.count)
     assert rounds.most_steps <= MOST_STEPS
 
 

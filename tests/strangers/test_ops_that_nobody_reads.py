@@ -11,7 +11,7 @@ from hypercorn.config import Config
 from kafka_chat.delivery.session.dialogue import WAITING_BYTES
 from kafka_chat.delivery.session.resumable_session import ResumableSession
 from tests.support.brokers import KafkaCluster
-from tests.support.calls import running
+from tests.support.calls import running, until
 from tests.support.chats import Chats, message
 from tests.support.clients import http, receive_path
 from tests.support.loop_steps import loop_steps
@@ -63,9 +63,7 @@ async def test_a_user_who_reads_nothing_holds_little_of_what_others_do_and_learn
                 pass
             for _ in range(200):  # 6 MB, more than a kernel takes for it: from here on its notices wait
                 kafka.produce(chats.topic("global"), message("x" * 30_000))
-            with trio.fail_after(60):
-                while not session.sink.owed:  # noqa: ASYNC110 - it tells nobody
-                    await trio.sleep(0.02)
+            await until(lambda: session.sink.owed, seconds=60)
             for n in range(60):
                 method = "DELETE" if n % 2 else "POST"
                 assert (await http(server.url, method, f"/subscribing/victim?topic=room&topic=new{n // 2}")).status == 200
@@ -106,7 +104,5 @@ async def test_a_dialogue_whose_answers_nobody_reads_holds_its_share_and_no_more
             steps.check(ignore=("test_a_dialogue",))
         kafka.produce(chats.topic("global"), message("hello"))
         assert await canary.texts(1) == ["hello"]
-        with trio.fail_after(30):
-            while server.service.slots_taken > 1:  # noqa: ASYNC110 - it tells nobody
-                await trio.sleep(0.02)
+        await until(lambda: server.service.slots_taken <= 1, seconds=30)
         assert server.service._memory.owed_bytes == 0

@@ -15,7 +15,7 @@ import trio
 
 from kafka_chat.process.gc_tuning import MIDDLE_ROUNDS, YOUNG_OBJECTS, YOUNG_ROUNDS
 from tests.support.brokers import EmbeddedBroker, KafkaCluster
-from tests.support.calls import running, subscribe
+from tests.support.calls import running, subscribe, until
 from tests.support.chats import Chats, message
 from tests.support.every_request import VISITS
 from tests.support.serving import Server
@@ -36,9 +36,7 @@ async def server(kafka: KafkaCluster, chats: Chats) -> AsyncIterator[Server]:
 
 async def all_gone(server: Server) -> None:
     """Wait until no client's task is left."""
-    with trio.fail_after(SETTLE_SECONDS):
-        while server.service.slots_taken:  # noqa: ASYNC110 - nobody tells
-            await trio.sleep(0.02)
+    await until(lambda: not server.service.slots_taken, seconds=SETTLE_SECONDS)
     for _ in range(20):
         await trio.lowlevel.checkpoint()
 

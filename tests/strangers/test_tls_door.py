@@ -14,6 +14,7 @@ import trio
 from kafka_chat.delivery.records.frames import text_header
 from kafka_chat.web.server.time_limits import REQUEST_SECONDS
 from tests.edges.small_app import PATH, Served, serving_small
+from tests.support.calls import until
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.raw_client import RawClient, handshake_request, open_raw
 
@@ -94,9 +95,7 @@ async def serving_tls() -> AsyncIterator[Served]:
 
 async def until_gone(served: Served) -> None:
     """Wait until no connection is left but the canary's."""
-    with trio.fail_after(HANG_SECONDS):
-        while served.app.policy.connections.count > 1:  # noqa: ASYNC110 - it tells nobody
-            await trio.sleep(0.01)
+    await until(lambda: served.app.policy.connections.count <= 1)
 
 
 @pytest.mark.parametrize(
@@ -204,9 +203,7 @@ async def test_a_websocket_frame_cut_by_records_is_one_message_and_a_broken_reco
             frame = bytes([0x81, 0x85]) + bytes(4) + b"hello"
             for byte in frame:
                 await client.send(tls.encrypted(bytes([byte])))
-            with trio.fail_after(HANG_SECONDS):
-                while served.service.said != ["hello"]:  # noqa: ASYNC110 - it tells nobody
-                    await trio.sleep(0.01)
+            await until(lambda: served.service.said == ["hello"])
             await client.send(b"\x17\x03\x03\x00\x20" + bytes(32))
             await client.wait_ended()
         await until_gone(served)

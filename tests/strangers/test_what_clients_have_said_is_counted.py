@@ -13,7 +13,7 @@ from kafka_chat.delivery.ports import Disconnect
 from kafka_chat.settings.model import Limits
 from tests.edges.small_app import PATH, Served, serving_small
 from tests.support.brokers import EmbeddedBroker
-from tests.support.calls import metric, running
+from tests.support.calls import metric, running, until
 from tests.support.chats import Chats
 from tests.support.clients import http
 from tests.support.deadlines import HANG_SECONDS
@@ -25,9 +25,7 @@ HEAD = b"GET /health HTTP/1.1\r\nHost: x\r\nX: "
 
 
 async def until_owed(served: Served, least: int, most: int | None = None) -> None:
-    with trio.fail_after(HANG_SECONDS):
-        while not least <= served.service.owed <= (least if most is None else most):  # noqa: ASYNC110 - it tells nobody
-            await trio.sleep(0.005)
+    await until(lambda: least <= served.service.owed <= (least if most is None else most))
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from tests.support.cache import cached
 from tests.support.serving import child
 
 if TYPE_CHECKING:
@@ -99,25 +98,20 @@ def _python() -> Path:
 
 
 def _locked_packages(python: Path) -> Path:
-    """Return a folder with what the lock names, in the cache that `kafka_distribution` has."""
+    """Return a folder with what the lock names."""
     version = _run([str(python), "-c", "import sys; print(sys.implementation.cache_tag)"]).strip()
-    cache = Path(os.environ.get("KAFKA_CHAT_CACHE") or Path.home() / ".cache" / "kafka_chat")
-    folder = cache / f"locked-{version}-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:16]}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "locked").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel releases it however this process ends
-        if not folder.is_dir():
-            workshop = Path(tempfile.mkdtemp(prefix="installing-", dir=cache))
-            try:
-                _run([str(python), "-m", "venv", "--without-pip", str(workshop)])
-                _run([*_pip(workshop / "bin" / "python"), "install", "--only-binary", ":all:", "--require-hashes", "-r", str(LOCK)])
-                (packages,) = (workshop / "lib").glob("python3*/site-packages")
-                for old in cache.glob(f"locked-{version}-*"):
-                    shutil.rmtree(old)
-                packages.rename(folder)
-            finally:
-                shutil.rmtree(workshop, ignore_errors=True)
-    return folder
+
+    def fetch(folder: Path) -> None:
+        environment = folder.with_name("environment")
+        _run([str(python), "-m", "venv", "--without-pip", str(environment)])
+        wanted = ["--only-binary", ":all:", "--require-hashes", "-r", str(LOCK)]
+        _run([*_pip(environment / "bin" / "python"), "install", *wanted])
+        (packages,) = (environment / "lib").glob("python3*/site-packages")
+        packages.rename(folder)
+        for old in folder.parents[1].glob(f"locked-{version}-*/"):
+            shutil.rmtree(old)
+
+    return cached(f"locked-{version}-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:16]}", fetch)
 
 
 def _pip(python: Path | None = None) -> list[str]:

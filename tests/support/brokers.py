@@ -190,8 +190,13 @@ class KafkaCluster(Broker):
 
     def leader(self, topic: str, partition: int = 0) -> int:
         """Return the node that leads a partition; -1 where none does."""
+        return self.leaders(topic)[partition]
+
+    def leaders(self, topic: str) -> dict[int, int]:
+        """Return partition -> the node that leads it; -1 where none does."""
         with self._lock:
-            return int(self._asker.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic].partitions[partition].leader)
+            found = self._asker.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic].partitions
+        return {number: partition.leader for number, partition in found.items()}
 
     def wait_ready(self, seconds: float = START_SECONDS) -> None:
         """Wait until every running node answers and every partition has its leader and all running replicas in sync."""

@@ -13,8 +13,9 @@ from kafka_chat.settings.model import Settings
 
 from .deadlines import HANG_SECONDS
 from .http_client import Answer, http
-from .serving import Server, serving
+from .serving import Server, serving, until_ready
 
+AGAIN_SECONDS = 0.2
 SAMPLE = re.compile(r"(?m)^(kafka_chat_\w+(?:\{[^}]*\})?) (\S+)$")
 
 
@@ -22,10 +23,7 @@ SAMPLE = re.compile(r"(?m)^(kafka_chat_\w+(?:\{[^}]*\})?) (\S+)$")
 async def running(settings: Settings, *, check_leaks: bool = True) -> AsyncIterator[Server]:
     """Serve for as long as the block lasts; once it has begun, `/ready` says so."""
     async with serving(settings, check_leaks=check_leaks) as server:
-        with trio.fail_after(HANG_SECONDS):
-            while (answer := await http(server.url, "GET", "/ready")).status != 200:
-                assert answer.status == 503, answer
-                await trio.sleep(0.02)
+        await until_ready(server)
         yield server
 
 
@@ -37,6 +35,16 @@ async def subscribe(url: str, username: str, *chats: str) -> list[str]:
 async def unsubscribe(url: str, username: str, *chats: str) -> list[str]:
     """Unsubscribe a user, from all where no chat is named, and return the chats that are then followed."""
     return _chats(await http(url, "DELETE", _target(username, chats)))
+
+
+async def subscribe_patiently(url: str, username: str, *chats: str) -> list[str]:
+    """Subscribe a user as a client does that comes again where the answer is 503, and return the chats that are then followed."""
+    return _chats(await _answered(url, "POST", _target(username, chats)))
+
+
+async def unsubscribe_patiently(url: str, username: str, *chats: str) -> list[str]:
+    """Unsubscribe a user likewise."""
+    return _chats(await _answered(url, "DELETE", _target(username, chats)))
 
 
 async def following(url: str, username: str) -> list[str]:
@@ -61,14 +69,14 @@ async def metric(url: str, name: str) -> float:
     return (await metrics(url)).get(f"kafka_chat_{name}", 0.0)
 
 
-async def until(true: Callable[[], bool], *, seconds: float = HANG_SECONDS) -> None:
-    """Wait until `true()`.
+async def until(true: Callable[[], object], *, seconds: float = HANG_SECONDS) -> None:
+    """Wait until what `true()` returns, or an awaitable that it returns, is true.
 
     Raises:
         trio.TooSlowError: it was not, in time.
     """
     with trio.fail_after(seconds):
-        while not true():  # noqa: ASYNC110 - what is waited for tells nobody
+        while not (await holds if isinstance(holds := true(), Awaitable) else holds):  # noqa: ASYNC110 - it tells nobody
             await trio.sleep(0.01)
 
 
@@ -87,6 +95,14 @@ async def meanwhile(act: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
             yield
         finally:
             ended = True
+
+
+async def _answered(url: str, method: str, target: str) -> Answer:
+    """Ask, again and again while brokers cannot answer."""
+    with trio.fail_after(HANG_SECONDS):
+        while (answer := await http(url, method, target)).status == 503:  # noqa: ASYNC110 - nobody is told
+            await trio.sleep(AGAIN_SECONDS)
+    return answer
 
 
 def _target(username: str, chats: tuple[str, ...]) -> str:

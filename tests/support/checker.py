@@ -1,4 +1,4 @@
-"""Says whether clients got what they were owed: all of it, in order, once, and nothing else.
+"""Says whether clients got what they were owed, without our code on purpose: all of it, in order, once, and nothing else.
 
 What was produced goes into a `Ledger`, what one client recorded over all of its connections into a `Journal`. Messages are
 told apart by numbers that are used once. Holes in the offsets (transactions, compaction) are no loss; what is gone is no

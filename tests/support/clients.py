@@ -1,4 +1,4 @@
-"""WebSocket clients as users have them, that check each frame they get."""
+"""A WebSocket client as users have it, of the library `websockets` so that it shares no code with ours: it checks each frame it gets."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import trio
-import websockets.exceptions
-import websockets.trio.client
-from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+from websockets.exceptions import ConnectionClosed
+from websockets.trio.client import ClientConnection, connect
 
 from .deadlines import HANG_SECONDS
-from .http_client import Answer, http
-from .raw_client import BrokenStream, Frame, Opcode, RawClient, Response, client_frame, close_code, handshake_request, open_raw
+from .http_client import Answer, http, no_constant
+from .raw_client import BrokenStream, Frame, Opcode, RawClient, client_frame, close_code, handshake_request, open_raw
 
 __all__ = [
     "Answer",
@@ -26,20 +25,15 @@ __all__ = [
     "Frame",
     "Opcode",
     "RawClient",
-    "Response",
-    "WebsocketsClient",
     "client_frame",
     "close_code",
     "handshake_request",
     "http",
     "open_chat",
     "open_raw",
-    "open_websockets",
     "receive_path",
     "refusal",
 ]
-
-LEAVE_SECONDS = 10.0  # for the close frame of a server that may hang
 
 
 class Delivery(NamedTuple):
@@ -76,7 +70,7 @@ def parse_delivery(frame: str | bytes) -> Delivery:
     if not isinstance(frame, str):
         raise WrongFrame(f"a binary frame: {frame[:100]!r}")
     try:
-        pairs = json.loads(frame, object_pairs_hook=list, parse_constant=_no_constant)
+        pairs = json.loads(frame, object_pairs_hook=list, parse_constant=no_constant)
         frame.encode()  # json takes lone surrogates
     except ValueError as error:
         raise WrongFrame(f"no strict JSON in UTF-8 ({error}): {frame[:200]!r}") from error
@@ -89,13 +83,15 @@ def parse_delivery(frame: str | bytes) -> Delivery:
 
 
 class ChatClient:
-    """A well-behaved client that takes what comes at once, so it is never why something is late.
+    """The client of the library `websockets`, which shares no code with our server, as its documentation has it.
+
+    It takes what comes at once, so it is never why something is late.
 
     Attributes:
         received: everything so far, in order, also what `next` has returned.
     """
 
-    def __init__(self, connection: WebSocketConnection) -> None:
+    def __init__(self, connection: ClientConnection) -> None:
         self.received: list[Delivery] = []
         self._connection = connection
         self._arrived = trio.Condition()
@@ -156,32 +152,27 @@ class ChatClient:
 
     async def send(self, text: str | bytes) -> None:
         """Send a message."""
-        await self._connection.send_message(text)
+        await self._connection.send(text)
 
     async def ping(self, payload: bytes | None = None, *, seconds: float = HANG_SECONDS) -> None:
         """Ping, and wait for the pong."""
         with trio.fail_after(seconds):
-            await self._connection.ping(payload)
+            await (await self._connection.ping(payload)).wait()
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Say goodbye, and wait for the server's answer."""
-        await self._connection.aclose(code, reason)
-
-    async def _collect(self) -> None:
-        closed = Closed(1006, "")
+    async def collect(self) -> None:
+        """Take what comes until the connection is closed."""
         try:
             while True:
-                delivery = parse_delivery(await self._connection.get_message())
+                delivery = parse_delivery(await self._connection.recv())
                 async with self._arrived:
                     self.received.append(delivery)
                     self._arrived.notify_all()
-        except ConnectionClosed as error:
-            if error.reason is not None:
-                closed = Closed(int(error.reason.code), error.reason.reason or "")
+        except ConnectionClosed:
+            pass
         except WrongFrame as error:
             self._wrong = error
         async with self._arrived:
-            self._closed = closed
+            self._closed = closed_as(self._connection)
             self._arrived.notify_all()
 
     def _raise_wrong(self) -> None:
@@ -189,45 +180,29 @@ class ChatClient:
             raise self._wrong
 
 
+def closed_as(connection: ClientConnection) -> Closed:
+    """Return how a connection was closed."""
+    return Closed(connection.close_code or 1006, connection.close_reason or "")
+
+
 @asynccontextmanager
-async def open_chat(
-    url: str, username: str, *, path: str | None = None, headers: Mapping[str, str] | None = None
-) -> AsyncIterator[ChatClient]:
+async def open_chat(url: str, username: str, *, path: str | None = None) -> AsyncIterator[ChatClient]:
     """Be connected as a user for as long as the block lasts. Once it has begun, the server has accepted.
 
     Args:
         url: the server, `http://host:port`.
         username: who.
         path: another one than that of the user, percent-encoded.
-        headers: further ones of the handshake.
 
     Raises:
-        trio_websocket.ConnectionRejected: the server refused; `refusal` is for tests that want that.
+        websockets.exceptions.InvalidStatus: the server refused; `refusal` is for tests that want that.
         WrongFrame: at the end of the block, where a frame came that is no delivery.
     """
     address = "ws" + url.removeprefix("http") + (path or receive_path(username))
-    extra = [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
-    opening = open_websocket_url(
-        address, extra_headers=extra, max_message_size=64 << 20, connect_timeout=HANG_SECONDS, disconnect_timeout=LEAVE_SECONDS
-    )
-    client: ChatClient | None = None
-    failure: BaseException | None = None
-    try:
-        async with opening as connection, trio.open_nursery() as nursery:
-            client = ChatClient(connection)
-            nursery.start_soon(client._collect)
-            try:
-                yield client
-            except BaseException as error:
-                failure = error
-                raise
-            finally:
-                nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        # The nurseries have wrapped what the block raised; tests catch by type.
-        if failure is None or isinstance(failure, trio.Cancelled) or not _holds_only(group, failure):
-            raise
-        raise failure from None
+    async with connect(address, open_timeout=HANG_SECONDS, ping_interval=None, proxy=None) as connection:
+        client = ChatClient(connection)
+        connection.nursery.start_soon(client.collect)
+        yield client
     client._raise_wrong()
 
 
@@ -242,42 +217,4 @@ async def refusal(url: str, path: str, *, headers: Mapping[str, str] | None = No
     async with open_raw(url) as client:
         response = await client.handshake(path, headers=headers)
     assert response.status != 101, f"{path} was accepted"
-    return Answer(status=response.status, headers=response.headers, body=response.body)
-
-
-class WebsocketsClient:
-    """The client of the library `websockets`, which shares no code with us or our server."""
-
-    def __init__(self, connection: websockets.trio.client.ClientConnection) -> None:
-        self._connection = connection
-
-    async def next(self, *, seconds: float = HANG_SECONDS) -> Delivery:
-        """Return the next message."""
-        with trio.fail_after(seconds):
-            return parse_delivery(await self._connection.recv())
-
-    async def closed(self, *, seconds: float = HANG_SECONDS) -> Closed:
-        """Wait until the connection is closed, and return how; messages that come before are an error."""
-        with trio.fail_after(seconds):
-            try:
-                frame = await self._connection.recv()
-            except websockets.exceptions.ConnectionClosed:
-                return Closed(self._connection.close_code or 1006, self._connection.close_reason or "")
-        raise AssertionError(f"a message came instead: {frame!r}")
-
-
-@asynccontextmanager
-async def open_websockets(url: str, username: str) -> AsyncIterator[WebsocketsClient]:
-    """Be connected as a user, with the library `websockets` as its documentation has it."""
-    async with websockets.trio.client.connect("ws" + url.removeprefix("http") + receive_path(username)) as connection:
-        yield WebsocketsClient(connection)
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _holds_only(group: BaseExceptionGroup[BaseException], error: BaseException) -> bool:
-    return len(group.exceptions) == 1 and (
-        group.exceptions[0] is error or (isinstance(group.exceptions[0], BaseExceptionGroup) and _holds_only(group.exceptions[0], error))
-    )
+    return response

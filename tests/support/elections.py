@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import trio
 from confluent_kafka import KafkaException, Producer
@@ -55,13 +55,6 @@ async def elect(cluster: KafkaCluster, topics: Collection[str], leader: int, fol
 
 def _leads(cluster: KafkaCluster, topics: Collection[str], node: int) -> bool:
     try:
-        return all(leader == node for topic in topics for leader in leaders(cluster, topic).values())
+        return all(leader == node for topic in topics for leader in cluster.leaders(topic).values())
     except (KafkaException, KeyError):  # they are about to know it
         return False
-
-
-def leaders(cluster: KafkaCluster, topic: str) -> Mapping[int, int]:
-    """Return partition -> the node that leads it; -1 where none does."""
-    with cluster._lock:
-        found = cluster._asker.list_topics(topic, timeout=5).topics[topic].partitions
-    return {number: partition.leader for number, partition in found.items()}

@@ -1,9 +1,8 @@
-"""A client of server-sent events that reads as the HTML standard says (section 9.2.6), and keeps every byte."""
+"""A client of server-sent events that reads as the HTML standard says (section 9.2.6), without our code on purpose."""
 
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import h11
 import trio
 
 from .deadlines import HANG_SECONDS
+from .raw_client import connected
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,14 +208,7 @@ async def open_events(
         receive_buffer: bytes that the kernel takes for a client that does not read.
     """
     parts = urlsplit(url)
-    assert parts.hostname is not None
-    assert parts.port is not None
-    plain = trio.socket.socket()
-    if receive_buffer is not None:
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    with trio.fail_after(HANG_SECONDS):
-        await plain.connect((parts.hostname, parts.port))
-    async with trio.SocketStream(plain) as stream:
+    async with await connected(url, receive_buffer=receive_buffer) as stream:
         client = EventsClient(stream)
         target = f"{path}/receive-message/client/{quote(username, safe='')}/events" + (f"?{query}" if query else "")
         named = {"host": parts.netloc, "accept": "text/event-stream", **(headers or {})}

@@ -21,7 +21,7 @@ class Answer:
     Attributes:
         status: HTTP's.
         headers: names in lower case; of several with the same name, the last.
-        body: all of it.
+        body: all of it; what a `RawClient` reads, as far as `content-length` says.
     """
 
     status: int
@@ -37,7 +37,12 @@ class Answer:
         """Return what the body says, which has to call itself JSON."""
         kind = self.headers.get("content-type", "")
         assert kind.split(";")[0] == "application/json", f"{self.status} {kind}: {self.body[:200]!r}"
-        return json.loads(self.body, parse_constant=_no_constant)
+        return json.loads(self.body, parse_constant=no_constant)
+
+
+def no_constant(name: str) -> object:
+    """Refuse NaN and the infinities, which Python's JSON has and JSON has not."""
+    raise ValueError(f"{name} is no JSON")
 
 
 async def http(
@@ -97,7 +102,3 @@ async def _read(stream: trio.SocketStream, wire: h11.Connection) -> Answer:
             body += event.data
         elif isinstance(event, h11.EndOfMessage):
             return Answer(status=status, headers=headers, body=body)
-
-
-def _no_constant(name: str) -> object:
-    raise AssertionError(f"{name} is no JSON")

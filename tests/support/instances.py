@@ -46,12 +46,6 @@ class Instance:
         """Return what our tail knows that somebody follows, sorted, without the defaults."""
         return sorted(self.log.chats_of(username))
 
-    async def until(self, true: Callable[[], bool], *, seconds: float = HANG_SECONDS) -> None:
-        """Wait until `true()`."""
-        with trio.fail_after(seconds):
-            while not true():  # noqa: ASYNC110 - what is waited for tells nobody
-                await trio.sleep(0.01)
-
 
 @asynccontextmanager
 async def opened(

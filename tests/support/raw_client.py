@@ -1,88 +1,37 @@
-"""A WebSocket client down to its bytes: for rude ones, broken ones, and to check every byte that the server sends."""
+"""A WebSocket client down to its bytes, without a library on purpose: for rude ones, broken ones, and to check what the server sends."""
 
 from __future__ import annotations
 
 import codecs
-import os
 import random
 import socket
 import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Self
 from urllib.parse import urlsplit
 
 import trio
 
 from .deadlines import HANG_SECONDS
+from .http_client import Answer
+from .wire_frames import BrokenStream, Frame, Opcode, StreamEnded, client_frame, close_code
+
+__all__ = [
+    "ACCEPT",
+    "BrokenStream",
+    "Frame",
+    "Opcode",
+    "RawClient",
+    "StreamEnded",
+    "client_frame",
+    "close_code",
+    "handshake_request",
+    "open_raw",
+]
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # the example of RFC 6455 section 1.3 …
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # … and what a server has to answer
-
-
-class Opcode(IntEnum):
-    """RFC 6455 section 11.8."""
-
-    CONTINUATION = 0
-    TEXT = 1
-    BINARY = 2
-    CLOSE = 8
-    PING = 9
-    PONG = 10
-
-
-class BrokenStream(AssertionError):
-    """The server sent what a WebSocket server may not send; says what, and where in the stream."""
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A frame from the server, found correct."""
-
-    opcode: Opcode
-    payload: bytes
-    final: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """The answer to a handshake, or to any other request.
-
-    Attributes:
-        status: HTTP's.
-        headers: names in lower case; of several with the same name, the last.
-        body: as far as `content-length` says.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = b""
-
-
-def client_frame(opcode: int, payload: bytes = b"", *, final: bool = True, masked: bool = True, reserved: int = 0) -> bytes:
-    """Return a frame as a client sends it, or as it may not.
-
-    Args:
-        opcode: any number from 0 to 15.
-        payload: any bytes.
-        final: the FIN bit.
-        masked: as a client must.
-        reserved: RSV1 to RSV3 as a number from 0 to 7.
-    """
-    head = bytes([final << 7 | reserved << 4 | opcode])
-    size, mask_bit = len(payload), masked << 7
-    if size < 126:
-        head += bytes([mask_bit | size])
-    elif size < 65536:
-        head += struct.pack("!BH", mask_bit | 126, size)
-    else:
-        head += struct.pack("!BQ", mask_bit | 127, size)
-    if not masked:
-        return head + payload
-    mask = os.urandom(4)
-    return head + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
 
 
 def handshake_request(path: str, *, host: str = "127.0.0.1", headers: Mapping[str, str] | None = None) -> bytes:
@@ -105,6 +54,28 @@ def handshake_request(path: str, *, host: str = "127.0.0.1", headers: Mapping[st
     return "\r\n".join(lines).encode("latin-1")
 
 
+async def connected(url: str, *, receive_buffer: int | None = None) -> trio.SocketStream:
+    """Connect to a server.
+
+    Args:
+        url: of which host and port count.
+        receive_buffer: SO_RCVBUF in bytes: how much the kernel takes for a client that does not read. The kernel doubles it, and has a
+            least value of its own.
+    """
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    connection = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if receive_buffer is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)  # before connecting: it decides the window
+    try:
+        with trio.fail_after(HANG_SECONDS):
+            await connection.connect((parts.hostname, parts.port))
+    except BaseException:
+        connection.close()
+        raise
+    return trio.SocketStream(connection)
+
+
 class RawClient:
     """One TCP connection. What the server sends is checked as it is read; nothing is answered unasked, pings included.
 
@@ -125,24 +96,8 @@ class RawClient:
 
     @classmethod
     async def connect(cls, url: str, *, receive_buffer: int | None = None) -> Self:
-        """Connect to a server.
-
-        Args:
-            url: of which host and port count.
-            receive_buffer: SO_RCVBUF in bytes: how much the kernel takes for a client that does not read. The kernel
-                doubles it, and has a least value of its own.
-        """
-        parts = urlsplit(url)
-        assert parts.hostname is not None
-        connection = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        if receive_buffer is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)  # before connecting: it decides the window
-        try:
-            await connection.connect((parts.hostname, parts.port))
-        except BaseException:
-            connection.close()
-            raise
-        return cls(trio.SocketStream(connection))
+        """Connect as `connected` does."""
+        return cls(await connected(url, receive_buffer=receive_buffer))
 
     @property
     def port(self) -> int:
@@ -159,7 +114,7 @@ class RawClient:
         """Send a frame; see `client_frame`."""
         await self.send(client_frame(opcode, payload, final=final, masked=masked, reserved=reserved))
 
-    async def handshake(self, path: str, *, headers: Mapping[str, str] | None = None) -> Response:
+    async def handshake(self, path: str, *, headers: Mapping[str, str] | None = None) -> Answer:
         """Ask for a WebSocket and return the answer, which is checked if it is a 101."""
         await self.send(handshake_request(path, headers=headers))
         response = await self.read_response()
@@ -183,16 +138,16 @@ class RawClient:
         with trio.fail_after(seconds):
             while (frame := await self.read_frame()) != Frame(Opcode.PONG, payload):
                 if frame is None:
-                    raise BrokenStream("the connection ended before the pong")
+                    raise StreamEnded("the connection ended before the pong")
 
     # --- reading
 
-    async def read_response(self, *, seconds: float = HANG_SECONDS) -> Response:
+    async def read_response(self, *, seconds: float = HANG_SECONDS) -> Answer:
         """Read the head of an HTTP response, and its body as far as `content-length` says."""
         with trio.fail_after(seconds):
             while (end := self._buffer.find(b"\r\n\r\n")) < 0:
                 if not await self._read_more():
-                    raise BrokenStream(f"the connection ended instead of an HTTP response, after {bytes(self._buffer)!r}")
+                    raise StreamEnded(f"the connection ended instead of an HTTP response, after {bytes(self._buffer)!r}")
             lines = bytes(self._buffer[:end]).decode("latin-1").split("\r\n")
             self._take(end + 4)
             status = int(lines[0].split(" ", 2)[1])
@@ -200,32 +155,27 @@ class RawClient:
             size = int(headers.get("content-length", "0"))
             while len(self._buffer) < size:
                 if not await self._read_more():
-                    raise BrokenStream(f"the connection ended after {len(self._buffer)} of {size} bytes of a response")
-            return Response(status, headers, self._take(size))
+                    raise StreamEnded(f"the connection ended after {len(self._buffer)} of {size} bytes of a response")
+            return Answer(status=status, headers=headers, body=self._take(size))
 
     async def next_frame(self, *, seconds: float = HANG_SECONDS) -> Frame:
         """Read one frame of any kind within a deadline."""
         with trio.fail_after(seconds):
             frame = await self.read_frame()
         if frame is None:
-            raise BrokenStream("the connection ended instead of a frame")
+            raise StreamEnded("the connection ended instead of a frame")
         return frame
 
-    async def next_text(self, *, seconds: float = HANG_SECONDS, answer_pings: bool = True) -> str:
-        """Read up to the next text frame, whole messages only, within a deadline.
-
-        Args:
-            seconds: the deadline.
-            answer_pings: with the pong that is due.
-        """
+    async def next_text(self, *, seconds: float = HANG_SECONDS) -> str:
+        """Read up to the next text frame, whole messages only, within a deadline; pings are answered."""
         with trio.fail_after(seconds):
             while True:
                 frame = await self.read_frame()
                 if frame is None:
-                    raise BrokenStream("the connection ended instead of a text frame")
+                    raise StreamEnded("the connection ended instead of a text frame")
                 if frame.opcode is Opcode.TEXT:
                     return frame.payload.decode()
-                if frame.opcode is Opcode.PING and answer_pings:
+                if frame.opcode is Opcode.PING:
                     await self.send_frame(Opcode.PONG, frame.payload)
                 if frame.opcode is Opcode.CLOSE:
                     raise BrokenStream(f"the connection was closed ({close_code(frame)}) instead of a text frame")
@@ -239,7 +189,7 @@ class RawClient:
         while (frame := self._parse()) is None:
             if not await self._read_more():
                 if self._buffer:
-                    raise BrokenStream(f"the connection ended inside a frame, at byte {self._consumed}: {bytes(self._buffer[:40])!r}")
+                    raise StreamEnded(f"the connection ended inside a frame, at byte {self._consumed}: {bytes(self._buffer[:40])!r}")
                 return None
         self.frames_read.append(frame)
         return frame
@@ -252,18 +202,35 @@ class RawClient:
                 pass
         return self.frames_read[before:]
 
+    async def receive(self, most: int = 65536) -> bytes:
+        """Return bytes as they come, unparsed; none at the end of the stream, or where it was reset."""
+        try:
+            data = bytes(await self._stream.receive_some(most))
+        except trio.BrokenResourceError:
+            return b""
+        self.bytes_read += len(data)
+        return data
+
+    def unparsed(self) -> bytes:
+        """Return what was received and is in no frame yet, and leave it to the caller."""
+        return self._take(len(self._buffer))
+
     async def wait_ended(self, *, seconds: float = HANG_SECONDS) -> bytes:
         """Read whatever comes until the server ends the connection, and return it unparsed."""
         with trio.fail_after(seconds):
             while await self._read_more():
                 pass
-        return self._take(len(self._buffer))
+        return self.unparsed()
 
     # --- leaving
 
     async def close(self) -> None:
         """Close our end; what was not read makes the kernel send RST instead of FIN."""
         await self._stream.aclose()
+
+    def let_go(self) -> None:
+        """Close our end without a checkpoint."""
+        self._stream.socket.close()
 
     def reset(self) -> None:
         """End the connection with RST."""
@@ -278,12 +245,8 @@ class RawClient:
 
     async def _read_more(self) -> bool:
         """Read what is there; False at the end of the stream, or where it was reset."""
-        try:
-            data = await self._stream.receive_some(65536)
-        except trio.BrokenResourceError:
-            return False
+        data = await self.receive()
         self._buffer += data
-        self.bytes_read += len(data)
         return bool(data)
 
     def _take(self, count: int) -> bytes:
@@ -357,14 +320,6 @@ class RawClient:
 
     def _broken(self, what: str) -> BrokenStream:
         return BrokenStream(f"the server sent {what}, at byte {self._consumed} of the stream: {bytes(self._buffer[:40])!r}…")
-
-
-def close_code(frame: Frame) -> tuple[int, str]:
-    """Return code and reason of a close frame; 1005 where it has none (RFC 6455 section 7.1.5)."""
-    assert frame.opcode is Opcode.CLOSE, frame
-    if not frame.payload:
-        return 1005, ""
-    return int.from_bytes(frame.payload[:2], "big"), frame.payload[2:].decode()
 
 
 @asynccontextmanager

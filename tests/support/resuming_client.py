@@ -1,30 +1,27 @@
-"""A client of kafka-chat.v1 that comes back with its cursor, made for being cut off; hundreds fit into one process.
+"""A client of kafka-chat.v1 that is cut off and comes back with its cursor, without our code on purpose: by docs/protocol.md alone.
 
-It shares no code with the service or with the clients that we ship: cursors are put together as docs/protocol.md says, and
-frames are read as they stand on the wire.
+Hundreds fit into one process.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import random
-import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
-from hashlib import sha256
-from urllib.parse import quote, urlencode, urlsplit
-from zlib import crc32
+from urllib.parse import urlencode
 
 import msgspec
 import trio
 
 from .checker import Journal, Lane, Recorded
+from .clients import receive_path
+from .cursor_bytes import read_id
 from .deadlines import HANG_SECONDS
-from .raw_client import ACCEPT, BrokenStream, client_frame, handshake_request
+from .raw_client import RawClient
+from .resuming_visit import Cut, FrameV1, Meta, Refused, Visit, decode
+from .wire_frames import BrokenStream, Opcode, StreamEnded, whole_frames
 
 SUBPROTOCOL = "kafka-chat.v1"
 ADDRESS_LENGTH = 4096  # a longer cursor goes in the first frame
@@ -32,109 +29,8 @@ ID_PREFIX = 28  # characters of an id that name its topic: 21 bytes
 AWAY_SECONDS = 0.05  # before trying again where nobody listens
 READ_BYTES = 65536
 PACED_BYTES = 2048  # a client that is slow on purpose reads so much at a time: some seven messages, so its rate is even
-QUIET_SECONDS = 60.0  # after so long without a message none comes any more: pauses and page reads take seconds on a busy machine
-
-
-class Cut(StrEnum):
-    """How a connection ends."""
-
-    CLOSE = "close"  # with a close frame
-    FIN = "FIN"
-    RESET = "RST"
-    FREEZE = "freeze"  # nothing is read for a while, then RST
-    BLACK_HOLE = "black hole"  # nothing is read or said any more, and the connection stays
-
-
-class Meta(msgspec.Struct):
-    """What stands in `meta`; fields of all types of frames together."""
-
-    type: str | None = None
-    id: str = ""
-    partition: int = -1
-    offset: int = -1
-    time: int | None = None
-    key: object = None
-    headers: list[list[object]] = []
-    cursor: str | None = None
-    chat: str = ""
-    chats: list[str] = []
-    resume: str = ""
-    first_lost: int = -1
-    first_left: int = -1
-    cause: str = ""
-    after_ms: int = 0
-    re: object = None
-    code: int = 0
-    message: str = ""
-    field: str | None = None
-    positions: dict[str, int] = {}
-    exists: bool = False
-
-
-class FrameV1(msgspec.Struct):
-    """A text frame of the service."""
-
-    meta: Meta
-    sender: str = ""
-    text: str = ""
-    tag: str | None = None
-    chat: str = ""
-
-
-CHECK_BYTES = 2  # of CRC-32, at the end of each part of a cursor
 MOST_EPOCHS = 1_000  # no test has so many elections
-
-_decode = msgspec.json.Decoder(FrameV1).decode
-
-
-class Refused(Exception):
-    """The service does not take us in now.
-
-    Attributes:
-        code: of HTTP or of the close frame.
-        retry_after: seconds, where it says so.
-    """
-
-    def __init__(self, code: int, reason: str, retry_after: float | None) -> None:
-        super().__init__(f"{code} {reason}")
-        self.code = code
-        self.retry_after = retry_after
-
-
-@dataclass
-class Visit:
-    """One connection, from its beginning to its end.
-
-    Attributes:
-        began: when connecting began; times are trio's, in seconds.
-        accepted: when the handshake was answered.
-        said_hello: when `hello` came.
-        first_message: when the first message came.
-        live: when `live` came.
-        resume: as `hello` has it.
-        hello: the frame.
-        controls: the control frames, `hello` included.
-        messages: how many came.
-        before_live: how many of them before `live`.
-        close_code: of the service's close frame; 1006 where the connection ended without; None while it is open.
-        close_reason: of that frame.
-    """
-
-    began: float
-    accepted: float = 0.0
-    said_hello: float | None = None
-    first_message: float | None = None
-    live: float | None = None
-    hello: Meta | None = None
-    controls: list[Meta] = field(default_factory=list)
-    messages: int = 0
-    before_live: int = 0
-    close_code: int | None = None
-    close_reason: str = ""
-
-    @property
-    def resume(self) -> str | None:
-        return None if self.hello is None else self.hello.resume
+QUIET_SECONDS = 60.0  # after so long without a message none comes any more: pauses and page reads take seconds on a busy machine
 
 
 class ResumingClient:
@@ -177,7 +73,7 @@ class ResumingClient:
         self.query = list(query)
         self.visits: list[Visit] = []
         self.cursor: str | None = None
-        self.left_open: list[trio.SocketStream] = []
+        self.left_open: list[RawClient] = []
         self.frames: list[FrameV1] = []
         self.keep = False
         self.pace = pace
@@ -186,7 +82,7 @@ class ResumingClient:
         self._receive_buffer = receive_buffer
         self._ids: dict[tuple[str, int], str] = {}
         self._recorded: dict[tuple[str, int], Recorded] = {}
-        self._stream: trio.SocketStream | None = None
+        self._raw: RawClient | None = None
         self._rest = b""
         self._visit = Visit(began=0.0)
         self._pings: list[bytes] = []
@@ -199,24 +95,7 @@ class ResumingClient:
     @property
     def connected(self) -> bool:
         """Whether there is a connection that has not ended, as far as was read."""
-        return self._stream is not None
-
-    def next_offset(self, topic: str, lane: Lane) -> int | None:
-        """Return what `place()` says of a partition; None where it says nothing.
-
-        Args:
-            topic: its name.
-            lane: its number, and the identity that is meant.
-        """
-        mark = sha256(topic.encode()).digest()[:4]
-        for (prefix, partition), text in self._ids.items():
-            data = _bytes_of(text)
-            if data[1:5] == mark and partition == lane.partition and (not lane.topic or _text_of(data[5:21]) == lane.topic):
-                return list(_varints(data[len(_bytes_of(prefix)) : -CHECK_BYTES]))[1] + 1
-        told = read_cursor(self.cursor)[1].get(mark) if self.cursor else None
-        if told is None or (lane.topic and not told.is_of(lane.topic)) or lane.partition >= len(told.offsets):
-            return None
-        return told.offsets[lane.partition]
+        return self._raw is not None
 
     def place(self) -> str | None:
         """Return the cursor of all that came so far; None where nothing tells."""
@@ -246,29 +125,28 @@ class ResumingClient:
         Raises:
             Refused: by an HTTP status; a close frame is found while reading.
             OSError: nobody is there.
+            StreamEnded: somebody was.
         """
         cursor = self.place() if cursor is None else cursor
         in_frame = cursor is not None and (in_frame or len(cursor) > ADDRESS_LENGTH)
         parameters = [*self.query, *([("meta", "1")] if by_query else [])]
         if cursor is not None:
             parameters.append(("cursor", "frame" if in_frame else cursor))
-        path = "/receive-message/client/" + quote(self.user, safe="") + ("?" + urlencode(parameters) if parameters else "")
+        path = receive_path(self.user) + ("?" + urlencode(parameters) if parameters else "")
         visit = Visit(began=trio.current_time())
-        stream = await self._connected(url)
+        raw = await self._connected(url)
         try:
             with trio.fail_after(HANG_SECONDS):
-                headers: Mapping[str, str] = {} if by_query else {"Sec-WebSocket-Protocol": SUBPROTOCOL}
-                await stream.send_all(handshake_request(path, headers=headers))
-                rest = await self._answered(stream, by_query=by_query)
+                await self._handshake(raw, path, by_query=by_query)
                 visit.accepted = trio.current_time()
                 if in_frame:
-                    await stream.send_all(client_frame(1, json.dumps({"op": "start", "cursor": cursor}).encode()))
+                    await raw.send_frame(Opcode.TEXT, json.dumps({"op": "start", "cursor": cursor}).encode())
         except BaseException:
-            stream.socket.close()
+            raw.let_go()
             raise
-        self._stream, self._visit, self._rest = stream, visit, b""
+        self._raw, self._visit, self._rest = raw, visit, b""
         self.visits.append(visit)
-        self._feed(rest)
+        self._feed(raw.unparsed())
         self._paced(visit.messages)
         return visit
 
@@ -292,7 +170,7 @@ class ResumingClient:
                     if refused.code != 503 or refused.retry_after is None:
                         raise AssertionError(f"refused without a hint when to come again: {refused}") from refused
                     await trio.sleep(refused.retry_after * rng.uniform(0.5, 1.5))
-                except (OSError, trio.BrokenResourceError):
+                except (OSError, StreamEnded, trio.BrokenResourceError):
                     await trio.sleep(AWAY_SECONDS * rng.uniform(1, 3))
 
     # --- staying
@@ -304,22 +182,19 @@ class ResumingClient:
             until: asked after each read.
         """
         while not until():
-            if self._stream is None:
+            if self._raw is None:
                 return False
             if self.pace is not None:
                 await trio.sleep_until(self._paced_until)
             before = self._visit.messages
-            try:
-                data = await self._stream.receive_some(self._read_bytes)
-            except trio.BrokenResourceError:
-                data = b""
+            data = await self._raw.receive(READ_BYTES if self.pace is None else PACED_BYTES)
             if not data:
                 self._ended()
                 return until()
             self._feed(data)
             self._paced(self._visit.messages - before)
-            while self._pings and self._stream is not None:
-                await self._say(10, self._pings.pop(0))
+            while self._pings and self._raw is not None:
+                await self._say(Opcode.PONG, self._pings.pop(0))
         return True
 
     async def read_until(self, until: Callable[[], bool], *, seconds: float = HANG_SECONDS) -> None:
@@ -360,7 +235,7 @@ class ResumingClient:
 
     async def say(self, op: Mapping[str, object]) -> None:
         """Send an op, and do not wait for its answer."""
-        await self._say(1, json.dumps(op).encode())
+        await self._say(Opcode.TEXT, json.dumps(op).encode())
 
     async def ask(self, *, seconds: float = HANG_SECONDS, **op: object) -> Meta:
         """Send an op, read until its answer has come, and return that."""
@@ -379,70 +254,44 @@ class ResumingClient:
 
     async def cut(self, how: Cut) -> None:
         """End the connection, or leave it as it is and go away."""
-        stream, self._stream = self._stream, None
-        if stream is None:
+        raw, self._raw = self._raw, None
+        if raw is None:
             return
         match how:
             case Cut.CLOSE | Cut.FIN:
                 try:
                     if how is Cut.CLOSE:
-                        await stream.send_all(client_frame(8, struct.pack("!H", 1000)))
-                    await stream.send_eof()
+                        await raw.send_frame(Opcode.CLOSE, struct.pack("!H", 1000))
+                    await raw.half_close()
                 except trio.BrokenResourceError:
                     return  # it has ended meanwhile, which is what was to happen
                 finally:
-                    stream.socket.close()
+                    raw.let_go()
             case Cut.RESET | Cut.FREEZE:
-                stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                stream.socket.close()
+                raw.reset()
             case Cut.BLACK_HOLE:
-                self.left_open.append(stream)
+                self.left_open.append(raw)
 
     def let_go(self) -> None:
         """Close what was left open."""
-        for stream in [*self.left_open, *([self._stream] if self._stream is not None else [])]:
-            stream.socket.close()
+        for raw in [*self.left_open, *([self._raw] if self._raw is not None else [])]:
+            raw.let_go()
         self.left_open.clear()
-        self._stream = None
+        self._raw = None
 
     # --- inside
 
-    async def _connected(self, url: str) -> trio.SocketStream:
-        parts = urlsplit(url)
-        assert parts.hostname is not None
-        connection = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        if self._receive_buffer is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
-        try:
-            with trio.fail_after(HANG_SECONDS):
-                await connection.connect((parts.hostname, parts.port))
-        except BaseException:
-            connection.close()
-            raise
-        return trio.SocketStream(connection)
+    async def _connected(self, url: str) -> RawClient:
+        return await RawClient.connect(url, receive_buffer=self._receive_buffer)
 
-    async def _answered(self, stream: trio.SocketStream, *, by_query: bool) -> bytes:
-        """Read the answer to the handshake, and return what came after it."""
-        data = b""
-        while (end := data.find(b"\r\n\r\n")) < 0:
-            more = await stream.receive_some(self._read_bytes)
-            if not more:
-                raise ConnectionResetError(f"the connection ended instead of an answer, after {data!r}")
-            data += more
-        lines = data[:end].decode("latin-1").split("\r\n")
-        status = int(lines[0].split(" ", 2)[1])
-        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
-        if status != 101:
-            hint = headers.get("retry-after")
-            raise Refused(status, data[end + 4 :].decode(errors="replace"), None if hint is None else float(hint))
-        named = headers.get("sec-websocket-protocol")
-        if headers.get("sec-websocket-accept") != ACCEPT or named != (None if by_query else SUBPROTOCOL):
-            raise BrokenStream(f"the handshake was answered with {headers}")
-        return data[end + 4 :]
-
-    @property
-    def _read_bytes(self) -> int:
-        return READ_BYTES if self.pace is None else PACED_BYTES
+    async def _handshake(self, raw: RawClient, path: str, *, by_query: bool) -> None:
+        named = {} if by_query else {"sec-websocket-protocol": SUBPROTOCOL}
+        response = await raw.handshake(path, headers=named)
+        if response.status != 101:
+            hint = response.headers.get("retry-after")
+            raise Refused(response.status, response.body.decode(errors="replace"), None if hint is None else float(hint))
+        if response.headers.get("sec-websocket-protocol") != named.get("sec-websocket-protocol"):
+            raise BrokenStream(f"the handshake was answered with {response.headers}")
 
     def _paced(self, messages: int) -> None:
         """Put off the next read for as long as so many messages take at our pace, over all connections."""
@@ -450,36 +299,24 @@ class ResumingClient:
             self._paced_until = max(self._paced_until, trio.current_time()) + messages / self.pace
 
     async def _say(self, opcode: int, payload: bytes) -> None:
-        if self._stream is not None:
+        if self._raw is not None:
             try:
-                await self._stream.send_all(client_frame(opcode, payload))
+                await self._raw.send_frame(opcode, payload)
             except trio.BrokenResourceError:
                 self._ended()
 
     def _ended(self) -> None:
         if self._visit.close_code is None:
             self._visit.close_code = 1006
-        if self._stream is not None:
-            self._stream.socket.close()
-            self._stream = None
+        if self._raw is not None:
+            self._raw.let_go()
+            self._raw = None
 
     def _feed(self, data: bytes) -> None:
         """Take every whole frame of what was read so far."""
-        buffer = self._rest + data if self._rest else data
-        at, size = 0, len(buffer)
-        while size - at >= 2:
-            first, length, head = buffer[at], buffer[at + 1], 2
-            if length > 125:
-                head = 4 if length == 126 else 10
-                if length > 127:
-                    raise BrokenStream(f"the server sent a masked frame: {buffer[at : at + 40]!r}")
-                if size - at < head:
-                    break
-                length = int.from_bytes(buffer[at + 2 : at + head])
-            if size - at < head + length:
-                break
-            payload = buffer[at + head : at + head + length]
-            at += head + length
+        buffer, at = self._rest + data, 0
+        for first, payload, end in whole_frames(buffer):
+            at = end
             if first == 0x81:
                 self._text(payload)
             else:
@@ -487,7 +324,7 @@ class ResumingClient:
         self._rest = buffer[at:]
 
     def _text(self, payload: bytes) -> None:
-        frame = _decode(payload)
+        frame = decode(payload)
         meta = frame.meta
         visit = self._visit
         if meta.type is not None:
@@ -540,88 +377,17 @@ class ResumingClient:
 
     def _lane(self, frame: FrameV1) -> Lane:
         """Return where a message belongs, and check that its id says the same as its other fields."""
-        data = _bytes_of(frame.meta.id)
-        partition, offset, epoch = _varints(_checked(data)[21:])
-        if (data[0], partition, offset) != (4, frame.meta.partition, frame.meta.offset) or epoch > MOST_EPOCHS:
+        said = read_id(frame.meta.id)
+        if (said.partition, said.offset) != (frame.meta.partition, frame.meta.offset) or said.epoch > MOST_EPOCHS:
             raise BrokenStream(f"the id does not say where the message is: {frame}")
-        topic = _text_of(data[5:21]) if self._identities else ""
-        return Lane(frame.chat, frame.meta.partition, topic)
-
-
-@dataclass(frozen=True)
-class ToldPlace:
-    """What a cursor says of one topic: how its id begins, and the next offset of each partition, None where that is not known."""
-
-    identity: bytes
-    offsets: list[int | None]
-
-    def is_of(self, topic_id: str) -> bool:
-        """Return whether it is of the topic with this id."""
-        return _bytes_of(topic_id)[:4] == self.identity
-
-
-def read_cursor(text: str) -> tuple[int, dict[bytes, ToldPlace]]:
-    """Return what a cursor of one part says: the next offset of the subscriptions, and the topics by 4 bytes of the hash of their names.
-
-    The offset is negative where the cursor has none.
-    """
-    data = _checked(_bytes_of(text))
-    assert data[0] == 3, text
-    subscriptions, at = _varint(data, 6)
-    places: dict[bytes, ToldPlace] = {}
-    while at < len(data):
-        mark = data[at : at + 4]
-        count, at = _varint(data, at + 4)
-        identity = data[at : at + 4] if count else b""
-        at += len(identity)
-        offsets: list[int | None] = []
-        for _ in range(count):
-            number, at = _varint(data, at)
-            _, at = _varint(data, at)
-            offsets.append(number - 1 if number else None)
-        places[mark] = ToldPlace(identity, offsets)
-    return subscriptions - 2, places
+        return Lane(frame.chat, frame.meta.partition, said.topic if self._identities else "")
 
 
 @contextmanager
 def resuming(clients: Sequence[ResumingClient]) -> Iterator[None]:
-    """Let go of all that these clients have open when the block ends."""
+    """Close all that these clients have open when the block ends."""
     try:
         yield
     finally:
         for client in clients:
             client.let_go()
-
-
-def _bytes_of(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
-def _checked(part: bytes) -> bytes:
-    """Return a part without its checksum, which has to be right."""
-    data, said = part[:-CHECK_BYTES], part[-CHECK_BYTES:]
-    if said != (crc32(data) & 0xFFFF).to_bytes(CHECK_BYTES, "big"):
-        raise BrokenStream(f"the checksum of a part of a cursor is wrong: {part.hex()}")
-    return data
-
-
-def _text_of(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        number |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return number, at
-
-
-def _varints(data: bytes) -> Iterator[int]:
-    at = 0
-    while at < len(data):
-        number, at = _varint(data, at)
-        yield number

@@ -281,5 +281,6 @@ def _text(value: object) -> str:
 async def until_ready(server: Server | ChildServer, *, seconds: float = HANG_SECONDS) -> None:
     """Wait until clients may be sent there: brokers answer, and the subscriptions are read."""
     with trio.fail_after(seconds):
-        while (await http(server.url, "GET", "/ready")).status != 200:  # noqa: ASYNC110 - it tells nobody of a change
-            await trio.sleep(0.05)
+        while (answer := await http(server.url, "GET", "/ready")).status != 200:
+            assert answer.status == 503, answer
+            await trio.sleep(0.02)  # it tells nobody of a change

@@ -20,7 +20,7 @@ from ..ports import NO_EPOCHS
 from .followed_topic import FollowedTopic
 from .starts import Starts
 from .walks import Walks
-from .wanted_start import FROM_ZERO, Resumed, offsets_due
+from .wanted_start import FROM_ZERO, AtOffsets, Resumed, is_of, offsets_due
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -201,7 +201,7 @@ class FollowedTopics:
         if start is not None:
             # A log's start was its head: everything since is due.
             wanted = [log for log in opened if followed.logs.get(log.key.partition) is log and not self.starts.is_placed(follower, log)]
-            begin = FROM_ZERO if created and not isinstance(start, Resumed) else start
+            begin = FROM_ZERO if created and not isinstance(start, Resumed | AtOffsets) else start
             self.starts.begin(follower, {log: log.start for log in wanted}, begin)
         yield
 
@@ -209,11 +209,12 @@ class FollowedTopics:
         self, followed: FollowedTopic, topic: str, topic_id: str, lost: Sequence[PartitionLog], starts: Starting, follower: Follower
     ) -> Iterator[None]:
         """Remove a follower's cursors in logs of a lost topic, and report the loss, also where it had not begun yet."""
-        start = starts.get(follower)
+        start, begun = starts.get(follower), False
         due = {} if start is None or followed.followers.get(follower) is not start else offsets_due(start, topic, topic_id)
         for log in lost:
             cursor = follower.cursors.get(log.key)
             if cursor is not None and cursor.log is log:
+                begun = True
                 due.pop(log.key, None)
                 follower.on_gap(log.key, cursor.position, 0, LossCause.RECREATED)
                 follower.unfollow(log)
@@ -222,7 +223,8 @@ class FollowedTopics:
         if start is not None and followed.followers.get(follower) is start:
             for key, offset in due.items():
                 follower.on_gap(key, offset, 0, LossCause.RECREATED)
-            followed.followers[follower] = FROM_ZERO
+            if begun or is_of(start, topic_id):
+                followed.followers[follower] = FROM_ZERO  # otherwise it has begun nowhere, and may be of the next topic
 
     def _move(self, followed: FollowedTopic, old: PartitionLog, new: PartitionLog, cause: LossCause, follower: Follower) -> Iterator[None]:
         """Move a follower's cursor from a log to the one that replaces it."""

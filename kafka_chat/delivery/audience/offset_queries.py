@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Special values in place of a time, the same as Kafka's.
 EARLIEST_TIMESTAMP = -2  # the first offset that is left
 LATEST_TIMESTAMP = -1  # the last stable offset
+STILL_THERE = -99  # ours: 0 once a broker says that the partition's topic is still this very one; no answer while it is not
 _EPOCH_ENDS = -100  # this and lower values are ours: each is the end of a leader epoch
 
 
@@ -113,7 +114,7 @@ class OffsetQueries:
 
         Args:
             keys: which partitions.
-            time_ms: Unix, in milliseconds; `EARLIEST_TIMESTAMP` or `LATEST_TIMESTAMP`.
+            time_ms: Unix, in milliseconds, or a value from above.
         """
         answers = Answers(keys)
         questions = [self.put(key, time_ms, partial(answers.take, key)) for key in keys]
@@ -213,6 +214,9 @@ class OffsetQueries:
             return await self._lookup.first_offsets(keys)
         if time_ms == LATEST_TIMESTAMP:
             return await self._lookup.last_stable_offsets(keys)
+        if time_ms == STILL_THERE:
+            facts = await self._lookup.describe({key.topic for key in keys})
+            return {key: 0 for key in keys if key.topic in facts and facts[key.topic].topic_id == key.topic_id}
         if time_ms <= _EPOCH_ENDS:
             return await self._lookup.epoch_ends(keys, _EPOCH_ENDS - time_ms)
         return await self._lookup.offsets_at(keys, time_ms)

@@ -16,7 +16,7 @@ from ...changes import Changes
 from ...chat.loss_cause import LossCause
 from ...chat.resume_cursor import NO_EPOCH
 from ..log.last_messages import last_messages
-from .offset_queries import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, end_of_epoch
+from .offset_queries import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, STILL_THERE, end_of_epoch
 from .pending import Pending, Reading
 from .wanted_start import AtOffsets, Earliest, Latest, Resumed, Rewind, Since
 
@@ -146,16 +146,28 @@ class Starts:
                 self._ask(follower, log, EARLIEST_TIMESTAMP, partial(self._begin_at_told, follower, log, head))
             case Since(time_ms):
                 self._ask(follower, log, time_ms, partial(self._begin_at_told, follower, log, head))
-            case AtOffsets(topic_id, offsets):
-                if topic_id not in ("", log.key.topic_id) and log.key.partition in offsets:
-                    follower.on_gap(log.key, offsets[log.key.partition], 0, LossCause.RECREATED)
-                follower.follow(log, start.offset(log.key))
+            case AtOffsets():
+                if (recreated := start.recreated(log.key)) is None:
+                    follower.follow(log, start.offset(log.key))
+                else:
+                    self._ask(follower, log, STILL_THERE, partial(self._begin_after, follower, log, start, recreated))
+
+    def _begin_after(self, follower: Follower, log: PartitionLog, start: AtOffsets | Resumed, recreated: int, _: int) -> None:
+        """Begin in a topic that has replaced the one in which an offset was due: brokers say that it is not the other way round.
+
+        Another instance may know a topic before our Tail does. Then the question stays open until the Tail finds it, and `follower` begins
+        there.
+        """
+        if self._may_begin(follower, log):
+            follower.on_gap(log.key, recreated, 0, LossCause.RECREATED)
+            self._resume_at(follower, log, start.offset(log.key) or 0)
 
     def _resume(self, follower: Follower, log: PartitionLog, start: Resumed) -> Unresumed | None:
         """Begin where a cursor says; return how else to begin where it says nothing."""
         recreated = start.recreated(log.key)
         if recreated is not None:
-            follower.on_gap(log.key, recreated, 0, LossCause.RECREATED)
+            self._ask(follower, log, STILL_THERE, partial(self._begin_after, follower, log, start, recreated))
+            return None
         due, epoch, known = start.offset(log.key), start.epoch(log.key), log.epochs.latest
         if due is None:
             return start.otherwise

@@ -66,6 +66,10 @@ class AtOffsets:
         """Return the first offset to deliver of this partition."""
         return self.offsets.get(key.partition, 0) if key.topic_id == self.topic_id else 0
 
+    def recreated(self, key: PartitionKey) -> int | None:
+        """Return the offset that was due in a partition of an earlier topic of this name; None if none was."""
+        return None if self.topic_id in ("", key.topic_id) else self.offsets.get(key.partition)
+
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
@@ -149,17 +153,27 @@ def partitions_named(start: Start | None, topic_id: str) -> int:
     return 0
 
 
-def offsets_due(start: Start, topic: str, topic_id: str) -> dict[PartitionKey, int]:
-    """Return the offsets that a start names in a topic, or in an earlier topic of that name: they are due, and are lost with it."""
+def is_of(start: Start, topic_id: str) -> bool:
+    """Whether a start may be of this very topic; False if what it names is of others alone, earlier or later ones."""
     if isinstance(start, AtOffsets):
-        return {PartitionKey(topic, topic_id, partition): offset for partition, offset in start.offsets.items()} if start.topic_id else {}
+        return start.topic_id == topic_id
+    return (
+        not isinstance(start, Resumed)
+        or start.entry.identity == identity_of(topic_id)
+        or (start.not_before is not None and is_of(start.not_before, topic_id))
+    )
+
+
+def offsets_due(start: Start, topic: str, topic_id: str) -> dict[PartitionKey, int]:
+    """Return the offsets that a start names in a topic: they are due, and are lost with it."""
+    if isinstance(start, AtOffsets) and start.topic_id == topic_id:
+        return {PartitionKey(topic, topic_id, partition): offset for partition, offset in start.offsets.items()}
     due: dict[PartitionKey, int] = {}
     if isinstance(start, Resumed):
-        named, otherwise = partitions_named(start, topic_id), offsets_due(start.otherwise, topic, topic_id)
-        for key in (PartitionKey(topic, topic_id, partition) for partition in range(start.partitions)):
-            offset = start.offset(key) if key.partition < named else start.recreated(key)
-            if offset is None and key.partition < named:
-                offset = otherwise.get(key)
+        otherwise = offsets_due(start.otherwise, topic, topic_id)
+        for key in (PartitionKey(topic, topic_id, partition) for partition in range(partitions_named(start, topic_id))):
+            offset = start.offset(key)
+            offset = otherwise.get(key) if offset is None else offset
             if offset is not None:
                 due[key] = offset
     return due

@@ -93,7 +93,7 @@ def fit(
         what.append(LeftOut.KEY)
     headers = _encoded_headers(raw_headers)
     key_bytes = len(encoded_key(meta.key))
-    if headers is None or len(headers) + key_bytes > META_BYTES:
+    if headers is None or (raw_headers and len(headers) + key_bytes > META_BYTES):
         headers = _NO_HEADERS
         what.append(LeftOut.HEADERS)
     meta = meta._replace(headers=headers, left_out=_names(what))

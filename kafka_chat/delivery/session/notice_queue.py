@@ -11,6 +11,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
+
 from ...chat.loss_cause import LossCause
 from .notices import Gap, Heartbeat, Live, Notice, Subscribed, Unsubscribed
 
@@ -42,6 +44,19 @@ class _Change:
     offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class _News:
+    """What has become of a chat while an op is being done: few changes, however many there were.
+
+    Attributes:
+        first: of them.
+        last: of them; the same one where there was only one.
+    """
+
+    first: _Change
+    last: _Change
+
+
 class NoticeQueue:
     """The waiting notices in the order of sending: `hello`, changes and gaps, `live`, `heartbeat`.
 
@@ -64,7 +79,7 @@ class NoticeQueue:
         # None while there are none, as on most sockets: an empty OrderedDict has 250 bytes. A dict would be slow to pop from the front of.
         self._waiting: OrderedDict[tuple[str, int | None], Notice | _Change] | None = None
         self._answers = 0
-        self._own: dict[str, _Change | None] = {}  # chats of the op that is being done -> their news meanwhile
+        self._own: dict[str, _News | None] = {}  # chats of the op that is being done -> what is new of them meanwhile
         self._live = False
         self._heartbeat = False
 
@@ -101,10 +116,10 @@ class NoticeQueue:
         chat, change = notice.chat, _Change(notice, isinstance(notice, Unsubscribed), offset)
         if chat not in self._own:
             self._put(chat, _merged(self._remove((chat, None)), change))
-        elif (earlier := self._own[chat]) is None:
-            self._own[chat] = change
+        elif (news := self._own[chat]) is None:
+            self._own[chat] = _News(change, change)
         else:
-            self._own[chat] = _Change(notice, earlier.known, offset)
+            self._own[chat] = _News(news.first, _Change(notice, news.first.known, offset))
 
     def begin_op(self, chats: Iterable[str]) -> None:
         """Hold back changes of `chats`, because an op changes them and its answers say so."""
@@ -112,6 +127,8 @@ class NoticeQueue:
 
     def add_answers(self, answers: Sequence[Answer], written: Mapping[str, int]) -> None:
         """Queue the answers to the finished op, and then the changes of its chats that they do not cover.
+
+        `Unsubscribed` gets the positions at which delivery has ended: it went on until the op's record had been read.
 
         Args:
             answers: in their order.
@@ -123,11 +140,15 @@ class NoticeQueue:
             if isinstance(answer, (Subscribed, Unsubscribed)):
                 said[answer.chat] = answer
                 self._remove((answer.chat, None))  # the answer is newer
-            self._append(("", self._answers), answer)
+            exact = answer
+            if isinstance(answer, Unsubscribed) and (ended := _ended(own.get(answer.chat), written.get(answer.chat, NO_RECORD))):
+                exact = msgspec.structs.replace(answer, positions=ended.positions)
+            self._append(("", self._answers), exact)
             self._answers += 1
-        for chat, change in own.items():
-            if change is None:
+        for chat, news in own.items():
+            if news is None:
                 continue
+            change = news.last
             answer_of_chat = said.get(chat)
             if answer_of_chat is None:  # the op failed, and yet something has changed
                 self._put(chat, _merged(self._remove((chat, None)), change))
@@ -213,6 +234,19 @@ class Unheard(NoticeQueue):
 
     def add_live(self) -> None:
         """Drop it."""
+
+
+def _ended(news: _News | None, written: int) -> Unsubscribed | None:
+    """Return the change by which an unsubscribing op has ended a chat; None where the chat was not followed.
+
+    Args:
+        news: of the chat, since the op began.
+        written: the offset of the op's own record for the chat; below all of them where it wrote none.
+    """
+    for change in () if news is None else (news.last, news.first):
+        if change.offset <= written and isinstance(change.notice, Unsubscribed):
+            return change.notice
+    return None
 
 
 def _merged(waiting: object, change: _Change) -> _Change | None:

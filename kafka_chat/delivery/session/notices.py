@@ -277,6 +277,6 @@ def _payload(notice: Notice) -> bytes:
 def _mark_of(said: str) -> msgspec.Raw:
     try:
         mark = _decode_mark(said).re
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError, UnicodeError):  # the first decoder stopped at its error; behind it may be anything
         return _NO_RE
     return mark if len(mark) <= RE_BYTES else _NO_RE

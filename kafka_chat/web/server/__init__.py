@@ -1,94 +1,94 @@
-"""hypercorn, adapted: the one folder to read when hypercorn, h11, wsproto, quart-trio or trio is another version.
+"""hypercorn, adapted: the one folder to read when hypercorn, h11, wsproto, quart-trio or trio is upgraded.
 
-What we touch of them, what for, and which test below tests/ fails where it is no longer so. A name in lower case or with an underscore
-behind a class is one of its attributes; private names are among them. tests/edges/test_hypercorn_names.py compares this list with the
-code, and looks each name up in what is installed. Of ASGI's types (`hypercorn.typing`) and of trio's public names only those are
-listed that are more than what their documentation says.
+The names of them that we use, what for, and which test below tests/ fails when it no longer holds. A name in lower case or with an
+underscore after a class is one of its attributes, possibly private. tests/edges/test_hypercorn_names.py compares this list with the
+code, and looks each name up in the installed packages. ASGI's types (`hypercorn.typing`) and trio's public names are listed only if
+we rely on more than what their documentation says.
 
 hypercorn.trio.tcp_server
     TCPServer: one connection; we override run, protocol_send, _read_data, _close [edges/test_hypercorn_shapes]
-    TCPServer: run makes protocol and _task_group, and takes any OSError for the client's end [edges/test_hypercorn_killers]
-    TCPServer: send_lock, idle_task: not needed any more; 0.4 KiB and a task for each connection [edges/test_hypercorn_shapes]
-    TCPServer: context.terminated: the shutdown has begun; nobody else is told of it [edges/test_hypercorn_life]
-    ProtocolWrapper: would go over to HTTP/2 where a client asks; looked up as TCPServer.run begins [edges/test_hypercorn_shapes]
+    TCPServer: run makes protocol and _task_group, and treats any OSError as the client's end [edges/test_hypercorn_killers]
+    TCPServer: send_lock, idle_task: replaced, as unused; they cost 0.4 KiB and a task each [edges/test_hypercorn_shapes]
+    TCPServer: context.terminated: the shutdown has begun; only connections see it [edges/test_hypercorn_life]
+    ProtocolWrapper: replaced, since it switches to HTTP/2 on request; looked up in TCPServer.run [edges/test_hypercorn_shapes]
 hypercorn.trio.run
-    TCPServer: looked up for each connection, so that one of ours can be put there [edges/test_hypercorn_shapes]
+    TCPServer: looked up for each connection, so ours can replace it [edges/test_hypercorn_shapes]
 hypercorn.trio
-    serve: runs the app; its task_status tells the addresses, LifespanFailureError leaves it [edges/test_hypercorn_life]
+    serve: runs the app; task_status gets the addresses; may raise LifespanFailureError [edges/test_hypercorn_life]
 hypercorn.trio.worker_context
-    EventWrapper: what H11Protocol.can_read has to be; nobody waits for ours [edges/test_hypercorn_shapes]
+    EventWrapper: the type of H11Protocol.can_read; nothing waits for ours [edges/test_hypercorn_shapes]
     TrioSingleTask, WorkerContext: types [edges/test_hypercorn_shapes]
 hypercorn.protocol
-    ProtocolWrapper: the type of TCPServer.protocol, where ChatH11Protocol stands [edges/test_hypercorn_shapes]
+    ProtocolWrapper: the declared type of TCPServer.protocol; ours is ChatH11Protocol [edges/test_hypercorn_shapes]
 hypercorn.protocol.h11
-    H11Protocol: reads requests; we override what decides when the next one is read, and how each is refused [strangers/test_door]
-    H11Protocol: our _handle_events and _create_stream are theirs, changed [edges/test_hypercorn_shapes]
-    H11Protocol: stream is None between requests; _close_stream tells the app of the end [edges/test_hypercorn_cut_answers]
-    H11Protocol: stream_send and _send_h11_event: what is said of a request [edges/test_hypercorn_cut_answers]
-    H11WSConnection: stands for h11's connection behind a handshake; its h11_connection is dropped then [edges/test_hypercorn_life]
-    STREAM_ID: of the only stream that HTTP/1.1 has [strangers/test_door]
+    H11Protocol: reads requests; we override when the next one is read, and how each is refused [strangers/test_door]
+    H11Protocol: our _handle_events and _create_stream are modified copies [edges/test_hypercorn_shapes]
+    H11Protocol: stream is None between requests; _close_stream sends the app the end [edges/test_hypercorn_cut_answers]
+    H11Protocol: stream_send and _send_h11_event: send an answer [edges/test_hypercorn_cut_answers]
+    H11WSConnection: replaces h11's connection after a handshake; we drop its h11_connection [edges/test_hypercorn_life]
+    STREAM_ID: the id of HTTP/1.1's only stream [strangers/test_door]
     WSStream: looked up for each handshake [edges/test_hypercorn_shapes]
 hypercorn.protocol.http_stream
-    HTTPStream: answers one request; an app that ends without an answer has it say 500 [edges/test_hypercorn_cut_answers]
-    ASGIHTTPState: set behind the write of a head, so a cut there would begin a second answer [edges/test_hypercorn_cut_answers]
+    HTTPStream: answers one request; sends 500 if the app ends without an answer [edges/test_hypercorn_cut_answers]
+    ASGIHTTPState: set after a head is written; a cancel before that starts a second answer [edges/test_hypercorn_cut_answers]
 hypercorn.protocol.ws_stream
     WSStream: one WebSocket; we override handle, _accept, _handle_events, _send_wsproto_event [edges/test_hypercorn_shapes]
-    WSStream: app_put waits while ten messages wait for the app; app_send ignores what comes behind the end [edges/test_hypercorn_sinks]
-    WebsocketBuffer: a message as it comes in; counts characters, and stores what is over the limit [edges/test_hypercorn_rules]
+    WSStream: app_put waits while ten messages are queued; app_send ignores events after the end [edges/test_hypercorn_sinks]
+    WebsocketBuffer: collects a message; counts characters, and stores even beyond the limit [edges/test_hypercorn_rules]
     FrameTooLargeError: what WebsocketBuffer.extend raises [edges/test_hypercorn_rules]
     ASGIWebsocketState: CONNECTED from the accept on [edges/test_hypercorn_sockets]
 hypercorn.events
-    Event, RawData, Closed, Updated: what a protocol says to its connection and hears of it [edges/test_hypercorn_shapes]
+    Event, RawData, Closed, Updated: the events between a protocol and its connection [edges/test_hypercorn_shapes]
 hypercorn.protocol.events
-    Event, Request, Response, Body, EndBody, Data, StreamClosed: what a stream says and hears [edges/test_hypercorn_shapes]
+    Event, Request, Response, Body, EndBody, Data, StreamClosed: the events of a stream [edges/test_hypercorn_shapes]
 hypercorn.config
-    Config: how `serve` is set up; create_ssl_context is ours, to offer HTTP/1.1 alone [strangers/test_no_http2]
+    Config: configures `serve`; create_ssl_context is ours, to offer only HTTP/1.1 [strangers/test_no_http2]
 hypercorn.logging
-    AccessLogAtoms: writes a decoded path, so that a client would write lines of the log [strangers/test_an_access_log]
+    AccessLogAtoms: writes the decoded path, with which a client can forge log lines [strangers/test_an_access_log]
 hypercorn.utils
-    LifespanFailureError: the one error of the lifespan that ends the server [edges/test_hypercorn_shapes]
+    LifespanFailureError: the only lifespan error that ends the server [edges/test_hypercorn_shapes]
 hypercorn.typing
     AppWrapper, ConnectionState, Framework, H11SendableEvent, LifespanState, TaskGroup: types [edges/test_hypercorn_shapes]
-    ResponseSummary, WWWScope, WebsocketAcceptEvent: types [edges/test_hypercorn_shapes]
+    ResponseSummary, WWWScope, WebsocketAcceptEvent, WebsocketDisconnectEvent: types [edges/test_hypercorn_shapes]
 
 h11
-    Connection: states and events of one connection; next_event raises at what is malformed [strangers/test_door]
-    Connection: trailing_data: what waits behind a request that is being answered [strangers/test_half_close]
-    Connection: _receive_buffer: ours, so that the size of a head does not depend on packets [strangers/test_door]
-    Connection: _request_method: HEAD, whose answer has no body, which h11 does not leave out by itself [strangers/test_door]
-    Request, Response, InformationalResponse, Data, EndOfMessage, PAUSED: what is read and sent [strangers/test_door]
+    Connection: states and events of one connection; next_event raises for malformed input [strangers/test_door]
+    Connection: trailing_data: bytes after the request that is being answered [strangers/test_half_close]
+    Connection: _receive_buffer: ours, so that the limit of a head does not depend on packets [strangers/test_door]
+    Connection: _request_method: for HEAD we drop the body, which h11 does not [strangers/test_door]
+    Request, Response, InformationalResponse, Data, EndOfMessage, PAUSED: events read and sent [strangers/test_door]
     SERVER, IDLE, SEND_BODY, SEND_RESPONSE, DONE, MUST_CLOSE, CLOSED: states of either side [strangers/test_half_close]
-    LocalProtocolError, RemoteProtocolError: raised at events in a wrong state, and at malformed requests [strangers/test_door]
+    LocalProtocolError, RemoteProtocolError: for events in a wrong state, for malformed requests [strangers/test_door]
 h11._receivebuffer
-    ReceiveBuffer: _data, _multiple_lines_search and how lines are looked for, up to blank_line_regex [strangers/test_door]
-    blank_line_regex: what ends a head [strangers/test_door]
+    ReceiveBuffer: _data, _multiple_lines_search: the search for blank_line_regex [strangers/test_door]
+    blank_line_regex: matches the end of a head [strangers/test_door]
 h11._state
-    MIGHT_SWITCH_PROTOCOL: the client's state behind a handshake, or CONNECT [strangers/test_half_close]
+    MIGHT_SWITCH_PROTOCOL: the client's state after a handshake or CONNECT [strangers/test_half_close]
 
 wsproto.connection
-    ConnectionState: OPEN while a broken frame is told by CloseConnection, else another one [edges/test_hypercorn_shapes]
+    ConnectionState: OPEN if a CloseConnection event reports a broken frame [edges/test_hypercorn_shapes]
 wsproto.events
-    Event, Message, Ping, CloseConnection: what comes; to answer with event.response() [edges/test_hypercorn_rules]
+    Event, Message, Ping, CloseConnection: incoming events; event.response() answers [edges/test_hypercorn_rules]
 wsproto.connection.Connection
-    _events: an empty deque of 760 bytes, which we do without [edges/test_hypercorn_shapes]
-    _proto: its parser is in a cycle with its own generator _parse_more, which is broken at the end [edges/test_hypercorn_life]
+    _events: an empty deque of 760 bytes, which we remove [edges/test_hypercorn_shapes]
+    _proto: its parser and its generator _parse_more are a cycle, which we break at the end [edges/test_hypercorn_life]
 wsproto.frame_protocol
     CloseReason: close codes by name [edges/test_hypercorn_rules]
 
 quart_trio
     QuartTrio: the application; asgi_http_class, asgi_websocket_class and asgi_lifespan_class are ours [edges/test_hypercorn_life]
 quart_trio.asgi
-    TrioASGIHTTPConnection: one request; we override __call__ and _send_response, to go on as a stream [edges/test_hypercorn_events]
-    TrioASGIWebsocketConnection: one WebSocket; without its channel of ten messages [edges/test_hypercorn_life]
-    TrioASGILifespan: replaced as a whole, so that a service that fails ends the server [edges/test_hypercorn_life]
+    TrioASGIHTTPConnection: one request; we override __call__ and _send_response for event streams [edges/test_hypercorn_events]
+    TrioASGIWebsocketConnection: one WebSocket; we drop its channel of ten messages [edges/test_hypercorn_life]
+    TrioASGILifespan: replaced, so that a failed service ends the server [edges/test_hypercorn_life]
 quart_trio.wrappers
-    TrioRequest: a request, whose body may be as large as its route takes [strangers/test_large_cursors]
+    TrioRequest: a request; ours has a body limit per route [strangers/test_large_cursors]
 
 trio.socket
-    SocketType: its close frees who waits for it; _sock is the socket under it, which writes without a step [edges/test_hypercorn_shapes]
+    SocketType: its close wakes waiting tasks; _sock is the plain socket, to write synchronously [edges/test_hypercorn_shapes]
 trio
-    SSLStream: send_all encrypts into transport_stream, which is ours and takes all at once [edges/test_hypercorn_sockets]
-    SocketStream: made by hypercorn's listener; its socket is all that we use [edges/test_hypercorn_shapes]
+    SSLStream: send_all encrypts into transport_stream, which is ours and never blocks [edges/test_hypercorn_sockets]
+    SocketStream: made by hypercorn's listener; we use only its socket [edges/test_hypercorn_shapes]
 trio.lowlevel
-    wait_task_rescheduled, reschedule: by which `ReadySockets` gives turns [core/test_ready_sockets]
+    wait_task_rescheduled, reschedule: how `ReadySockets` schedules connections [core/test_ready_sockets]
 """

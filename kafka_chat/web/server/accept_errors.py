@@ -1,4 +1,4 @@
-"""Turns what trio logs where the system gives no descriptor for one more connection into an event."""
+"""Turns trio's log records about failed accepts (out of file descriptors) into telemetry events."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
     from ...telemetry.metrics import Telemetry
 
-_TRIO = logging.getLogger("trio.serve_listeners")  # which tries again ten times a second, with a traceback each time
+_TRIO = logging.getLogger("trio.serve_listeners")  # it retries ten times a second, and logs a traceback each time
 
 
 @contextmanager
 def telling_accept_errors(telemetry: Telemetry) -> Iterator[None]:
-    """Turn what trio's accept loop logs into an event, whose lines are few, for as long as the block lasts."""
+    """While the block runs, turn the log records of trio's accept loop into an event, whose log lines are rate-limited."""
 
     def turn(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None

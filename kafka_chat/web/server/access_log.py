@@ -1,4 +1,4 @@
-"""What hypercorn's own `--access-logfile` writes of a request: in one line, whatever the client has put into it."""
+"""Keeps a request on one line of hypercorn's `--access-logfile`, whatever the client puts into it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class PlainAtoms(AccessLogAtoms):
-    """Hypercorn's, with the path as it came, percent-encoded, and with everything escaped that is not printable.
+    """Hypercorn's log fields, with the path percent-encoded as received, and unprintable characters escaped.
 
-    Hypercorn writes the decoded path: `GET /%0A127.0.0.1 …` would be two lines, of which the client writes the second.
+    Hypercorn writes the decoded path: with `GET /%0A127.0.0.1 …` a client could forge a second line.
     """
 
     def __init__(self, request: WWWScope, response: ResponseSummary | None, request_time: float) -> None:
         raw_path = request.get("raw_path") or request["path"].encode()
-        # Bytes that are no UTF-8 in a query end the connection otherwise, where hypercorn decodes them.
+        # hypercorn decodes the query as UTF-8, and an error there would end the connection.
         query = request["query_string"].decode(errors="replace").encode()
         super().__init__(cast("WWWScope", {**request, "path": raw_path.decode("latin-1"), "query_string": query}), response, request_time)
         for name, value in self.items():

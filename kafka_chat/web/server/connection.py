@@ -2,7 +2,7 @@
 
 hypercorn on trio lets one connection's error end the process, and shields its sends from cancellation without a time
 limit. `install.py` puts `ChatTCPServer` in its place, also under the plain `hypercorn -k trio`.
-`web/server/__init__.py` lists what it uses of hypercorn, why, and which test watches that.
+`web/server/__init__.py` lists the names of hypercorn that it uses, why, and which test watches them.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ LINGER_SECONDS = 0.5  # for the client to read our last bytes: closing at once r
 SPARE_SECONDS = 5.0  # for a connection beyond the limit to ask for health, or be refused
 GONE_SECONDS = 1.0  # for the app to end by itself once the client is gone
 
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s; what the kernel holds for a stuck client is dropped, too
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s; drops what the kernel still buffers for a stuck client
 
 
 class ChatTCPServer(HeardBytes, TCPServer):
     """One TCP connection.
 
     Attributes:
-        output: writes. Everything that hypercorn or we send goes through it, in the order of the decisions: nothing of ours
-            before the 101, no pong inside a message, nothing after a close frame.
+        output: the write half. Everything that hypercorn or we send goes through it, in order: nothing of ours before the
+            101, no pong inside a message, nothing after a close frame.
         times: its time limits.
         peer: the client's address, for log lines.
-        is_spare: it exceeds `limits.connections`: only health, readiness and metrics are answered.
+        is_spare: whether it exceeds `limits.connections`: it may only ask for health, readiness and metrics.
     """
 
     def __init__(
         self, app: AppWrapper, config: Config, context: WorkerContext, state: LifespanState, stream: trio.SSLStream[trio.SocketStream]
     ) -> None:
-        # hypercorn gives all connections one and the same dict.
+        # hypercorn passes the same dict to all connections.
         TCPServer.__init__(self, app, config, context, {**state, CONNECTION: self}, stream)
         self.send_lock = cast("trio.Lock", None)  # 0.4 KiB; `protocol_send` is ours
         self.idle_task = cast("TrioSingleTask", NO_TASK)
@@ -70,7 +70,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
         self.is_spare = False
         self._scope = trio.CancelScope()
         self._ending = False
-        self._has_place = False  # it counts for `limits.connections`
+        self._has_place = False  # it counts towards `limits.connections`
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self
@@ -78,12 +78,12 @@ class ChatTCPServer(HeardBytes, TCPServer):
     # Life and death
 
     async def run(self) -> None:
-        """Serve until either side ends it. Raises nothing: an error is logged, and ends this connection alone."""
+        """Serve until either side ends it. Raises nothing: an error is logged, and ends only this connection."""
         turn = self.policy.keepalive.watch(self)
         connections = self.policy.connections
         connections.count += 1
         self._has_place = True
-        self.is_spare = connections.are_too_many and not self.policy.idle.make_room()  # the one that goes gives its place back at once
+        self.is_spare = connections.are_too_many and not self.policy.idle.make_room()  # a connection closed for room is no longer counted
         self.policy.shutdown.comes_with(self.context.terminated.wait)
         self._expect_request()
         if connections.are_far_too_many:
@@ -107,17 +107,17 @@ class ChatTCPServer(HeardBytes, TCPServer):
     def _untie(self) -> None:
         """Release the references back to us, so that an ended connection is freed at once.
 
-        Otherwise it waits for a full garbage collection, which must be rare: with 5,000 clients
-        it holds up the loop for half a second.
+        Otherwise it is freed only by a full garbage collection, which must be rare: with 5,000
+        clients that blocks the loop for half a second.
         """
         self.output.untie()
         self.policy.idle.leave(self)
         self.state.clear()
-        for name in ("protocol", "_task_group", "stream"):  # not all are there where it ended before it began
+        for name in ("protocol", "_task_group", "stream"):  # some are missing if it ended early
             self.__dict__.pop(name, None)
 
     def abort(self, reason: str | None = None) -> None:
-        """End it now: free tasks that read or write, and cancel its tasks. Nothing waits for hypercorn to notice.
+        """End it now: close the socket, and cancel its tasks. Does not wait for hypercorn to notice.
 
         Args:
             reason: for the operator; None if it is reported elsewhere.
@@ -132,7 +132,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
         self._scope.cancel()
 
     def give_way(self) -> None:
-        """Close it now, to make room for a new connection."""
+        """Close it now, to make room for a new connection (`Idle`)."""
         self.policy.telemetry.connection_aborted(peer=self.peer, reason="idle")
         self._give_place_back()
         self._shut()
@@ -144,7 +144,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
             self.policy.connections.count -= 1
 
     def end(self) -> None:
-        """Everything is sent: half-close, give the client a moment to read and close, then end."""
+        """End it after everything is sent: half-close, give the client a moment to read and close, then close."""
         if not self._ending:
             self._ending = True
             self.times.expect_nothing()
@@ -155,7 +155,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
             self._wake_reader()
 
     def lost(self) -> None:
-        """A write has shown that the client is gone; the read loop finds out by itself and tells hypercorn."""
+        """Note that a write failed, so the client is gone (`Owner`); the read loop notices by itself and ends the connection."""
         self.stop_taking()
         self.over_within(GONE_SECONDS)
 
@@ -164,14 +164,14 @@ class ChatTCPServer(HeardBytes, TCPServer):
         self._scope.deadline = min(self._scope.deadline, trio.current_time() + seconds)
 
     def _shut(self) -> None:
-        """Close the socket, and free the tasks that wait for it."""
+        """Close the socket, and wake the tasks that wait for it."""
         self.output.close()
         self.stop_taking()
         self.policy.ready_sockets.forget(self._socket.fileno())
         self._socket.close()
 
     def check_alive(self, now: float) -> None:
-        """Ping or end it, if it is time (`Pingable`)."""
+        """Ping it or end it, if that is due (`Pingable`)."""
         output, limits = self.output, self.policy.limits
         if output.closed or self._ending:
             return
@@ -182,7 +182,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
         if due is Due.PONG:
             self.abort("pong_seconds")
         elif due is Due.PING:
-            # A ping behind owed bytes would say nothing that the write limit does not.
+            # Behind owed bytes a ping adds nothing to the write limit.
             if (output.owed or not output.write(PING)) and not output.draining:
                 self._task_group.spawn(output.drain)
         elif due is Due.BODY and self._requests.waits_for_body:
@@ -197,10 +197,10 @@ class ChatTCPServer(HeardBytes, TCPServer):
 
     @contextmanager
     def awaiting_news(self) -> Iterator[None]:
-        """For as long as the block lasts, the client's FIN ends its request; otherwise it gets its answer even after a FIN.
+        """While the block runs, the client's FIN ends its request; otherwise it gets its answer even after a FIN.
 
-        A client may close its side and wait for an answer that ends by itself (RFC 9112 section 9.6). But if an answer goes on
-        for ever, the FIN is the only sign that the client is gone.
+        A client may close its side and wait for the answer (RFC 9112 section 9.6). But if the answer never ends, the FIN is
+        the only sign that the client is gone.
         """
         self._awaits_news = True
         self._wake_reader()
@@ -210,19 +210,19 @@ class ChatTCPServer(HeardBytes, TCPServer):
             self._awaits_news = False
 
     def became_websocket(self) -> None:
-        """A WebSocket is accepted, and the accept is sent: from now on it is pinged."""
+        """Note that its WebSocket is accepted and the 101 sent: from now on it is pinged."""
         self.times.begin_pings(self.policy.limits)
         self._requests.forget_http()
         self.state.clear()
 
     def start_taking(self, writer: DirectWriter) -> None:
-        """Accept offers, unless the end has begun (`OwedBytes`)."""
+        """Accept offers, unless it is ending (`OwedBytes`)."""
         self.output.start_taking(writer)
         if self._ending:
             self.output.stop_taking()
 
     def stop_taking(self) -> None:
-        """Stop accepting offers and pinging: a close frame is about to be appended, or the end has begun."""
+        """Stop accepting offers and pinging: a close frame is about to be appended, or it is ending."""
         self.output.stop_taking()
         self.times.pinged = False
 
@@ -232,7 +232,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
         """Do what hypercorn's protocols ask for."""
         if isinstance(event, RawData):
             if self.output.write(event.data):
-                await trio.lowlevel.checkpoint()  # a client that pings and pings takes turns with the others
+                await trio.lowlevel.checkpoint()  # a client that pings without pause must take turns with the others
             else:
                 await self.output.drain()
         elif isinstance(event, Closed):
@@ -254,12 +254,12 @@ class ChatTCPServer(HeardBytes, TCPServer):
                 self.times.heard_at = trio.current_time()
                 if not self._ending:
                     await self._requests.handle(RawData(data))
-                    if self.policy.idle.rests(self):  # so what came is the beginning of a request
+                    if self.policy.idle.rests(self):  # so this is the beginning of a request
                         self._expect_request()
             await self._answer_the_last()
         finally:
             self.stop_taking()
-            self._ending = True  # from here on nothing may be started in the nursery: it may be closing
+            self._ending = True  # from here on start nothing in the nursery: it may be closing
         self.over_within(GONE_SECONDS if self._requests.is_busy else 0.0)
         await self._requests.handle(Closed())
 
@@ -267,13 +267,13 @@ class ChatTCPServer(HeardBytes, TCPServer):
         self._shut()
 
     def _expect_request(self) -> None:
-        """Note that a request is awaited: the first one, or one that has begun."""
+        """Note that it waits for a request: the first one, or the rest of one."""
         self.times.expect_request()
         self.policy.idle.expect(self)
 
     def _rest(self) -> None:
         """Note that a request has been answered."""
-        if self._requests.held_bytes:  # and the next one has begun
+        if self._requests.held_bytes:  # the next one has begun
             self._expect_request()
         else:
             self.times.expect_request(self.policy.limits.idle_seconds)
@@ -293,7 +293,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
 
 
 def awaiting_news(connection: object) -> AbstractContextManager[None]:
-    """Return `connection.awaiting_news()`, if it is ours; another server has its own mind of a FIN."""
+    """Return `connection.awaiting_news()` if it is our connection; another server handles a FIN in its own way."""
     return connection.awaiting_news() if isinstance(connection, ChatTCPServer) else nullcontext()
 
 

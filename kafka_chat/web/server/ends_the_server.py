@@ -1,4 +1,4 @@
-"""The one error of the app's lifespan that ends the server; after any other the server goes on without a service."""
+"""The only error of the app's lifespan that ends the server; after any other it goes on without a service."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from hypercorn.utils import LifespanFailureError
 
 
 def ends_the_server(stage: str, reason: str) -> Exception:
-    """Return what the lifespan has to raise.
+    """Return the exception for the lifespan to raise.
 
     Args:
-        stage: of its life.
+        stage: the stage of the lifespan that failed.
         reason: a sentence.
     """
     return LifespanFailureError(stage, reason)

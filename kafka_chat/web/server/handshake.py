@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 VERSION = b"13"
 KEY_BYTES = 16  # RFC 6455 section 4.1, item 7
 
-_SPOKEN: tuple[Header, ...] = ((b"sec-websocket-version", VERSION),)  # section 4.4: goes with each refusal of a version
+_SPOKEN: tuple[Header, ...] = ((b"sec-websocket-version", VERSION),)  # sent with each refusal of a version (section 4.4)
 _LISTS = (b"connection", b"sec-websocket-protocol", b"sec-websocket-extensions")  # may be spread over several lines
 
 
 def is_handshake(method: bytes, headers: Sequence[Header]) -> bool:
-    """Whether a request of HTTP/1.1 asks for a WebSocket; whether it does so correctly is another question."""
+    """Whether an HTTP/1.1 request asks for a WebSocket, correctly or not."""
     return method == b"GET" and b"websocket" in _tokens(headers, b"upgrade") and b"upgrade" in _tokens(headers, b"connection")
 
 
 def joined(headers: Sequence[Header]) -> list[Header]:
-    """Return the headers of a handshake with each list on one line, as hypercorn looks for it (RFC 9110 section 5.3)."""
+    """Return a handshake's headers with each list joined into one line, as hypercorn expects it (RFC 9110 section 5.3)."""
     lists = [(name, b", ".join(_values(headers, name))) for name in _LISTS if _values(headers, name)]
     return [header for header in headers if header[0] not in (*_LISTS, b"upgrade")] + [*lists, (b"upgrade", b"websocket")]
 

@@ -1,30 +1,30 @@
-"""h11's receive buffer, with one limit for a head, however packets split it."""
+"""h11's receive buffer, with a limit for a request's head that does not depend on packets."""
 
 from __future__ import annotations
 
 import h11
 from h11._receivebuffer import ReceiveBuffer, blank_line_regex
 
-HEAD_BYTES = 32 * 1024  # request line and headers: what nginx lets through by default, four buffers of 8 KiB
-HEADER_LINES = 100  # of a head, or behind a chunked body; 4,000 cost h11 12 ms, in which nobody else has a turn
+HEAD_BYTES = 32 * 1024  # request line and headers: nginx's default limit, four buffers of 8 KiB
+HEADER_LINES = 100  # of a head, or trailers of a chunked body; h11 takes 12 ms for 4,000, and blocks the loop meanwhile
 _TOO_LARGE = 431
 
 
 class HeadBuffer(ReceiveBuffer):
-    """Refuses a head by its size before h11 looks into it.
+    """Refuses a head by its size before h11 parses it.
 
-    h11 itself checks its limit only when a read ends in the middle: the same head passes in one packet and fails in two.
+    h11 checks its own limit only when a read ends inside the head: the same head passes in one packet and fails in two.
     """
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
-        """Return the lines up to the first empty one, if they are all there: a head, or what follows a chunked body.
+        """Return the lines up to the first empty one, if they are complete: a head, or the trailers of a chunked body.
 
         Raises:
-            h11.LocalProtocolError: they are too long, or too many; or what there is cannot be a head.
+            h11.LocalProtocolError: they are too long, or too many, or cannot be a head.
         """
         data = self._data
         if len(data) > 1 and data[0] < 0x21 and data[:1] != b"\n" and data[:2] != b"\r\n":
-            raise h11.LocalProtocolError("illegal request line")  # before it is too long: else packets would decide which it is
+            raise h11.LocalProtocolError("illegal request line")  # checked before the length, so that the error does not depend on packets
         end = blank_line_regex.search(data, self._multiple_lines_search)
         size = len(data) if end is None else end.end()
         if data[:1] != b"\n" and data[:2] != b"\r\n":
@@ -39,7 +39,7 @@ class HeadBuffer(ReceiveBuffer):
         return lines_found
 
     def maybe_extract_next_line(self) -> bytearray | None:
-        """Return the next line if it is there: what stands before a chunk.
+        """Return the next line if it is complete: the line before a chunk.
 
         Raises:
             h11.LocalProtocolError: it is too long.

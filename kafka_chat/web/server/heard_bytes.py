@@ -1,4 +1,4 @@
-"""Reads from a client when its connection has its turn, and no further than the next unanswered request."""
+"""Reads from a client when it is its connection's turn, and no further than the next unanswered request."""
 
 from __future__ import annotations
 
@@ -16,54 +16,54 @@ if TYPE_CHECKING:
     from .time_limits import TimeLimits
 
 MOST_BYTES = 64 * 1024  # read at once
-HELD_BYTES = MOST_BYTES  # of requests behind the one that is being answered; no more is read until it is
-SMALL_BYTES = 4096  # that a client may always say, as most requests are: the cost of a connection has them in it (`CONNECTION_BYTES`)
+HELD_BYTES = MOST_BYTES  # pipelined requests held while one is being answered; reading stops there
+SMALL_BYTES = 4096  # always accepted, enough for most requests; part of a connection's cost (`CONNECTION_BYTES`)
 
 
 class Requests(Protocol):
-    """What reads a connection's requests: `ChatH11Protocol`.
+    """The parser of a connection's requests: `ChatH11Protocol`.
 
     Attributes:
-        is_held: there is more behind the request that is being answered; `go_on` reads it once `has_turn`.
+        is_held: whether bytes after the current request are held back; `go_on` reads them once `has_turn`.
     """
 
     is_held: bool
 
     @property
     def held_bytes(self) -> int:
-        """How much has come, and is not read yet."""
+        """How many bytes have arrived and are not parsed yet."""
 
     @property
     def has_turn(self) -> bool:
-        """Whether the request before has been answered, so that the next one may be read."""
+        """Whether the previous request has been answered, so that the next one may be read."""
 
     @property
     def is_busy(self) -> bool:
-        """Whether the app is at work, for a request or a WebSocket."""
+        """Whether the app is running, for a request or a WebSocket."""
 
     @property
     def is_answering(self) -> bool:
-        """Whether a request that came in whole is being answered; a WebSocket is none."""
+        """Whether a complete request is being answered; false for a WebSocket."""
 
     @property
     def waits_for_body(self) -> bool:
-        """Whether a request is there whose body is not."""
+        """Whether a request's head has come, and its body is incomplete."""
 
     def close_after_answer(self) -> None:
-        """Say `Connection: close` with the next answer."""
+        """Send `Connection: close` with the next answer."""
 
     def forget_http(self) -> None:
-        """Drop what only requests need."""
+        """Free what only requests need."""
 
     async def go_on(self) -> None:
-        """Read what is held back, as far as it has its turn."""
+        """Parse the held bytes, up to the next request that must wait."""
 
     async def handle(self, event: Event) -> None:
-        """Take what came from the client, or its end."""
+        """Handle bytes from the client, or its end."""
 
 
 class HeardBytes:
-    """The reading half of a connection."""
+    """The read half of a connection."""
 
     policy: ConnectionPolicy
     protocol: ProtocolWrapper
@@ -74,31 +74,31 @@ class HeardBytes:
     times: TimeLimits
 
     def __init__(self) -> None:
-        self._held = 0  # bytes of requests and messages that are counted now
-        self._awaits_news = False  # what is being answered ends with its client
-        self._waiting: trio.CancelScope | None = None  # the read loop, where it waits for something else than bytes, too
+        self._held = 0  # bytes of requests and messages counted at present
+        self._awaits_news = False  # the current answer ends with its client
+        self._waiting: trio.CancelScope | None = None  # of the read loop, while it waits for something besides bytes
 
     def abort(self, reason: str | None = None) -> None:
-        """End the connection now; see `ChatTCPServer`."""
+        """End the connection now; `ChatTCPServer` does."""
         raise NotImplementedError
 
     def hold(self, size: int) -> bool:
-        """Count `size` bytes more of what the client has said that is not whole, or not taken by the app yet; fewer where it is negative.
+        """Count `size` more bytes (negative: fewer) of incomplete requests and messages, or of complete ones that the app has not taken.
 
         Returns:
-            False where all clients together have said too much of that, and this one much: then it has to end.
+            False if all clients together hold too many bytes, and this one many of them: then it must end.
         """
         self._held += size
         self.policy.held.owe(size)
         return size <= 0 or self._held <= SMALL_BYTES or not self.policy.held.owes_too_much
 
     def hold_nothing(self) -> None:
-        """Count nothing any more: it is over."""
+        """Subtract everything counted for this connection: it has ended."""
         self.hold(-self._held)
 
     @property
     def bare_socket(self) -> socket.socket:
-        """The socket under trio's, which writes without a step in between."""
+        """The plain socket under trio's, which writes synchronously."""
         return cast("_Wrapping", self._socket)._sock
 
     @property
@@ -106,9 +106,9 @@ class HeardBytes:
         return cast("Requests", self.protocol)
 
     async def _receive(self) -> bytes:
-        """Return what the client says next; b"" at its FIN, or where it is gone.
+        """Return the next bytes of the client; b"" at its FIN, or if it is gone.
 
-        Meanwhile requests that had to wait for the answer to the one before are read when their turn has come.
+        Meanwhile, parse held requests once the previous one is answered.
         """
         while self._requests.is_held:
             if self._requests.has_turn:
@@ -116,7 +116,7 @@ class HeardBytes:
                 continue
             full = self._requests.held_bytes >= HELD_BYTES
             if full and self._awaits_news:
-                self.abort("too_large")  # nobody would notice its end behind all this
+                self.abort("too_large")  # its FIN would go unnoticed behind these bytes
             try:
                 with trio.CancelScope() as self._waiting:
                     if full:
@@ -133,11 +133,11 @@ class HeardBytes:
             return b""
 
     async def receive_from_socket(self, most: int) -> bytes:
-        """Read when it is this connection's turn.
+        """Read when it is this connection's turn (`ReadySockets`).
 
         Raises:
-            trio.BrokenResourceError: it was reset.
-            trio.ClosedResourceError: it was closed by us.
+            trio.BrokenResourceError: the client reset it.
+            trio.ClosedResourceError: we closed it.
         """
         while True:
             await self.policy.ready_sockets.wait_readable(self._socket, is_new=not self.times.heard_at)
@@ -149,7 +149,7 @@ class HeardBytes:
                 raise trio.BrokenResourceError from error
 
     async def _answer_the_last(self) -> None:
-        """The client has said all: let it have the answers to what it has asked for in whole, if they end by themselves."""
+        """After the client's FIN, answer its complete requests whose answers end by themselves."""
         while not (self._ending or self._awaits_news):
             if self._requests.is_held and self._requests.has_turn:
                 await self._requests.go_on()
@@ -166,6 +166,6 @@ class HeardBytes:
 
 
 class _Wrapping(Protocol):
-    """trio's socket, as it is inside."""
+    """The private part of trio's socket."""
 
     _sock: socket.socket

@@ -33,25 +33,25 @@ if TYPE_CHECKING:
     from .connection import ChatTCPServer
 
 VERSIONS = (b"1.0", b"1.1")
-BODY_COPIES = 3  # of a body that comes in, the buffers' room to grow included; measured
+BODY_COPIES = 3  # how many times an incoming body is in memory, including spare room in buffers; measured
 AGAIN_SECONDS = 5
-REASON_CHARACTERS = 200  # of what h11 says of a malformed request, which may quote all of it
+REASON_CHARACTERS = 200  # of h11's error for a malformed request, which may quote all of it
 
 TWO_LENGTHS = "a request may not have both Content-Length and Transfer-Encoding"
-_TWO_LENGTHS = {b"content-length", b"transfer-encoding"}  # a proxy may have taken the other one for its end: RFC 9112 section 6.1
+_TWO_LENGTHS = {b"content-length", b"transfer-encoding"}  # a proxy may have used the other one: RFC 9112 section 6.1
 
-_READABLE = EventWrapper()  # for all connections: nobody waits for it, see `is_held`
+_READABLE = EventWrapper()  # shared by all connections: nothing waits for it, see `is_held`
 _UNANSWERED = {ASGIHTTPState.REQUEST: ASGIHTTPState.RESPONSE, ASGIWebsocketState.HANDSHAKE: ASGIWebsocketState.RESPONSE}
-_WHOLE = (h11.DONE, h11.MUST_CLOSE, MIGHT_SWITCH_PROTOCOL)  # the client's side of a request that has come to its end
+_WHOLE = (h11.DONE, h11.MUST_CLOSE, MIGHT_SWITCH_PROTOCOL)  # states of the client's side after a complete request
 
 
 class ChatH11Protocol(H11Protocol):
-    """Reads requests one after the other, and has each answered.
+    """Reads requests one after the other, each after the previous answer.
 
-    It stands in the place of hypercorn's `ProtocolWrapper`, which would go over to HTTP/2 where a client asks for that.
+    Replaces hypercorn's `ProtocolWrapper`, which switches to HTTP/2 when a client asks for it.
 
     Attributes:
-        is_held: there is more behind the request that is being answered; `go_on` reads it once `has_turn`.
+        is_held: whether bytes after the current request are held back; `go_on` reads them once `has_turn`.
     """
 
     def __init__(
@@ -68,63 +68,63 @@ class ChatH11Protocol(H11Protocol):
         alpn_protocol: str | None = None,
     ) -> None:
         super().__init__(app, config, context, task_group, connection_state, ssl, client, server, send)
-        del alpn_protocol  # it says `http/1.1`, or nothing: no other is offered
+        del alpn_protocol  # `http/1.1` or empty: no other is offered
         self.connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self.connection._receive_buffer = HeadBuffer()
         self.can_read = _READABLE
         self.is_held = False
-        self._body_bytes = 0  # that have come of the request that is read or answered; the app has them until then
+        self._body_bytes = 0  # received of the current request; the app holds them until the answer is sent
         self._counted = 0
-        self._closing = False  # the app is being told of the end of its request, and what it still says reaches nobody
+        self._closing = False  # the app is receiving the disconnect; what it still sends is dropped
         self._tcp: ChatTCPServer | None = connection_state.get(CONNECTION)
 
     @property
     def held_bytes(self) -> int:
-        """How much has come, and is not read yet."""
+        """How many bytes have arrived and are not parsed yet."""
         return len(self.connection.trailing_data[0])
 
     @property
     def has_turn(self) -> bool:
-        """Whether the request before has been answered, so that the next one may be read."""
+        """Whether the previous request has been answered, so that the next one may be read."""
         return self.connection.their_state is h11.IDLE
 
     @property
     def is_busy(self) -> bool:
-        """Whether the app is at work, for a request or a WebSocket."""
+        """Whether the app is running, for a request or a WebSocket."""
         return self.stream is not None
 
     @property
     def is_answering(self) -> bool:
-        """Whether a request that came in whole is being answered; a WebSocket is none."""
+        """Whether a complete request is being answered; false for a WebSocket."""
         return self.stream is not None and self.connection.their_state in _WHOLE
 
     @property
     def waits_for_body(self) -> bool:
-        """Whether a request is there whose body is not."""
+        """Whether a request's head has come, and its body is incomplete."""
         return self.connection.their_state is h11.SEND_BODY
 
     def close_after_answer(self) -> None:
-        """Say `Connection: close` with the next answer."""
+        """Send `Connection: close` with the next answer."""
         self.keep_alive_requests = self.config.keep_alive_max_requests
 
     def forget_http(self) -> None:
-        """Drop what only requests need: there is none behind a WebSocket, and it is a sixth of what an idle one holds."""
+        """Free what only requests need: no request follows a WebSocket, and it is a sixth of an idle one's memory."""
         if isinstance(self.connection, H11WSConnection):
             self.connection.h11_connection = cast("h11.Connection", None)
 
     async def handle(self, event: Event) -> None:
-        """Take what came from the client, or its end."""
+        """Handle bytes from the client, or its end."""
         if isinstance(event, RawData) and self.connection.their_state in (h11.MUST_CLOSE, h11.CLOSED):
-            return  # it is behind a request that was to be the last: RFC 9112 section 9.6
+            return  # bytes after the last request: RFC 9112 section 9.6
         await super().handle(event)
         if not self._count():
             await self._hold_no_more()
 
     async def stream_send(self, event: StreamEvent) -> None:
-        """Send what the app, or hypercorn in its place, has to say of a request; nothing where the connection has ended with it.
+        """Send an event of the app, or hypercorn's 500 if the app ends without an answer; nothing if the request has ended.
 
-        Where an app ends without an answer hypercorn says 500. It takes note of an answer only once its head is written, which may
-        be cancelled: it would begin a second answer, at which h11 raises. So that an answer has begun is noted first.
+        hypercorn notes that an answer has begun only after writing its head. If that write is cancelled, it would begin a second
+        answer, and h11 would raise. So we note it before the write.
         """
         if self.stream is None or self._closing:
             await trio.lowlevel.checkpoint()
@@ -141,7 +141,7 @@ class ChatH11Protocol(H11Protocol):
         self._count()
 
     def _count(self) -> bool:
-        """Count what is held of requests that are not whole, or not answered; False where all clients together have too much of that."""
+        """Count the held bytes of incomplete or unanswered requests; False if all clients together hold too many."""
         if self._tcp is None:
             return True
         unread = len(self.connection._receive_buffer) if isinstance(self.connection, h11.Connection) else 0
@@ -154,15 +154,15 @@ class ChatH11Protocol(H11Protocol):
             too_much = "unfinished requests and messages of clients fill the memory (memory.bytes); try again later"
             await self._end_with(Refusal(status=503, sentence=too_much, headers=((b"retry-after", b"%d" % AGAIN_SECONDS),)))
         elif self._tcp is not None:
-            self._tcp.abort("memory")  # what is behind the request that is being answered
+            self._tcp.abort("memory")  # what follows the request that is being answered
 
     async def go_on(self) -> None:
-        """Read what is held back, as far as it has its turn."""
+        """Parse the held bytes, up to the next request that must wait."""
         self.is_held = False
         await self._handle_events()
 
     async def _handle_events(self) -> None:
-        """Like hypercorn's, but it returns where the next request has to wait: the client's end is to be seen meanwhile."""
+        """Like hypercorn's, but returns when the next request must wait, so that the client's end is noticed meanwhile."""
         while self.connection.their_state not in (h11.MUST_CLOSE, h11.CLOSED):
             if self.connection.they_are_waiting_for_100_continue:
                 go_on = h11.InformationalResponse(status_code=100, headers=self.config.response_headers("h11"))
@@ -198,7 +198,7 @@ class ChatH11Protocol(H11Protocol):
                 return
 
     async def _create_stream(self, request: h11.Request) -> None:
-        """Like hypercorn's; headers that are lists may be spread over several lines."""
+        """Like hypercorn's, but headers that are lists may be spread over several lines."""
         headers, method = list(request.headers), request.method.upper()
         kind: type[ChatWSStream | HTTPStream] = HTTPStream
         if request.http_version != b"1.0" and is_handshake(method, headers):
@@ -221,7 +221,7 @@ class ChatH11Protocol(H11Protocol):
         await self.context.mark_request()
 
     async def _end_with(self, refusal: Refusal) -> None:
-        """Answer a request that the app does not get to see, if it may still be answered, and end the connection."""
+        """Answer a request in place of the app, if it may still be answered, and end the connection."""
         policy_in(self.connection_state).telemetry.request_refused(status=refusal.status)
         self._closing = True
         if self.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -232,7 +232,7 @@ class ChatH11Protocol(H11Protocol):
         await self.send(Closed())
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
-        """Like hypercorn's; what the answer to a HEAD has no room for is left out."""
+        """Like hypercorn's, but drops the body of the answer to a HEAD."""
         if isinstance(event, h11.Data) and isinstance(self.connection, h11.Connection) and self.connection._request_method == b"HEAD":
             return
         await super()._send_h11_event(event)

@@ -1,4 +1,4 @@
-"""Connections that wait for a request: how long, which one is closed to make room, and how a shutdown ends them."""
+"""Connections that wait for a request: which one is closed to make room, and how a shutdown ends them."""
 
 from __future__ import annotations
 
@@ -11,52 +11,52 @@ from ...loop_sharing import Turn
 if TYPE_CHECKING:
     from .shutdown import Shutdown
 
-FIRST_WORDS_SECONDS = 0.5  # for a client that has just connected when the shutdown begins to say what for
+FIRST_WORDS_SECONDS = 0.5  # for a client that has just connected when the shutdown begins to send its request
 
 
 class Idle(Protocol):
     """A connection that waits for a request."""
 
     def end(self) -> None:
-        """End it in good order; the client has half a second to notice."""
+        """End it gracefully; the client has half a second to notice."""
 
     def give_way(self) -> None:
-        """Close it now, and give its place back in this step."""
+        """Close it now, and stop counting it in the same step."""
 
 
 class IdleConnections:
     """All connections of the process that wait for a request.
 
     Args:
-        shutdown: ends them.
+        shutdown: ends them when it begins.
     """
 
     def __init__(self, shutdown: Shutdown) -> None:
-        self._expected: dict[Idle, None] = {}  # their first request, or the rest of one that has begun
-        self._between: dict[Idle, None] = {}  # two requests, the longest idle first
+        self._expected: dict[Idle, None] = {}  # waiting for their first request, or for the rest of one
+        self._between: dict[Idle, None] = {}  # between two requests, the longest idle first
         self._shutdown = shutdown
 
     def expect(self, connection: Idle) -> None:
-        """A request has begun, or the connection has: it gives way to nobody."""
+        """Note that `connection`, or a request on it, has begun: it is not closed to make room."""
         self._between.pop(connection, None)
         self._expected[connection] = None
 
     def rest(self, connection: Idle) -> None:
-        """A request has been answered, and nothing has come since."""
+        """Note that a request has been answered, and nothing has come since."""
         self._expected.pop(connection, None)
         self._between[connection] = None
 
     def leave(self, connection: Idle) -> None:
-        """It waits no longer: a request is there, or the end. No error if it did not wait."""
+        """Note that it no longer waits: a request has come, or the end. No error if it did not wait."""
         self._expected.pop(connection, None)
         self._between.pop(connection, None)
 
     def rests(self, connection: Idle) -> bool:
-        """Whether it waits for a request of which nothing has come, and not for its first one."""
+        """Whether it is between two requests."""
         return connection in self._between
 
     def make_room(self) -> bool:
-        """Close the connection that has rested for longest; returns whether there was one."""
+        """Close the connection that has been idle between requests for longest; returns whether there was one."""
         longest = next(iter(self._between), None)
         if longest is None:
             return False
@@ -65,7 +65,7 @@ class IdleConnections:
         return True
 
     async def run(self) -> None:
-        """Wait for the shutdown, and end them."""
+        """Wait for the shutdown, then end them all."""
         await self._shutdown.begun()
         await _end(self._between)
         await trio.sleep(FIRST_WORDS_SECONDS)
@@ -82,13 +82,13 @@ async def _end(connections: dict[Idle, None]) -> None:
 
 
 class _NoTask:
-    """In the place of the task by which hypercorn ends a connection that is idle: `check_alive` does, and costs a tenth of it."""
+    """Replaces the task with which hypercorn ends an idle connection: `check_alive` does that at a tenth of the cost."""
 
     async def restart(self, *_: object) -> None:
-        """Begin nothing."""
+        """Do nothing."""
 
     async def stop(self) -> None:
-        """End nothing."""
+        """Do nothing."""
 
 
 NO_TASK = _NoTask()

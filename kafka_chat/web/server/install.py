@@ -1,4 +1,4 @@
-"""Puts our classes in the place of hypercorn's."""
+"""Replaces hypercorn's classes with ours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _create_ssl_context = Config.create_ssl_context
 
 @wraps(_create_ssl_context)
 def _speaking_http11(self: Config) -> SSLContext | None:
-    """Offer no HTTP/2 in the handshake of TLS, whatever is configured: hypercorn's own command does so by default."""
+    """Offer only HTTP/1.1 in the TLS handshake, whatever is configured: hypercorn's own command offers HTTP/2 by default."""
     context = _create_ssl_context(self)
     if context is not None:
         context.set_alpn_protocols(["http/1.1"])
@@ -32,7 +32,7 @@ def _speaking_http11(self: Config) -> SSLContext | None:
 
 
 def install() -> None:
-    """Let hypercorn serve with these classes from now on, in this process. Idempotent."""
+    """Make hypercorn use these classes in this process. Idempotent."""
     hypercorn.logging.AccessLogAtoms = PlainAtoms  # type: ignore[misc]
     hypercorn.trio.run.TCPServer = ChatTCPServer  # type: ignore[attr-defined]
     hypercorn.trio.tcp_server.ProtocolWrapper = ChatH11Protocol  # type: ignore[attr-defined,assignment]

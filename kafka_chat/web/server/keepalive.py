@@ -1,4 +1,4 @@
-"""Checks every connection's time limits from time to time, so that none needs its own task for them."""
+"""Checks the time limits of all connections periodically, so that none needs a task for them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from ...loop_sharing import Turn
 if TYPE_CHECKING:
     from ...settings.model import Limits
 
-LOOKS = 4  # how often a connection is looked at within the shortest limit: a limit is kept up to a quarter late
-TURNS = 16  # a look at all connections is spread over so many turns of the loop
-STOOD_STILL_SECONDS = 1.0  # how late a turn is that shows that the process stood still: stopped, or its machine was paused
+LOOKS = 4  # checks of a connection within the shortest limit: a limit may be exceeded by a quarter
+TURNS = 16  # a check of all connections is spread over this many turns
+STOOD_STILL_SECONDS = 1.0  # a turn that is later than this shows that the process was stopped, or its machine paused
 
 
 class Pingable(Protocol):
-    """A connection, as the keepalive sees it."""
+    """The part of a connection that the keepalive uses."""
 
     def check_alive(self, now: float) -> None:
-        """Ping, or abort, or do nothing. A plain function: nothing is waited for.
+        """Ping, or abort, or do nothing, without waiting.
 
         Args:
             now: `trio.current_time()`.
         """
 
     def stood_still(self, seconds: float) -> None:
-        """Do not count the last so many seconds: nobody pinged in them, and what the client said is not read yet.
+        """Do not count the last `seconds`: no pings were sent then, and what the client sent is not read yet.
 
         Args:
             seconds: how long the process stood still.
@@ -37,8 +37,8 @@ class Pingable(Protocol):
 class Keepalive:
     """One task for all connections.
 
-    They are dealt out to `TURNS` sets, one of which is looked at in a turn: ten thousand connections cost 0.2 % of a
-    core for the looks, and are never all looked at in the same instant.
+    They are divided into `TURNS` sets, one of which is checked per turn: the checks of ten thousand connections cost
+    0.2 % of a core, and never happen all at once.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -47,18 +47,18 @@ class Keepalive:
         self._dealt = 0
 
     def watch(self, connection: Pingable) -> int:
-        """Look at `connection` from now on; returns what `unwatch` needs."""
+        """Check `connection` from now on; returns the turn, which `unwatch` needs."""
         self._dealt += 1
         turn = self._dealt % TURNS
         self._turns[turn].add(connection)
         return turn
 
     def unwatch(self, connection: Pingable, turn: int) -> None:
-        """No longer look at it."""
+        """Stop checking it."""
         self._turns[turn].discard(connection)
 
     async def run(self) -> None:
-        """Look at them for as long as this is not cancelled."""
+        """Check them until cancelled."""
         while True:
             for turn in self._turns:
                 due = trio.current_time() + self._seconds
@@ -69,7 +69,7 @@ class Keepalive:
                 await _check_all(turn)
 
     async def _stood_still(self, seconds: float) -> None:
-        """Say so to all that are here. One that ends meanwhile does not mind."""
+        """Call `stood_still` of all connections, even of those that end meanwhile."""
         walk = Turn()
         for connection in [connection for turn in self._turns for connection in turn]:
             connection.stood_still(seconds)
@@ -77,8 +77,8 @@ class Keepalive:
 
 
 async def _check_all(turn: set[Pingable]) -> None:
-    # Not in `run`, which would hold the last connection that it has seen.
+    # Not in `run`, whose frame would keep the last connection alive.
     walk = Turn()
-    for connection in tuple(turn):  # one that ends meanwhile does not mind
+    for connection in tuple(turn):  # harmless for a connection that ends meanwhile
         connection.check_alive(trio.current_time())
         await walk.share()

@@ -1,4 +1,4 @@
-"""Writes a connection's bytes in the order in which they were decided, and counts what the socket has not taken yet."""
+"""Writes a connection's bytes in order, and counts those that the socket has not taken yet."""
 
 from __future__ import annotations
 
@@ -12,62 +12,62 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-PIECES = 64  # of what is owed, written by one system call; far below IOV_MAX
+PIECES = 64  # of the owed bytes in one system call; far below IOV_MAX
 
 
 class Room(Protocol):
-    """Waits until sockets are writable: `ReadySockets`."""
+    """Waits until a socket is writable: `ReadySockets`."""
 
     async def wait_writable(self, socket: trio.socket.SocketType) -> None:
-        """Wait until this one does, or is at its end.
+        """Wait until `socket` is writable or broken.
 
         Raises:
-            trio.BrokenResourceError: it cannot be waited for.
+            trio.BrokenResourceError: the system cannot wait for it.
             trio.ClosedResourceError: it was closed.
         """
 
 
 class Owner(Protocol):
-    """The owner of the bytes: a connection."""
+    """The connection that owns the bytes."""
 
     def lost(self) -> None:
-        """A write has shown that the client is gone."""
+        """Note that a write failed, so the client is gone."""
 
     def abort(self, reason: str | None = None) -> None:
         """End it now; `reason` is for the operator."""
 
 
 class DirectWriter(Protocol):
-    """Writes offers to the socket itself while nothing is owed.
+    """Writes offers directly to the socket while nothing is owed.
 
     Attributes:
-        direct: whether that is so now.
+        direct: whether it may do so now; set by `OwedBytes`.
     """
 
     direct: bool
 
 
 class OwedBytes:
-    """The writing half of a connection.
+    """The write half of a connection.
 
-    Bytes of the server or a sink are first appended to what is owed, in the same synchronous step in which they were decided; then
-    what is owed is written, from the front, without waiting (`write`) or with (`drain`). A write's count is known exactly, so a
-    cancelled `drain` tears nothing: what is owed stays owed.
+    The server or a sink appends bytes to the queue of owed bytes in the same synchronous step in which it decides to send them. The
+    queue is then written from the front, without waiting (`write`) or with (`drain`). The count of each write is exact, so a
+    cancelled `drain` leaves no half frame: what is not written stays owed.
 
     Args:
-        socket: does not block.
-        room: says when it takes something again.
-        owner: is told of the client's end; `untie` forgets it.
-        write_seconds: for TLS to encrypt, which waits for nobody.
-        encrypt: of TLS: turns bytes into those for the socket, which it hands to `take_encrypted`; None in plain.
+        socket: a non-blocking socket.
+        room: waits until the socket is writable.
+        owner: its `lost` is called when the client is gone; `untie` releases it.
+        write_seconds: how long the socket may take nothing of what is owed.
+        encrypt: for TLS: encrypts bytes and passes the result to `take_encrypted`; None without TLS.
 
     Attributes:
-        taking: whether offers are taken: from `start_taking` to the first sign of the end.
-        closed: nothing is written any more.
-        room_at: when a socket that was full had room, so that its client has acknowledged something: it is alive.
+        taking: whether offers are accepted: from `start_taking` to the first sign of the end.
+        closed: whether nothing is written any more.
+        room_at: when a full socket last had room again: its client has acknowledged something, so it is alive.
     """
 
-    # Each connection has one: slots, and nothing that an idle one does not need.
+    # There is one for each connection, so: slots, and nothing that an idle connection does not need.
     __slots__ = (
         "_drain_lock",
         "_encrypt",
@@ -109,11 +109,11 @@ class OwedBytes:
         self._finishing = False
         self._owed: list[bytes | memoryview] = []
         self._owed_bytes = 0
-        self._plain: list[bytes | memoryview] | None = None if encrypt is None else []  # what is owed, and not yet encrypted
+        self._plain: list[bytes | memoryview] | None = None if encrypt is None else []  # owed, and not yet encrypted
         self._plain_bytes = 0
-        self._written = 0  # bytes of those that had to be owed
-        self._moved_at = 0.0  # when the socket last took of them, or they began to be owed
-        self._drain_lock: trio.Lock | None = None  # 0.4 KiB, and most connections never have to wait
+        self._written = 0  # owed bytes written so far
+        self._moved_at = 0.0  # when the socket last took owed bytes, or the first became owed
+        self._drain_lock: trio.Lock | None = None  # 0.4 KiB; most connections never wait
 
     @property
     def owed(self) -> int:
@@ -123,35 +123,35 @@ class OwedBytes:
     # Offers
 
     def start_taking(self, writer: DirectWriter) -> None:
-        """Take offers, unless the end has begun.
+        """Accept offers, unless the end has begun.
 
         Args:
-            writer: is told from now on whether it may write to the socket itself.
+            writer: its `direct` says from now on whether it may write to the socket.
         """
         self._writer = writer
         self.taking = not (self._finishing or self.closed)
         self._room_changed()
 
     def stop_taking(self) -> None:
-        """Take no more offers: something is about to be written behind which none may come, or the end has begun."""
+        """Accept no more offers: nothing may follow what is written next, or the end has begun."""
         self.taking = False
         self._room_changed()
 
     def offer(self, data: bytes | memoryview) -> bool:
-        """Write `data`, if offers are taken; returns what `write` does."""
+        """Write `data` if offers are accepted; returns what `write` does."""
         return self.taking and self.write(data)
 
     # Writing
 
     def write(self, data: bytes | memoryview) -> bool:
-        """Owe `data`, and write of what is owed what the socket takes at once.
+        """Append `data` to the owed bytes, and write what the socket takes at once.
 
         Returns:
-            True: nothing is owed. False: `drain` has to write the rest, or the connection is closed.
+            True: nothing is owed. False: `drain` must write the rest, or the connection is closed.
         """
         if self._owed or self._encrypt is not None or self.closed:
             return self._write_behind(data)
-        # The descriptor is asked for each time: a remembered one may be another client's by now.
+        # `fileno()` each time: a remembered descriptor may be another client's by now.
         try:
             sent = os.write(self._socket.fileno(), data)
         except BlockingIOError:
@@ -165,7 +165,7 @@ class OwedBytes:
         return False
 
     def owe(self, data: bytes | memoryview) -> None:
-        """Owe what a socket that owed nothing did not take."""
+        """Owe the rest of a direct write, which the socket did not take; nothing may be owed before."""
         if not self._owed:
             self._moved_at = trio.current_time()
         self._owed.append(data)
@@ -173,17 +173,17 @@ class OwedBytes:
         self._room_changed()
 
     async def drain(self) -> None:
-        """Write what is owed at this moment, or see the connection closed.
+        """Write the bytes that are owed now; returns early if the connection is closed.
 
-        A client that takes nothing for too long is aborted, see `takes_nothing`; not by a deadline here: those of all clients behind
-        a cable that was cut would be over in one and the same round of the loop.
+        The keepalive aborts a client that takes nothing for too long (`takes_nothing`). There is no deadline here: when a cable is
+        cut, the deadlines of all clients behind it would expire in the same iteration of the loop.
         """
         if self._drain_lock is None:
             self._drain_lock = trio.Lock()
         async with self._drain_lock:
             if self._plain:
                 await self._encrypt_all(self._plain)
-            target = self._written + self._owed_bytes  # what others add meanwhile is theirs to wait for
+            target = self._written + self._owed_bytes  # other tasks wait for what they add meanwhile
             while self._owed and self._written < target:
                 try:
                     await self._room.wait_writable(self._socket)
@@ -194,15 +194,15 @@ class OwedBytes:
 
     @property
     def draining(self) -> bool:
-        """Whether somebody waits for what is owed to be written."""
+        """Whether a task waits for owed bytes to be written."""
         return self._drain_lock is not None and self._drain_lock.locked()
 
     def takes_nothing(self, now: float) -> bool:
-        """Whether the socket has taken nothing of what is owed for `write_seconds`."""
+        """Whether the socket has taken none of the owed bytes for `write_seconds`."""
         return bool(self._owed) and now - self._moved_at >= self._write_seconds
 
     def stood_still(self, seconds: float) -> None:
-        """Do not count the last so many seconds: the process stood still in them."""
+        """Do not count the last `seconds`, in which the process stood still."""
         now = trio.current_time()
         self._moved_at = min(self._moved_at + seconds, now)
         self.room_at = min(self.room_at + seconds, now)
@@ -210,34 +210,34 @@ class OwedBytes:
     # The end
 
     def finish(self) -> None:
-        """Take no more offers, and half-close the socket once all that is owed is written."""
+        """Accept no more offers, and half-close the socket once everything owed is written."""
         self.stop_taking()
         self._finishing = True
         self._half_close_if_done()
 
     def close(self) -> None:
-        """Owe nothing, and write nothing any more. The socket is its owner's to close."""
+        """Drop what is owed, and write nothing any more. The owner closes the socket."""
         self.closed = True
         self._forget()
         self.stop_taking()
 
     def untie(self) -> None:
-        """Release whatever refers back to it, for it is over."""
+        """Release the references back to it: the connection has ended."""
         self._owner = self._writer = self._encrypt = None
 
     # TLS
 
     def take_encrypted(self, data: bytes) -> None:
-        """Take what TLS has to send, and write what the socket takes at once."""
+        """Owe encrypted bytes, and write what the socket takes at once."""
         if not self.closed:
             self.owe(data)
             self._push()
 
     async def _encrypt_all(self, plain: list[bytes | memoryview]) -> None:
-        """Turn all that is owed in plain into bytes for the socket.
+        """Encrypt everything that is owed in plain.
 
-        Shielded, for a cancelled `send_all` leaves a TLS stream broken. It does not wait for the client: the transport
-        takes everything at once.
+        Shielded, because a cancelled `send_all` breaks a TLS stream. It does not wait for the client: the transport accepts
+        everything at once.
         """
         data = b"".join(plain)
         plain.clear()
@@ -250,7 +250,7 @@ class OwedBytes:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._lose()
             else:
-                self._plain_bytes = sum(map(len, plain))  # what was written meanwhile
+                self._plain_bytes = sum(map(len, plain))  # appended meanwhile
                 self._half_close_if_done()
         if scope.cancelled_caught:
             owner.abort("write_seconds")
@@ -258,7 +258,7 @@ class OwedBytes:
     # Behind what is owed
 
     def _write_behind(self, data: bytes | memoryview) -> bool:
-        """`write`, where it is not as simple as one system call."""
+        """Do what `write` does, where one system call is not enough."""
         if self.closed:
             return False
         if self._plain is not None:
@@ -269,7 +269,7 @@ class OwedBytes:
         return self._push()
 
     def _push(self) -> bool:
-        """Write of what is owed what the socket takes at once; returns whether that was all."""
+        """Write as much of the owed bytes as the socket takes at once; returns whether that was all."""
         while self._owed:
             try:
                 sent = os.writev(self._socket.fileno(), self._owed[:PIECES])
@@ -283,7 +283,7 @@ class OwedBytes:
         return True
 
     def _took(self, sent: int) -> None:
-        """Forget the first `sent` bytes of what is owed."""
+        """Remove the first `sent` bytes from what is owed."""
         self._written += sent
         self._owed_bytes -= sent
         self._moved_at = trio.current_time()

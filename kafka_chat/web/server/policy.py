@@ -1,4 +1,4 @@
-"""The limits of connections, and the keys under which server and app find each other's objects."""
+"""The limits of connections, and the keys of the objects that server and app share."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .shutdown import Shutdown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-POLICY = "kafka_chat.policy"  # in the lifespan's `state`, which the server hands to every connection
+POLICY = "kafka_chat.policy"  # in the lifespan's `state`, which the server passes to every connection
 CONNECTION = "kafka_chat.connection"  # in a connection's own copy of it, which the app sees as scope["state"]
 
-FIRST_MESSAGE_BYTES = "kafka_chat.first_message_bytes"  # in a WebSocket's scope: what its first message may have, in place of the limit
+FIRST_MESSAGE_BYTES = "kafka_chat.first_message_bytes"  # in a WebSocket's scope: the limit of its first message
 FAILED_BY_SERVER = "kafka_chat.failed_by_server"  # in a WebSocket's last event: whether its close code is ours
 
 
 class OpenConnections:
-    """All connections of the process, WebSockets or not, and how many there may be.
+    """Counts all connections of the process, WebSockets or not.
 
     Args:
-        limit: of those that are served.
+        limit: how many are served.
 
     Attributes:
         count: how many there are.
@@ -40,41 +40,41 @@ class OpenConnections:
 
     @property
     def are_too_many(self) -> bool:
-        """Whether there are more than are served: the last one gets a refusal, or an answer about health."""
+        """Whether the latest one exceeds the limit: it gets a refusal, or an answer about health."""
         return self.count > self.limit
 
     @property
     def are_far_too_many(self) -> bool:
-        """Whether there are so many that the last one is closed without an answer."""
+        """Whether the latest one is closed without an answer."""
         return self.count > self.limit + SPARE_CONNECTIONS
 
 
 class Held(Protocol):
-    """Counts what clients make us hold."""
+    """Counts the bytes that clients make us hold."""
 
     def owe(self, size: int) -> None:
-        """Count so many bytes more; fewer where it is negative."""
+        """Count `size` more bytes; fewer if it is negative."""
 
     @property
     def owes_too_much(self) -> bool:
-        """Whether that is so much that nobody may add to it."""
+        """Whether they are so many that no client may add to them."""
 
 
 class ConnectionPolicy:
-    """The limits of every connection, who is told of their end, and who looks after their life.
+    """The limits of every connection, and the objects that all connections share.
 
-    Shared and alive, so a copy of the scope (hypercorn's ProxyFixMiddleware makes deep ones) holds this very object.
+    A copy of the scope refers to this same object, even a deep copy (hypercorn's ProxyFixMiddleware makes them).
 
     Attributes:
-        limits: of the settings.
-        telemetry: is told of connections that fail, or that we cut.
-        keepalive: looks at all connections; the lifespan runs it.
-        idle: those that wait for a request; run likewise.
-        held: counts what has come of requests and messages and is not whole, or not taken yet.
-        ready_sockets: says whose turn it is to read or write; run likewise.
+        limits: those of the settings.
+        telemetry: records connections that fail, or that we abort.
+        keepalive: checks all connections; the lifespan runs it.
+        idle: the connections that wait for a request; the lifespan runs it.
+        held: counts the bytes of requests and messages that are incomplete, or not taken by the app yet.
+        ready_sockets: schedules reads and writes; the lifespan runs it.
         connections: counts them.
-        shutdown: when the server begins to go down.
-        request_seconds: for a client to send a whole request, once its head is there.
+        shutdown: reports the server's shutdown.
+        request_seconds: the time limit for a whole request, from its head on.
     """
 
     __slots__ = ("connections", "held", "idle", "keepalive", "limits", "ready_sockets", "request_seconds", "shutdown", "telemetry")
@@ -95,16 +95,16 @@ class ConnectionPolicy:
 
 
 class Uncounted:
-    """Where nobody counts: the app is not ours."""
+    """Stands in for `Held` when the app is not ours."""
 
     owes_too_much = False
 
     def owe(self, size: int) -> None:
-        """Count nothing."""
+        """Do nothing."""
 
 
 def policy_in(state: Mapping[str, object]) -> ConnectionPolicy:
-    """Return the policy that the app's lifespan left in `state`; the defaults, if it is not our app."""
+    """Return the policy that the app's lifespan put into `state`; the defaults if it is not our app."""
     policy = state.get(POLICY)
     return policy if isinstance(policy, ConnectionPolicy) else _default_policy()
 

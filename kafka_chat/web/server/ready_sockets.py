@@ -1,8 +1,8 @@
-"""Decides which connections read or write next: a few in each round of the loop, however many are ready.
+"""Decides which connections read or write next: a few in each iteration of the loop, however many are ready.
 
-trio wakes everybody whose socket is ready in one and the same round. Where 12,000 clients are reset in an instant, or all speak in
-one, that round takes seconds, and every other task waits for its end. Here connections take turns, and a round has as many of them
-as the last rounds had time for.
+trio wakes all tasks whose sockets are ready in the same iteration. When 12,000 clients are reset or send something at once, that
+iteration takes seconds, and every other task waits for its end. Here connections take turns, and the number of turns per iteration
+adapts to how long the last iterations took.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import trio
 
 from ...loop_sharing import TURN_SECONDS
 
-MOST_IN_A_ROUND = 16  # connections: the end of one costs 0.2 ms, a request up to 1 ms
+MOST_IN_A_ROUND = 16  # connections per iteration: the end of one costs 0.2 ms, a request up to 1 ms
 EVENTS = 512  # taken from the kernel at once, in 0.2 ms
 
 
 def _flag(name: str) -> int:
-    return int(getattr(select, name, 0))  # where there is no epoll, none of them is used
+    return int(getattr(select, name, 0))  # not used without epoll
 
 
 _READ = _flag("EPOLLIN") | _flag("EPOLLRDHUP")
 _WRITE = _flag("EPOLLOUT")
-_BROKEN = _flag("EPOLLHUP") | _flag("EPOLLERR")  # the kernel tells these to everybody who waits
+_BROKEN = _flag("EPOLLHUP") | _flag("EPOLLERR")  # the kernel always reports these
 _ENDED = _flag("EPOLLRDHUP") | _BROKEN
 _ONCE = _flag("EPOLLONESHOT")
 
@@ -36,22 +36,22 @@ _Queue = deque[tuple[_Waiting, int, trio.lowlevel.Task]]
 
 
 class ReadySockets:
-    """All connections of the process that wait for their sockets.
+    """Schedules all connections of the process that wait for their sockets.
 
-    Connections that are ready stand in one of four queues: those that nothing has come from yet, those that say something, those whose
-    client is gone, and those that take what they are owed. Each queue has its share of a round, so a client that connects does not wait
-    until the 12,000 that have left are tidied away. To write is cheap: as many do in each round as ever may.
+    Ready connections are in one of four queues: those from which nothing has come yet, those with something to read, those whose client
+    is gone, and those that can write. Each queue has its share of an iteration, so a client that connects does not wait until 12,000
+    ended connections are cleaned up. Writing is cheap: the queue of writers always has the full number of turns.
 
-    While `run` does not run, and where the system has no epoll, connections wait with trio.
+    While `run` is not running, and on systems without epoll, connections wait with trio.
 
     Args:
-        kind: of what tells which sockets are ready.
+        kind: the epoll class; None on systems without it.
     """
 
     def __init__(self, kind: type[select.epoll] | None = _EPOLL) -> None:
         self._kind = kind
         self._epoll: select.epoll | None = None
-        self._known: set[int] = set()  # descriptors that the kernel has been asked about
+        self._known: set[int] = set()  # descriptors registered with the kernel
         self._newcomers: _Waiting = {}
         self._readers: _Waiting = {}
         self._writers: _Waiting = {}
@@ -63,11 +63,11 @@ class ReadySockets:
         self._most = MOST_IN_A_ROUND
 
     async def wait_readable(self, socket: trio.socket.SocketType, *, is_new: bool = False) -> None:
-        """Wait until there is something to read, or the end; and for the turn to do so.
+        """Wait until there is something to read, or the end, and for the turn to read it.
 
         Args:
-            socket: of a connection.
-            is_new: nothing has come from it yet.
+            socket: a connection's socket.
+            is_new: whether nothing has come from it yet.
 
         Raises:
             trio.ClosedResourceError: it was closed.
@@ -78,7 +78,7 @@ class ReadySockets:
             await self._wait(self._epoll, socket, self._newcomers if is_new else self._readers)
 
     async def wait_writable(self, socket: trio.socket.SocketType) -> None:
-        """Wait until the socket takes something, or is at its end; and for the turn to write.
+        """Wait until the socket is writable or broken, and for the turn to write.
 
         Raises:
             trio.ClosedResourceError: it was closed.
@@ -89,14 +89,14 @@ class ReadySockets:
             await self._wait(self._epoll, socket, self._writers)
 
     def forget(self, descriptor: int) -> None:
-        """Free the tasks that wait for this descriptor: it is about to be closed, and will be another socket's."""
+        """Wake the tasks that wait for this descriptor: it is about to be closed, and may become another socket's."""
         self._known.discard(descriptor)
         for waiting in (self._newcomers, self._readers, self._writers):
             if descriptor in waiting:
                 self._wake(waiting, descriptor)
 
     async def run(self) -> None:
-        """Give turns for as long as this is not cancelled."""
+        """Give turns until cancelled."""
         if self._kind is None:
             await trio.sleep_forever()
             return
@@ -115,7 +115,7 @@ class ReadySockets:
             self._epoll = None
             self._known.clear()
             for waiting in (self._newcomers, self._readers, self._writers):
-                for descriptor in tuple(waiting):  # they find nothing to read, and wait with trio
+                for descriptor in tuple(waiting):  # they find nothing to read, and then wait with trio
                     self._wake(waiting, descriptor)
 
     async def _wait(self, epoll: select.epoll, socket: trio.socket.SocketType, waiting: _Waiting) -> None:
@@ -127,12 +127,12 @@ class ReadySockets:
         task = waiting[descriptor] = trio.lowlevel.current_task()
         try:
             self._ask(epoll, descriptor)
-        except OSError as error:  # the system has no room for one more
+        except OSError as error:  # the kernel cannot register one more
             del waiting[descriptor]
             raise trio.BrokenResourceError from error
 
         def give_up(_: object) -> trio.lowlevel.Abort:
-            # What the kernel tells later on finds nobody.
+            # Later events of this descriptor find no task.
             del waiting[descriptor]
             self._in_queue.discard(task)
             return trio.lowlevel.Abort.SUCCEEDED
@@ -142,7 +142,7 @@ class ReadySockets:
             raise trio.ClosedResourceError
 
     def _ask(self, epoll: select.epoll, descriptor: int) -> None:
-        """Have the kernel tell, once, of what is waited for at this descriptor, and does not stand in a queue."""
+        """Register, for one event, for what tasks wait for at this descriptor, unless they are already in a queue."""
         wanted = 0
         for waiting in (self._newcomers, self._readers, self._writers):
             task = waiting.get(descriptor)
@@ -157,7 +157,7 @@ class ReadySockets:
             self._known.add(descriptor)
 
     def _take_events(self, epoll: select.epoll) -> None:
-        """Put connections in the queues."""
+        """Move ready connections into the queues."""
         for descriptor, events in epoll.poll(0, EVENTS):
             if events & (_READ | _BROKEN):
                 gone = events & _ENDED
@@ -174,7 +174,7 @@ class ReadySockets:
             queue.append((waiting, descriptor, task))
 
     def _wake_some(self) -> int:
-        """Wake the first of each queue in turn, until a round has enough; return how many."""
+        """Wake the first of each queue in turn, up to the number for this iteration; return how many."""
         woken = taking = 0
         while taking < MOST_IN_A_ROUND and self._wake_first(self._taking):
             taking += 1
@@ -184,7 +184,7 @@ class ReadySockets:
         return woken + taking
 
     def _wake_first(self, queue: _Queue) -> bool:
-        """Wake the first one that still waits; return whether there was one."""
+        """Wake the first task that still waits; return whether there was one."""
         while queue:
             waiting, descriptor, task = queue.popleft()
             if waiting.get(descriptor) is task and task in self._in_queue:
@@ -198,9 +198,9 @@ class ReadySockets:
         trio.lowlevel.reschedule(task)
 
     def _fit(self, seconds: float) -> None:
-        """Take fewer connections into the next round if the last one, with all else that was in it, was long; else one more.
+        """Halve the connections per iteration if the last iteration, with everything in it, was long; otherwise add one.
 
         Args:
-            seconds: of CPU: how long the machine had something else to do says nothing about the round.
+            seconds: CPU time, which does not depend on what else the machine does.
         """
         self._most = max(1, self._most // 2) if seconds > TURN_SECONDS else min(MOST_IN_A_ROUND, self._most + 1)

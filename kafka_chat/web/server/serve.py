@@ -1,4 +1,4 @@
-"""Serves an app by hypercorn, set up as this project needs it."""
+"""Serves an app with hypercorn, configured for this project."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ if TYPE_CHECKING:
 
     from ...settings.model import Settings
 
-BACKLOG = 2048  # connections that wait to be accepted: all clients come back at once after a restart
+BACKLOG = 2048  # connections waiting to be accepted: after a restart all clients reconnect at once
 
 
 def server_config(settings: Settings, *, bound: int | None = None) -> Config:
     """Return hypercorn's configuration for these settings.
 
-    Connections have limits of their own (`web/server/policy.py`), whatever configuration hypercorn is started with; this is what
-    concerns the process.
+    This configures the process. The limits of connections (`web/server/policy.py`) hold under any configuration of hypercorn.
 
     Args:
         settings: where to listen, how long to drain.
-        bound: the descriptor of a socket that is bound, to listen on that one instead.
+        bound: the descriptor of a bound socket, to listen on instead.
     """
     config = Config()
     host = settings.server.host
@@ -40,11 +39,11 @@ def server_config(settings: Settings, *, bound: int | None = None) -> Config:
         config.bind = [f"fd://{bound}"]
     config.backlog = BACKLOG
     config.alpn_protocols = ["http/1.1"]
-    config.graceful_timeout = settings.server.drain_seconds + 1  # sessions end by themselves before
+    config.graceful_timeout = settings.server.drain_seconds + 1  # sessions end before that by themselves
     config.include_server_header = False
-    config.accesslog = None  # a line when a session begins, one when it ends: telemetry writes them
+    config.accesslog = None  # telemetry writes a line when a session begins and one when it ends
     config.errorlog = logging.getLogger("kafka_chat.server")
-    config.errorlog.setLevel(logging.WARNING)  # below that it says what we say ourselves
+    config.errorlog.setLevel(logging.WARNING)  # below that it repeats our own log lines
     return config
 
 
@@ -61,9 +60,9 @@ async def serve(
     Args:
         app: an ASGI app.
         settings: where to listen, how long to drain.
-        bound: the descriptor of a socket that is bound, to listen on that one instead; it is this server's from now on.
-        shutdown_trigger: returns when it is time to go down.
-        task_status: is told the URLs once the port is bound, with the real port.
+        bound: the descriptor of a bound socket, to listen on instead; the server takes it over.
+        shutdown_trigger: returns when it is time to shut down.
+        task_status: gets the URLs, with the actual port, once the port is bound.
 
     Raises:
         ServiceFailed: the app could not start, or its service has failed.

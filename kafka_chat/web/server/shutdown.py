@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 
 
 class Shutdown:
-    """Known to hypercorn's connections alone, so the first one brings it; before there is one, nobody has to be told of it."""
+    """Only hypercorn's connections see the shutdown, so the first connection reports it; without one there is nothing to end."""
 
     def __init__(self) -> None:
         self._wait: Callable[[], Awaitable[None]] | None = None
         self._known = trio.Event()
 
     def comes_with(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """It has begun once `wait` returns. Only the first call counts."""
+        """Take `wait` as the function that returns when the shutdown begins. Only the first call counts."""
         if self._wait is None:
             self._wait = wait
             self._known.set()
 
     async def begun(self) -> None:
-        """Wait until it has."""
+        """Wait until the shutdown begins."""
         await self._known.wait()
         if self._wait is not None:
             await self._wait()

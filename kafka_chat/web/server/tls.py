@@ -1,4 +1,4 @@
-"""The transport under a TLS stream: it accepts everything at once, so that encrypting never waits."""
+"""The transport under a TLS stream, which accepts everything at once, so that encrypting never waits."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ MOST_BYTES = 64 * 1024  # read at once
 
 
 class OwedTransport(trio.abc.Stream):
-    """Reads from a socket; hands what it is to send to the connection, which owes it from then on.
+    """Reads from a socket; passes what it sends to the connection, which then owes it.
 
-    A `trio.SSLStream` over a socket encrypts and waits for the client in the same call; a cancel in there leaves it
-    unusable, and half a message on the wire. Over this transport the call only encrypts.
+    A `trio.SSLStream` over a socket encrypts and waits for the client in the same call; a cancel there leaves the stream
+    unusable, with half a message on the wire. Over this transport the call only encrypts.
     """
 
     def __init__(self, stream: trio.SocketStream, receive: Callable[[int], Awaitable[bytes]], take: Callable[[bytes], None]) -> None:
-        """Begin.
+        """Wrap `stream`.
 
         Args:
-            stream: the socket's.
-            receive: reads at most so many bytes from it.
-            take: owes what is to be sent.
+            stream: the stream of the socket.
+            receive: reads from it, at most the given number of bytes.
+            take: called with the bytes to send.
         """
         self._stream = stream
         self._receive = receive
@@ -33,7 +33,7 @@ class OwedTransport(trio.abc.Stream):
         self.socket = stream.socket
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Hand it on; no checkpoint, for the stream above has its own."""
+        """Pass `data` on; no checkpoint, because the stream above has one."""
         self._take(bytes(data))
 
     async def wait_send_all_might_not_block(self) -> None:

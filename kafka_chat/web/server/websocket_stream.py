@@ -1,4 +1,4 @@
-"""hypercorn's WebSocket, with bounds on what a client may send, and a close frame that says why."""
+"""hypercorn's WebSocket, with limits on what a client may send, and a close frame that says why it ends."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from .connection import ChatTCPServer
     from .refusals import Refusal
 
-EVENTS_A_TURN = 32  # 64 KiB of tiny frames are 10,000 events and a fifth of a second; others run in between
-FAILED_SECONDS = 0.5  # for a client that broke the rules to read why
-IDLE_FRAMES = 1_000  # pings, pongs and pieces of messages, which the app does not see, …
-IDLE_SECONDS = 10.0  # … within so many seconds; messages the session counts
+EVENTS_A_TURN = 32  # between two checkpoints: 64 KiB of tiny frames are 10,000 events, and take a fifth of a second
+FAILED_SECONDS = 0.5  # for a client that violated the protocol to read why
+IDLE_FRAMES = 1_000  # pings, pongs and fragments, which the app does not see, …
+IDLE_SECONDS = 10.0  # … in this many seconds; the session limits messages
 
 _REASONS: dict[int, str] = {
     CloseReason.MESSAGE_TOO_BIG: "too_large",
@@ -36,18 +36,18 @@ _REASONS: dict[int, str] = {
 
 
 class ChatWSStream(WSStream):
-    """A WebSocket, which has its connection to itself."""
+    """A WebSocket, the only stream of its connection."""
 
     buffer: MessageBuffer  # type: ignore[mutable-override]  # from the first event on
-    tcp: ChatTCPServer | None = None  # what carries it, if that is ours
+    tcp: ChatTCPServer | None = None  # its connection, if that is ours
     _counted_since = 0.0
     _idle_frames = 0
-    _held = 0  # bytes of the message that comes in; those of whole ones are the inbox's to release
+    _held = 0  # bytes of the incoming message; the inbox releases those of complete ones
     _has_failed = False  # the close code is ours
-    close_code = CloseReason.ABNORMAL_CLOSURE.value  # what the app is told; hypercorn forgets what the client said
+    close_code = CloseReason.ABNORMAL_CLOSURE.value  # for the app; hypercorn drops the client's
 
     async def handle(self, event: Event) -> None:
-        """Take what the client's side of the connection brings."""
+        """Handle an event from the client."""
         if self.closed:
             return
         if isinstance(event, Request):
@@ -60,7 +60,7 @@ class ChatWSStream(WSStream):
                 await self._refuse(refusal)
                 return
             await super().handle(event)
-            if self.closed:  # refused by hypercorn, which says `connection: close` and leaves it open
+            if self.closed:  # refused by hypercorn, which sends `connection: close` and leaves it open
                 await self.send(StreamClosed(stream_id=self.stream_id))
         elif isinstance(event, StreamClosed):
             self.closed = True
@@ -73,13 +73,13 @@ class ChatWSStream(WSStream):
             await super().handle(event)
 
     def _forget_parser(self) -> None:
-        """Break the cycle of wsproto's parser and its own generator, which Python would free in a full collection only."""
+        """Break the reference cycle of wsproto's parser and its generator, which only a full garbage collection would free."""
         connection = getattr(self, "connection", None)
         if connection is not None:  # accepted
             connection._proto._parse_more = iter(())
 
     async def _refuse(self, refusal: Refusal) -> None:
-        """Answer a handshake that the app does not get to see, or no longer, and end the connection."""
+        """Refuse a handshake in place of the app, and end the connection."""
         self.closed = True  # first: the app may be about to accept
         await self._send_disconnect()
         await self.send(Response(stream_id=self.stream_id, status_code=refusal.status, headers=refusal.all_headers()))
@@ -93,11 +93,11 @@ class ChatWSStream(WSStream):
             await self.app_put(cast("WebsocketDisconnectEvent", event))
 
     async def _accept(self, message: WebsocketAcceptEvent) -> None:
-        # Deflate costs 90 KiB a socket, and frames that are rendered once for all can't use it.
+        # Deflate costs 90 KiB per socket, and cannot be used by frames that are rendered once for all clients.
         self.handshake.extensions = None
         self.buffer.max_length = max(self.buffer.max_length, cast("dict[str, int]", self.scope).get(FIRST_MESSAGE_BYTES, 0))
         await super()._accept(message)
-        # An empty deque is 760 bytes; wsproto puts something in at an end of the stream only, which it is not told of.
+        # An empty deque takes 760 bytes; wsproto fills it only at the end of its input, which we never report.
         self.connection._events = cast("deque[WSProtoEvent]", ())
         if self.tcp is not None and self._is_open:
             self.tcp.became_websocket()
@@ -111,8 +111,8 @@ class ChatWSStream(WSStream):
     async def _handle_events(self) -> None:
         """Like hypercorn's, with three differences.
 
-        What the client's close frame said is kept; too large a message, bad UTF-8, broken frames and too many that say
-        nothing are answered by a close frame, and nothing is read behind them; small frames do not keep others waiting.
+        It keeps the client's close code. It answers messages that are too large, bad UTF-8, broken frames and too many
+        control frames with a close frame, and reads nothing after it. It yields between many small frames.
         """
         for count, event in enumerate(self.connection.events(), 1):
             if isinstance(event, Message):
@@ -134,7 +134,7 @@ class ChatWSStream(WSStream):
             elif isinstance(event, Ping):
                 await self._send_wsproto_event(event.response())
             elif isinstance(event, CloseConnection):
-                if self.connection.state is ConnectionState.OPEN:  # wsproto's way to say: this is no WebSocket frame
+                if self.connection.state is ConnectionState.OPEN:  # wsproto's way to report a broken frame
                     await self._fail(event.code, event.reason)
                     return
                 self.close_code = int(event.code)
@@ -149,7 +149,7 @@ class ChatWSStream(WSStream):
                 await trio.lowlevel.checkpoint()
 
     def _hold(self, event: Message[str]) -> bool:
-        """Count a message as it comes in; once it is whole, as the app's inbox takes it out again.
+        """Count the bytes of an incoming message; of a complete one, those that the app's inbox will subtract again.
 
         Returns:
             Whether there is room for it.
@@ -160,7 +160,7 @@ class ChatWSStream(WSStream):
         return self.tcp.hold((self.buffer.size if event.message_finished else self._held) - held)
 
     def _has_too_many_idle_frames(self) -> bool:
-        """Count a frame that says nothing; returns whether there are too many."""
+        """Count a control frame or a fragment; returns whether there are too many."""
         now = trio.current_time()
         if now - self._counted_since >= IDLE_SECONDS:
             self._counted_since, self._idle_frames = now, 0
@@ -168,7 +168,7 @@ class ChatWSStream(WSStream):
         return self._idle_frames > IDLE_FRAMES
 
     async def _fail(self, code: int, reason: str | None) -> None:
-        """Say why, and be over soon, whether or not the client reads or the app listens."""
+        """Send a close frame that says why, and end soon, whether or not the client reads or the app listens."""
         self.close_code, self._has_failed = int(code), True
         if self.tcp is not None:
             self.tcp.over_within(FAILED_SECONDS)
@@ -183,10 +183,10 @@ class ChatWSStream(WSStream):
 
 
 class MessageBuffer(WebsocketBuffer):
-    """A message as it comes in; counts bytes where hypercorn counts characters, and stores nothing beyond the limit.
+    """Collects an incoming message; counts bytes where hypercorn counts characters, and stores nothing beyond the limit.
 
     Attributes:
-        size: bytes that have come of it.
+        size: how many bytes have come.
     """
 
     def __init__(self, max_length: int) -> None:
@@ -195,7 +195,7 @@ class MessageBuffer(WebsocketBuffer):
         self._limit = max_length
 
     def extend(self, event: Message[str]) -> None:
-        """Take a piece of a message, text or binary.
+        """Add a fragment of a message, text or binary.
 
         Raises:
             FrameTooLargeError: the message has more bytes than allowed.
@@ -208,12 +208,12 @@ class MessageBuffer(WebsocketBuffer):
         super().extend(event)
 
     def clear(self) -> None:
-        """Make ready for the next message."""
+        """Prepare for the next message."""
         super().clear()
         self.size = 0
-        self.max_length = self._limit  # the first one may have had more
+        self.max_length = self._limit  # the first message may have had a higher one
 
 
 def size_of(data: str | bytes) -> int:
-    """Return how many bytes a message, or a part of one, has on the wire."""
+    """Return the bytes of a message, or of a fragment, on the wire."""
     return len(data.encode()) if isinstance(data, str) and not data.isascii() else len(data)

@@ -1,4 +1,4 @@
-"""Which promises the documents make, and which tests hold them: `python -m tests.support.promises` lists those that none does."""
+"""Which promises the documents make, and which tests hold them: `python -m tests.core.promises` lists those that none does."""
 
 from __future__ import annotations
 
