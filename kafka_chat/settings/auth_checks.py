@@ -136,8 +136,9 @@ def _is_safe(url: str) -> bool:
         parts = urlsplit(url)
         if not parts.hostname or parts.username is not None or parts.fragment or not url.isascii() or not url.isprintable() or " " in url:
             return False
+        parts.hostname.encode("idna")  # raises where a label is empty, or has over 63 characters
         return parts.port != 0 and (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname)))
-    except ValueError:  # an invalid port, a missing bracket
+    except ValueError:  # an invalid port, a missing bracket, no name of a host
         return False
 
 

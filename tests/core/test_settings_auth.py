@@ -90,6 +90,8 @@ def test_the_environment_comes_before_the_file_a_key_at_a_time(tmp_path: Path):
             "line 7: auth.issuers.main.jwks_url has to begin with https://",
         ),
         (MAIN.replace("https://id.example/jwks", "https://u:secret@id.example/"), "line 7: auth.issuers.main.jwks_url has to begin with"),
+        (MAIN.replace("https://id.example/jwks", "https://id..example/"), "line 7: auth.issuers.main.jwks_url has to begin with"),
+        (MAIN.replace("https://id.example/jwks", f"https://{'a' * 64}.example/"), "line 7: auth.issuers.main.jwks_url has to begin with"),
         (MAIN.replace("jwks_url: https://id.example/jwks", "jwks_url: http://127.0.0.1/\n      ca_file: /c"), "ca_file is of use only"),
         (MAIN + "      algorithms: [HS256]", "line 8: auth.issuers.main.algorithms may have RS256"),
         (MAIN + "      algorithms: [none]", "line 8: auth.issuers.main.algorithms may have RS256"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -16,9 +18,9 @@ from kafka_chat.settings.model import AuthSettings, IssuerSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-    from pathlib import Path
 
 ISS, AUDIENCE = "https://id.example/realms/chat", "kafka-chat"
+CERTIFICATE = Path(__file__).parent / "localhost" / "certificate.pem"
 SECRET = "a secret of thirty-two bytes and more"
 _ANY = jws.JWSRegistry(algorithms=["HS256", "ES256", "RS256", "EdDSA"], strict_check_header=False)
 
@@ -71,8 +73,9 @@ class JwksServer:
         requests: how many there were.
     """
 
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}/jwks"
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
+        self.url = f"http://127.0.0.1:{port}/jwks" if tls is None else f"https://localhost:{port}/jwks"
+        self._tls = tls
         self.keys: list[Key] = []
         self.answer: bytes | None = None
         self.requests = 0
@@ -87,12 +90,16 @@ class JwksServer:
         """Answer again."""
         self._answers.set()
 
-    async def serve(self, stream: trio.SocketStream) -> None:
+    async def serve(self, socket: trio.SocketStream) -> None:
         """Answer one request."""
+        stream = socket if self._tls is None else trio.SSLStream(socket, self._tls, server_side=True, https_compatible=True)
         async with stream:
             asked = b""
-            while b"\r\n\r\n" not in asked:
-                asked += await stream.receive_some()
+            try:
+                while b"\r\n\r\n" not in asked:
+                    asked += await stream.receive_some()
+            except trio.BrokenResourceError:
+                return  # who asked does not trust us
             self.requests += 1
             await self._answers.wait()
             body = json.dumps({"keys": [one.as_dict(private=False) for one in self.keys]}).encode()
@@ -104,10 +111,14 @@ class JwksServer:
 
 
 @asynccontextmanager
-async def open_jwks_server(*keys: Key) -> AsyncIterator[JwksServer]:
-    """Serve keys for as long as the block lasts."""
+async def open_jwks_server(*keys: Key, tls: bool = False) -> AsyncIterator[JwksServer]:
+    """Serve keys for as long as the block lasts; with `tls` as localhost, by the certificate `CERTIFICATE`."""
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    server = JwksServer(listener.socket.getsockname()[1])
+    context = None
+    if tls:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(CERTIFICATE, CERTIFICATE.with_name("key.pem"))
+    server = JwksServer(listener.socket.getsockname()[1], context)
     server.keys = list(keys)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(trio.serve_listeners, server.serve, [listener]))
