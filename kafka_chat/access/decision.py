@@ -68,8 +68,8 @@ def decide(need: Need, identity: Identity, *, user: str | None = None, chats: It
     """
     if need is Need.PUBLIC or identity.unlimited:
         return
-    if identity.user is None:  # anonymous: may read some chats, and the name in the path stands for nobody
-        if need is not Need.READ or not all(identity.may(Action.READ, chat) for chat in chats):
+    if identity.user is None:  # anonymous: may read some chats, if there are any, and the name in the path stands for nobody
+        if need is not Need.READ or not identity.rights.read or not all(identity.may(Action.READ, chat) for chat in chats):
             raise Unauthorized
         return
     if user is not None and not identity.may_speak_for(user):

@@ -182,7 +182,7 @@ def create_app(settings: Settings) -> ChatApp:
     for blueprint in (receive, events, history, subscribing, sending, health, metrics, browser_client):
         app.register_blueprint(blueprint)
     answer_errors(app)
-    document(app)
+    document(app, settings.auth)
     check_all_declare(app)
     return app
 

@@ -15,9 +15,10 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 import kafka_chat.web
 from kafka_chat.client.come_again import CLOSE_CODES
 from kafka_chat.delivery.session.notices import Notice
-from kafka_chat.settings.model import KafkaSettings, Settings
+from kafka_chat.settings.model import AccessSettings, KafkaSettings, Settings
 from kafka_chat.web.documents.openapi import ASSETS
 from tests.support.fake_service import app_with_service, ask
+from tests.support.issuer import secret_auth
 
 ASSETS_DIRECTORY = Path(kafka_chat.web.__file__).with_name("documents") / "assets"
 PROTOCOL = (Path(__file__).parents[2] / "docs/protocol.md").read_text()
@@ -26,7 +27,7 @@ OPERATIONS = {
     ("/receive-message/client/{username}", "get"): {"101", "400", "403", "426", "500", "503"},
     ("/receive-message/client/{username}/events", "get"): {"200", "400", "403", "500", "503"},
     ("/receive-message/client/{username}/events", "post"): {"200", "400", "403", "413", "415", "500", "503"},
-    ("/history/{chat}", "get"): {"200", "304", "400", "404", "500", "503"},
+    ("/history/{chat}", "get"): {"200", "304", "400", "403", "404", "500", "503"},
     ("/receive-messages/user/{username}", "get"): {"101", "400", "403", "426", "500", "503"},
     ("/subscribing/{username}/{chat}", "post"): {"200", "400", "403", "409", "413", "500", "503"},
     ("/send-message/chat/{chat}", "get"): {"101", "400", "403", "426", "500", "503"},
@@ -270,3 +271,23 @@ def test_the_assets_are_those_that_their_list_says():
         assert hashlib.sha256((ASSETS_DIRECTORY / name).read_bytes()).hexdigest() == digest, name
     shipped = {str(path.relative_to(ASSETS_DIRECTORY)) for path in ASSETS_DIRECTORY.rglob("*") if path.is_file()}
     assert shipped == {*ASSETS, "README.md"}
+
+
+async def test_where_tokens_are_asked_for_the_document_says_on_which_ways_and_where_they_may_be(tmp_path: Path):
+    auth = secret_auth(tmp_path, anonymous=("news",), cookie="chat_token", query=True)
+    app, _ = app_with_service(Settings(auth=auth, access=AccessSettings(origins=("https://chat.example",))))
+    document = (await ask(app, "GET", "/openapi.json")).json()
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["token"] == {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}  # the page offers "Authorize" for it
+    assert {name: (scheme["in"], scheme["name"]) for name, scheme in schemes.items() if name != "token"} == {
+        "cookie": ("cookie", "chat_token"),
+        "query": ("query", "access_token"),
+    }
+    one_of: list[dict[str, list[str]]] = [{"token": []}, {"cookie": []}, {"query": []}]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            needs_token = path not in ("/health", "/ready")
+            anonymous = [{}] if path.startswith(("/receive-", "/history")) else []
+            assert operation.get("security") == ([*one_of, *anonymous] if needs_token else None), path
+            assert ("401" in operation["responses"]) is needs_token
+    assert "persistAuthorization" not in (await ask(app, "GET", "/docs")).body.decode()  # a token that is pasted there is not kept

@@ -69,6 +69,7 @@ class FakeSubscriptions:
     def __init__(self, names: ChatNames) -> None:
         self.followed: dict[str, set[str]] = {}
         self.failing: Exception | None = None
+        self.calls = 0
         self._names = names
 
     async def following(self, username: str, *, may_read: Callable[[str], bool]) -> list[FollowedChat]:
@@ -89,6 +90,7 @@ class FakeSubscriptions:
         return self._answer(username, may_read)
 
     def _answer(self, username: str, may_read: Callable[[str], bool]) -> list[FollowedChat]:
+        self.calls += 1
         if self.failing is not None:
             raise self.failing
         chats = sorted({"global"} | self.followed.get(username, set()))

@@ -15,9 +15,10 @@ from msgspec.json import schema_components
 from quart import Blueprint, abort, request, send_from_directory
 from quart_schema import Info, OpenAPIProvider, QuartSchema, Tag, document_response, hide
 
-from ...access.decision import Need
+from ...access.decision import CHALLENGE, Need
 from ..requests.errors import ErrorBody
-from ..requests.needs import needs
+from ..requests.needs import need_of, needs
+from ..requests.token import PARAMETER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from quart import Quart, Response
     from werkzeug.routing import Rule
     from werkzeug.routing.converters import BaseConverter
+
+    from ...settings.model import AuthSettings
 
 Route = TypeVar("Route", bound=Callable[..., Any])
 Fragment = dict[str, Any]  # a piece of an OpenAPI document
@@ -81,9 +84,13 @@ _REFUSALS: dict[int, tuple[str, ErrorBody]] = {
         "A parameter, or a field of the body, is wrong; `field` names it.",
         ErrorBody("username has 300 bytes of UTF-8; 1 to 255 are allowed", "username"),
     ),
+    401: (
+        "No token, or one that is not valid or has expired. Only where tokens are asked for (`auth.issuers`).",
+        ErrorBody("a valid token is needed", None),
+    ),
     403: (
-        "A page of this origin may not do this (`access.origins`), the service may not be addressed by this name (`access.hosts`), or "
-        "sending is switched off.",
+        "A page of this origin may not do this (`access.origins`), the service may not be addressed by this name (`access.hosts`), "
+        "sending is switched off, or the token does not allow it.",
         ErrorBody("pages of the origin 'https://x.example' may not use this service (access.origins)", None),
     ),
     404: ("The chat has no topic in Kafka.", ErrorBody("room1 is not a chat: the topic kafka.chat.room1 does not exist", "chat")),
@@ -103,12 +110,14 @@ _REFUSALS: dict[int, tuple[str, ErrorBody]] = {
 }
 
 _HEADERS: dict[int, Fragment] = {
+    401: {"WWW-Authenticate": {"description": "RFC 6750.", "schema": {"type": "string"}, "example": CHALLENGE}},
     405: {"Allow": {"description": "The methods that are allowed.", "schema": {"type": "string"}, "example": "POST, DELETE"}},
     426: {"Upgrade": {"description": "What to upgrade to.", "schema": {"type": "string", "const": "websocket"}}},
     503: {"Retry-After": {"description": "After how many seconds.", "schema": {"type": "integer"}, "example": 5}},
 }
 
 _FRAGMENT = "_kafka_chat_operation"
+_AUTH = "KAFKA_CHAT_AUTH"  # in the app's configuration
 
 _CLOSE_CODES = """\
 
@@ -180,8 +189,14 @@ def add_to_operation(**fragment: Any) -> Callable[[Route], Route]:  # noqa: ANN4
     return decorate
 
 
-def document(app: Quart) -> None:
-    """Serve `/openapi.json`, `/docs` and `/redoc`, of all routes that `app` has by then or gets later."""
+def document(app: Quart, auth: AuthSettings) -> None:
+    """Serve `/openapi.json`, `/docs` and `/redoc`, of all routes that `app` has by then or gets later.
+
+    Args:
+        app: likewise.
+        auth: whether tokens are asked for, and where they may be.
+    """
+    app.config[_AUTH] = auth
     app.config["QUART_SCHEMA_SWAGGER_JS_URL"] = f"assets/{SWAGGER_UI}/swagger-ui-bundle.js"  # relative: right behind any proxy
     app.config["QUART_SCHEMA_SWAGGER_CSS_URL"] = f"assets/{SWAGGER_UI}/swagger-ui.css"
     app.config["QUART_SCHEMA_REDOC_JS_URL"] = f"assets/{REDOC}/redoc.standalone.js"
@@ -211,6 +226,8 @@ class Provider(OpenAPIProvider):
         if self._document is None:
             self._document = super().schema()
             self._document["info"]["license"] = {"name": "MIT"}  # an identifier would become a link to another host
+            if schemes := _security_schemes(self._auth):
+                self._document["components"]["securitySchemes"] = schemes
             self._document["servers"] = [{"url": "./", "description": "beside this document"}]
         return self._document
 
@@ -222,15 +239,21 @@ class Provider(OpenAPIProvider):
     def build_paths(self, rule: Rule) -> tuple[Fragment, Fragment]:
         """Return the Path Item of a rule, and the models that it refers to."""
         paths, components = super().build_paths(rule)
-        added = getattr(self._app.view_functions[rule.endpoint], _FRAGMENT, {})
+        route = self._app.view_functions[rule.endpoint]
+        added = getattr(route, _FRAGMENT, {})
         for path in paths.values():
             for operation in path.values():
                 about = operation["description"].strip()
                 operation["responses"] = _responses(operation["responses"])
                 _join(operation, added)
                 operation["description"] = f"{about}\n\n{added.get('description', '')}".strip()
+                _say_who_may(operation, need_of(route), self._auth)
                 operation["responses"] = dict(sorted(operation["responses"].items()))
         return paths, components
+
+    @property
+    def _auth(self) -> AuthSettings:
+        return cast("AuthSettings", self._app.config[_AUTH])
 
     def operation_id(self, method: str, path: str, func: Callable[..., Any]) -> str:
         """Return the route's name: each has one method."""
@@ -250,6 +273,29 @@ class Provider(OpenAPIProvider):
         schema, components = _schema(model)
         about = (inspect.getdoc(model) or "").partition("\n\n")[0]
         return {"description": about, "content": {"application/json": {"schema": schema}}}, components
+
+
+def _security_schemes(auth: AuthSettings) -> Fragment:
+    """Return where a token may be, for a client of this document. The page `/docs` keeps one that is pasted there in memory only."""
+    if not auth.issuers:
+        return {}
+    schemes: Fragment = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
+    if auth.cookie is not None:
+        schemes["cookie"] = {"type": "apiKey", "in": "cookie", "name": auth.cookie}
+    if auth.query:
+        schemes["query"] = {"type": "apiKey", "in": "query", "name": PARAMETER}
+    return schemes
+
+
+def _say_who_may(operation: Fragment, need: Need | None, auth: AuthSettings) -> None:
+    """Say with which tokens an operation may be used, and what is answered without; nothing of that where none are asked for."""
+    if not auth.issuers:
+        operation["responses"].pop("401", None)
+    elif need is not Need.PUBLIC:
+        operation["responses"].setdefault("401", {"description": _REFUSALS[401][0], "headers": _HEADERS[401]})
+        operation["security"] = [{name: []} for name in _security_schemes(auth)]
+        if need is Need.READ and auth.anonymous:
+            operation["security"].append({})
 
 
 def _is_hidden(route: Callable[..., Any]) -> bool:

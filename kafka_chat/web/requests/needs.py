@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
@@ -13,8 +14,9 @@ from ..ports import service
 from .peer import peer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from hypercorn.typing import WebsocketScope
     from quart import Quart
 
     from .token import TokenFinder
@@ -32,27 +34,34 @@ class HasTokenFinder(Protocol):
     tokens: TokenFinder
 
 
-def needs(
-    need: Need,
-    *,
-    user: Callable[[], str] | None = None,
-    chats: Callable[[], Iterable[str]] | None = None,
-    pending: Callable[[], bool] | None = None,
-) -> Callable[[Callable[_P, Awaitable[_R]]], Callable[_P, Awaitable[_R]]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """What a request, or a message of a dialogue, names.
+
+    Attributes:
+        user: in NFC; None: nobody.
+        chats: by their names here.
+        token_follows: its token comes in the first frame, if none comes with the handshake; everything is decided then.
+    """
+
+    user: str | None = None
+    chats: Sequence[str] = ()
+    token_follows: bool = False
+
+
+def needs(need: Need, names: Callable[[], Named] = Named) -> Callable[[Callable[_P, Awaitable[_R]]], Callable[_P, Awaitable[_R]]]:
     """Declare what a route needs; it runs only if that is met.
 
     Args:
         need: likewise.
-        user: returns whom the request names; may raise `RequestError`, as the route would.
-        chats: returns which chats it names; likewise.
-        pending: returns whether its token comes in the first frame, where everything is decided then.
+        names: returns what the current request names; raises `RequestError` as the route would.
     """
 
     def declare(route: Callable[_P, Awaitable[_R]]) -> Callable[_P, Awaitable[_R]]:
         @wraps(route)
         async def decided(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            if need is not Need.PUBLIC and service().identify is not None:
-                await _decide(need, user, chats, pending)
+            if need is not Need.PUBLIC:
+                await _decide(need, names)
             return await route(*args, **kwargs)
 
         setattr(decided, _NEED, need)
@@ -78,21 +87,24 @@ def check_all_declare(app: Quart) -> None:
 
 
 def identity() -> Identity:
-    """Return who asks."""
-    scope = websocket.scope if has_websocket_context() else request.scope
-    return cast("Mapping[str, Identity]", scope).get(IDENTITY, EVERYBODY)
+    """Return who asks; a route that needs nothing does not know."""
+    if service().identify is None:
+        return EVERYBODY
+    return cast("Mapping[str, Identity]", websocket.scope if has_websocket_context() else request.scope)[IDENTITY]
 
 
-async def _decide(
-    need: Need, user: Callable[[], str] | None, chats: Callable[[], Iterable[str]] | None, pending: Callable[[], bool] | None
-) -> None:
-    scope = cast("dict[str, Any]", websocket.scope if has_websocket_context() else request.scope)
+async def _decide(need: Need, names: Callable[[], Named]) -> None:
+    """Find out who asks, and check what the current request may do. Kafka is not asked; for a bad token nothing is parsed."""
     identify = service().identify
-    token = cast("HasTokenFinder", current_app).tokens.find()
-    if token is None and pending is not None and pending():
+    if identify is None:
+        return
+    scope = cast("dict[str, Any]", websocket.scope if has_websocket_context() else request.scope)
+    token, peer = cast("HasTokenFinder", current_app).tokens.find(), peer_of(cast("WebsocketScope", scope))
+    found = None if token is None else await identify(token, peer)
+    named = names()
+    if found is None and named.token_follows:
         scope[IDENTITY] = PENDING
         return
-    found = EVERYBODY if identify is None else await identify(token, peer_of(scope))  # type: ignore[arg-type]
-    named, listed = None if user is None else user(), () if chats is None else tuple(chats())
-    decide(need, found, user=named, chats=listed)
+    found = found or await identify(None, peer)
+    decide(need, found, user=named.user, chats=named.chats)
     scope[IDENTITY] = found

@@ -21,7 +21,7 @@ from ...errors import RequestError
 from ..documents.openapi import add_to_operation, refuses
 from ..documents.parameter_docs import CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL, parameter
 from ..ports import HELD, service
-from ..requests.needs import needs
+from ..requests.needs import Named, needs
 from ..requests.parameters import REWIND, Query, check_times, start_of, until_ms
 from ..requests.raw_path import name_in_path
 from ..server.connection import awaiting_news
@@ -116,7 +116,7 @@ _SCHEMA = {
     },
 )
 @refuses(400, 401, 403, 404, 503)
-@needs(Need.READ, chats=lambda: (_chat(),))
+@needs(Need.READ, lambda: Named(chats=(_chat(),)))
 async def read_history(chat: str) -> Response:
     """Read a page of a chat's messages, over all its partitions in the order of time.
 

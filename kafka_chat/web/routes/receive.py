@@ -21,7 +21,7 @@ from ..documents.parameter_docs import CHATS, CURSOR, FROM, HEARTBEAT, META, REW
 from ..ports import ADMISSION, REFUSAL, check_room, service
 from ..requests.chat_request import CURSOR_BODY_BYTES
 from ..requests.errors import upgrade_required
-from ..requests.needs import identity, needs
+from ..requests.needs import Named, identity, needs
 from ..requests.parameters import check_times, parse_options
 from ..requests.raw_path import rest_of_path
 from ..server.policy import FIRST_MESSAGE_BYTES
@@ -111,10 +111,9 @@ def _closing(route: Callable[[str], Awaitable[None]]) -> Callable[[str], Awaitab
     return closing
 
 
-def _needs(path: str) -> Callable[[Callable[[str], Awaitable[None]]], Callable[[str], Awaitable[None]]]:
-    return needs(
-        Need.READ, user=lambda: _asked(path)[0], chats=lambda: _asked(path)[1].chats, pending=lambda: _asked(path)[1].begins_by_frame
-    )
+def _names(path: str) -> Named:
+    name, options = _asked(path)
+    return Named(user=name, chats=options.chats, token_follows=options.begins_by_frame)
 
 
 _CODES = {401: NO_TOKEN, 403: NOT_ALLOWED, 503: TRY_LATER}
@@ -126,7 +125,7 @@ _CODES = {401: NO_TOKEN, 403: NOT_ALLOWED, 503: TRY_LATER}
 @speaks(_FRAMES, accepted=_ACCEPTED)
 @refuses(400, 401, 403, 426, 503)
 @_closing
-@_needs(_PATH)
+@needs(Need.READ, lambda: _names(_PATH))
 async def receive_messages(username: str) -> None:
     """Receive the messages of all chats that a user follows (WebSocket)."""
     await _admit(_PATH)
@@ -138,7 +137,7 @@ async def receive_messages(username: str) -> None:
 @speaks(f"The same as `{_PATH}{{username}}`, which new clients use.\n\n{_FRAMES.replace(_PATH[1:], _OLD_PATH[1:])}", accepted=_ACCEPTED)
 @refuses(400, 401, 403, 426, 503)
 @_closing
-@_needs(_OLD_PATH)
+@needs(Need.READ, lambda: _names(_OLD_PATH))
 async def receive_messages_of_user(username: str) -> None:
     """Receive the messages of all chats that a user follows (WebSocket)."""
     await _admit(_OLD_PATH)

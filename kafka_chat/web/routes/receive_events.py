@@ -18,7 +18,7 @@ from ..documents.openapi import add_to_operation, refuses
 from ..documents.parameter_docs import CHATS, CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL
 from ..ports import ADMISSION, service
 from ..requests.bodies import read_body
-from ..requests.needs import identity, needs
+from ..requests.needs import Named, identity, needs
 from ..requests.parameters import LAST_EVENT_ID, check_times, parse_options
 from ..requests.raw_path import rest_of_path
 from ..requests.unavailable import as_event
@@ -76,9 +76,6 @@ _DESCRIBED = add_to_operation(
 )
 
 
-_NEEDS = needs(Need.READ, user=lambda: _asked()[0], chats=lambda: _asked()[1].chats)
-
-
 class Beginning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where a stream begins.
 
@@ -93,7 +90,7 @@ class Beginning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @tag(["Messages"])
 @_DESCRIBED
 @refuses(400, 401, 403, 503)
-@_NEEDS
+@needs(Need.READ, lambda: _names())
 async def receive_events(username: str) -> EventStream:
     """Receive the messages of all chats that a user follows, as server-sent events.
 
@@ -121,7 +118,7 @@ async def receive_events(username: str) -> EventStream:
 @_DESCRIBED
 @document_request(Beginning)
 @refuses(400, 401, 403, 413, 415, 503)
-@_NEEDS
+@needs(Need.READ, lambda: _names())
 async def receive_events_after(username: str) -> EventStream:
     """Receive the same stream, from a cursor in the body: of any length, and not visible in logs of addresses.
 
@@ -147,6 +144,11 @@ def _asked() -> tuple[str, SessionOptions]:
         now_ms=time.time_ns() // 1_000_000,
         last_had=request.headers.get(LAST_EVENT_ID) or None,
     )
+
+
+def _names() -> Named:
+    name, options = _asked()
+    return Named(user=name, chats=options.chats)
 
 
 async def _stream(name: str, options: SessionOptions) -> EventStream:

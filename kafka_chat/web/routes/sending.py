@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import msgspec
 from quart import Blueprint, Response
@@ -16,13 +16,9 @@ from ..documents.openapi import example, refuses, speaks
 from ..ports import service
 from ..requests.bodies import json_answer, parse_json, read_body
 from ..requests.errors import upgrade_required
-from ..requests.needs import identity, needs
+from ..requests.needs import Named, identity, needs
 from ..requests.raw_path import name_in_path
-from .dialogue import answer_messages
-
-if TYPE_CHECKING:
-    from ...access.identity import Identity
-    from ...delivery.writes.sending import Sending
+from .dialogue import Messages, answer_messages
 
 sending = Blueprint("sending", __name__)
 
@@ -84,7 +80,7 @@ socket.onmessage = (event) => console.log(JSON.parse(event.data));
 @document_response(Published)
 @example({"topic": "kafka.chat.room1", "partition": 0, "offset": 41})
 @refuses(400, 401, 403, 404, 413, 415, 503)
-@needs(Need.SEND, chats=lambda: (_named(),))
+@needs(Need.SEND, lambda: Named(chats=(_named(),)))
 async def send_message(chat: str) -> Response:
     """Send a message to a chat.
 
@@ -92,23 +88,31 @@ async def send_message(chat: str) -> Response:
     messages to a chat keep their order. On by default only with the embedded broker (`sending.enabled`), which also
     creates the topic; with other brokers a chat without a topic is 404.
     """
-    chat = _chat()
-    return json_answer(await _send(service().sending, identity(), chat, await read_body(Outgoing)))
+    chat, by, message = _chat(), identity(), await read_body(Outgoing)
+    sender = _sender(message)
+    decide(Need.SEND, by, user=sender, chats=(chat,))
+    return json_answer(await service().sending.send(chat, sender, message.text, message.tag, by=by.user))
 
 
 @sending.websocket(_PATH)
 @tag(["Compatibility"])
 @speaks(_FRAMES, accepted="The handshake is answered; each message is answered by one.")
 @refuses(400, 401, 403, 426, 503)
-@needs(Need.SEND, chats=lambda: (_named(),))
+@needs(Need.SEND, lambda: Named(chats=(_named(),)))
 async def send_messages(chat: str) -> None:
     """Send messages to a chat (WebSocket)."""
-    chat, kafka, sender = _chat(), service().sending, identity()
+    chat, kafka, by = _chat(), service().sending, identity()
 
-    async def send(said: str) -> Published:
-        return await _send(kafka, sender, chat, parse_json(said.encode("utf-8", "surrogatepass"), EarlierOutgoing, what="the message"))
+    async def send(message: Outgoing) -> Published:
+        return await kafka.send(chat, _sender(message), message.text, message.tag, by=by.user)
 
-    answer_messages("", send)
+    messages = Messages(
+        need=Need.SEND,
+        parse=lambda said: parse_json(said.encode("utf-8", "surrogatepass"), EarlierOutgoing, what="the message"),
+        names=lambda message: Named(user=_sender(message), chats=(chat,)),
+        answer=send,
+    )
+    answer_messages("", messages)
 
 
 @sending.get(_PATH)
@@ -132,7 +136,5 @@ def _named() -> str:
     return service().names.parse(name_in_path("/send-message/chat/", field="chat"), field="chat")
 
 
-async def _send(kafka: Sending, by: Identity, chat: str, message: Outgoing) -> Published:
-    sender = check_username(message.sender, field="sender")
-    decide(Need.SEND, by, user=sender, chats=(chat,))
-    return await kafka.send(chat, sender, message.text, message.tag, by=by.user)
+def _sender(message: Outgoing) -> str:
+    return check_username(message.sender, field="sender")

@@ -9,7 +9,7 @@ from quart import Blueprint, Response, request, websocket
 from quart_schema import document_response, hide, tag
 from werkzeug.exceptions import MethodNotAllowed
 
-from ...access.decision import Need, decide
+from ...access.decision import Need
 from ...access.rights import Action
 from ...chat.names import parse_username
 from ...delivery.writes.subscriptions import FollowedChat  # noqa: TC001 - msgspec reads the annotation
@@ -17,10 +17,11 @@ from ...errors import RequestError
 from ..documents.openapi import add_to_operation, example, refuses, speaks
 from ..ports import service
 from ..requests.bodies import json_answer
-from ..requests.needs import identity, needs
+from ..requests.needs import Named, identity, needs
 from ..requests.parameters import check_count
 from ..requests.raw_path import decoded_name, rest_of_path
-from .dialogue import answer_messages
+from ..requests.token import PARAMETER
+from .dialogue import Messages, answer_messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -105,7 +106,7 @@ def _topics(description: str, *, required: bool) -> dict[str, Any]:
 @example(_EXAMPLE)
 @speaks(_FRAMES, accepted="The handshake of a WebSocket is answered; then each of its messages is answered by one.")
 @refuses(400, 401, 403, 405, 503)
-@needs(Need.USER, user=lambda: _username())
+@needs(Need.USER, lambda: Named(user=_username()))
 async def following(username: str) -> Response:
     """List the chats that a user follows, or subscribe to one after the other (WebSocket).
 
@@ -124,7 +125,7 @@ async def following(username: str) -> Response:
 @document_response(Following)
 @example(_EXAMPLE)
 @refuses(400, 401, 403, 409, 413, 503)
-@needs(Need.FOLLOW, user=lambda: _username(), chats=lambda: _named(_asked_topics()))
+@needs(Need.FOLLOW, lambda: _names(request.args))
 async def subscribe(username: str) -> Response:
     """Subscribe a user to chats, to all of them or to none.
 
@@ -140,7 +141,7 @@ async def subscribe(username: str) -> Response:
 
 @subscribing.websocket(_PATH)
 @hide  # described beside the list, for a path has one GET
-@needs(Need.FOLLOW, user=lambda: _username(), chats=lambda: _named(_topics_in(websocket.args)))
+@needs(Need.FOLLOW, lambda: _names(websocket.args))
 async def subscribe_in_dialogue(username: str) -> None:
     """Subscribe a user to one chat after the other."""
     check_count(websocket.query_string)
@@ -149,15 +150,16 @@ async def subscribe_in_dialogue(username: str) -> None:
     async def follow(topics: Sequence[str]) -> Following:
         return Following(name, await found.subscriptions.subscribe(name, topics, may_read=_may_read(by)))
 
-    async def subscribe(said: str) -> Following:
-        topic = said.strip()
-        decide(Need.FOLLOW, by, user=name, chats=[found.names.parse(topic, field="topic")])
-        return await follow([topic])
-
     async def opening() -> Following:
         return await follow(_topics_in(asked) or [])
 
-    answer_messages(name, subscribe, opening=opening if asked else None)
+    messages = Messages(
+        need=Need.FOLLOW,
+        parse=str.strip,
+        names=lambda topic: Named(user=name, chats=(found.names.parse(topic, field="topic"),)),
+        answer=lambda topic: follow([topic]),
+    )
+    answer_messages(name, messages, opening=opening if asked else None)
 
 
 @subscribing.post("/subscribing/<string:username>/<rest:chat>")
@@ -165,7 +167,7 @@ async def subscribe_in_dialogue(username: str) -> None:
 @document_response(Following)
 @example(_EXAMPLE)
 @refuses(400, 401, 403, 409, 413, 503)
-@needs(Need.FOLLOW, user=lambda: _user_and_chat()[0], chats=lambda: _user_and_chat()[1:])
+@needs(Need.FOLLOW, lambda: Named(user=_user_and_chat()[0], chats=_user_and_chat()[1:]))
 async def subscribe_to_chat(username: str, chat: str) -> Response:
     """Subscribe a user to a chat.
 
@@ -181,7 +183,7 @@ async def subscribe_to_chat(username: str, chat: str) -> Response:
 @document_response(Following)
 @example(_EXAMPLE)
 @refuses(400, 401, 403, 409, 413, 503)
-@needs(Need.USER, user=lambda: _username())
+@needs(Need.USER, lambda: Named(user=_username()))
 async def unsubscribe(username: str) -> Response:
     """Unsubscribe a user from chats, or from all but the default ones.
 
@@ -197,8 +199,9 @@ def _user_and_chat() -> tuple[str, str]:
     return name, service().names.parse(decoded_name(rest, field="chat"), field="chat")
 
 
-def _named(topics: Sequence[str] | None) -> list[str]:
-    return [service().names.parse(topic, field="topic") for topic in topics or ()]
+def _names(args: MultiDict[str, str]) -> Named:
+    topics = _topics_in(args) or ()
+    return Named(user=_username(), chats=[service().names.parse(topic, field="topic") for topic in topics])
 
 
 def _may_read(by: Identity) -> Callable[[str], bool]:
@@ -217,9 +220,9 @@ def _topics_in(args: MultiDict[str, str]) -> Sequence[str] | None:
     """Return the values of `topic`; None where there is none.
 
     Raises:
-        RequestError: any other parameter. `DELETE ?topics=room1` would leave all chats otherwise.
+        RequestError: any other parameter, but for a token. `DELETE ?topics=room1` would leave all chats otherwise.
     """
     for name in args:
-        if name != "topic":
+        if name != "topic" and not (name == PARAMETER and service().settings.auth.query):
             raise RequestError(f"there is no parameter {name[:60]!a}; topic is the only one", field=name[:60])
     return args.getlist("topic") or None
