@@ -31,6 +31,7 @@ from .kafka.publish import open_publisher
 from .kafka.subscription_log import open_subscription_log
 from .kafka.tail import KafkaTail, open_tail
 from .nursery import open_tasks
+from .readiness import ALL_WELL
 from .service import Service
 from .telemetry.metrics import Telemetry
 
@@ -147,7 +148,7 @@ async def open_service(settings: Settings, *, telemetry: Telemetry | None = None
                     sending=sending,
                     lookup=lookup,
                     tail=tail,
-                    issuer_problems=list if authority is None else lambda: authority.problems,
+                    issuers_readiness=(lambda: ALL_WELL) if authority is None else authority.readiness,
                 )
                 telemetry.gauge("sockets", lambda: service.slots_taken)
                 telemetry.gauge("catching_up", lambda: service.slots.catching_up)

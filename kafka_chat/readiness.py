@@ -27,6 +27,9 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     notices: list[str]
 
 
+ALL_WELL = Readiness(ready=True, problems=[], notices=[])
+
+
 def leaderless_notices(leaderless: Mapping[str, frozenset[int]]) -> list[str]:
     """Return a sentence for each partition without a leader, or, beyond `TOLD` of them, for the rest together.
 

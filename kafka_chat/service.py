@@ -21,7 +21,7 @@ from .delivery.session.slots import ConnectionSlot, Slots
 from .errors import BrokerError, Overloaded, TopicGone
 from .loop_sharing import Turn
 from .process.open_files import connections_limit
-from .readiness import Readiness, held_notices, leaderless_notices
+from .readiness import ALL_WELL, Readiness, held_notices, leaderless_notices
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterator
@@ -70,7 +70,7 @@ class Service:
         sending: Sending,
         lookup: KafkaLookup,
         tail: KafkaTail,
-        issuer_problems: Callable[[], list[str]] = list,
+        issuers_readiness: Callable[[], Readiness] = lambda: ALL_WELL,
     ) -> None:
         self.settings = settings
         self.telemetry = context.telemetry
@@ -84,7 +84,7 @@ class Service:
         self.draining = False
         self._context = context
         self._tail = tail
-        self._issuer_problems = issuer_problems
+        self._issuers_readiness = issuers_readiness
         self._subscription_log = context.subscription_log
         self._audience = context.audience
         self._memory = context.memory
@@ -252,12 +252,14 @@ class Service:
     def readiness(self) -> Readiness:
         """Return whether clients should be sent here, and what is wrong."""
         problems = [problem for problem in (self._tail.problem, self._subscription_log.problem) if problem]
-        problems += self._issuer_problems()
+        issuers = self._issuers_readiness()
+        problems += issuers.problems
         if not self._subscription_log.ready and not problems:
             problems.append("the subscriptions are still being read")
         if self.draining:
             problems.append("the service is restarting and accepts no more clients")
         notices = [
+            *issuers.notices,
             *leaderless_notices(self._tail.leaderless),
             *held_notices({(key.topic, key.partition): offset for key, offset in self._tail.held.items()}),
         ]

@@ -15,6 +15,7 @@ from ..access.rights import NOTHING, Rights
 from ..access.token_refused import KeysUnknown, Reason, TokenRefused
 from ..access.token_shape import parse_token
 from ..nursery import open_tasks
+from ..readiness import Readiness
 from ..settings.auth_checks import KEYS_DEFAULT, SECRET_DEFAULT
 from .key_source import key_source
 
@@ -50,12 +51,13 @@ class Authority:
         self._roles = {name: (_rights(role), tuple(map(parse_user_pattern, role.act_as))) for name, role in auth.roles.items()}
         self._nobody = Identity(user=None, rights=Rights(read=tuple(map(parse_chat_pattern, auth.anonymous))))
 
-    @property
-    def problems(self) -> list[str]:
-        """Return which issuers' tokens cannot be verified yet, and why, a sentence each."""
-        return [
+    def readiness(self) -> Readiness:
+        """Return whether tokens can be verified. One issuer whose keys are not known does not keep the others' users out."""
+        unknown = [
             f"the keys of auth.issuers.{name} are not known: {source.problem}" for name, source in self.sources.items() if source.problem
         ]
+        ready = len(unknown) < len(self.sources)
+        return Readiness(ready=ready, problems=[] if ready else unknown, notices=unknown if ready else [])
 
     async def identify(self, token: bytes | None, peer: str) -> Identity:
         """Return who asks.

@@ -16,6 +16,7 @@ from kafka_chat.access.rights import Action
 from kafka_chat.issuers.authority import Authority, open_authority
 from kafka_chat.issuers.fetch import FetchFailed, fetch
 from kafka_chat.issuers.key_source import QUIET_SECONDS, UNKNOWN_SECONDS
+from kafka_chat.readiness import Readiness
 from kafka_chat.settings.model import AuthSettings, EveryoneSettings, IssuerSettings, RoleSettings
 from kafka_chat.telemetry.metrics import Telemetry
 from tests.support.deadlines import HANG_SECONDS
@@ -87,6 +88,7 @@ async def test_what_is_no_token_is_refused_without_a_look_at_keys(text: str, tmp
             await identified(authority, text)
 
 
+@pytest.mark.promise("p-issuer-keys-ready")
 async def test_before_the_keys_are_known_nobody_is_told_that_its_token_is_bad():
     async with open_jwks_server(FIRST) as server, trio.open_nursery() as nursery:
         server.hang()
@@ -94,11 +96,29 @@ async def test_before_the_keys_are_known_nobody_is_told_that_its_token_is_bad():
             with trio.fail_after(UNKNOWN_SECONDS + HANG_SECONDS):
                 with pytest.raises(KeysNotKnown):
                     await identified(authority, token(FIRST))
-            assert authority.problems == ["the keys of auth.issuers.main are not known: they have not been read yet"]
+            problem = "the keys of auth.issuers.main are not known: they have not been read yet"
+            assert authority.readiness() == Readiness(ready=False, problems=[problem], notices=[])
             server.go_on()
             await known(authority)
             assert (await identified(authority, token(FIRST))).user == "ann"
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.promise("p-issuer-keys-ready")
+async def test_an_issuer_that_is_away_at_the_start_keeps_out_its_own_users_alone(tmp_path: Path):
+    partner = IssuerSettings(issuer="https://partner.example", audience=AUDIENCE, jwks_url="http://127.0.0.1:1/jwks", users=("partner-*",))
+    auth = secret_auth(tmp_path)
+    auth = AuthSettings(issuers={**auth.issuers, "partner": partner})
+    async with open_authority(auth, Telemetry()) as authority:
+        with trio.fail_after(HANG_SECONDS):
+            await authority.sources["main"].read_once()
+            await authority.sources["partner"].read_once()
+        assert (await identified(authority, secret_token())).user == "ann"
+        with pytest.raises(KeysNotKnown):
+            await identified(authority, token(FIRST, "partner-bob", iss="https://partner.example"))
+        found = authority.readiness()
+    assert (found.ready, found.problems) == (True, [])
+    assert [notice.partition(": ")[0] for notice in found.notices] == ["the keys of auth.issuers.partner are not known"]
 
 
 async def test_a_thousand_unknown_keys_cause_one_request_and_nobody_waits_for_long():
@@ -183,7 +203,7 @@ async def test_a_fetch_that_fails_keeps_the_last_good_keys_and_is_logged_once(an
         for _ in range(2):
             assert not await authority.sources["main"].read_once()
         assert (await identified(authority, token(FIRST))).user == "ann"
-        assert authority.problems == []
+        assert authority.readiness().ready
     assert [line for line in caplog.messages if line.startswith("auth.keys_failed issuer=main")] == caplog.messages
     assert len(caplog.messages) == 1
 
