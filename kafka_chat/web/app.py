@@ -165,7 +165,7 @@ def create_app(settings: Settings) -> ChatApp:
     app.asgi_lifespan_class = ServiceLifespan
     app.requests = RequestCount()
     app.tokens = TokenFinder(settings.auth, settings.access.origins)
-    app.origins = Origins(settings.access.origins, reading=READING)
+    app.origins = Origins(settings.access.origins, reading=READING, credentials=settings.auth.cookie is not None)
     for check_first in (Hosts(settings.access.hosts).check_current, app.origins.check_request):
         app.before_request(check_first)
     for check_first in (Hosts(settings.access.hosts).check_current, app.origins.check_handshake):

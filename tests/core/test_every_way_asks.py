@@ -15,8 +15,8 @@ from kafka_chat.issuers.authority import Authority
 from kafka_chat.settings.model import EveryoneSettings, RoleSettings, Settings
 from kafka_chat.web.app import create_app
 from kafka_chat.web.requests.needs import check_all_declare
-from tests.support.fake_service import Answer, app_with_service, ask
-from tests.support.guarded import SENDING, V1, asked_of_kafka, go, guarded_app, renew, status, trying, ways
+from tests.support.fake_service import app_with_service, ask
+from tests.support.guarded import SENDING, V1, asked_of_kafka, go, guarded_app, renew, said, status, trying, ways
 from tests.support.issuer import secret_auth, secret_token
 
 WAYS = ways()
@@ -30,11 +30,6 @@ def bearer(user: str = "ann", **claims: object) -> dict[str, str]:
 
 def may(chats: list[str]) -> dict[str, object]:
     return {"chats": {"read": chats, "send": chats, "create": chats}}
-
-
-def said(answer: Answer) -> object:
-    """What a refusal says to the client."""
-    return answer.close or answer.body or answer.frames
 
 
 def test_public_is_what_tells_nothing_of_chats_and_users():

@@ -224,6 +224,7 @@ class Answer:
         accepted: it was a WebSocket handshake that went well.
         frames: what then was sent to the client.
         close: the code and the reason of our close frame.
+        subprotocol: that an accepted handshake names.
     """
 
     status: int | None
@@ -232,6 +233,7 @@ class Answer:
     accepted: bool = False
     frames: tuple[str, ...] = ()
     close: tuple[int, str] | None = None
+    subprotocol: str | None = None
 
     def json(self) -> Any:
         return json.loads(self.body, parse_constant=no_constant)
@@ -332,4 +334,12 @@ async def ask(
         await app(scope, receive, send)
     answered = {name.decode().lower(): value.decode() for name, value in started.get("headers", [])}
     accepted, close = started.get("type") == "websocket.accept", (closed["code"], closed["reason"]) if closed else None
-    return Answer(started.get("status"), answered, b"".join(chunks), accepted=accepted, frames=tuple(sent), close=close)
+    return Answer(
+        started.get("status"),
+        answered,
+        b"".join(chunks),
+        accepted=accepted,
+        frames=tuple(sent),
+        close=close,
+        subprotocol=started.get("subprotocol"),
+    )

@@ -141,6 +141,11 @@ def status(answer: Answer) -> int:
     return answer.status
 
 
+def said(answer: Answer) -> object:
+    """Return what an answer says to the client."""
+    return answer.close or answer.frames or answer.body
+
+
 def asked_of_kafka(service: FakeService) -> object:
     """Return all that was asked behind the door; compare it with what it was before."""
     calls = len(service.admitted), service.looked_up, len(service.history.asked), len(service.sending.sent), service.subscriptions.calls

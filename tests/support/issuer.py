@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ISS, AUDIENCE = "https://id.example/realms/chat", "kafka-chat"
 CERTIFICATE = Path(__file__).parent / "localhost" / "certificate.pem"
 SECRET = "a secret of thirty-two bytes and more"
-_ANY = jws.JWSRegistry(algorithms=["HS256", "ES256", "RS256", "EdDSA"], strict_check_header=False)
+_ANY = jws.JWSRegistry(algorithms=["HS256", "HS512", "ES256", "RS256", "EdDSA"], strict_check_header=False)
 
 
 def key(kid: str) -> ECKey:

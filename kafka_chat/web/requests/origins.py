@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PREFLIGHT_SECONDS = 7200  # how long a browser may remember a preflight's answer; Chromium allows no more
 
+_SENT_BY_PAGES = b"Accept, Authorization, Content-Type, If-None-Match, Last-Event-ID, Prefer"
 _OWN = ("same-origin", "none")  # values of `Sec-Fetch-Site`: our own page, or the person at the browser
 
 
@@ -30,16 +31,18 @@ class OriginRefused(RequestError):
 
 
 class Origins:
-    """The origins that are allowed; without credentials, for the service knows none.
+    """The origins that are allowed.
 
     Args:
         allowed: as browsers write them, or `*` for any.
         reading: the endpoints whose GET changes nothing and ends by itself.
+        credentials: whether a cookie may have a token (`auth.cookie`), which pages of the listed origins may send then.
     """
 
-    def __init__(self, allowed: Sequence[str], *, reading: Collection[str] = ()) -> None:
+    def __init__(self, allowed: Sequence[str], *, reading: Collection[str] = (), credentials: bool = False) -> None:
         self._reading = frozenset(reading)
         self._any = "*" in allowed
+        self._credentials = credentials and not self._any
         self._allowed = frozenset(origin.encode() for origin in allowed)
 
     def sharing(self, scope: HTTPScope, send: ASGISendCallable) -> ASGISendCallable:
@@ -99,9 +102,12 @@ class Origins:
             if len(origins) != 1 or origins[0] not in self._allowed:
                 return headers
             headers.append((b"access-control-allow-origin", origins[0]))
+            if self._credentials:
+                headers.append((b"access-control-allow-credentials", b"true"))
         if preflight:
             headers += [(b"access-control-allow-methods", allow) for allow in _values(answered, b"allow")]
-            headers.append((b"access-control-allow-headers", b"*, Authorization"))  # which `*` does not mean
+            # `*` does not mean Authorization; and with credentials it is no more than a name.
+            headers.append((b"access-control-allow-headers", _SENT_BY_PAGES if self._credentials else b"*, Authorization"))
             headers.append((b"access-control-max-age", b"%d" % PREFLIGHT_SECONDS))
         else:
             headers.append((b"access-control-expose-headers", b"Allow, ETag, Link, Preference-Applied, Retry-After"))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs
 
 from quart import Websocket, has_websocket_context, request, websocket
 
 from ...delivery.session.notices import PLAIN_SUBPROTOCOL, SUBPROTOCOL
 from ...errors import RequestError
+from .parameters import Query
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 BEARER = "bearer."  # before a token in a subprotocol
 PARAMETER = "access_token"  # RFC 6750 section 2.3
-MOST_PARAMETERS = 500
 
 
 class TokenFinder:
@@ -67,21 +66,20 @@ class TokenFinder:
         return shown
 
     def _in_address(self, asked: Request | Websocket) -> list[str]:
-        if not self._query or PARAMETER.encode() not in asked.query_string:
-            return []
-        query = asked.query_string.decode("latin-1")
-        try:
-            return parse_qs(query, keep_blank_values=True, max_num_fields=MOST_PARAMETERS).get(PARAMETER, [])
-        except ValueError as error:
-            raise RequestError(f"the address has over {MOST_PARAMETERS} parameters") from error
+        return Query(asked.query_string).all(PARAMETER) if self._query else []
 
     def _in_cookie(self, asked: Request | Websocket) -> str | None:
         """Return the cookie's token, if no page of a foreign origin can have made the browser send it."""
-        if self._cookie is None or self._cookie not in asked.cookies:
+        values = set() if self._cookie is None else set(asked.cookies.getlist(self._cookie))
+        if not values:
             return None
         origins = asked.headers.getlist("Origin")
         if origins:
-            trusted = len(origins) == 1 and origins[0].lower() in self._origins
+            trusted = len(origins) == 1 and origins[0] in self._origins
         else:  # a browser says of a request of the same origin that it is one; what says nothing is no browser
             trusted = all(site.strip().lower() == "same-origin" for site in asked.headers.getlist("Sec-Fetch-Site"))
-        return asked.cookies[self._cookie] if trusted else None
+        if not trusted:
+            return None
+        if len(values) > 1:  # a neighbouring domain may have set one for us; which is meant, nobody knows
+            raise RequestError(f"the cookie {self._cookie} is there more than once")
+        return values.pop()

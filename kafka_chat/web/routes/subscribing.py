@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from quart import Blueprint, Response, request, websocket
+from quart import Blueprint, Response, has_websocket_context, request, websocket
 from quart_schema import document_response, hide, tag
+from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import MethodNotAllowed
 
 from ...access.decision import Need
@@ -25,8 +26,6 @@ from .dialogue import Messages, answer_messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from werkzeug.datastructures import MultiDict
 
     from ...access.identity import Identity
 
@@ -125,7 +124,7 @@ async def following(username: str) -> Response:
 @document_response(Following)
 @example(_EXAMPLE)
 @refuses(400, 401, 403, 409, 413, 503)
-@needs(Need.FOLLOW, lambda: _names(request.args))
+@needs(Need.FOLLOW, lambda: _names(_args()))
 async def subscribe(username: str) -> Response:
     """Subscribe a user to chats, to all of them or to none.
 
@@ -141,11 +140,11 @@ async def subscribe(username: str) -> Response:
 
 @subscribing.websocket(_PATH)
 @hide  # described beside the list, for a path has one GET
-@needs(Need.FOLLOW, lambda: _names(websocket.args))
+@needs(Need.FOLLOW, lambda: _names(_args()))
 async def subscribe_in_dialogue(username: str) -> None:
     """Subscribe a user to one chat after the other."""
     check_count(websocket.query_string)
-    name, asked, found, by = _username(), websocket.args, service(), identity()
+    name, asked, found, by = _username(), _args(), service(), identity()
 
     async def follow(topics: Sequence[str]) -> Following:
         return Following(name, await found.subscriptions.subscribe(name, topics, may_read=_may_read(by)))
@@ -213,16 +212,24 @@ def _username() -> str:
 
 
 def _asked_topics() -> Sequence[str] | None:
-    return _topics_in(request.args)
+    return _topics_in(_args())
+
+
+def _args() -> MultiDict[str, str]:
+    """Return the parameters of the current address, but for a token (`auth.query`)."""
+    args = websocket.args if has_websocket_context() else request.args
+    if PARAMETER not in args or not service().settings.auth.query:
+        return args
+    return MultiDict((name, value) for name, value in args.items(multi=True) if name != PARAMETER)
 
 
 def _topics_in(args: MultiDict[str, str]) -> Sequence[str] | None:
     """Return the values of `topic`; None where there is none.
 
     Raises:
-        RequestError: any other parameter, but for a token. `DELETE ?topics=room1` would leave all chats otherwise.
+        RequestError: any other parameter. `DELETE ?topics=room1` would leave all chats otherwise.
     """
     for name in args:
-        if name != "topic" and not (name == PARAMETER and service().settings.auth.query):
+        if name != "topic":
             raise RequestError(f"there is no parameter {name[:60]!a}; topic is the only one", field=name[:60])
     return args.getlist("topic") or None
