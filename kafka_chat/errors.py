@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# Ends the sentence of an error after which nobody knows: a broker took what was to be written, and has not answered.
+MAY_BE_WRITTEN = "; it may or may not have been written"
+
 
 class KafkaChatError(Exception):
     """The root: a sentence for the person who has to act."""

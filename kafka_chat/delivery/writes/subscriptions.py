@@ -185,6 +185,7 @@ class Subscriptions:
             self._rate.take(len(changes))
             with self._pending.written(changes[0].username, [change.chat for change in changes]):
                 last = await self._log.write(changes)
+                due.note_written()
                 written({change.chat: last + 1 - len(changes) + number for number, change in enumerate(changes)})  # they are one batch
                 await self._log.passed(last)
 
