@@ -92,9 +92,12 @@ class Service:
         """
         if self.draining:
             raise Overloaded("the service is restarting; try again later", retry_after_seconds=1)
-        self.named_chats.check(options.chats, existing)
+        absent = self.named_chats.check(username, options.chats, existing)
         self._check_memory(options)
-        return self.slots.take(username, options)
+        slot = self.slots.take(username, options)
+        if absent:
+            slot.on_left = self.named_chats.hold(username, absent)
+        return slot
 
     def _check_memory(self, options: SessionOptions) -> None:
         """Raise `Overloaded` if clients together hold too much memory, and these options would add much."""

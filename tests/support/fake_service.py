@@ -140,7 +140,7 @@ class FakeService:
     def named_chats(self) -> FakeService:
         return self
 
-    async def existing(self, chats: Collection[str]) -> Collection[str]:
+    async def existing(self, username: str, chats: Collection[str]) -> Collection[str]:
         return ()
 
     def admit(self, username: str, options: SessionOptions = DEFAULT_OPTIONS, *, existing: Collection[str] = ()) -> FakeAdmission:

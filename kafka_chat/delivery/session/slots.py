@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Self
 from ...errors import Overloaded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .options import SessionOptions
 
 
@@ -45,13 +47,18 @@ class Slots:
 
 
 class ConnectionSlot:
-    """A slot of one client; given back when the block ends."""
+    """A slot of one client; given back when the block ends.
+
+    Attributes:
+        on_left: called then; None: nothing is.
+    """
 
     def __init__(self, slots: Slots, username: str, options: SessionOptions) -> None:
         self.username = username
         self.options = options
         self._slots = slots
         self._catching_up = options.reads_past
+        self.on_left: Callable[[], None] | None = None
         slots.taken += 1
         slots.catching_up += self._catching_up
 
@@ -61,6 +68,8 @@ class ConnectionSlot:
     def __exit__(self, *exc_info: object) -> None:
         self.caught_up()
         self._slots.taken -= 1
+        if self.on_left is not None:
+            self.on_left()
 
     def caught_up(self) -> None:
         """Note that its client has received everything that was there when it connected. Idempotent."""

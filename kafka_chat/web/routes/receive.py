@@ -93,7 +93,7 @@ async def _admit(path: str) -> None:
         )
         check_times(options.start, embedded=bool(service().settings.kafka.embedded))
         check_room(scope)
-        existing = await service().named_chats.existing(options.chats)
+        existing = await service().named_chats.existing(name, options.chats)
         scope[ADMISSION] = service().admit(name, options, existing=existing)
         if options.cursor_in_frame:
             scope[FIRST_MESSAGE_BYTES] = CURSOR_BODY_BYTES
