@@ -1,4 +1,4 @@
-"""Limits how many chats without a topic all clients together may name: the Tail looks for each of them repeatedly."""
+"""Limits how many chats without a topic all clients together may name, because the Tail looks up each of them repeatedly."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from ..ports import Lookup
     from .audience import Audience
 
-WAITING = 10  # clients that wait for the answer whether their chats exist; further ones do not wait
+WAITING = 10  # clients that may wait to learn whether their chats exist; further ones do not wait
 
 
 class NamedChats:
-    """Lets clients name chats while not too many of them do not exist.
+    """Lets clients name chats, unless too many of them do not exist.
 
-    A user may name half of what other users leave of the limit: so a next user always finds some left, whatever one does.
+    A user may name half of what other users leave of the limit, so that there is always some left for the next user.
     Whether a chat exists is unknown while nobody follows it. Near a limit a broker is asked, so a client that uses up the absent
     chats keeps nobody from existing ones.
 
     Args:
-        audience: knows what is named.
-        lookup: is asked what is there.
+        audience: knows which chats are named.
+        lookup: asks the brokers which exist.
         names: chat <-> topic.
         limit: `limits.absent_chats`.
     """
@@ -40,10 +40,10 @@ class NamedChats:
         self._names = names
         self._limit = limit
         self._asking = trio.Lock()
-        self._held: dict[str, Counter[str]] = {}  # username -> chat that was absent, or not known to exist -> connections that name it
+        self._held: dict[str, Counter[str]] = {}  # username -> chat not known to exist -> connections that name it
 
     async def existing(self, username: str, chats: Collection[str]) -> Collection[str]:
-        """Return which of these chats have a topic, if that decides whether they may be named; otherwise none of them.
+        """Return which of these chats have a topic, if that decides whether they may be named; otherwise return none.
 
         Clients ask one after the other. If many wait already, or no broker answers, chats that nobody follows count as absent.
         """
@@ -58,8 +58,8 @@ class NamedChats:
         """Return which of these chats count as absent.
 
         Args:
-            username: who names them.
-            chats: what the client names.
+            username: the client's user.
+            chats: the chats that the client names.
             existing: those of them that are known to exist.
 
         Raises:
@@ -71,7 +71,7 @@ class NamedChats:
         return absent
 
     def hold(self, username: str, absent: Collection[str]) -> Callable[[], None]:
-        """Count these for a user, until what this returns is called."""
+        """Count these for a user, until the returned function is called."""
         held = self._held.setdefault(username, Counter())
         held.update(absent)
 
@@ -104,5 +104,5 @@ class NamedChats:
         return None
 
     def _share(self, others: int) -> int:
-        """Return how many absent chats a user may name while others name so many."""
+        """Return how many absent chats a user may name while other users name `others`."""
         return (self._limit - max(0, others) + 1) // 2

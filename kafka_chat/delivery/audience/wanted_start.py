@@ -109,8 +109,8 @@ class Resumed:
     def recreated(self, key: PartitionKey) -> int | None:
         """Return the offset that was due in a partition of an earlier topic of this name; None if none was.
 
-        If the user has subscribed again since the cursor, the subscription decides, except that an id of a message may be newer and
-        then decides.
+        If the user has subscribed again since the cursor, the offset is the subscription's; or the cursor's if that is higher, and of the
+        same topic or from the id of a message.
         """
         entry, again, partition = self.entry, self.not_before, key.partition
         if entry.identity == identity_of(key.topic_id):

@@ -67,9 +67,7 @@ class FanOut:
         for view in tuple(log.followers):
             await turn.share()
             piece = chunk if view is PLAIN else None
-            if piece is None and any(
-                cursor.follower.parked for cursor in log.followers.get(view, ())
-            ):  # otherwise no follower waits for it
+            if piece is None and any(cursor.follower.parked for cursor in log.followers.get(view, ())):  # a follower waits for it
                 piece = await self._rendered(log, view, first, chunk.next, turn)
             followers = log.followers.get(view, {})
             if piece is None:  # or memory has dropped it during other walks

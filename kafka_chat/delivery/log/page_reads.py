@@ -77,9 +77,9 @@ class PageReads:
         self._reads: dict[tuple[PartitionKey, int], PageRead] = {}
         self._queue: deque[PageRead] = deque()
         self._queued = trio.Semaphore(0)
-        self._silent: dict[int, deque[PageRead]] = {}  # leaders that do not answer, and the reads from each
+        self._silent: dict[int, deque[PageRead]] = {}  # leaders that do not answer -> the reads from them
         self._fell_silent = Changes()
-        self._refused: list[PageRead] = []  # reads that failed, to be repeated
+        self._refused: list[PageRead] = []  # failed reads to repeat
 
     @property
     def waiting(self) -> int:

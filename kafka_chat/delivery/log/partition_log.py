@@ -78,10 +78,10 @@ class PartitionLog:
         self.epochs = LeaderEpochs(epoch)
         self.followers: dict[View, dict[LogCursor, None]] = {}
         self._memory = memory
-        self._batches: list[Batch] = []  # contiguous up to the head; the first `_gone` of them are forgotten
+        self._batches: list[Batch] = []  # contiguous up to the head; the first `_gone` of them are dropped
         self._firsts: list[int] = []
         self._gone = 0
-        self._pages: list[Batch] = []  # sorted by `first`, none inside another
+        self._pages: list[Batch] = []  # sorted by `first`, none within another
 
     def append(self, batch: Batch) -> None:
         """Append `batch` at the head; only the Tail does.
