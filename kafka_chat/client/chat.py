@@ -234,8 +234,10 @@ class Chat:
 
     async def _subscribe_first(self) -> None:
         if self._subscribe_to:
-            await subscribe(self._url, self._username, self._subscribe_to)
+            absent = await subscribe(self._url, self._username, self._subscribe_to)
             self._tell(f"subscribed {self._username} to {', '.join(self._subscribe_to)}")
+            for chat in absent:
+                self._tell(f"{chat} does not exist yet; once it does, it is followed from its first message")
             self._subscribe_to = ()
 
     async def _visit(self, visit: _Visit) -> Closed:

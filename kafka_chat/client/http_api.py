@@ -8,6 +8,7 @@ import ssl
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from ..errors import KafkaChatError
@@ -50,6 +51,18 @@ class Away(KafkaChatError):
         self.retry_seconds = retry_seconds
 
 
+class _Followed(msgspec.Struct, frozen=True):
+    chat: str
+    topic: str
+    exists: bool
+
+
+class _Following(msgspec.Struct, frozen=True):
+    """What the service answers to a subscription."""
+
+    chats: tuple[_Followed, ...]
+
+
 async def ask(url: str, method: str, path: str, body: object = None) -> dict[str, object]:
     """Send a request to the service and return its answer.
 
@@ -70,10 +83,15 @@ async def ask(url: str, method: str, path: str, body: object = None) -> dict[str
     return await trio.to_thread.run_sync(_ask, address, method, path, content, abandon_on_cancel=True)
 
 
-async def subscribe(url: str, username: str, chats: Sequence[str]) -> None:
-    """Subscribe a user to chats; raises as `ask` does."""
+async def subscribe(url: str, username: str, chats: Sequence[str]) -> list[str]:
+    """Subscribe a user to chats, and return those of them that have no topic yet; raises as `ask` does."""
     topics = "&".join(f"topic={quoted(chat)}" for chat in chats)
-    await ask(url, "POST", f"/subscribing/{quoted(username)}?{topics}")
+    answer = await ask(url, "POST", f"/subscribing/{quoted(username)}?{topics}")
+    try:
+        absent = {name for one in msgspec.convert(answer, _Following).chats if not one.exists for name in (one.chat, one.topic)}
+    except msgspec.ValidationError as error:
+        raise Refused(f"{address_of(url).origin} does not answer as kafka_chat does; is it another service?") from error
+    return [chat for chat in chats if chat in absent]
 
 
 def refusal(address: Address, status: int, body: bytes, retry_after: str) -> Refused | Away:

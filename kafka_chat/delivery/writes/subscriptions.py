@@ -118,7 +118,12 @@ class Subscriptions:
             return await self._answer(username, topics, facts)
 
     async def unsubscribe(
-        self, username: str, chats: Sequence[str] | None, *, written: Callable[[Mapping[str, int]], object] = dict
+        self,
+        username: str,
+        chats: Sequence[str] | None,
+        *,
+        written: Callable[[Mapping[str, int]], object] = dict,
+        found: Callable[[list[str]], object] = list,
     ) -> list[FollowedChat]:
         """Unsubscribe a user from all of `chats`, or from none; return as `following` does.
 
@@ -128,6 +133,7 @@ class Subscriptions:
             username: legal and normalised.
             chats: as for `subscribe`; what is not followed is left as it is. None: all but what everybody follows.
             written: as for `subscribe`.
+            found: called with those of `chats` that have a topic, whether or not anybody follows them.
 
         Raises:
             RequestError: too many chats for one call, none, or one that is not legal.
@@ -142,8 +148,9 @@ class Subscriptions:
         with answer_due(f"unsubscribing {username}", self._lookup.timeouts) as due:
             self._check_ready()
             # Asked before anything is written: a broker that does not answer is found here.
-            topics = {self._names.topic(chat) for chat in self.chats_of(username)}
+            topics = {self._names.topic(chat) for chat in (*(unwanted or ()), *self.chats_of(username))}
             facts = await self._lookup.describe(topics)
+            found([chat for chat in unwanted or () if self._names.topic(chat) in facts])
             await self._pending.free(username, unwanted)
             subscribed = self._log.chats_of(username).keys() - self._default
             if unwanted is None:
