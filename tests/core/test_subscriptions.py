@@ -99,6 +99,18 @@ async def test_subscribing_again_writes_nothing(autojump_clock) -> None:
         assert len(here.records) == 1
 
 
+async def test_a_call_tells_at_which_offset_each_of_its_records_is(autojump_clock) -> None:
+    async with opened() as here:
+        calls = here.subscriptions.subscribe, here.subscriptions.subscribe, here.subscriptions.unsubscribe
+        written: dict[str, int] = {}
+        for call, chats, new in zip(calls, (["b"], ["b", "c", "a"], ["c", "b"]), ({"b"}, {"c", "a"}, {"b", "c"}), strict=True):
+            before = len(here.publisher.topics[here.log.TOPIC])
+            await call("ann", chats, written=written.update)
+            assert {record["chat"]: offset for offset, (record, _) in enumerate(here.records) if offset >= before} == written
+            assert written.keys() == new
+            written.clear()
+
+
 async def test_the_same_subscription_in_parallel_is_written_once(autojump_clock) -> None:
     async with opened() as here:
         async with trio.open_nursery() as nursery:
