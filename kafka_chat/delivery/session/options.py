@@ -10,17 +10,17 @@ from ..audience.selection import Selection
 from ..audience.wanted_start import Latest
 from ..records.formats import Format
 
-CHAT_BYTES, CHAT_COPIES = 1_600, 3  # that a chat costs which only one client names, beside its name and copies of that; measured
+CHAT_BYTES, CHAT_COPIES = 1_600, 3  # memory of a chat that only one client names, besides the copies of its name; measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions(Selection):
-    """The defaults are those of a client that asks for nothing.
+    """The defaults are those of a client without options.
 
     Attributes:
-        format: how messages are written.
-        chats: only these, subscribed or not; none: what the user follows.
-        cursor_in_frame: the cursor comes as the first frame.
+        format: the format of messages.
+        chats: only these chats, subscribed or not; empty: those that the user follows.
+        cursor_in_frame: whether the cursor comes as the first frame.
         heartbeat_seconds: the interval of heartbeats.
     """
 
@@ -31,19 +31,19 @@ class SessionOptions(Selection):
 
     @property
     def is_default(self) -> bool:
-        """Whether nothing is asked for."""
+        """Whether no option is given."""
         return self == DEFAULT_OPTIONS
 
     @property
     def held_bytes(self) -> int:
-        """How many bytes a session keeps of the options, while it lasts or until it has begun."""
+        """How many bytes a session keeps of the options, until it has begun or until its end."""
         names = sum(CHAT_BYTES + CHAT_COPIES * len(chat) for chat in self.chats)
         filters = sum(map(getsizeof, chain(self.tags or (), self.senders or ())))
         return names + filters + (0 if self.cursor is None else self.cursor.held_bytes)
 
     @property
     def reads_past(self) -> bool:
-        """Whether what is asked for may lie in the past."""
+        """Whether the options may ask for older messages."""
         return bool(self.cursor or self.cursor_in_frame or self.rewind) or not isinstance(self.start, Latest | None)
 
 

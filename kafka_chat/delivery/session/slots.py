@@ -1,4 +1,4 @@
-"""Limits how many clients are admitted, and how many of them may read what they missed."""
+"""Limits how many clients are admitted, and how many of them may be catching up."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 class Slots:
-    """Slots for sessions, dialogues, and pages until their answer is written.
+    """Slots for sessions, for dialogues, and for pages until their answer is written.
 
-    Our own server also counts all connections, and refuses before this does.
+    Our own server also counts all connections, and refuses earlier.
 
     Args:
-        limit: of slots.
+        limit: the number of slots.
         catching_up_limit: `limits.catching_up`.
 
     Attributes:
-        taken: how many are.
-        catching_up: how many of these have not received everything that was there when they connected.
+        taken: how many are taken.
+        catching_up: how many of these have not yet received everything that existed when they connected.
     """
 
     def __init__(self, limit: int, *, catching_up_limit: int) -> None:
@@ -33,10 +33,10 @@ class Slots:
         self._catching_up_limit = catching_up_limit
 
     def take(self, username: str, options: SessionOptions) -> ConnectionSlot:
-        """Take one.
+        """Take a slot.
 
         Raises:
-            Overloaded: no slot is free, or too many clients catch up.
+            Overloaded: no slot is free, or too many clients are catching up.
         """
         if self.taken >= self.limit:
             raise Overloaded(f"all {self.limit} connections are in use (limits.connections); try again later")
@@ -72,6 +72,6 @@ class ConnectionSlot:
             self.on_left()
 
     def caught_up(self) -> None:
-        """Note that its client has received everything that was there when it connected. Idempotent."""
+        """Note that its client has received everything that existed when it connected. Idempotent."""
         self._slots.catching_up -= self._catching_up
         self._catching_up = False

@@ -1,4 +1,4 @@
-"""How long a request that needs Kafka may take before it is answered with 503."""
+"""The time limit of a request that needs Kafka, after which it is answered with 503."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Due:
 
 @contextmanager
 def answer_due(doing: str, timeouts: BrokerTimeouts) -> Iterator[Due]:
-    """Bound a request.
+    """Limit the time of a request.
 
     Args:
-        doing: what it does, for the error.
+        doing: the operation, for the error.
         timeouts: how long to wait for brokers.
 
     Raises:

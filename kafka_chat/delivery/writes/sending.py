@@ -1,4 +1,4 @@
-"""Messages that clients send, put into their chat's topic."""
+"""Produces clients' messages to their chat's topic."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from ...chat.names import ChatNames
     from ...settings.model import Settings
 
-EXISTENCE_SECONDS = 3.0  # how long it is believed that a topic exists; the publisher never makes one that is gone by then
+EXISTENCE_SECONDS = 3.0  # how long to assume that a topic still exists; the publisher never creates one that does not
 REMEMBERED_TOPICS = 10_000
 
 
 class SentMessage(msgspec.Struct, frozen=True):
-    """A record's value as we write it."""
+    """The value of a record that we write."""
 
     sender: str
     text: str
@@ -32,11 +32,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Placed(NamedTuple):
-    """Where a message is.
+    """The place of a message.
 
     Attributes:
-        at: as the brokers acknowledged it.
-        topic_id: the topic's identity, as of some seconds before at most.
+        at: the acknowledged partition and offset.
+        topic_id: the topic's id, at most some seconds old.
     """
 
     at: Published
@@ -44,13 +44,13 @@ class Placed(NamedTuple):
 
 
 class Sending:
-    """Sends for clients.
+    """Sends messages for clients.
 
     Args:
-        publisher: where to.
-        lookup: knows which chats have a topic.
-        names: of chats and topics.
-        settings: how long a message may be; and with the embedded broker a chat's topic is made by the first message.
+        publisher: produces the records.
+        lookup: asks which chats have a topic.
+        names: chat <-> topic.
+        settings: the limit of a message; and whether the broker is the embedded one, where the first message creates the topic.
     """
 
     def __init__(self, publisher: Publisher, *, lookup: Lookup, names: ChatNames, settings: Settings) -> None:
@@ -59,28 +59,28 @@ class Sending:
         self._names = names
         self._limits = settings.limits
         self._embedded = bool(settings.kafka.embedded)
-        self._seen: dict[str, tuple[float, str]] = {}  # topic -> when it existed, and its identity
+        self._seen: dict[str, tuple[float, str]] = {}  # topic -> when it last existed, and its id
 
     async def send(self, chat: str, sender: str, text: str, tag: str | None) -> Published:
-        """Put one message into its chat, and return where it is; see `place`."""
+        """Send one message, and return its partition and offset; see `place`."""
         return (await self.place(chat, sender, text, tag)).at
 
     async def place(self, chat: str, sender: str, text: str, tag: str | None) -> Placed:
-        """Put one message into its chat, and return where it is, in which topic of that name. A sender's messages stay in order.
+        """Send one message, and return its place. A sender's messages stay in order.
 
-        Cancelled, it may still come true, within seconds.
+        After a cancel the message may still be written, within seconds.
 
         Args:
-            chat: a legal name.
-            sender: who sends.
-            text: what.
-            tag: or None.
+            chat: a valid chat name.
+            sender: the sender.
+            text: the text.
+            tag: the tag, or None.
 
         Raises:
             RequestError: text that is not Unicode (a lone surrogate).
             NotFound: the chat has no topic.
             TooLarge: over `limits.message_bytes`.
-            BrokerUnreachable: not acknowledged in time; see `Publisher` for what then holds.
+            BrokerUnreachable: not acknowledged in time; see `Publisher`.
         """
         topic = self._names.topic(chat)
         record = self._record(SentMessage(sender, text, tag, topic))
@@ -100,7 +100,7 @@ class Sending:
         return KeyedRecord(key, value)
 
     async def _existing(self, topic: str) -> str:
-        """Return the identity of a topic; raises `NotFound` where there is none."""
+        """Return the id of a topic; raises `NotFound` if it does not exist."""
         seen, topic_id = self._seen.get(topic, (float("-inf"), ""))
         if trio.current_time() - seen < EXISTENCE_SECONDS:
             return topic_id
