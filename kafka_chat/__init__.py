@@ -1,1 +1,1 @@
-"""Kafka chat topics on people's screens."""
+"""A gateway that delivers chat messages from Kafka topics to WebSockets."""

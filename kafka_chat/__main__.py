@@ -1,4 +1,4 @@
-"""`python -m kafka_chat` is `kafka-chat`."""
+"""`python -m kafka_chat` runs `kafka-chat`."""
 
 import sys
 

@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from .settings.model import Settings
     from .telemetry.metrics import Telemetry
 
-install()  # before any server runs, also where hypercorn's own command is the one that serves
+install()  # before any server runs, hypercorn's own command included
 
 
 def create(settings: Settings, *, telemetry: Telemetry | None = None) -> ChatApp:
     """Return the application; its service lives as long as the server's lifespan.
 
     Args:
-        settings: of the service.
-        telemetry: another one than the service would make for itself.
+        settings: the settings of the service.
+        telemetry: the telemetry to use instead of a new one.
 
     Raises:
         SettingsError: the limit of open files is too low for `limits.connections`.
     """
-    connections_limit(settings)  # asked for now, so that it is an error of the settings and not of a running service
+    connections_limit(settings)  # checked now, so that it is an error of the settings and not of a running service
     app = create_app(settings)
     app.open_service = partial(open_service, settings, telemetry=telemetry)
     return app

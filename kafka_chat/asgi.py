@@ -37,7 +37,7 @@ def _app(dropped_lines: Callable[[], Mapping[str, int]]) -> ChatApp:
 
 
 atexit.register(unblock("stdout", "stderr"))
-log = log_to_stderr("kafka_chat")  # hypercorn has its own handler for what it logs
+log = log_to_stderr("kafka_chat")  # hypercorn logs through its own handler
 try:
     app = _app(log.dropped)
 except SettingsError as error:

@@ -1,7 +1,7 @@
-"""What starts, in which order: the one file that knows both edges of the core.
+"""Starts everything in order: the only file that knows both edges of the core.
 
-Everything runs in a nursery of `open_service`. A task that fails ends the service, and with it the process:
-a server that is up and delivers nothing is the worst state.
+Everything runs in a nursery of `open_service`. A task that fails ends the service, and so the process: the worst state is a
+server that is up but delivers nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def _reachable(settings: Settings) -> AsyncIterator[ClientConfig]:
-    """Yield how to reach the brokers: named ones, an embedded one opened by the supervisor, or our own embedded one."""
+    """Yield how to reach the brokers: those of the settings, the supervisor's embedded one, or our own embedded one."""
     if settings.kafka.bootstrap_servers is not None or not settings.kafka.embedded:
         yield ClientConfig(settings.kafka)
         return
@@ -75,10 +75,10 @@ def _is_loopback(host: str) -> bool:
 
 @asynccontextmanager
 async def open_service(settings: Settings, *, telemetry: Telemetry | None = None) -> AsyncIterator[Service]:
-    """Start everything but the server; Kafka may still be away.
+    """Start everything except the server; the brokers may be away.
 
     Raises:
-        Exception: the error of a task of the service, or of the block.
+        Exception: an error of a task of the service, or of the block.
     """
     telemetry = telemetry or Telemetry()
     names = ChatNames(settings.chats.prefix)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+# Ends the sentence of an error after which nobody knows: a broker took what was to be written, and has not answered.
+MAY_BE_WRITTEN = "; it may or may not have been written"
+
 
 class KafkaChatError(Exception):
-    """The root: a sentence for the person who has to act."""
+    """The base class; the message is a sentence for the person who has to act."""
 
 
 class SettingsError(KafkaChatError):
-    """Exit code 2. Names the key, the value, where it came from, what is allowed."""
+    """Exit code 2. Names the key, the value, its source, and what is allowed."""
 
 
 class ServiceFailed(KafkaChatError):
-    """Exit code 1. The service could not start, or has failed; it is logged, with its traceback, where it happened."""
+    """Exit code 1. The service could not start, or has failed; the cause is logged where it happened, with its traceback."""
 
 
 class RequestError(KafkaChatError):
-    """A request cannot be done: the client must change something.
+    """A request cannot be carried out: the client must change something.
 
-    HTTP: `status` with `{"error": sentence, "field": field}`, before the accept on a WebSocket, too.
+    HTTP: `status` with `{"error": sentence, "field": field}`, also for a WebSocket that is not accepted yet.
 
     Attributes:
         field: the name of the parameter or body field that is wrong, or None.
@@ -35,7 +38,7 @@ class RequestError(KafkaChatError):
 
 
 class SendingOff(RequestError):
-    """403: `sending.enabled` is false; the same sentence on every way to send."""
+    """403: `sending.enabled` is false; the same sentence for every route and op."""
 
     status = 403
 
@@ -74,8 +77,8 @@ class BrokerError(KafkaChatError):
     """503 with `Retry-After`: Kafka did not carry out the request; try again later.
 
     Attributes:
-        topic: the topic it was about, where known.
-        partition: the partition, where known.
+        topic: its topic, if known.
+        partition: its partition, if known.
         status: the HTTP status.
     """
 
@@ -99,7 +102,7 @@ class PositionLost(KafkaChatError):
     """A position that the log no longer has.
 
     Attributes:
-        asked: the offset that was asked for.
+        asked: the requested offset.
         first_left: the first offset that can be read instead.
     """
 

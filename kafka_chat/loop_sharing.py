@@ -10,13 +10,13 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TURN_SECONDS = 0.002  # how long a walk may hold the loop; the limit for everything is 10 ms, and a walk's last item may be long
+TURN_SECONDS = 0.002  # how long a walk may block the loop; the total limit is 10 ms, and its last item may take long
 
 
 class Turn:
     """A walk's share of the loop: `await turn.share()` between two items yields once the turn is over.
 
-    The walked collection may change at each `share`, so a walk goes over a copy, and checks whether each item is still valid.
+    The collection may change at each `share`, so walk over a copy, and check whether each item is still valid.
     """
 
     __slots__ = ("_began",)
@@ -40,9 +40,9 @@ class Turn:
 
 
 class TurnInLine(Turn):
-    """A turn of a walk of which hundreds may run at once, such as reading a page: one of them continues in each round.
+    """A turn of a walk of which hundreds may run concurrently, such as reading a page: one of them continues in each iteration.
 
-    With a `Turn` each, hundreds of walks would make a round of hundreds of turns, and messages would wait for its end.
+    With plain `Turn`s, one iteration of the loop would contain hundreds of turns, and messages would wait for its end.
     """
 
     __slots__ = ()
@@ -67,10 +67,10 @@ class TurnInLine(Turn):
 
 
 class _Line:
-    """The walks that wait for a round, in order of arrival.
+    """The walks that wait for an iteration, in order of arrival.
 
     Attributes:
-        moves: whether one of them has the next round.
+        moves: whether one of them has the next iteration.
     """
 
     __slots__ = ("_waiting", "moves")
@@ -80,7 +80,7 @@ class _Line:
         self._waiting: dict[trio.lowlevel.Task, None] = {}
 
     async def wait(self) -> None:
-        """Return in a round that no other walk of the line has."""
+        """Return in an iteration in which no other walk of the line continues."""
         task = trio.lowlevel.current_task()
         self._waiting[task] = None
 
@@ -91,7 +91,7 @@ class _Line:
         await trio.lowlevel.wait_task_rescheduled(leave)
 
     def call_next(self) -> None:
-        """Give the next round to the one that has waited longest."""
+        """Give the next iteration to the walk that has waited longest."""
         if self._waiting:
             task = next(iter(self._waiting))
             del self._waiting[task]
@@ -104,7 +104,7 @@ _LINE: trio.lowlevel.RunVar[_Line] = trio.lowlevel.RunVar("kafka_chat.loop_shari
 
 
 def _line() -> _Line:
-    """Return the line of this run of trio."""
+    """Return the line of this trio run."""
     try:
         return _LINE.get()
     except LookupError:

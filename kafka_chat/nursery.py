@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_tasks() -> AsyncIterator[trio.Nursery]:
-    """Yield a nursery for tasks that live as long as the block: they are cancelled when it ends.
+    """Yield a nursery whose tasks are cancelled when the block ends.
 
-    A single error, of a task or of the block, comes out as itself, however deeply these are nested; so a route
-    that catches `BrokerError` gets it, and tracebacks stay simple. Several errors come out as their group.
+    A single error of a task or of the block is raised without its group, at any depth of nesting, so that a route can catch
+    `BrokerError`. Several errors are raised as a group.
     """
     alone: BaseException | None = None
     try:

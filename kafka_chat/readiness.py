@@ -10,7 +10,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TOLD = 20  # partitions of a kind that are named: a reader needs examples, not 10,000 sentences
+TOLD = 20  # partitions of a kind that are named; a reader needs examples, not 10,000 sentences
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,8 +18,8 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         ready: whether clients should be sent here.
-        problems: why not, a sentence each.
-        notices: what is wrong without making it unready, a sentence each.
+        problems: why it is not ready, a sentence each.
+        notices: what is wrong although it is ready, a sentence each.
     """
 
     ready: bool
@@ -31,7 +31,7 @@ ALL_WELL = Readiness(ready=True, problems=[], notices=[])
 
 
 def leaderless_notices(leaderless: Mapping[str, frozenset[int]]) -> list[str]:
-    """Return a sentence for each partition without a leader, or, beyond `TOLD` of them, for the rest together.
+    """Return a sentence for each of the first `TOLD` partitions without a leader, and one for the rest.
 
     Args:
         leaderless: topic -> its partitions without a leader.
@@ -46,10 +46,10 @@ def leaderless_notices(leaderless: Mapping[str, frozenset[int]]) -> list[str]:
 
 
 def held_notices(held: Mapping[tuple[str, int], int]) -> list[str]:
-    """Return a sentence for each partition that an open transaction holds up, or, beyond `TOLD` of them, for the rest together.
+    """Return a sentence for each of the first `TOLD` partitions that an open transaction blocks, and one for the rest.
 
     Args:
-        held: topic and partition -> at which offset.
+        held: topic and partition -> the offset where it is blocked.
     """
     told = [
         f"{topic}/{partition} is held up by an open transaction at offset {held[topic, partition]}; its messages wait until that ends"

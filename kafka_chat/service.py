@@ -1,4 +1,4 @@
-"""What the routes ask for: admits clients, serves them to their end, and closes them when the process ends."""
+"""The service behind the routes: admits clients, serves them, and closes their connections when the process ends."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ if TYPE_CHECKING:
     from .settings.model import Settings
     from .web.ports import Admission
 
-SMALL_BYTES = 4096  # that is remembered for a client in any case: the cost of a connection has them in it
-ANSWERS_BYTES = 16 << 20  # that may be owed even if `memory.bytes` is small: a page of /history has a mebibyte
-START_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted all the same
-KNOWN_SECONDS = 1.0  # of these, for subscriptions that another instance has already answered; the rest is for the client's beginning
-FAREWELLS_A_TURN = 16  # clients that are ended before others run: each then tells its own what waits, and its cursor, for some 100 µs
+SMALL_BYTES = 4096  # of options that any client may have; part of the cost of a connection
+ANSWERS_BYTES = 16 << 20  # of answers that may be owed even if `memory.bytes` is small: a page of /history has 1 MiB
+START_SECONDS = 2.0  # how long a connect waits for brokers that do not answer; then it is accepted anyway
+KNOWN_SECONDS = 1.0  # of START_SECONDS: for subscriptions that another instance has confirmed
+FAREWELLS_A_TURN = 16  # clients ended before yielding: each takes 100 µs for its last notices and its cursor
 RESTART = Close(code=RESTARTS, reason="the service is restarting; reconnect")
 
 
 class Service:
-    """What the routes ask for.
+    """The service behind the routes.
 
     Attributes:
         settings: all of them.
-        telemetry: its events.
+        telemetry: records its events.
         names: chat <-> topic.
         identify: tells who asks by a token; None where access is off.
         subscriptions: reads and changes subscriptions.
         sending: writes messages.
-        history: reads pages of a chat's past.
-        slots: of admitted clients.
-        draining: whether the process ends; no new client is admitted.
+        history: reads history pages.
+        slots: the slots of admitted clients.
+        draining: whether the process is ending; then no client is admitted.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Service:
             identity: who it is; its rights have been asked for. `PENDING`: its token comes in the first frame.
 
         Raises:
-            Overloaded: no slot is free, too many clients catch up, too many absent chats are named, or the service drains.
+            Overloaded: no slot is free, too many clients are catching up, too many absent chats are named, or the service is draining.
         """
         if self.draining:
             raise Overloaded("the service is restarting; try again later", retry_after_seconds=1)
@@ -120,7 +120,7 @@ class Service:
         return self.slots.take(username, options, identity)
 
     def _check_memory(self, options: SessionOptions) -> None:
-        """Raise `Overloaded` if clients together hold too much memory, and these options would add much."""
+        """Raise `Overloaded` if all clients together hold too much memory, and these options would add much."""
         if self.owes_too_much and options.held_bytes > SMALL_BYTES:
             raise Overloaded("what is remembered for clients fills the memory (memory.bytes); try again later")
 
@@ -130,7 +130,7 @@ class Service:
         return self.slots.taken
 
     def owing(self, size: int) -> AbstractContextManager[None]:
-        """Count `size` bytes of an answer for as long as the block that writes it lasts."""
+        """Count `size` bytes of an answer while the block, which writes it, runs."""
         return self._memory.owing(size)
 
     def owe(self, size: int) -> None:
@@ -139,17 +139,17 @@ class Service:
 
     @property
     def owes_too_much(self) -> bool:
-        """Whether sockets are owed as much as may be held in all (`memory.bytes`), so that no large answer may join them."""
+        """Whether sockets are owed as many bytes as allowed (`memory.bytes`), so that no large answer may be added."""
         return self._memory.owed_bytes >= max(self._memory.limit_bytes, ANSWERS_BYTES)
 
     async def run_session(self, admission: Admission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
-        """Fix where it begins, accept, and deliver until the client is gone or the service ends.
+        """Resolve its start offsets, accept, and deliver until the client is gone or the service ends.
 
         Args:
-            admission: whose session.
-            accept: completes the handshake; called once, when the offsets from which messages are delivered are fixed.
-            inbox: what the client says.
-            peer: its address, for the operator.
+            admission: the admitted client.
+            accept: completes the handshake; called once, when the start offsets are resolved.
+            inbox: the client's messages.
+            peer: the client's address, for the operator.
         """
         sink: Sink | None = None
         if admission.options.begins_by_frame:
@@ -160,23 +160,23 @@ class Service:
         await self._know_cluster(admission.options.cursor)
         session = self._session(admission)
         with self._drainable(session):
-            if session.subscriptions_known or not self._subscription_log.ready:  # other clients do not pay for a deadline
-                with trio.move_on_at(started_by), suppress(TopicGone):  # recreated: nobody knows more than we
+            if session.subscriptions_known or not self._subscription_log.ready:  # a deadline only for clients that need it
+                with trio.move_on_at(started_by), suppress(TopicGone):  # recreated: our knowledge is up to date
                     await self._subscription_log.wait_ready()
-                    with trio.move_on_after(KNOWN_SECONDS):  # what that topic has lost never comes
+                    with trio.move_on_after(KNOWN_SECONDS):  # records that the topic has lost never come
                         await self._subscription_log.passed(session.subscriptions_known - 1)
             with self._audience.joined(session, known=self._subscription_log.ready):
                 await self._audience.wait_started(session, seconds=max(0.0, started_by - trio.current_time()))
                 await self._serve(session, sink=sink or await accept(), inbox=inbox, peer=peer)
 
     async def _know_cluster(self, cursor: ResumeCursor | None) -> None:
-        """Ask which cluster this is if a cursor is of another one: it may have been replaced a moment ago, and others know it already."""
+        """If a cursor is of another cluster, ask the brokers: the cluster may just have been replaced, and another instance noticed."""
         if cursor is not None:
             with trio.move_on_after(KNOWN_SECONDS), suppress(BrokerError):
                 await self._context.cluster.may_be(cursor.cluster)
 
     def _session(self, admission: Admission) -> Session:
-        """Make the session of a client. A cursor that it came with is the session's to forget, so nobody else keeps its options."""
+        """Make the session of a client. Only the session keeps the options, so that it can free a large cursor."""
         options, admission.options = admission.options, DEFAULT_OPTIONS
         session = session_for(options, self._context, username=admission.username, caught_up=admission.caught_up)
         session.authorize(admission.identity)
@@ -205,11 +205,11 @@ class Service:
         """Accept, and answer the client's messages until it is gone or the service ends.
 
         Args:
-            admission: whose dialogue.
+            admission: the admitted client.
             answering: makes the answers.
             accept: completes the handshake; called once.
-            inbox: what the client says.
-            peer: its address, for the operator.
+            inbox: the client's messages.
+            peer: the client's address, for the operator.
         """
         dialogue = Dialogue(answering, username=admission.username, memory=self._memory, telemetry=self.telemetry)
         dialogue.authorize(admission.identity)
@@ -218,7 +218,7 @@ class Service:
 
     @contextmanager
     def _drainable(self, live: LiveSocket) -> Iterator[None]:
-        """Let `drain` end `live`, and wait for it, for as long as the block lasts."""
+        """While the block runs, let `drain` end `live` and wait for it."""
         self._live.add(live)
         self._context.deadlines.watch(live)
         if self.draining:
@@ -232,7 +232,7 @@ class Service:
             self._departures.note()
 
     async def _serve(self, live: LiveSocket, *, sink: Sink, inbox: Inbox, peer: str) -> None:
-        """Run what serves a client that is accepted to its end."""
+        """Serve an accepted client until it is gone."""
         self.telemetry.session_opened(session_id=live.session_id, username=live.username, peer=peer)
         began, code = time.monotonic(), 1006
         try:
@@ -250,7 +250,7 @@ class Service:
             )
 
     def readiness(self) -> Readiness:
-        """Return whether clients should be sent here, and what is wrong."""
+        """Return the answer of `/ready`."""
         problems = [problem for problem in (self._tail.problem, self._subscription_log.problem) if problem]
         issuers = self._issuers_readiness()
         problems += issuers.problems
@@ -273,10 +273,10 @@ class Service:
 
     async def drain(self) -> None:
         """Close every WebSocket with 1012; abort those that are still there after `server.drain_seconds`."""
-        self.draining = True  # a session that begins while others have their turn ends itself
+        self.draining = True  # sessions that begin from now on end themselves
         self.history.drain()
         with trio.move_on_after(self.settings.server.drain_seconds):
-            for count, live in enumerate(tuple(self._live), start=1):  # to end one that has left meanwhile does nothing
+            for count, live in enumerate(tuple(self._live), start=1):  # harmless for one that has left meanwhile
                 live.end(RESTART)
                 if not count % FAREWELLS_A_TURN:
                     await trio.lowlevel.checkpoint()
@@ -288,7 +288,7 @@ class Service:
             await turn.share()
 
     async def run_until_read(self) -> None:
-        """Once the subscriptions are read, let the clients that connected earlier follow theirs."""
+        """Once the subscriptions are read, have clients that connected earlier follow theirs."""
         await self._subscription_log.wait_ready()
         await self._audience.subscriptions_read()
 

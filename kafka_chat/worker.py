@@ -1,6 +1,6 @@
 """The entry point of a worker: `python -m kafka_chat.worker NUMBER LINE SOCKET`, as the supervisor starts it.
 
-Its path stays as it is: a supervisor that runs on while the package is upgraded starts its workers by this name.
+Its path must not change: a supervisor that keeps running while the package is upgraded starts its workers by this name.
 """
 
 import sys

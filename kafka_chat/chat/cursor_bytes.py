@@ -61,7 +61,7 @@ class PartBytes:
                     else:
                         raise malformed()
                 append(number)
-        except (IndexError, OverflowError) as error:  # it ends too early, or a number is above 63 bits
+        except (IndexError, OverflowError) as error:  # the part is too short, or a number exceeds 63 bits
             raise malformed() from error
         self._at = at
 
@@ -83,7 +83,7 @@ def checksum(data: bytes, begun: int = 0) -> bytes:
 
     Args:
         data: of the part.
-        begun: the CRC-32 of what is before it.
+        begun: the CRC-32 of the bytes before it.
     """
     return (crc32(data, begun) & 0xFFFF).to_bytes(CHECK_BYTES, "big")
 
@@ -113,7 +113,7 @@ def decoded(part: str) -> bytes:
 
 
 def parts_of(text: str) -> Iterator[str]:
-    """Yield the texts between dots. Not by `split`, which would first make a million strings of a megabyte of dots."""
+    """Yield the texts between dots, one at a time: `split` would make a million strings of a megabyte of dots."""
     begin = 0
     while (end := text.find(".", begin)) >= 0:
         yield text[begin:end]

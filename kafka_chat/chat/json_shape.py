@@ -1,4 +1,4 @@
-"""Says in plain words which field of a client's JSON is wrong."""
+"""Turns msgspec's error for a client's JSON into a plain sentence and the field."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _SENTENCE, _FIELD = 300, 100  # characters: a client's key may be as long as its
 
 
 def said_plainly(error: msgspec.ValidationError, *, what: str) -> tuple[str, str | None]:
-    """Return what is wrong as a sentence, such as "text is missing", and the field, None where it is the whole.
+    """Return what is wrong as a sentence, such as "text is missing", and the field; None if the whole is wrong.
 
     Args:
-        error: what msgspec says.
-        what: what the client sent: "the body", "the message".
+        error: msgspec's error.
+        what: the name of the whole: "the body", "the message".
     """
     text = str(error)
     if missing := _MISSING.fullmatch(text):
@@ -49,6 +49,6 @@ def _kind(names: str) -> str:
 
 
 def _top(place: str) -> str | None:
-    """Return the field of the whole in which a place such as `chats[...]` is."""
+    """Return the top-level field of a path such as `chats[...]`."""
     found = re.match(r"\w+", place)
     return found[0] if found else None

@@ -14,13 +14,13 @@ EpochRun = tuple[int, int]  # the offset of an epoch's last known record, and th
 
 
 class LeaderEpochs:
-    """The known epochs, and the last known offset of each. In a log they grow with the offsets, so this says everything.
+    """The known epochs, and the last known offset of each; in a log, epochs grow with the offsets.
 
-    An uncertain epoch is a later one of the same log, never an earlier one: a later one may only let a loss go unseen, an
-    earlier one would report a loss that never happened.
+    If an epoch is uncertain, a later one of the same log is used: a later one may only miss a loss, an earlier one would report a
+    loss that did not happen.
 
     Attributes:
-        latest: the highest that is known; `NO_EPOCH` where none is.
+        latest: the highest known epoch; `NO_EPOCH` if there is none.
     """
 
     __slots__ = ("_epochs", "_lasts", "latest")
@@ -31,7 +31,7 @@ class LeaderEpochs:
         self._epochs: list[int] = []
 
     def note(self, runs: Iterable[EpochRun]) -> None:
-        """Note records that were read, in any order of their offsets."""
+        """Note the epochs of records that were read, in any order."""
         for last, epoch in runs:
             index = bisect_left(self._epochs, epoch)
             if index == len(self._epochs) or self._epochs[index] != epoch:
@@ -51,7 +51,7 @@ def epoch_of(offset: int, runs: Iterable[EpochRun]) -> int:
     """Return the epoch of a record.
 
     Args:
-        offset: of the record.
-        runs: the runs of a range that contains it, in the order of their offsets.
+        offset: the record's offset.
+        runs: the runs of a range that contains it, by ascending offset.
     """
     return next((epoch for last, epoch in runs if offset <= last), NO_EPOCH)

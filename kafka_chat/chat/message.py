@@ -11,9 +11,9 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """A record's value. Other keys are ignored; the topic alone decides the chat.
 
     Attributes:
-        sender: who wrote it.
-        text: what was written.
-        tag: None where the record has none.
+        sender: the author.
+        text: the text.
+        tag: the tag; None if the record has none.
     """
 
     sender: str
@@ -49,7 +49,7 @@ class LeftOut(enum.StrEnum):
     HEADERS = "headers"
     TIME = "time"
     HEADER_NAME = "header_name"  # shown as U+FFFD, so it is not in `meta.left_out`
-    MESSAGE = "message"  # all of it: a notice takes its place
+    MESSAGE = "message"  # all of it: a notice replaces it
 
 
 _decode = msgspec.json.Decoder(Message).decode
@@ -57,7 +57,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def parse(value: bytes | None, *, max_bytes: int) -> Message | Reject:
-    """Return the message in a record's value, or why it is not one.
+    """Return the message in a record's value, or why there is none.
 
     Args:
         value: the record's value; None for a tombstone.
@@ -69,7 +69,7 @@ def parse(value: bytes | None, *, max_bytes: int) -> Message | Reject:
         return Reject.TOO_LARGE
     try:
         if not value.isascii():
-            value.decode()  # msgspec does not look into the keys and values that it skips
+            value.decode()  # msgspec does not validate the keys and values that it skips
         return _decode(value)
     except UnicodeDecodeError:
         return Reject.BAD_UTF8

@@ -11,12 +11,10 @@ from ..errors import RequestError
 
 TOPIC_LENGTH = 249  # Kafka's own limit for a topic name, in characters
 USERNAME_BYTES = 255  # of UTF-8, after normalisation
-# Ordering marks takes quadratic time in how many follow each other: 30,000 of them block everything for a second.
+# Normalisation takes quadratic time in the number of consecutive combining marks: 30,000 block everything for a second.
 SHRINKS = 3  # NFC makes text at most this many times shorter, in bytes of UTF-8 (a Korean syllable of three letters)
-COMPARED_CHARACTERS = (
-    340  # longer text is compared as it is: no username is that long, however it is written (85 Greek letters with three marks)
-)
-MARKS_IN_A_ROW = 30  # likewise with more marks on one letter: Unicode's own limit, UAX #15 section 13
+COMPARED_CHARACTERS = 340  # longer text is compared as it is: no spelling of a username is that long (85 Greek letters with three marks)
+MARKS_IN_A_ROW = 30  # likewise text with more marks on one letter: Unicode's own limit, UAX #15 section 13
 
 _CHAT = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -26,7 +24,7 @@ class ChatNames:
     """Chat names and topic names under one prefix.
 
     Args:
-        prefix: what precedes the chat's name in its topic's name, for example `kafka.chat.`.
+        prefix: the part of a topic's name before its chat's name, for example `kafka.chat.`.
     """
 
     prefix: str
@@ -44,7 +42,7 @@ class ChatNames:
 
         Args:
             text: a chat (`room1`) or a topic (`kafka.chat.room1`); one leading prefix is removed.
-            field: where the name came from, for the error.
+            field: the source of the name, for the error.
 
         Raises:
             RequestError: empty, too long, or a character that a Kafka topic cannot have.
@@ -62,7 +60,7 @@ class ChatNames:
 
 
 def parse_username(raw: bytes) -> str:
-    """Return the username in a path segment as it came over the wire.
+    """Return the username in a raw path segment.
 
     Args:
         raw: the percent-encoded segment.
@@ -81,7 +79,7 @@ def parse_username(raw: bytes) -> str:
 
 
 def check_username(name: str, *, field: str = "username") -> str:
-    """Return `name` in Unicode NFC, if it may be a username; raise `RequestError`, of `field`, otherwise."""
+    """Return `name` in Unicode NFC; raise `RequestError` about `field` if it cannot be a username."""
     size = len(name.encode("utf-8", "surrogatepass"))
     if size <= SHRINKS * USERNAME_BYTES:
         name = unicodedata.normalize("NFC", name)
@@ -96,9 +94,9 @@ def check_username(name: str, *, field: str = "username") -> str:
 
 
 def comparable(text: str) -> str:
-    """Return a sender or a tag in the form that is compared: in Unicode NFC, unless it is too long for a name.
+    """Return a sender or a tag in the form used for comparisons: Unicode NFC, unless it is too long for a name.
 
-    A word has several spellings in Unicode: a keyboard on macOS may write the same text in another one.
+    A word may have several spellings in Unicode: macOS may encode the same text differently.
     """
     if text.isascii() or len(text) > COMPARED_CHARACTERS:
         return text
@@ -111,5 +109,5 @@ def comparable(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return `text` quoted for a message, at most 60 characters of it."""
+    """Return at most 60 characters of `text`, quoted for a message."""
     return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -1,4 +1,4 @@
-"""Which partition of which topic."""
+"""Names one partition of one topic."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class PartitionKey(NamedTuple):
-    """One partition of one topic, and not of a later topic with the same name."""
+    """One partition of one topic; a later topic of the same name has other keys."""
 
     topic: str
     topic_id: str

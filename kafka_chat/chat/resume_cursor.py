@@ -1,4 +1,4 @@
-"""Cursors: up to where a client has received everything, as text; docs/protocol.md, "Cursor and position"."""
+"""Cursors: strings that say how far a client has received everything; docs/protocol.md, "Cursor and position"."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 TEXT_LENGTH = 1 << 20  # characters; enough for 26,000 partitions
-PARTITIONS = 1 << 15  # that a cursor may name, by topics and by ids; 12 bytes each while it is needed. Nobody follows a fifth of that
+PARTITIONS = 1 << 15  # the most that a cursor may name; 12 bytes each while it is needed; five times what a client can follow
 
 # Values in place of the subscriptions offset.
-NOT_KNOWN = -1  # how far they were read was unknown
-OF_A_PAGE = -2  # the cursor is from a page of history, which does not depend on them
+NOT_KNOWN = -1  # it is unknown how far they were read
+OF_A_PAGE = -2  # the cursor is of a history page, which does not depend on them
 
 NO_EPOCH = -1  # an unknown leader epoch
 
@@ -31,40 +31,40 @@ _CURSOR, _ID = 3, 4  # the first byte of a part
 _FIRST_CURSOR, _FIRST_ID = 1, 2  # those of the first version, which are still read
 _COMPLETE = 1  # a flag
 _CLUSTER_BYTES, _NAME_BYTES = 4, 4
-_IDENTITY_BYTES = 4  # bytes of a topic's id in a cursor: a recreated topic passes for the earlier one once in 4 billion times
-_ID_BYTES = 16  # of it in the id of a message, whose first 28 characters tell topics apart
+_IDENTITY_BYTES = 4  # bytes of a topic's id in a cursor: one recreated topic in 4 billion is taken for the earlier one
+_ID_BYTES = 16  # bytes of it in the id of a message, whose first 28 characters distinguish topics
 _TOPIC_PARTITIONS = 1 << 20
 _ENTRY_BYTES, _NUMBER_BYTES, _EPOCH_BYTES, _BY_ID_BYTES = 300, 8, 4, 250  # in memory; measured
 _STEP = 1024  # numbers read in one step: at most 10 bytes each, so at most 1 ms
 _ABSENT = bytes(_ID_BYTES)
 _UNKNOWN_CLUSTER = bytes(_CLUSTER_BYTES)
-_UUID = re.compile(r"[A-Za-z0-9_/+-]{22}")  # Kafka writes them for addresses, its clients do not always
+_UUID = re.compile(r"[A-Za-z0-9_/+-]{22}")  # URL-safe base64 in Kafka, not in all its clients
 
 
 class TopicOffsets:
-    """A cursor's offsets in one topic. It does not change once it is parsed.
+    """A cursor's offsets in one topic; does not change after parsing.
 
     Attributes:
-        identity: the topic's, 4 bytes; None where there was no such topic.
-        whole: whether it covers the whole topic; False if ids of messages name only these partitions.
+        identity: the first 4 bytes of the topic's id; None if there was no such topic.
+        whole: whether it covers the whole topic; False if it consists of ids of messages, which name only their partitions.
     """
 
     __slots__ = ("_by_ids", "_epochs", "_numbers", "identity", "whole")
 
     def __init__(self, identity: bytes | None, numbers: array[int] | None = None, epochs: array[int] | None = None, *, whole: bool) -> None:
-        """Make one that ids of messages may still move.
+        """Make one; ids of messages may still move it.
 
         Args:
-            identity: see above.
+            identity: the attribute.
             numbers: for its partitions from 0 on, the next offset plus 1, or 0 if unknown.
             epochs: for each, the leader epoch of the last record, plus 1, or 0; empty: unknown.
-            whole: see above.
+            whole: the attribute.
         """
         self.identity = identity
         self.whole = whole
-        self._numbers = numbers or ()  # 8 and 4 bytes a partition, where a dict has 90: a stranger may name 32,768
+        self._numbers = numbers or ()  # 8 and 4 bytes per partition instead of 90 in a dict: a client may name 32,768
         self._epochs = epochs or ()
-        self._by_ids: dict[int, tuple[int, int]] | None = None  # partition -> the next offset and the epoch, where an id says so
+        self._by_ids: dict[int, tuple[int, int]] | None = None  # partition -> the next offset and the epoch, from ids of messages
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TopicOffsets):
@@ -75,7 +75,7 @@ class TopicOffsets:
     __hash__ = None  # type: ignore[assignment]
 
     def next(self, partition: int) -> int | None:
-        """Return the next offset of a partition; None if it was unknown, or the partition is not named because it was added later."""
+        """Return the next offset of a partition; None if it was unknown, or the partition was added later."""
         if self._by_ids is not None and partition in self._by_ids:
             return self._by_ids[partition][0]
         number = self._numbers[partition] if partition < len(self._numbers) else 0
@@ -92,33 +92,33 @@ class TopicOffsets:
         return partition < len(self._numbers) and self.next(partition) is None
 
     def is_by_id(self, partition: int) -> bool:
-        """Whether the id of a message says the offset of a partition."""
+        """Whether the offset of a partition comes from the id of a message."""
         return self._by_ids is not None and partition in self._by_ids
 
     @property
     def partitions(self) -> int:
-        """One more than the highest partition that is named; 0 where none is."""
+        """One more than the highest named partition; 0 if there is none."""
         return max(len(self._numbers), max(self._by_ids or (-1,)) + 1)
 
     def names_others(self, partitions: Container[int]) -> bool:
-        """Whether it names a partition that is not one of `partitions`."""
+        """Whether it names a partition that is not in `partitions`."""
         return any(partition not in partitions for partition in chain(range(len(self._numbers)), self._by_ids or ()))
 
     @property
     def held_bytes(self) -> int:
-        """How much memory it takes, including its mark and its entry."""
+        """The memory that it takes, including its mark and its entry."""
         arrays = len(self._numbers) * _NUMBER_BYTES + len(self._epochs) * _EPOCH_BYTES
         return _ENTRY_BYTES + arrays + len(self._by_ids or ()) * _BY_ID_BYTES
 
     @property
     def offsets(self) -> dict[int, int]:
-        """Partition -> the next offset, of all that are named; made for each reader."""
+        """Partition -> the next offset, for all named partitions; a new dict each time."""
         by_ids = {partition: position for partition, (position, _) in (self._by_ids or {}).items()}
         return {partition: number - 1 for partition, number in enumerate(self._numbers) if number} | by_ids
 
     @property
     def unknown(self) -> frozenset[int]:
-        """Partitions that existed, and whose next offset was not known yet; made for each reader."""
+        """Partitions that existed, but whose next offset was unknown; a new set each time."""
         unknown = {partition for partition, number in enumerate(self._numbers) if not number}
         return frozenset(unknown.difference(self._by_ids or ()))
 
@@ -137,7 +137,7 @@ class ResumeCursor:
         cluster: 4 bytes that identify the cluster; None if unnamed.
         subscriptions: the next offset of the subscriptions topic, or `NOT_KNOWN` or `OF_A_PAGE`.
         whole: whether it covers everything a client followed; False if it is only ids of messages.
-        complete: whether chats subscribed to by then and not named begin where their subscription's record says.
+        complete: whether chats that were subscribed to by then but are not named begin where their subscription's record says.
         entries: 4 bytes of the hash of a topic's name -> its offsets in that topic.
     """
 
@@ -342,7 +342,7 @@ class CursorParser:
         count = data.varint()
         if count > _TOPIC_PARTITIONS or (first_version and identity is None and count):
             raise malformed()
-        self._count(max(count, 1))  # a topic without partitions is held, too
+        self._count(max(count, 1))  # a topic without partitions takes memory, too
         if not first_version and count:
             identity = data.take(_IDENTITY_BYTES)
         each = 1 if first_version else 2
@@ -391,5 +391,5 @@ def _take_epochs(epochs: array[int], read: array[int]) -> None:
 
 
 def joined(texts: Iterable[str]) -> str:
-    """Return several cursors as one; the later one wins."""
+    """Join several cursors into one; later ones override earlier ones."""
     return ".".join(texts)

@@ -1,4 +1,4 @@
-"""A user's subscription to a chat from some offsets on, or its end."""
+"""A user's subscription to a chat, from given offsets on, or its end."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionChange:
-    """A record of the subscriptions topic: what changed for one user.
+    """A record of the subscriptions topic: one user's change of one chat.
 
     Attributes:
-        username: whose.
-        chat: which.
-        subscribed: or unsubscribed.
+        username: the user.
+        chat: the chat.
+        subscribed: False if the user unsubscribed.
         topic_id: the id of the chat's topic at that time; "" if it did not exist.
-        starts: partition -> offset from which it is followed: its last stable offset then. Other partitions were added later, and
-            starts at 0.
-        offset: of the record; negative if unknown.
+        starts: partition -> offset from which it is followed: its last stable offset then. Other partitions were added later,
+            and are followed from 0.
+        offset: the record's offset; negative if unknown.
     """
 
     username: str

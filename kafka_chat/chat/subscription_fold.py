@@ -1,7 +1,7 @@
 """The chats of every user: the fold of the subscription records, in the order of their log.
 
-A record's key is a user and a chat, its value says from which offsets, a tombstone ends the subscription. Each instance folds the same
-log, so parallel changes end the same everywhere, and compaction, which keeps each key's last record, loses nothing.
+A record's key is a user and a chat, its value has the offsets to start from; a tombstone ends the subscription. All instances fold
+the same log, so they agree on concurrent changes, and compaction, which keeps the last record of each key, loses nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # version of the values; records of other versions are left to the instances that know them
 
-MANY = 64  # chats of a user whose record is folded in 20 µs as one byte string
+MANY = 64  # chats of a user that are kept as one byte string: a record is folded in 20 µs
 
 _Number = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -37,10 +37,10 @@ class Skip(enum.StrEnum):
 class Following:
     """User -> chats.
 
-    A million users are in memory, so a user is one byte string (some 360 bytes with three chats), which the garbage
-    collector need not look at: per chat an entry `chat`, space, offset, space, value, with a zero byte between two, which neither has.
-    Values are decoded on request. A user with more than `MANY` chats is a dict of the same entries, by chat: otherwise each record of
-    theirs would cost a walk over all of them.
+    There may be a million users, so a user is one byte string (about 360 bytes with three chats), which the garbage collector does not
+    track. It has an entry for each chat, `chat`, space, offset, space, value, separated by zero bytes, which occur in none of them.
+    Values are decoded on request. A user with more than `MANY` chats is a dict of the same entries, by chat: otherwise each of that
+    user's records would cost a walk over all entries.
     """
 
     __slots__ = ("_entries",)
@@ -49,23 +49,23 @@ class Following:
         self._entries: dict[str, bytes | dict[str, bytes]] = {}
 
     def __len__(self) -> int:
-        """How many users follow anything."""
+        """How many users follow a chat."""
         return len(self._entries)
 
     def apply(self, key: bytes | None, value: bytes | None, *, offset: int = -1) -> SubscriptionChange | Skip | None:
         """Fold in the next record of the log.
 
         Args:
-            key: as `record_key` writes it.
-            value: as `record_value` does; None for a tombstone.
-            offset: of the record; negative where that is not known.
+            key: made by `record_key`.
+            value: made by `record_value`; None for a tombstone.
+            offset: the record's offset; negative if unknown.
 
         Returns:
-            The change; None if nothing changes: a second subscription, by an instance that had not
-            seen the first, keeps the first one's `starts`. Or why the record was skipped.
+            The change, or why the record was skipped. None if nothing changes: a second subscription, written by an instance
+            that had not seen the first, keeps the first one's `starts`.
         """
         if key is None:
-            return None if value is None else Skip.BAD_KEY  # the embedded broker's topic is made by an empty record
+            return None if value is None else Skip.BAD_KEY  # an empty record creates the embedded broker's topic
         pair = _pair(key)
         if pair is None:
             return Skip.BAD_KEY
@@ -85,12 +85,12 @@ class Following:
         return _subscribed(username, chat, said, offset)
 
     def chats_of(self, username: str) -> dict[str, SubscriptionChange]:
-        """Return chat -> since when it is followed."""
+        """Return chat -> subscription."""
         subscriptions = [_decoded(username, entry) for entry in self._of(username)]
         return {subscription.chat: subscription for subscription in subscriptions}
 
     def changes_from(self, before: Following) -> Iterator[SubscriptionChange]:
-        """Yield the changes from `before` to this, without offsets of records; neither may change in the meantime."""
+        """Yield the changes from `before` to this, without record offsets; neither may change meanwhile."""
         for username, entries in before._entries.items():
             if self._entries.get(username) != entries:
                 now = self.chats_of(username)
@@ -112,7 +112,7 @@ class Following:
         entries = self._entries.get(username)
         if entries is None or isinstance(entries, dict):
             return entries is not None and chat in entries
-        name = chat.encode() + b" "  # no chat's name has a space
+        name = chat.encode() + b" "  # names of chats have no spaces
         return entries.startswith(name) or b"\0" + name in entries
 
     def _add(self, username: str, chat: str, entry: bytes) -> None:
@@ -142,7 +142,7 @@ class Following:
 
 
 def record_key(username: str, chat: str) -> bytes:
-    """Return the key of a pair: always the same bytes, since compaction compares them."""
+    """Return the key of a user and a chat: always the same bytes, because compaction compares them."""
     return _encode(_Key(username, chat))
 
 
@@ -157,7 +157,7 @@ class _Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Value(msgspec.Struct, frozen=True):
-    """Other keys are ignored: a later version may add some under the same number."""
+    """The value of a subscription. Other keys are ignored: later software may add some without a new version number."""
 
     v: int
     topic_id: str
@@ -176,9 +176,9 @@ _any_topic = ChatNames("")
 
 
 def _pair(key: bytes) -> tuple[str, str] | None:
-    """Return user and chat of a key exactly as `record_key` writes it.
+    """Return user and chat of a key; None unless it is exactly what `record_key` makes.
 
-    Written in another way it would be another key to compaction, which could then revive an ended subscription.
+    For compaction, another spelling is another key, which could revive an ended subscription.
     """
     try:
         user, chat = msgspec.structs.astuple(_decode_key(key))

@@ -194,7 +194,7 @@ async def _until_terminated(run: Callable[[], Awaitable[None]]) -> int:
 
 def _cursor(parsed: argparse.Namespace) -> int:
     from ..chat.resume_cursor import parse
-    from .cursor_words import facts_of, words_of
+    from .cursor_words import facts_of, unmatched, words_of
 
     text = read_stdin().strip() if parsed.text == "-" else parsed.text
     try:
@@ -204,6 +204,8 @@ def _cursor(parsed: argparse.Namespace) -> int:
     _open_stdout(as_json=parsed.json)
     for line in [json.dumps(facts_of(cursor, parsed.topic))] if parsed.json else words_of(cursor, parsed.topic):
         print_line(line)
+    for topic in unmatched(cursor, parsed.topic):
+        _tell(f"{topic} is not in the cursor; a topic's whole name is needed, such as kafka.chat.room1")
     return 0
 
 

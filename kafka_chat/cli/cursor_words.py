@@ -64,6 +64,11 @@ def facts_of(cursor: ResumeCursor, topics: Sequence[str]) -> dict[str, object]:
     }
 
 
+def unmatched(cursor: ResumeCursor, topics: Sequence[str]) -> list[str]:
+    """Return those of the topics that the cursor does not name."""
+    return [topic for topic in topics if topic_mark(topic) not in cursor.entries]
+
+
 def _names(topics: Sequence[str]) -> Mapping[bytes, str]:
     return {topic_mark(topic): topic for topic in topics}
 

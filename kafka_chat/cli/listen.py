@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ..client import Gap, Message, Skipped, open_chat
+from ..client import Gap, Message, Refused, Skipped, open_chat
 from .cursor_file import open_notes
 from .terminal import message_line
 
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from ..client.tokens import TokenSource
     from .cursor_file import CursorFile
 
+_FLAGS = {  # parameter of the service -> what the user of the command knows it by
+    "topic": "--chat",
+    "chat": "--chat-only",
+    **{name: f"--{name}" for name in ("from", "rewind", "until", "tag", "sender", "cursor")},
+    "username": "USER",
+}
 _CAUSES = {
     "retention": "deleted by age, by size or by hand",
     "recreated": "the topic was deleted or recreated",
@@ -76,12 +82,21 @@ async def listen(wanted: Wanted, *, show: Callable[[str], Awaitable[None]], tell
         SettingsError: the URL is invalid, or the file holds no cursor.
         CursorNotKept: the file cannot be written.
     """
-    if wanted.file is None:
-        await _listen(wanted, wanted.cursor, show=show, tell=tell, note=None)
-        return
-    cursor = wanted.file.read()
-    async with open_notes(wanted.file) as note:
-        await _listen(wanted, cursor, show=show, tell=tell, note=note)
+    try:
+        if wanted.file is None:
+            await _listen(wanted, wanted.cursor, show=show, tell=tell, note=None)
+            return
+        cursor = wanted.file.read()
+        async with open_notes(wanted.file) as note:
+            await _listen(wanted, cursor, show=show, tell=tell, note=note)
+    except Refused as refused:
+        raise Refused(in_flags(str(refused)), code=refused.code, reason=refused.reason, field=refused.field) from refused
+
+
+def in_flags(sentence: str) -> str:
+    """Return a sentence of the service with the flag in the place of the parameter that it begins with."""
+    name, space, rest = sentence.partition(" ")
+    return _FLAGS.get(name, name) + space + rest
 
 
 def gap_sentence(gap: Gap) -> str:

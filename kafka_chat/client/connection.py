@@ -123,7 +123,6 @@ class Connection:
     def end(self) -> None:
         """End all waits for answers."""
         self._ended = True
-        self._ops.close()
         for asked in self._asked.values():
             asked.answered.set()
 

@@ -8,6 +8,7 @@ import ssl
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from ..errors import KafkaChatError

@@ -1,1 +1,1 @@
-"""The core: how records reach sessions, without a Kafka client, a web framework or a socket."""
+"""The core: delivers records to sessions, without a Kafka client, a web framework or a socket."""

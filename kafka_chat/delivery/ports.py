@@ -1,4 +1,4 @@
-"""What the core asks of the outside: of Kafka, and of a client's connection."""
+"""The interfaces that the core needs: to Kafka, and to a client's connection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .timeouts import BrokerTimeouts
 
 
-EMBEDDED_TOPIC_ID = "embedded"  # on the embedded broker, whose topics are never deleted, so one id serves for all
+EMBEDDED_TOPIC_ID = "embedded"  # for all topics of the embedded broker, where none is ever deleted
 
 
 NO_EPOCHS: Mapping[int, int] = {}
@@ -27,12 +27,11 @@ NO_EPOCHS: Mapping[int, int] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicFacts:
-    """What a broker says of a topic.
+    """A broker's description of a topic.
 
     Attributes:
-        topic_id: its id; a different one means another topic under the same name. `EMBEDDED_TOPIC_ID` on the embedded broker,
-            which has no ids.
-        partitions: their numbers.
+        topic_id: its id, by which a recreated topic is recognised. `EMBEDDED_TOPIC_ID` on the embedded broker, which has no ids.
+        partitions: the numbers of its partitions.
         leaderless: those of them that have no leader now.
     """
 
@@ -42,9 +41,9 @@ class TopicFacts:
 
 
 class Lookup(Protocol):
-    """Questions to the brokers that need no consumer. Every one raises `BrokerUnreachable` after its timeout.
+    """Requests to the brokers that need no consumer. Each raises `BrokerUnreachable` after its timeout.
 
-    Nothing here ever creates a topic.
+    None of them ever creates a topic.
 
     Attributes:
         timeouts: how long to wait for the brokers.
@@ -56,41 +55,41 @@ class Lookup(Protocol):
         """Return the facts of those of `topics` that exist."""
 
     async def last_stable_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
-        """Return the offset below which everything is committed; records produced from now on are at or above it.
+        """Return the last stable offsets: records below are committed, records produced from now on are at or above.
 
-        A partition that does not exist (any more) or has no leader is left out.
+        Partitions that do not exist or have no leader are left out.
         """
 
     async def first_offsets(self, keys: Collection[PartitionKey]) -> Mapping[PartitionKey, int]:
-        """Return the first offset that is left; a partition without one is left out."""
+        """Return the first offsets that still exist; partitions that do not exist or have no leader are left out."""
 
     def by_leader(self, keys: Collection[PartitionKey]) -> Mapping[int, Sequence[PartitionKey]]:
-        """Return `keys` by the broker that led them when last described; -1: unknown. Asks no broker."""
+        """Return `keys` grouped by leader as of their last description; -1: unknown. Asks no broker."""
 
     async def epoch_ends(self, keys: Collection[PartitionKey], epoch: int) -> Mapping[PartitionKey, int]:
         """Return where a leader epoch ends: after its last record and those of earlier epochs.
 
-        A client at an offset beyond this end, in that epoch, has received records that no longer exist. Some partitions may
-        be left out: those that do not exist or have no leader, and those whose leader has not answered in time.
+        A client at an offset beyond this end, in that epoch, has received records that no longer exist. Partitions are left out
+        that do not exist, have no leader, or whose leader has not answered in time.
         """
 
     async def offsets_at(self, keys: Collection[PartitionKey], time_ms: int) -> Mapping[PartitionKey, int]:
-        """Return the first offset whose timestamp is at or after `time_ms` (Unix, milliseconds).
+        """Return the first offsets with a timestamp at or after `time_ms` (Unix, milliseconds).
 
-        Where there is none, and where the broker cannot tell, the last stable offset; a partition that does not
-        exist or has no leader is left out.
+        If there is none, or the broker cannot tell, it is the last stable offset. Partitions that do not exist or have no
+        leader are left out.
         """
 
     async def compacted(self, topic: str) -> bool:
-        """Return whether a topic is compacted, so that records may vanish out of its middle.
+        """Return whether a topic is compacted, so that records in its middle may vanish.
 
         Raises:
-            BrokerError: we may not ask, or there is no such topic.
+            BrokerError: the request is not permitted, or there is no such topic.
         """
 
 
 class Cluster(Protocol):
-    """The Kafka cluster that answered last: a cursor belongs to one, and another one may take its place.
+    """The Kafka cluster that answered last: a cursor belongs to one cluster, and another may replace it.
 
     Attributes:
         mark: its name in cursors; None before a broker has answered.
@@ -110,120 +109,119 @@ class Tail(Protocol):
     """Follows topics at their live end. One thread owns its Consumer; these two leave requests for it."""
 
     def follow(self, topic: str) -> None:
-        """Follow a topic, existing or not; the `TailListener` hears what is found. Idempotent."""
+        """Follow a topic, existing or not; the `TailListener` is notified of it. Idempotent."""
 
     def unfollow(self, topic: str) -> None:
-        """Stop following it. The listener hears nothing more of this topic once this has returned. Idempotent."""
+        """Stop following it. Once this has returned, the listener gets no more events of this topic. Idempotent."""
 
 
 class TailListener(Protocol):
-    """Receives what the Tail finds. Plain functions, called in the trio thread, in the order of events."""
+    """Is notified of the Tail's events. These are plain functions, called in the trio thread, in the order of events."""
 
     def topic_opened(
         self, topic: str, topic_id: str, starts: Mapping[int, int], *, created: bool, epochs: Mapping[int, int] = NO_EPOCHS
     ) -> None:
-        """These partitions are followed from these offsets on; `append` continues from there without a hole.
+        """Note that partitions are followed from `starts` on; `append` continues there without a gap.
 
-        Called again with more partitions of the same `topic_id` where some are added later.
+        Called again with more partitions of the same `topic_id` if they are added later.
 
         Args:
-            topic: as asked for.
-            topic_id: its identity.
-            starts: partition -> first offset that will be appended: its last stable offset, asked after the request.
-            created: these partitions are known to have been created after the request (absent in two listings a second
-                apart, or added to a known topic): then their starts are 0.
+            topic: its name.
+            topic_id: its id.
+            starts: partition -> first offset that will be appended: its last stable offset, requested after `follow`.
+            created: whether these partitions were certainly created after `follow` (absent in two listings a second apart, or
+                added to a known topic); then their starts are 0.
             epochs: partition -> the epoch of the leader that gave its start, or an earlier one; unknown ones are left out.
         """
 
     def is_subscribed(self, topic: str) -> bool:
-        """Whether somebody follows a topic by subscription or default: it is looked at before topics that are only named."""
+        """Whether a topic is followed by subscription or default; those are looked up before topics that are only named."""
 
     def topic_missing(self, topic: str) -> None:
-        """A listing requested after `follow` lacks this topic. Called once, until it is opened."""
+        """Note that this topic is missing in a listing requested after `follow`. Called once, until it is opened."""
 
     def topic_lost(self, topic: str, topic_id: str, cause: LossCause | None) -> None:
-        """The topic was deleted (None), or another one has taken its name (`RECREATED`); its logs are closed.
+        """Note that the topic was deleted (None) or recreated (`RECREATED`); its logs are closed.
 
-        If there is a new one, `topic_opened` follows, with starts of 0 and `created`.
+        For a recreated one `topic_opened` follows, with starts of 0 and `created`.
         """
 
     def append(self, key: PartitionKey, batches: Sequence[Batch]) -> None:
-        """New records: contiguous, each batch's `first` is the `next` of the one before."""
+        """Take new records: contiguous, each batch's `first` is the previous one's `next`."""
 
     def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: LossCause, *, epoch: int = NO_EPOCH) -> None:
-        """The Tail's own position is gone; it continues at `first_left`. The log must start over there.
+        """Note that the Tail's position is lost; it continues at `first_left`, where the log must start over.
 
         With the cause `TRUNCATED`, the records from `first_left` on are not those that were appended.
 
         Args:
-            key: of the partition.
-            asked: the position.
+            key: the partition.
+            asked: the lost position.
             first_left: where it continues; before `asked` if the log lost its end.
-            cause: why.
-            epoch: of the leader that gave `first_left`.
+            cause: why it is lost.
+            epoch: the epoch of the leader that gave `first_left`.
         """
 
 
 class PageSource(Protocol):
-    """Reads pieces of the past."""
+    """Reads ranges of old records."""
 
     @property
     def timeouts(self) -> BrokerTimeouts:
         """How long to wait for the brokers."""
 
     def leader(self, key: PartitionKey) -> int:
-        """Return the broker that led a partition when last described; -1: unknown. Asks no broker."""
+        """Return a partition's leader as of its last description; -1: unknown. Asks no broker."""
 
     async def read(self, key: PartitionKey, first: int, until: int) -> Batch:
-        """Read `[first, until)` or a shorter piece that starts at `first`; never waits for news.
+        """Read `[first, until)` or a shorter range from `first` on; never waits for new records.
 
-        At most `BATCH_BYTES` of raw values, or one record. The batch's `next` is > `first`, and ≤ `until` where the
-        log has anything at or after it. Bounded in time; cancelling takes effect within a second.
+        At most `BATCH_BYTES` of raw values, or one record. The batch's `next` is > `first`, and ≤ `until` if the log has a
+        record at or after it. Has a time limit; a cancel takes effect within a second.
 
         Raises:
-            PositionLost: `first` is below what is left.
-            TopicGone: there is no such partition, or the topic is another one by now.
-            BrokerUnreachable: no answer in time, or no broker lists the topic now; read it again.
+            PositionLost: `first` is below the log's start.
+            TopicGone: there is no such partition, or the topic has been recreated.
+            BrokerUnreachable: no answer in time, or no broker lists the topic now; try again.
         """
 
 
 class Sink(Protocol):
     """Writes bytes to one client.
 
-    What a socket did not take is *owed* by its connection and is written first, no matter who writes next: no ping, pong
-    or close frame ever lands inside a message. A write that makes no progress for `limits.write_seconds` aborts the
-    connection.
+    Bytes that a socket did not take are *owed* by its connection, and precede everything written later, so no ping, pong or
+    close frame is ever inside a message. A write without progress for `limits.write_seconds` aborts the connection.
     """
 
     def offer(self, frames: bytes) -> bool:
-        """Take whole text frames; write now what can be written without waiting.
+        """Take whole text frames; write what can be written without waiting.
 
         Never raises. May be called whether or not anything is owed.
 
         Returns:
-            True: nothing is owed. False: the rest is owed (or the connection is closed); `flush` before more.
+            True: nothing is owed. False: the rest is owed (or the connection is closed); `flush` before the next offer.
         """
 
     async def flush(self) -> bool:
-        """Wait until nothing is owed. A cancel leaves no torn frame: what is owed stays owed.
+        """Wait until nothing is owed. A cancel leaves no half frame: what is owed stays owed.
 
         Returns:
-            False if the connection is closed, and nothing will be delivered any more.
+            False if the connection is closed, and nothing more will be delivered.
         """
 
     async def close(self, code: int, reason: str) -> None:
         """Write what is owed and a close frame (RFC 6455 section 5.5.1), then end the connection.
 
-        From its first step on `offer` takes nothing. Idempotent, and no error if the client is gone; takes as long
-        as the client needs to read, at most `limits.write_seconds`.
+        From its first step on, `offer` takes nothing. Idempotent, and no error if the client is gone; takes as long as the
+        client needs to read, at most `limits.write_seconds`.
 
         Args:
             code: RFC 6455 section 7.4.
-            reason: at most 123 bytes of UTF-8; cut there.
+            reason: at most 123 bytes of UTF-8; the rest is cut off.
         """
 
     def abort(self) -> None:
-        """End the connection now, without a close frame, also while another task is writing to it. Idempotent."""
+        """End the connection now, without a close frame, even while another task is writing to it. Idempotent."""
 
     @property
     def owed(self) -> int:
@@ -232,11 +230,11 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disconnect:
-    """The client is gone, or has said that it leaves.
+    """The client is gone, or has sent a close frame.
 
     Attributes:
         code: RFC 6455 section 7.4; 1006 without a close frame.
-        by_service: the server has closed it with this code, for what the client sent.
+        by_service: whether the server closed the connection with this code, because of what the client sent.
     """
 
     code: int
@@ -247,11 +245,11 @@ class Inbox(Protocol):
     """The messages of one client."""
 
     async def receive(self) -> str | bytes | Disconnect:
-        """Return the next message. After a `Disconnect` it is not called again."""
+        """Return the next message. Not called again after a `Disconnect`."""
 
 
 class KeyedRecord(NamedTuple):
-    """A record to be produced; a value of None is a tombstone."""
+    """A record to produce; a value of None is a tombstone."""
 
     key: bytes | None
     value: bytes | None
@@ -259,7 +257,7 @@ class KeyedRecord(NamedTuple):
 
 
 class Published(msgspec.Struct, frozen=True):
-    """Where a record was put, as the brokers acknowledged it."""
+    """The partition and offset of an acknowledged record."""
 
     topic: str
     partition: int
@@ -267,15 +265,15 @@ class Published(msgspec.Struct, frozen=True):
 
 
 class Publisher(Protocol):
-    """Produces records; each is acknowledged by all in-sync replicas, and written once.
+    """Produces records, each acknowledged by all in-sync replicas, and written once.
 
-    If a call raises, its records are not in the log and never will be: it gives up in time. With one exception,
-    which no client of Kafka can rule out: a broker took them and then did not answer. A cancelled call leaves it
-    open for some seconds whether they are written. No call ever creates a topic on a real broker.
+    If a call raises, its records are not in the log and never will be, with one exception, which no Kafka client can rule
+    out: a broker took them and then did not answer. After a cancelled call it is unknown for some seconds whether they will
+    be written. No call ever creates a topic on a real broker.
     """
 
     async def publish(self, topic: str, record: KeyedRecord, *, partition: int | None = None) -> Published:
-        """Produce one record; without `partition` its key chooses one.
+        """Produce one record; without `partition` its key chooses the partition.
 
         Raises:
             TooLarge: the client or the broker does not accept a record of that size.
@@ -284,9 +282,9 @@ class Publisher(Protocol):
         """
 
     async def publish_together(self, topic: str, records: Sequence[KeyedRecord], *, partition: int) -> int:
-        """Produce records as one batch, which a broker appends whole or not at all; return the last one's offset.
+        """Produce records as one batch, which a broker appends whole or not at all; return the last record's offset.
 
-        Above 1 MB it takes several batches, and an error may come after the first of them.
+        Above 1 MB they are several batches, and an error may come after the first of them.
 
         Raises:
             As `publish` does.
@@ -294,36 +292,35 @@ class Publisher(Protocol):
 
 
 class SubscriptionLog(Protocol):
-    """The subscriptions of all users, made on any instance: our own tail of the subscriptions topic."""
+    """The subscriptions of all users, from any instance: our own tail of the subscriptions topic."""
 
     @property
     def ready(self) -> bool:
-        """Whether it has been read up to where it ended when we started. Never false again."""
+        """Whether it has been read up to its end at our start. Never becomes false again."""
 
     @property
     def position(self) -> int:
-        """The next offset that `chats_of` does not know yet; 0 before anything is known, `NOT_KNOWN` while the topic is read again."""
+        """The first offset that `chats_of` does not include yet; 0 at first, `NOT_KNOWN` while the topic is read again."""
 
     @property
     def problem(self) -> str | None:
-        """A sentence for the operator: why it cannot be read or written."""
+        """Why it cannot be read or written, as a sentence for the operator; None if it can."""
 
     async def wait_ready(self) -> None:
         """Wait until `ready`."""
 
     def chats_of(self, username: str) -> Mapping[str, SubscriptionChange]:
-        """Return chat -> subscription of one user, without the default chats; empty if nothing is known."""
+        """Return chat -> subscription of one user, without the default chats; empty if none is known."""
 
     async def write(self, changes: Sequence[SubscriptionChange]) -> int:
         """Produce changes, all or none; return the last one's offset.
 
         Raises:
-            BrokerError: it is not ready, has a problem, or was not acknowledged in time. See `Publisher` for what
-                then holds.
+            BrokerError: it is not ready, has a problem, or the changes were not acknowledged in time; see `Publisher`.
         """
 
     async def passed(self, offset: int) -> None:
-        """Wait until `chats_of` includes the record acknowledged at `offset` and all before it.
+        """Wait until `chats_of` includes the record at `offset` and all before it.
 
         Raises:
             TopicGone: the topic was recreated in the meantime.

@@ -1,79 +1,79 @@
-"""How long to wait for brokers, from their measured answer times: the source of every time-out of a question to Kafka.
+"""The timeouts of all requests to Kafka, from the brokers' measured response times.
 
-What is asked is one round trip or two where the connection is there, and some ten where it has to be made first (TCP, TLS, SASL and
-its versions, of the broker that is known and then of the one that leads). A broker may be on the next machine, or half a second
-away. So nothing here is a constant: it is a multiple of what an answer took, between a floor, below which the machine's own pauses
-would count, and `MOST_SECONDS`.
+A request takes one or two round trips over an open connection, and about ten if the connection must be opened first (TCP, TLS, SASL
+and API versions, to a known broker and then to the leader). A broker may be on the next machine, or half a second away. So no
+timeout is a constant: each is a multiple of the measured response time, at least a floor that allows for pauses of our own machine,
+and at most `MOST_SECONDS`.
 
-A broker that does not answer is not measured: its time-outs stay those of its last answer.
+Requests without a response are not measured: the timeouts stay those of the last responses.
 """
 
 from __future__ import annotations
 
 from statistics import median
 
-UNMEASURED_SECONDS = 5.0  # for an answer, before there was any
-MOST_SECONDS = 10.0  # for anything
-MEASURED = 9  # answers of which the median counts: a first one, which takes ten times as long, is soon without weight
+UNMEASURED_SECONDS = 5.0  # for a response, before the first measurement
+MOST_SECONDS = 10.0  # the maximum of every timeout
+MEASURED = 9  # responses of which the median counts, so that the first one, which takes ten times as long, has little weight
 
-ANSWER_SECONDS = 3.0  # the floor of an answer, …
-ANSWER_TIMES = 20  # … and how often what one takes fits into it: a connection, twice
-PING_SECONDS = 1.0  # the floor of a sign of life, which takes a millisecond, …
-PING_TIMES = 10  # … or a connection
-AGAIN_SECONDS = 0.15  # the floor before what is asked is asked of another broker, too, …
+ANSWER_SECONDS = 3.0  # the floor for a response, …
+ANSWER_TIMES = 20  # … and its multiple: enough to connect twice
+PING_SECONDS = 1.0  # the floor for a ping, which takes a millisecond, …
+PING_TIMES = 10  # … and its multiple: enough to connect
+AGAIN_SECONDS = 0.15  # the floor before a request is also sent to another broker, …
 AGAIN_TIMES = 3
-AGAIN_MOST_SECONDS = 1.5  # … and its ceiling: the first answers may be slow because of the connection alone
-PAGE_SECONDS = 0.5  # the floor of a piece of the past, which takes some 20 ms, …
-PAGE_TIMES = 12  # … of a Consumer that has to connect first
-REQUEST_SECONDS = 5.0  # the floor of a whole request: some questions, one after the other, and pages, …
-REQUEST_TIMES = 25  # … each page by a Consumer that may have to connect first
-# How long a publisher may have a record before it gives it up (kafka/publish.py): what is handed over later than that before a
-# request is refused could come true after it was refused.
+AGAIN_MOST_SECONDS = 1.5  # … and its maximum: the first responses may be slow only because of connecting
+PAGE_SECONDS = 0.5  # the floor for a page read, which takes about 20 ms, …
+PAGE_TIMES = 12  # … and its multiple: enough for a Consumer to connect first
+REQUEST_SECONDS = 5.0  # the floor for a client's whole request: some requests to Kafka, one after the other, and pages, …
+REQUEST_TIMES = 25  # … and its multiple: enough for Consumers to connect first
+# How long a publisher keeps a record before it gives it up (kafka/publish.py). A record produced later than this before the end of
+# a request could be written after the request was refused.
 WRITE_SECONDS = 3.5
 
 
 class BrokerTimeouts:
-    """The time-outs of one service; its brokers are taken together, for one may stand for another at any time."""
+    """The timeouts of one service, measured over all brokers together, because any of them may answer."""
 
     def __init__(self) -> None:
         self._took: tuple[float, ...] = ()
         self._typical: float | None = None
 
     def took(self, seconds: float) -> None:
-        """Note how long an answer took. May be called in any thread."""
+        """Note a response time. May be called in any thread."""
         self._took = took = (*self._took[1 - MEASURED :], seconds)
         self._typical = median(took)
 
     @property
     def typical_seconds(self) -> float | None:
-        """How long an answer takes; None while there was none."""
+        """The typical response time; None before the first response."""
         return self._typical
 
     @property
     def answer_seconds(self) -> float:
-        """How long to wait for one answer; then no broker answers."""
+        """How long to wait for one response before the brokers count as unreachable."""
         return self._times(ANSWER_TIMES, ANSWER_SECONDS)
 
     @property
     def ping_seconds(self) -> float:
-        """How long to wait for a sign of life: of any broker, which any broker gives."""
+        """How long to wait for a ping, which any broker answers."""
         return self._times(PING_TIMES, PING_SECONDS)
 
     @property
     def again_seconds(self) -> float:
-        """How long to wait for an answer before asking again, too: what was asked first may have gone to a broker that hangs."""
+        """How long to wait for a response before repeating the request, because the first broker may hang."""
         if self._typical is None:
             return AGAIN_SECONDS
         return min(max(AGAIN_TIMES * self._typical, AGAIN_SECONDS), AGAIN_MOST_SECONDS)
 
     @property
     def together_seconds(self) -> float:
-        """How long several brokers are waited for that are asked together: one that hangs may not hold up what the others tell."""
+        """How long to wait for several brokers that are asked together, so that one that hangs does not delay the others' answers."""
         return 2 * self.again_seconds
 
     @property
     def page_seconds(self) -> float:
-        """How long a piece of the past may keep a reader that others wait for; then it goes on apart, for its leader may hang."""
+        """How long a page read may occupy a shared reader; then it continues in a separate one, because its leader may hang."""
         return self._times(PAGE_TIMES, PAGE_SECONDS)
 
     @property
@@ -83,7 +83,7 @@ class BrokerTimeouts:
 
     @property
     def write_by_seconds(self) -> float:
-        """How late in a request something may be handed over to be written."""
+        """How late in a request a record may be produced."""
         return self.request_seconds - WRITE_SECONDS
 
     def _times(self, times: int, floor: float) -> float:

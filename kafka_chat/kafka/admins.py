@@ -9,6 +9,7 @@ import trio
 from confluent_kafka import KafkaError, KafkaException
 
 from ..errors import BrokerUnreachable
+from ..loop_sharing import TurnInLine
 from ..nursery import open_tasks
 from .connect import admin_futures, unreachable
 
@@ -85,6 +86,9 @@ class Admins:
         until = trio.current_time() + seconds
         best: dict[K, T | KafkaError] | None = None
         over = trio.Event()
+        # To ask about 90 topics takes 2 ms, for the client makes objects for each, and what is done with the answers takes as long.
+        # Hundreds at once would make a round of the loop of all of them, and connections that are new wait for many rounds.
+        turn = TurnInLine()
         self._admins.reverse()
         admins = tuple(self._admins)
 
@@ -108,6 +112,7 @@ class Admins:
         async with open_tasks() as tries:
             with trio.move_on_at(until):
                 for number in range(TRIES):
+                    await turn.begin()
                     tries.start_soon(try_it, number)
                     with trio.move_on_after(self._timeouts.again_seconds * (1 if number < TRIES_IN_A_ROW else 2)):
                         await over.wait()
@@ -116,6 +121,7 @@ class Admins:
                 await over.wait()
         if best is None:
             raise BrokerUnreachable(f"{doing} failed: no broker answered within {seconds:g} s")
+        await turn.begin()
         return best
 
 

@@ -18,7 +18,7 @@ import trio
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from ..delivery.ports import KeyedRecord, Published
-from ..errors import BrokerError, BrokerUnreachable, TooLarge
+from ..errors import MAY_BE_WRITTEN, BrokerError, BrokerUnreachable, TooLarge
 from ..nursery import open_tasks
 from .connect import broker_error, not_made
 
@@ -39,6 +39,16 @@ FLUSH_SECONDS = 0.3  # for records in flight at closing, for which no request wa
 RECORD_BYTES = (64 << 20) + 65_536  # above any `limits.message_bytes`, so that the broker's own limit decides
 ANY_PARTITION = -1
 
+# A broker may have taken the record: it did not answer in time, or not enough replicas have what it has.
+_UNSURE = frozenset(
+    {
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._TIMED_OUT,
+        KafkaError._PURGE_INFLIGHT,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+    }
+)
 _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 
 
@@ -118,7 +128,8 @@ class KafkaPublisher:
             waiting.one_less(refusal, partition, -1)
         await waiting.over.wait()
         if waiting.error is not None and waiting.error.code() in _PURGED and self._spent_by and not self._closing:
-            raise BrokerError(f"{doing} failed: {self._spent_by}", topic=topic)
+            unsure = MAY_BE_WRITTEN if waiting.error.code() in _UNSURE else ""
+            raise BrokerError(f"{doing} failed: {self._spent_by}{unsure}", topic=topic)
         if waiting.error is not None:
             raise _ours(waiting.error, doing, topic)
         return Published(topic, waiting.partition, waiting.offset)
@@ -210,6 +221,8 @@ def _ignore(error: KafkaError) -> None:
 def _ours(error: KafkaError, doing: str, topic: str) -> BrokerError | TooLarge:
     if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
         return TooLarge(f"{doing} failed: the topic does not accept a record of that size (max.message.bytes)")
+    if error.code() in _UNSURE:
+        return BrokerUnreachable(f"{doing} was not acknowledged: {error.str()} ({error.name()}){MAY_BE_WRITTEN}", topic=topic)
     if error.code() == KafkaError._QUEUE_FULL or error.code() in _PURGED:
         return BrokerUnreachable(f"{doing} failed: {error.str()}; try again later", topic=topic)
     return broker_error(error, doing, topic=topic)

@@ -65,7 +65,7 @@ class Admission(Protocol):
 class NamedChats(Protocol):
     """Which chats clients may name."""
 
-    async def existing(self, chats: Collection[str]) -> Collection[str]:
+    async def existing(self, username: str, chats: Collection[str]) -> Collection[str]:
         """Return which of these chats have a topic, if `admit` needs to know; otherwise none of them."""
 
 

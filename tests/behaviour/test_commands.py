@@ -38,6 +38,7 @@ async def command(*arguments: str | bytes, text: str | None = None) -> subproces
 async def test_two_terminals_chat(server):
     async with child([COMMAND, "listen", "ann", "--chat", "room1", "--url", server.url]) as listener:
         await listener.wait_for("subscribed ann to room1")
+        await listener.wait_for("room1 does not exist yet; once it does, it is followed from its first message")
         await listener.wait_for("connected to .* as ann")
         sent = await command("send", "room1", "hello \x1b[31m", "--as", "bo", "--tag", "t", "--url", server.url)
         assert (sent.returncode, sent.stderr) == (0, "")
@@ -100,9 +101,14 @@ async def test_what_the_service_refuses_is_one_sentence(server):
     for arguments, sentence in (
         (("send", "a b", "hi", "--as", "bo"), "chat is 'a b'; a chat is made of letters"),
         (("send", "room1", "hi", "--as", ""), "sender"),
-        (("listen", b"a\xff"), "username is not UTF-8"),
-        (("listen", "a/b"), "username has a slash, which is not allowed"),
-        (("listen", "ann", "--chat", "a b"), "topic is 'a b'; a chat is made of letters"),
+        (("listen", b"a\xff"), "USER is not UTF-8"),
+        (("listen", "a/b"), "USER has a slash, which is not allowed"),
+        (("listen", "ann", "--chat", "a b"), "--chat is 'a b'; a chat is made of letters"),
+        (("listen", "ann", "--chat-only", "a b"), "--chat-only is 'a b'; a chat is made of letters"),
+        (
+            ("listen", "ann", "--from", "yesterday"),
+            "--from is 'yesterday'; latest, earliest, a time (2026-11-25T10:00:00Z), Unix milliseconds or a span (-15m) is needed",
+        ),
     ):
         ended = await command(*arguments, "--url", server.url)
         assert (ended.returncode, ended.stdout) == (1, ""), arguments

@@ -192,6 +192,8 @@ async def test_a_bad_parameter_is_named_by_a_status_or_a_close_frame(
             closed = await client.closed()
         assert closed.code == 4400
         assert name in closed.reason
+        assert says in closed.reason, "the close frame has room for what is needed"
+        assert not closed.reason.endswith("…")
 
 
 @pytest.mark.promise("p-reconnect")

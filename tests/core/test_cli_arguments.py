@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kafka_chat.cli.check import ANSWER_SECONDS
 from tests.support.deadlines import HANG_SECONDS
 
 COMMAND = [sys.executable, "-m", "kafka_chat"]
@@ -33,6 +34,10 @@ def test_help_names_the_commands_and_their_flags(tmp_path: Path) -> None:
     assert ended.returncode == 0
     for flag in ("--config FILE", "--host H", "--port N", "--embedded", "--bootstrap HOST:PORT[,...]"):
         assert flag in ended.stdout
+
+
+def test_help_says_how_long_a_check_takes_at_most(tmp_path: Path) -> None:
+    assert f"at most {ANSWER_SECONDS:.0f} seconds" in " ".join(run("check", "--help", folder=tmp_path).stdout.split())
 
 
 def test_help_needs_no_unicode(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ async def answering(answer: bytes, *, status: str = "200 OK", headers: str = "")
 
 
 async def test_a_user_is_subscribed_to_all_chats_at_once_whatever_their_names() -> None:
-    async with answering(b"{}") as (url, asked):
+    async with answering(b'{"chats":[]}') as (url, asked):
         await subscribe(url + "/chat", "ann/é", ["room1", "a&b"])
     assert asked.lines == ["POST /chat/subscribing/ann%2F%C3%A9?topic=room1&topic=a%26b HTTP/1.1"]
 
@@ -79,3 +79,18 @@ async def test_a_refusal_is_for_good_or_for_now_as_its_status_says() -> None:
         assert (away.value.code, away.value.retry_seconds) == (503, 7)
     with pytest.raises(Away, match="cannot be reached"):
         await ask(url, "GET", "/history/room1")
+
+
+async def test_which_chats_do_not_exist_yet_is_known_to_who_subscribes() -> None:
+    chats = [
+        {"chat": chat, "topic": f"kafka.chat.{chat}", "exists": chat == "there", "default": False} for chat in ("absent", "other", "there")
+    ]
+    async with answering(json.dumps({"username": "ann", "chats": chats}).encode()) as (url, _):
+        assert await subscribe(url, "ann", ["there", "absent", "kafka.chat.other"]) == ["absent", "kafka.chat.other"]
+
+
+@pytest.mark.parametrize("answer", [b"{}", b'{"chats":[{"chat":"room"}]}', b'{"chats":7}'])
+async def test_what_does_not_say_which_chats_are_followed_is_another_service(answer: bytes) -> None:
+    async with answering(answer) as (url, _):
+        with pytest.raises(Refused, match="is it another service"):
+            await subscribe(url, "ann", ["room"])

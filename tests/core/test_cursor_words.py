@@ -23,7 +23,7 @@ from kafka_chat.chat.resume_cursor import (
 )
 from kafka_chat.cli.cursor_file import NOTE_SECONDS, CursorFile, CursorNotKept, open_notes
 from kafka_chat.cli.cursor_words import facts_of, words_of
-from kafka_chat.cli.listen import gap_sentence
+from kafka_chat.cli.listen import gap_sentence, in_flags
 from kafka_chat.cli.main import main
 from kafka_chat.client import Gap
 from kafka_chat.errors import SettingsError
@@ -201,3 +201,25 @@ def test_a_gap_is_said_in_words(lost, left, cause, sentence):
 def test_another_cluster_is_said_in_words():
     gap = Gap(chat=None, partition=None, first_lost=None, first_left=None, cause="cluster")
     assert gap_sentence(gap).startswith("the cursor is from another Kafka cluster")
+
+
+def test_a_topic_that_the_cursor_does_not_name_is_told(capsys: pytest.CaptureFixture[str]):
+    assert main(["cursor", CURSOR, "--topic", TOPIC, "--topic", "room1", "--topic", "kafka.chat.y"]) == 0
+    said = capsys.readouterr()
+    assert f"({TOPIC})" in said.out
+    assert [line.partition(" is not in the cursor")[0] for line in said.err.splitlines()] == [
+        "kafka-chat: room1",
+        "kafka-chat: kafka.chat.y",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "said"),
+    [
+        ("topic is 'a b'; letters are needed (400)", "--chat is 'a b'; letters are needed (400)"),
+        ("from is 'noon'; a time is needed", "--from is 'noon'; a time is needed"),
+        ("nobody answers", "nobody answers"),
+    ],
+)
+def test_what_the_service_refuses_is_told_by_the_flag(sentence: str, said: str):
+    assert in_flags(sentence) == said

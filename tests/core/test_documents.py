@@ -47,6 +47,15 @@ def test_operators_can_look_up_every_metric_and_no_other():
     assert rows(OPERATIONS, "Metrics") == [f"| `{name}` | {kind} | {meaning} |" for name, (kind, meaning) in sorted(every_metric().items())]
 
 
+@pytest.mark.promise("p-metrics-list")
+def test_metrics_have_no_series_that_operators_cannot_look_up():
+    telemetry = Telemetry()
+    telemetry.session_opened(session_id="s1", username="ann", peer="[::1]:1")
+    series = set(re.findall(r"(?m)^(kafka_chat_\w+)", telemetry.metrics().decode()))
+    assert series
+    assert series <= every_metric().keys()
+
+
 def test_every_metric_that_the_documents_name_exists():
     named = set(re.findall(r"`(kafka_chat_[a-z_]+)[`{ ]", OPERATIONS + README)) - {"kafka_chat_config"}
     assert {event.metric for event in EVENTS if event.metric} | named <= every_metric().keys()

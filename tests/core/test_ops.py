@@ -115,6 +115,14 @@ async def test_a_chat_is_had_from_where_the_answer_says(autojump_clock):
 
 
 @pytest.mark.promise("p-subscribed")
+async def test_a_chat_that_nobody_follows_exists_for_who_unsubscribes_from_it_if_it_has_a_topic(autojump_clock):
+    async with open_core_with_ops() as core, asking(core) as client:
+        core.kafka.create(ROOM)
+        found = await answers(client, {"op": "unsubscribe", "chats": ["room", "absent"]})
+        assert [(answer["chat"], answer["exists"]) for answer in found] == [("room", True), ("absent", False)]
+
+
+@pytest.mark.promise("p-subscribed")
 async def test_an_unsubscribed_chat_comes_up_to_the_positions_of_the_answer_however_long_that_took(autojump_clock):
     async with open_core_with_ops() as core, asking(core) as client:
         core.kafka.create(ROOM)

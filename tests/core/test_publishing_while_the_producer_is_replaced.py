@@ -28,6 +28,7 @@ class SlowProducer:
         self.failing = threading.Event()
         self.others = others  # set once there is another one
         self.slow = False
+        self.refusal: KafkaError | None = None  # of whatever it is handed
         self._callbacks: list = []
         made.append(self)
         if len(made) > 1:
@@ -36,7 +37,7 @@ class SlowProducer:
     def poll(self, seconds: float) -> None:
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            callback(None, _Message())
+            callback(self.refusal, _Message())
         if self.failing.wait(min(seconds, 0.01)) and not self.ended.is_set():
             raise KafkaException(KafkaError(KafkaError._FATAL, "lost its sequence", True))  # noqa: FBT003 - theirs
 
@@ -95,3 +96,31 @@ async def test_what_comes_after_the_producer_is_closed_is_told_to_come_again() -
     with pytest.raises(BrokerError, match="try again later"):
         await publisher.publish("topic", RECORD)
     assert not made[0].used_when_ended
+
+
+@pytest.mark.promise("p-may-be-written")
+@pytest.mark.parametrize(
+    ("code", "known"),
+    [
+        (KafkaError._MSG_TIMED_OUT, False),
+        (KafkaError._PURGE_INFLIGHT, False),
+        (KafkaError.REQUEST_TIMED_OUT, False),
+        (KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND, False),
+        (KafkaError._PURGE_QUEUE, True),
+        (KafkaError.NOT_ENOUGH_REPLICAS, True),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, True),
+    ],
+)
+async def test_a_refusal_says_where_nobody_knows_whether_the_record_is_written(code: int, *, known: bool) -> None:
+    made: list[SlowProducer] = []
+    config = ClientConfig(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
+    publisher = KafkaPublisher(config, make=lambda _: SlowProducer(made, threading.Event()))  # type: ignore[arg-type,return-value]
+    made[0].refusal = KafkaError(code)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publisher.run)
+        try:
+            with trio.fail_after(WAIT_SECONDS), pytest.raises(BrokerError) as refused:
+                await publisher.publish("topic", RECORD)
+        finally:
+            publisher.close()
+    assert str(refused.value).endswith("it may or may not have been written") is not known

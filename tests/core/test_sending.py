@@ -76,6 +76,7 @@ async def test_a_lone_surrogate_is_refused() -> None:
         await sending.send("room1", "ann", "\ud800", None)
 
 
+@pytest.mark.promise("p-may-be-written")
 async def test_no_acknowledgement_is_told_within_five_seconds(autojump_clock) -> None:
     sending, publisher, kafka = made()
     publisher.away = True
@@ -84,13 +85,14 @@ async def test_no_acknowledgement_is_told_within_five_seconds(autojump_clock) ->
         await sending.send("room1", "ann", "hi", None)
     publisher.away = False
     publisher.gate = trio.Event()
-    with pytest.raises(BrokerUnreachable, match="no answer within 5 s"):
+    with pytest.raises(BrokerUnreachable, match="no answer within 5 s; it may or may not have been written"):
         await sending.send("room1", "ann", "hi", None)
     assert trio.current_time() - began <= 10.01
     kafka.away = True
     await trio.sleep(10)
-    with pytest.raises(BrokerUnreachable):
+    with pytest.raises(BrokerUnreachable) as asked_only:
         await sending.send("room1", "ann", "hi", None)
+    assert "written" not in str(asked_only.value)
 
 
 async def test_that_a_chat_exists_is_asked_once_in_a_while_and_that_it_does_not_each_time(autojump_clock) -> None:

@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.chat.subscription_fold import record_key
 from kafka_chat.delivery.writes.subscriptions import FollowedChat, Subscriptions
 from kafka_chat.errors import BrokerError, BrokerUnreachable, Conflict, RequestError
@@ -21,8 +22,6 @@ from tests.support.fake_topics import NAMES, PREFIX, FakeKafka, value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from kafka_chat.chat.subscription_change import SubscriptionChange
 
 GLOBAL = FollowedChat(chat="global", topic="kafka.chat.global", exists=True, default=True)
 
@@ -98,6 +97,18 @@ async def test_subscribing_again_writes_nothing(autojump_clock) -> None:
         for _ in range(3):
             await here.subscriptions.subscribe("ann", ["room1", "global"])
         assert len(here.records) == 1
+
+
+async def test_a_call_tells_at_which_offset_each_of_its_records_is(autojump_clock) -> None:
+    async with opened() as here:
+        calls = here.subscriptions.subscribe, here.subscriptions.subscribe, here.subscriptions.unsubscribe
+        written: dict[str, int] = {}
+        for call, chats, new in zip(calls, (["b"], ["b", "c", "a"], ["c", "b"]), ({"b"}, {"c", "a"}, {"b", "c"}), strict=True):
+            before = len(here.publisher.topics[here.log.TOPIC])
+            await call("ann", chats, written=written.update)
+            assert {record["chat"]: offset for offset, (record, _) in enumerate(here.records) if offset >= before} == written
+            assert written.keys() == new
+            written.clear()
 
 
 async def test_the_same_subscription_in_parallel_is_written_once(autojump_clock) -> None:
@@ -260,13 +271,31 @@ async def test_an_answer_waits_until_our_own_tail_has_it(autojump_clock) -> None
         assert "room1" in here.subscriptions.chats_of("ann")
 
 
+@pytest.mark.promise("p-may-be-written")
 async def test_a_tail_that_does_not_get_there_is_told_after_five_seconds(autojump_clock) -> None:
     async with opened(read=False) as here:
         here.log.read()
         began = trio.current_time()
-        with pytest.raises(BrokerUnreachable, match="no answer within 5 s"):
+        with pytest.raises(BrokerUnreachable, match="subscribing ann: it is written, and in force here soon, but not within 5 s"):
             await here.subscriptions.subscribe("ann", ["room1"])
         assert trio.current_time() - began == pytest.approx(5)
+        assert len(here.records) == 1
+
+
+@pytest.mark.promise("p-may-be-written")
+async def test_what_is_written_is_told_as_written_also_where_no_broker_answers_what_else_is_followed(autojump_clock) -> None:
+    async with opened(read=False) as here, trio.open_nursery() as nursery:
+        here.log.read()
+
+        async def subscribe() -> None:
+            with pytest.raises(BrokerUnreachable, match="subscribing ann: it is written, and in force here soon, but asking"):
+                await here.subscriptions.subscribe("ann", ["room1"])
+
+        nursery.start_soon(subscribe)
+        await trio.testing.wait_all_tasks_blocked()
+        await here.log.write([SubscriptionChange(username="ann", chat="room2", subscribed=True, starts={})])  # another instance
+        here.kafka.away = True
+        here.log.read()
 
 
 async def test_a_partition_without_a_leader_refuses_rather_than_starting_at_zero(autojump_clock) -> None:

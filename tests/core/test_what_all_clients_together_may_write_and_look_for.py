@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import AsyncExitStack
 
 import pytest
 import trio
@@ -71,19 +72,19 @@ async def test_what_nobody_follows_is_asked_for_where_that_decides_and_only_then
     async with open_core() as core:
         for chat in ("there", "yonder"):
             core.kafka.create(NAMES.topic(chat))
-        named = NamedChats(core.audience, core.kafka, NAMES, 2)
-        assert await named.existing(["there", "yonder"]) == (), "two may be absent"
-        named.check(["there", "yonder"], ())
-        async with core.connected(FakeClient(), options=SessionOptions(chats=("absent", "other"))):
+        named = NamedChats(core.audience, core.kafka, NAMES, 3)
+        assert await named.existing("ann", ["there", "yonder"]) == (), "two may be absent"
+        named.check("ann", ["there", "yonder"], ())
+        async with core.connected(FakeClient(), options=SessionOptions(chats=("absent", "other", "third"))):
             await wait_all_tasks_blocked()
             with pytest.raises(Overloaded, match=r"limits\.absent_chats"):
-                named.check(["there"], ())
-            existing = await named.existing(["there", "yonder", "absent", "new"])
+                named.check("ann", ["there"], ())
+            existing = await named.existing("ann", ["there", "yonder", "absent", "new"])
             assert existing == {"there", "yonder"}
-            named.check(["there", "yonder", "absent"], existing)
+            named.check("ann", ["there", "yonder", "absent"], existing)
             with pytest.raises(Overloaded, match=r"limits\.absent_chats"):
-                named.check(["there", "new"], existing)
-            named.check([], ())
+                named.check("ann", ["there", "new"], existing)
+            named.check("ann", [], ())
 
 
 async def test_few_wait_to_be_told_and_without_brokers_what_nobody_follows_is_absent(autojump_clock) -> None:
@@ -96,7 +97,7 @@ async def test_few_wait_to_be_told_and_without_brokers_what_nobody_follows_is_ab
             found: list[Collection[str]] = []
 
             async def ask() -> None:
-                found.append(await named.existing(["there"]))
+                found.append(await named.existing("ann", ["there"]))
 
             async with trio.open_nursery() as nursery:
                 for _ in range(10 * WAITING):
@@ -107,3 +108,47 @@ async def test_few_wait_to_be_told_and_without_brokers_what_nobody_follows_is_ab
                 for _ in range(10 * WAITING):
                     nursery.start_soon(ask)
             assert 1 <= found[10 * WAITING :].count({"there"}) <= WAITING + 1
+
+
+async def test_one_user_leaves_absent_chats_to_others_however_many_connections_it_has(autojump_clock) -> None:
+    async with open_core() as core, AsyncExitStack() as connections:
+        named = NamedChats(core.audience, core.kafka, NAMES, 50)
+        releases: dict[str, list[Callable[[], None]]] = {}
+
+        async def connect(username: str, *chats: str) -> bool:
+            try:
+                absent = named.check(username, chats, await named.existing(username, chats))
+            except Overloaded:
+                return False
+            releases.setdefault(username, []).append(named.hold(username, absent))
+            await connections.enter_async_context(core.connected(FakeClient(), username, options=SessionOptions(chats=chats)))
+            await wait_all_tasks_blocked()
+            return True
+
+        assert not await connect("mallory", *(f"m{number}" for number in range(26)))
+        for number in range(25):
+            assert await connect("mallory", f"m{number}")
+            assert await connect("mallory", f"m{number}"), "which is the same chat"
+        assert not await connect("mallory", "one more")
+        for user, fits in (("ann", 13), ("ben", 6), ("cleo", 3), ("dora", 2), ("ed", 1)):
+            assert not await connect(user, *(f"{user}{number}" for number in range(fits + 1)))
+            assert await connect(user, *(f"{user}{number}" for number in range(fits)))
+        core.kafka.create(NAMES.topic("m7"))
+        await connections.aclose()
+        for release in [release for of_one in releases.values() for release in of_one]:
+            release()
+        assert await connect("mallory", *(f"m{number}" for number in range(25)))
+
+
+async def test_chats_that_exist_by_now_do_not_count_for_the_user_that_named_them(autojump_clock) -> None:
+    async with open_core() as core:
+        named = NamedChats(core.audience, core.kafka, NAMES, 4)
+        chats = ("a", "b")
+        named.hold("ann", named.check("ann", chats, ()))
+        async with core.connected(FakeClient(), "ann", options=SessionOptions(chats=chats)):
+            await wait_all_tasks_blocked()
+            with pytest.raises(Overloaded, match="half of what others leave"):
+                named.check("ann", ["c"], ())
+            core.kafka.create(NAMES.topic("a"))
+            await trio.sleep(10)
+            named.check("ann", ["c"], ())

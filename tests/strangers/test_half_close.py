@@ -166,6 +166,19 @@ async def test_a_fin_ends_what_waits_for_news(opened: Callable[[RawClient], Awai
         await client.wait_ended(seconds=HANG_SECONDS)
 
 
+@pytest.mark.promise("p-fin-streams")
+async def test_requests_behind_a_page_that_waits_for_news_are_not_done_where_a_fin_ends_it(server: Server):
+    async with open_raw(server.url) as client:
+        before = server.service.slots_taken
+        waiting = request("GET", "/history/room1?from=latest", "Prefer: wait=55")
+        await client.send(request("GET", "/health") + waiting + request("POST", "/subscribing/behind?topic=room1") + waiting)
+        await until_taken(server, before + 1)
+        await client.half_close()
+        answer = await client.wait_ended(seconds=HANG_SECONDS)
+    assert answer.count(b"HTTP/1.1 ") == 1, "that of the request before it"
+    assert "room1" not in await following(server.url, "behind")
+
+
 @pytest.mark.parametrize("target", ["/receive-message/client/ann/events", "/history/room1?from=latest"])
 async def test_a_fin_that_comes_with_the_request_ends_what_would_wait(target: str, server: Server):
     before = server.service.slots_taken

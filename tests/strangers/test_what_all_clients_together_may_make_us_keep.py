@@ -6,13 +6,12 @@ import pytest
 import trio
 
 from tests.support.brokers import KafkaCluster
-from tests.support.calls import running
+from tests.support.calls import metric, running, until
 from tests.support.chats import Chats, message
 from tests.support.clients import http, open_chat, receive_path, refusal
 from tests.support.events_client import open_events
 from tests.support.v1_client import open_v1
 
-NAMED = 40
 MOST = 100
 
 
@@ -46,16 +45,17 @@ async def test_names_of_chats_that_do_not_exist_are_bounded_and_a_new_chat_is_fo
     settings = chats.settings_for(kafka, limits__absent_chats=MOST)
     async with running(settings) as server, open_chat(server.url, "canary") as canary, trio.open_nursery() as nursery:
 
-        async def name(first: int, count: int, *, task_status: trio.TaskStatus[None]) -> None:
+        async def name(user: str, first: int, count: int, *, task_status: trio.TaskStatus[None]) -> None:
             query = "&".join(f"chat=absent{number}" for number in range(first, first + count))
-            async with open_chat(server.url, "mallory", path=f"{receive_path('mallory')}?{query}") as client:
+            async with open_chat(server.url, user, path=f"{receive_path(user)}?{query}") as client:
                 task_status.started()
                 await client.closed(seconds=600)
 
-        for first in range(0, MOST - NAMED + 1, NAMED):
-            await nursery.start(name, first, NAMED)
-        await nursery.start(name, MOST - MOST % NAMED, MOST % NAMED)
-        query = "&".join(f"chat=more{number}" for number in range(NAMED))
+        left, users = MOST, 0
+        while left:  # each takes its share
+            await nursery.start(name, f"mallory{users}", MOST - left, (left + 1) // 2)
+            left, users = left // 2, users + 1
+        query = "chat=more"
         refused = await refusal(server.url, f"{receive_path('mallory')}?{query}")
         assert refused.status == 503
         assert "limits.absent_chats" in str(refused.json())
@@ -73,3 +73,27 @@ async def test_names_of_chats_that_do_not_exist_are_bounded_and_a_new_chat_is_fo
         await trio.to_thread.run_sync(kafka.produce, chats.topic("global"), message("hello"))
         assert (await canary.next()).text == "hello"
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.promise("p-absent-share")
+async def test_one_client_leaves_others_absent_chats_to_name(kafka: KafkaCluster, chats: Chats) -> None:
+    kafka.create_topic(chats.topic("global"))
+    async with running(chats.settings_for(kafka, limits__absent_chats=50)) as server:
+
+        def path(user: str, count: int) -> str:
+            return f"{receive_path(user)}?" + "&".join(f"chat={user}{number}" for number in range(count))
+
+        refused = await refusal(server.url, path("mallory", 50))
+        assert refused.status == 503
+        assert "may name 25 chats" in str(refused.json())
+        async with open_chat(server.url, "mallory", path=path("mallory", 25)), open_chat(server.url, "ann", path=path("ann", 13)):
+            assert (await refusal(server.url, f"{receive_path('mallory')}?chat=more")).status == 503
+            async with open_chat(server.url, "ben", path=path("ben", 1)):
+                pass
+
+        async def nobody_is_there() -> bool:
+            return await metric(server.url, "sockets") == 0
+
+        await until(nobody_is_there)
+        async with open_chat(server.url, "mallory", path=f"{receive_path('mallory')}?chat=more"):
+            pass

@@ -142,10 +142,9 @@ class KafkaCluster(Broker):
         """Have another cluster answer at the same addresses, without any topics. Takes some seconds."""
         for number in self._nodes:
             self.kill(number)
-        self.form()
         with self._lock:
-            self._renew_producer()  # the new cluster does not know it
-            self.connect()
+            self._renew_producer()  # the earlier one would go on asking for topics by their names, and so have them made
+            self.form()
 
     def kill(self, node: int = 1) -> None:
         """End a node as a power failure does (SIGKILL)."""

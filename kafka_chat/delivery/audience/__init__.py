@@ -1,1 +1,1 @@
-"""Which session follows which topic, and from which offset."""
+"""Knows which session follows which topic, and from which offset."""

@@ -1,7 +1,7 @@
 """The members, and the chats that each follows.
 
-It gives the members their cursors. Every start depends on this order: a member is registered first, and only then are
-offsets asked for. The Tail reports to its `FollowedTopics`.
+It gives the members their cursors. Every start depends on this order: first register the member, then request offsets. The Tail
+reports to its `FollowedTopics`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ RIGHTS_A_TURN = 32  # chats that a session leaves or follows, as its rights chan
 
 
 class Audience:
-    """The live sessions and the readers of pages, and the chats that they follow.
+    """The live sessions and the page readers, and the chats that they follow.
 
     The first follower of a topic makes the Tail follow it, the last one makes it stop.
 
     Args:
         followed: the topics that members follow.
-        tail: follows topics, and reports to `followed` what becomes of them.
+        tail: follows topics, and reports to `followed` what happens to them.
         names: chat <-> topic.
 
     Attributes:
@@ -70,21 +70,21 @@ class Audience:
         return self.followed.partitions
 
     def named_absent(self, chats: Iterable[str]) -> int:
-        """Return how many topics that do not exist, or are not known to, would be followed by name if a session named `chats`."""
+        """Return how many topics not known to exist would be followed by name if a session named `chats`."""
         return self.followed.named_absent([self._names.topic(chat) for chat in chats])
 
     def pin(self, topic: str) -> None:
-        """Follow `topic` also while nobody is here, so that new sessions need not ask a broker."""
+        """Follow `topic` even without members, so that new sessions need not ask a broker."""
         self.followed.pin(topic)
         self._tail.follow(topic)
 
     @contextmanager
     def joined(self, session: Member, *, known: bool) -> Iterator[None]:
-        """Have `session` follow what its user follows, or the chats that it names, for as long as the block lasts.
+        """While the block runs, have `session` follow its user's chats, or the chats that it names.
 
         Args:
             session: the new member.
-            known: whether the subscriptions have been read; if not, `subscriptions_read` catches up.
+            known: whether the subscriptions have been read; if not, `subscriptions_read` adds them later.
         """
         user = session.subscriber
         sessions = self._by_user.setdefault(user, {})
@@ -105,10 +105,10 @@ class Audience:
             session.follower.leave()
 
     async def wait_started(self, session: Member, *, seconds: float) -> None:
-        """Wait, at most `seconds`, until it is fixed from which offsets on `session` receives messages.
+        """Wait, at most `seconds`, until the start offsets of `session` are fixed.
 
-        How far back it begins may take longer (`wait_readings`). Where no broker has answered by then, it begins some seconds before
-        now, as soon as one answers: rather too early than too late.
+        Reads into the past may take longer (`wait_readings`). If no broker has answered by then, it begins some seconds before now,
+        once one answers: better too early than too late.
         """
         follower, topics = session.follower, [self.followed[topic] for topic in self._topics_of(session)]
         with trio.move_on_after(seconds):
@@ -124,20 +124,20 @@ class Audience:
                 followed.followers[follower] = rather_early(start, now)
 
     async def wait_readings(self, session: Member) -> None:
-        """Wait some seconds for the reads that find where `session` begins, and for logs that end before that offset."""
+        """Wait some seconds for the reads that find the start of `session`, and for logs that end before that offset."""
         await self.followed.starts.wait_readings(session.follower)
 
     def has_started(self, session: Member) -> bool:
-        """Whether it is fixed where `session` begins in everything it follows."""
+        """Whether the start offsets of `session` are fixed in everything it follows."""
         if session in self._early or self.followed.starts.pending(session.follower) is not None:
             return False
         return all(self.followed[topic].has_placed(session.follower) for topic in self._topics_of(session))
 
     def forget_start(self, session: Member) -> int:
-        """Free the cursor after which `session` begins, for it has started; partitions added since begin at 0, as with it.
+        """Free the cursor that `session` resumed from, since it has started; partitions added later begin at 0 in any case.
 
-        Absent topics still need it, to report a gap once they exist. So do partitions without a leader: they are opened later,
-        and begin where the cursor says.
+        Absent topics still need it, to report a gap once they exist. So do partitions without a leader, which are opened later
+        at the cursor's offset.
 
         Returns:
             How many bytes of the cursor are still needed.
@@ -163,28 +163,28 @@ class Audience:
         return self.followed.is_there(self._names.topic(chat))
 
     def log(self, key: PartitionKey) -> PartitionLog | None:
-        """Return the log of a followed partition; None if nobody follows it."""
+        """Return the log of a partition; None if it is not followed."""
         followed = self.followed.get(key.topic)
         found = None if followed is None else followed.logs.get(key.partition)
         return found if found is not None and found.key == key else None
 
     def logs(self, session: Member, chat: str) -> list[PartitionLog]:
-        """Return the logs of a chat that `session` follows, in the order of their partitions; none where it has no topic."""
+        """Return the logs of a chat that `session` follows, in the order of their partitions; empty if it has no topic."""
         followed = self.followed.get(self._names.topic(chat))
         return [] if followed is None or session.follower not in followed.followers else [log for _, log in sorted(followed.logs.items())]
 
     def cursor(self, session: Member, *, cluster: bytes | None, subscriptions: int, parts: CursorParts | None = None) -> str | None:
-        """Return the cursor up to which `session` has received everything; None before that is fixed for the first time.
+        """Return the cursor up to which `session` has received everything; None until its start is first fixed.
 
         Args:
-            session: whose.
-            cluster: from `cluster_mark`; None if unknown.
-            subscriptions: up to where the subscriptions topic has been read; `NOT_KNOWN` where that is not known.
-            parts: kept by the session from one cursor to the next; None: it keeps none.
+            session: the session.
+            cluster: the cluster's mark; None if unknown.
+            subscriptions: the offset up to which the subscriptions topic has been read; `NOT_KNOWN` if unknown.
+            parts: the parts that the session keeps from one cursor to the next, if it does.
         """
         head = head_of_cursor(cluster, subscriptions, complete=not session.only)
         topics, parts = self._topics_of(session), parts or CursorParts()
-        # Versions are never reused, so equal ones mean that nothing has changed since the parts were made: it had started then.
+        # Versions are never reused, so equal ones mean that no topic has changed since the parts were made, when it had started.
         if not topics or parts.versions != [self.followed[topic].version for topic in topics]:
             if not self.has_started(session):
                 return parts.stale_text()
@@ -193,9 +193,9 @@ class Audience:
         return parts.text(head)
 
     async def subscriptions_read(self) -> None:
-        """Have sessions that connected before the subscriptions were read follow theirs, from some seconds before they connected."""
+        """Have sessions that connected before the subscriptions were read follow theirs, from some seconds before the connect on."""
         turn = Turn()
-        while self._early:  # a session that leaves while others have their turn removes itself
+        while self._early:  # a session that leaves meanwhile removes itself
             session, since = self._early.popitem()
             for chat, change in () if session.only else session.chats().items():
                 topic = self._names.topic(chat)
@@ -203,12 +203,12 @@ class Audience:
             await turn.share()
 
     async def user_changed(self, change: SubscriptionChange) -> None:
-        """Have the live sessions of a user follow a new subscription from its offsets, or leave the chat.
+        """Have the live sessions of a user follow a new subscription from its offsets, or unfollow the chat.
 
-        Nobody leaves a default chat: another instance may have other defaults, or the record may be older than ours.
+        Default chats are never unfollowed: another instance may have other defaults, or the record may be older than ours.
 
-        Called for one change at a time, when the log has it; must not be cancelled. Sessions that join while others have their
-        turn know the change already, and those that leave do not need it.
+        Called for one change at a time, after the log has it; must not be cancelled. Sessions that join meanwhile know the
+        change already, and those that leave do not need it.
         """
         topic = self._names.topic(change.chat)
         if (followed := self.followed.get(topic)) is not None and followed.pinned:
@@ -254,7 +254,7 @@ class Audience:
         return parse(parts.text(head_of_cursor(None, NOT_KNOWN))).entry(topic)
 
     def positions(self, session: Member, chat: str) -> dict[int, int]:
-        """Return partition -> position of `session` in a chat, for partitions where it is fixed."""
+        """Return partition -> position of `session` in a chat, for partitions where its position is fixed."""
         cursors = {log.key.partition: session.follower.cursors.get(log.key) for log in self.logs(session, chat)}
         return {partition: cursor.position for partition, cursor in cursors.items() if cursor is not None}
 
@@ -262,9 +262,9 @@ class Audience:
 
     def _follow(self, session: Member, topic: str, start: Start) -> None:
         topics = self._topics_of(session)
-        topics.append(topic)  # before it has a cursor: its session asks what it follows as soon as it has one
+        topics.append(topic)  # before it gets a cursor, because its session then asks what it follows
         if self.followed.follow(session.follower, topic, start, by_name=bool(session.only)):
-            self._tail.follow(topic)  # which reports nothing before this has returned
+            self._tail.follow(topic)  # reports nothing before this call has returned
         else:
             topics.pop()
 
@@ -275,7 +275,7 @@ class Audience:
                 self._tail.unfollow(topic)
 
     def _begun_by_record(self, session: Member, subscriptions: int) -> set[str]:
-        """Return the topics of a member that did not exist when they were subscribed to, by records below an offset."""
+        """Return a member's topics that did not exist when they were subscribed to, by records below an offset."""
         changes = {chat: change for chat, change in session.chats().items() if change is not None}
         return {self._names.topic(chat) for chat, change in changes.items() if not change.topic_id and 0 <= change.offset < subscriptions}
 

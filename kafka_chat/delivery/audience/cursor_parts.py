@@ -1,4 +1,4 @@
-"""The parts of one follower's cursor, kept so that only the parts that moved are made again."""
+"""The parts of one follower's cursor, kept so that only changed parts are encoded again."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NONE_KEPT: Mapping[str, TopicOffsets] = MappingProxyType({})
 
 
 class CursorParts:
-    """A cursor in parts. Its owner reports what has moved, and forgets the parts when it does not know.
+    """A cursor in parts. The owner reports movements, and forgets the parts when it does not know them.
 
-    Stale parts still make a cursor, of what was followed when they were made, moved since. Until new parts can be made, it
-    continues with the ids of the last messages, as a client builds one; on a resume with it the client receives whatever else is new.
+    Stale parts still make a cursor: what was followed when they were made, with later movements. Until new parts can be made,
+    message ids are appended to it, as a client does; a client that resumes with it receives everything else that is new.
 
     Attributes:
-        versions: of the topics when this was made; empty if it is stale.
+        versions: the topics' versions when this was made; empty if it is stale.
     """
 
     __slots__ = ("_indices", "_moved", "_parts", "versions")
@@ -36,9 +36,7 @@ class CursorParts:
         self.versions: Sequence[int] = ()
         self._parts: list[bytes] = []
         self._indices: dict[PartitionKey, int] = {}
-        self._moved: dict[
-            PartitionKey, tuple[int, int]
-        ] = {}  # positions and epochs of partitions that were not followed when this was made
+        self._moved: dict[PartitionKey, tuple[int, int]] = {}  # positions and epochs of partitions that were added since this was made
 
     def make(
         self,
@@ -50,8 +48,8 @@ class CursorParts:
     ) -> None:
         """Make the parts from a cursor's head and a follower's positions in the topics it follows.
 
-        A partition without a leader has no log yet: the follower will begin there where its start says. For an absent topic in which
-        its client had a position, that position is repeated: a gap is reported once a topic of that name exists again.
+        A partition without a leader has no log yet; the follower's start gives its position. For an absent topic, the client's earlier
+        position is repeated, so that a gap is reported once a topic of that name exists again.
 
         Args:
             head: by `head_of_cursor`.
@@ -96,7 +94,7 @@ class CursorParts:
             self._moved[key] = position, cursor.epoch
 
     def forget(self) -> None:
-        """Have the parts made again before the next read, if possible."""
+        """Mark the parts as stale: they are made again before the next read, if possible."""
         self.versions = ()
 
     def text(self, head: bytes) -> str:
@@ -105,7 +103,7 @@ class CursorParts:
         return text_of(b"".join(self._parts))
 
     def stale_text(self) -> str | None:
-        """Return the cursor as it was when its parts were made, moved since; None if they never were."""
+        """Return the cursor of stale parts, with later movements; None if parts were never made."""
         if not self._parts:
             return None
         ids = [MessageIds(*key).of(position - 1, epoch).decode() for key, (position, epoch) in self._moved.items()]

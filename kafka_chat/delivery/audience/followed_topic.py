@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class FollowedTopic:
-    """A topic that is followed, whether it exists or not.
+    """A followed topic, whether it exists or not.
 
     Attributes:
         topic_id: the topic's id; "" while it does not exist.
         logs: partition -> its log.
-        followers: follower -> where it begins in partitions that are opened from now on.
-        closing: closed logs in which followers have cursors until the walk reaches them.
+        followers: follower -> its start in partitions that are opened from now on.
+        closing: closed logs in which followers have cursors until a walk reaches them.
         named: how many followers follow it by name, subscribed or not.
-        pinned: followed also when nobody does.
-        existence_known: set once a broker has told whether the topic exists.
-        walks: the walks over its followers that are under way.
+        pinned: followed even without followers.
+        existence_known: set once it is known whether the topic exists.
+        walks: the current walks over its followers.
         version: changes whenever the topic or its logs change.
     """
 
@@ -51,7 +51,7 @@ class FollowedTopic:
         return not any(follower in walk.left for walk in self.walks)
 
     def has_placed(self, follower: Follower) -> bool:
-        """Whether `follower` has a cursor wherever one is known, and has heard of every loss."""
+        """Whether `follower` has all cursors whose positions are known, and has been notified of every loss."""
         return self.existence_known.is_set() and self.has_visited(follower)
 
 

@@ -1,10 +1,10 @@
 """The followed topics, and what the Tail reports about them.
 
-It owns the logs. An event of a topic changes its logs at once, and a walk then carries it to the followers. At the walk's
-checkpoints followers may join, leave and rejoin, logs grow, topics and logs be lost or found, and the whole topic be
-unfollowed. So a walk visits the followers from the moment of the event, and does for each what is still needed: one that
-left has no cursor, one that joined since has its cursors from the current logs. Until the walk reaches a follower, that one
-has not started, so no cursor is sent that would skip messages it is due.
+It owns the logs. An event changes a topic's logs at once, and a walk then notifies the followers. At the walk's checkpoints,
+followers may join, leave and rejoin, logs may grow, topics and logs may be lost or found, and the topic may be unfollowed. So a
+walk visits the followers that existed at the event, and does what each still needs: one that left has no cursor, and one that
+joined later got its cursors from the current logs. A follower counts as not started until the walk reaches it, so no cursor is
+sent that would skip messages.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class FollowedTopics:
     """Followers follow and unfollow topics here; as the `TailListener` it receives the Tail's reports.
 
     Args:
-        fanout: walks the logs that have news.
-        offsets: asks brokers for starts.
-        memory: where the logs count what they hold.
+        fanout: offers new messages of the logs.
+        offsets: asks brokers for start offsets.
+        memory: counts what the logs hold.
 
     Attributes:
         starts: gives the followers their cursors.
-        walks: carry events to the followers.
+        walks: notify the followers of events.
     """
 
     def __init__(self, *, fanout: FanOut, offsets: OffsetQueries, memory: Memory) -> None:
@@ -55,14 +55,14 @@ class FollowedTopics:
         self._fanout = fanout
         self._memory = memory
         self._topics: dict[str, FollowedTopic] = {}
-        self._named_absent: set[str] = set()  # topics that some follower names and that do not exist, or are not yet known to
+        self._named_absent: set[str] = set()  # topics followed by name that are not known to exist
 
     def __len__(self) -> int:
         """How many topics are followed, absent ones included."""
         return len(self._topics)
 
     def __getitem__(self, topic: str) -> FollowedTopic:
-        """Return a topic that is followed; KeyError where it is not."""
+        """Return a followed topic; raise KeyError if it is not followed."""
         return self._topics[topic]
 
     def get(self, topic: str) -> FollowedTopic | None:
@@ -80,22 +80,22 @@ class FollowedTopics:
         return followed is not None and bool(followed.topic_id)
 
     def named_absent(self, topics: Collection[str]) -> int:
-        """Return how many topics that do not exist, or are not known to, would be followed by name if somebody named `topics`."""
+        """Return how many topics not known to exist would be followed by name if a follower named `topics`."""
         more = {topic for topic in topics if not self.is_there(topic)} - self._named_absent
         return len(self._named_absent) + len(more)
 
     def pin(self, topic: str) -> None:
-        """Follow `topic` also while nobody does, so that new followers need not ask a broker."""
+        """Follow `topic` even without followers, so that new ones need not ask a broker."""
         self._followed(topic).pinned = True
 
     def follow(self, follower: Follower, topic: str, start: Start, *, by_name: bool) -> bool:
-        """Have `follower` follow a topic; False if it already does.
+        """Have `follower` follow a topic; returns False if it already does.
 
         Args:
-            follower: who.
-            topic: which.
+            follower: the follower.
+            topic: the topic.
             start: where it begins.
-            by_name: it names the topic, subscribed or not.
+            by_name: whether it names the topic, subscribed or not.
         """
         followed = self._followed(topic)
         if follower in followed.followers:
@@ -109,7 +109,7 @@ class FollowedTopics:
         return True
 
     def unfollow(self, follower: Follower, topic: str, *, by_name: bool) -> bool:
-        """Have `follower` leave a topic, and unfollow the topic if that was the last one; False if it does not follow it."""
+        """Remove `follower` from a topic, and unfollow the topic after the last one; returns False if it does not follow it."""
         followed = self._topics.get(topic)
         if followed is None or followed.followers.pop(follower, None) is None:
             return False
@@ -121,7 +121,7 @@ class FollowedTopics:
             self.starts.resolve(follower, log.key)
         if not followed.followers and not followed.pinned:
             del self._topics[topic]
-            followed.existence_known.set()  # no report will come any more, so nobody may wait for one
+            followed.existence_known.set()  # no report will come any more, so no task may wait for one
             self._retire(followed, followed.logs.values())
             for log in followed.closing:
                 log.close()
@@ -145,7 +145,7 @@ class FollowedTopics:
         self._visit_all(followed, partial(self._place, followed, opened, created=created))
 
     def is_subscribed(self, topic: str) -> bool:
-        """Whether somebody follows the topic other than by name."""
+        """Whether a follower follows the topic other than by name."""
         followed = self._topics.get(topic)
         return followed is not None and (followed.pinned or len(followed.followers) > followed.named)
 
@@ -165,26 +165,26 @@ class FollowedTopics:
         self._visit_all(followed, partial(self._displace, followed, topic, topic_id, lost, dict(followed.followers)), close=lost)
 
     def append(self, key: PartitionKey, batches: Sequence[Batch]) -> None:
-        """Append to a log, and have the fan-out walk it."""
+        """Append to a log, and have the fan-out offer the new messages."""
         log = self._topics[key.topic].logs[key.partition]
         for batch in batches:
             log.append(batch)
         self._fanout.changed(log)
 
     def position_lost(self, key: PartitionKey, asked: int, first_left: int, cause: LossCause, *, epoch: int = NO_EPOCH) -> None:
-        """Start over, and move every cursor to where it can go on."""
+        """Start the log over, and move every cursor to where it can continue."""
         followed = self._topics[key.topic]
         old = followed.logs[key.partition]
         new = followed.logs[key.partition] = PartitionLog(key, first_left, self._memory, epoch)
         self._retire(followed, [old])
         self._visit_all(followed, partial(self._move, followed, old, new, cause), close=[old])
 
-    # What the walks do at each follower; nothing else runs between two `yield`s.
+    # The walks' work at each follower; nothing else runs between two `yield`s.
 
     def _visit_all(
         self, followed: FollowedTopic, visit: Callable[[Follower], Iterator[None]], *, close: Sequence[PartitionLog] = ()
     ) -> None:
-        """Begin a walk over all current followers of a topic; then release logs in which nobody has a cursor."""
+        """Begin a walk over all current followers of a topic; after it, release logs without cursors."""
 
         def end(walk: Walk) -> None:
             for log in close:
@@ -199,7 +199,7 @@ class FollowedTopics:
         """Give a follower its cursors in logs that were opened."""
         start = followed.followers.get(follower)
         if start is not None:
-            # A log's start was its head: everything since is due.
+            # A log's start was its head when it was opened: everything since is due.
             wanted = [log for log in opened if followed.logs.get(log.key.partition) is log and not self.starts.is_placed(follower, log)]
             begin = FROM_ZERO if created and not isinstance(start, Resumed | AtOffsets) else start
             self.starts.begin(follower, {log: log.start for log in wanted}, begin)
@@ -208,7 +208,7 @@ class FollowedTopics:
     def _displace(
         self, followed: FollowedTopic, topic: str, topic_id: str, lost: Sequence[PartitionLog], starts: Starting, follower: Follower
     ) -> Iterator[None]:
-        """Remove a follower's cursors in logs of a lost topic, and report the loss, also where it had not begun yet."""
+        """Remove a follower's cursors in logs of a lost topic, and report the loss, even if it had not begun yet."""
         start, begun = starts.get(follower), False
         due = {} if start is None or followed.followers.get(follower) is not start else offsets_due(start, topic, topic_id)
         for log in lost:
@@ -237,7 +237,7 @@ class FollowedTopics:
                 follower.on_gap(new.key, position, begin, cause)
             follower.follow(new, begin, afresh=True)
         elif start is not None and followed.logs.get(new.key.partition) is new and not self.starts.is_placed(follower, new):
-            self.starts.resolve(follower, new.key)  # it was not fixed yet where it begins
+            self.starts.resolve(follower, new.key)  # its start was not fixed yet
             self.starts.begin(follower, {new: new.start}, start)
         yield
 
@@ -255,7 +255,7 @@ class FollowedTopics:
         return followed is not None and follower in followed.followers and followed.logs.get(log.key.partition) is log
 
     def _retire(self, followed: FollowedTopic, logs: Iterable[PartitionLog]) -> None:
-        """Stop offering from closed logs and asking about them."""
+        """Stop offering from closed logs, and stop asking about them."""
         for log in logs:
             self._fanout.forget(log)
             self.starts.forget(log.key)
@@ -263,5 +263,5 @@ class FollowedTopics:
 
 
 def _nothing(follower: Follower) -> Iterator[None]:
-    """Visit a follower that only has to look again."""
+    """Visit a follower that need only be woken."""
     return iter(())

@@ -1,4 +1,4 @@
-"""What joins the audience: a session, or the reader of a page."""
+"""The interface of what joins the audience: a session, or the reader of a page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Member(Protocol):
-    """Follows topics, and says where it begins in each. Plain functions, which may be called at any time.
+    """Follows topics, and decides where it begins in each. These are plain functions, called at any time.
 
     Attributes:
         only: the chats it follows, subscribed or not; empty: those of its user.
@@ -30,10 +30,10 @@ class Member(Protocol):
 
     @property
     def follower(self) -> Follower:
-        """Its places in the logs."""
+        """Its cursors in the logs."""
 
     def chats(self) -> Mapping[str, SubscriptionChange | None]:
-        """Return the chats that it follows, and how its user subscribed to each; None where it did not."""
+        """Return the chats that it follows, each with its user's subscription, or None without one."""
 
     def may_follow(self, chat: str) -> bool:
         """Return whether it may read a chat."""
@@ -42,12 +42,12 @@ class Member(Protocol):
         """Return where it begins in a topic.
 
         Args:
-            topic: that it follows.
-            change: how its user subscribed to it; None where it did not.
+            topic: a topic that it follows.
+            change: its user's subscription; None without one.
         """
 
     def on_subscribed(self, change: SubscriptionChange) -> None:
-        """Its user subscribed to a chat."""
+        """Note that its user subscribed to a chat."""
 
     def on_unsubscribed(self, change: SubscriptionChange, positions: Mapping[int, int]) -> None:
         """Its user unsubscribed from a chat, which was delivered up to these positions by partition."""

@@ -1,4 +1,4 @@
-"""Looks up offsets of times at the brokers, for all sessions together."""
+"""Asks the brokers for the offsets of times, for all sessions together."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from ..ports import Lookup
 
 # Special values in place of a time, the same as Kafka's.
-EARLIEST_TIMESTAMP = -2  # the first offset that is left
+EARLIEST_TIMESTAMP = -2  # the first offset that still exists
 LATEST_TIMESTAMP = -1  # the last stable offset
 STILL_THERE = -99  # ours: 0 once a broker says that the partition's topic is still this very one; no answer while it is not
-_EPOCH_ENDS = -100  # this and lower values are ours: each is the end of a leader epoch
+_EPOCH_ENDS = -100  # this and lower values are ours: each stands for the end of a leader epoch
 
 
 def end_of_epoch(epoch: int) -> int:
-    """Return the value that asks for the end of a leader epoch instead of a time (`Lookup.epoch_ends`)."""
+    """Return the value that stands for the end of a leader epoch (`Lookup.epoch_ends`)."""
     return _EPOCH_ENDS - epoch
 
 
 class Question:
-    """A question that waits for its answer; an asker that ends withdraws it."""
+    """A pending question; withdraw it if the answer is no longer needed."""
 
     __slots__ = ("_queries", "begin", "key", "time_ms")
 
@@ -43,11 +43,11 @@ class Question:
 
     @property
     def open(self) -> bool:
-        """Whether it still waits."""
+        """Whether it is still pending."""
         return self._queries.holds(self)
 
     def withdraw(self) -> None:
-        """Stop waiting: `begin` is not called any more. Idempotent, also once it is answered."""
+        """Withdraw it, so that `begin` is not called. Idempotent, and harmless after the answer."""
         self._queries.drop(self)
 
 
@@ -55,7 +55,7 @@ class Answers:
     """The answers for the partitions of one `OffsetQueries.ask`.
 
     Attributes:
-        told: partition -> offset, as far as it is known.
+        told: partition -> offset, as far as known.
     """
 
     def __init__(self, keys: Collection[PartitionKey]) -> None:
@@ -66,7 +66,7 @@ class Answers:
             self._all.set()
 
     async def all(self) -> Mapping[PartitionKey, int]:
-        """Wait for and return the offset of every partition, however long the brokers are away."""
+        """Wait for the offsets of all partitions, however long the brokers are away, and return them."""
         await self._all.wait()
         return self.told
 
@@ -78,39 +78,39 @@ class Answers:
             self._all.set()
 
 
-_Waiting = dict["PartitionKey", dict[int, dict[Question, None]]]  # partition -> time -> the questions that wait
+_Waiting = dict["PartitionKey", dict[int, dict[Question, None]]]  # partition -> time -> the pending questions
 
 
 class OffsetQueries:
     """Asks the brokers for offsets of times and for first offsets, in tasks of the service, until they answer.
 
-    Partitions of one leader are one request, so a leader that hangs does not delay questions to others. A request asks for
-    everything wanted when it begins. Later questions about the same partitions wait for the next request, because an end that was
-    asked for earlier may be too low. So five thousand sessions ask as one.
+    There is one request per leader, so a leader that hangs does not delay questions to others. A request covers all questions that
+    are pending when it begins. Later questions about the same partitions wait for the next request, because an end that was
+    requested earlier may be too low. So the questions of five thousand sessions share a request.
 
     Args:
-        lookup: is asked.
+        lookup: asks the brokers.
     """
 
-    AGAIN_SECONDS = 1.0  # after a request that left something unanswered
-    AT_A_TIME = 8  # requests of one leader, and of one time each; an answer takes milliseconds
+    AGAIN_SECONDS = 1.0  # pause after a request that left questions unanswered
+    AT_A_TIME = 8  # concurrent requests per leader, each for one time; an answer takes milliseconds
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
-        self._fresh: _Waiting = {}  # to be asked at once
-        self._in_flight: _Waiting = {}  # what the requests under way are for
-        self._held: _Waiting = {}  # to ask once the current request for the same is over
-        self._limiters: dict[int, trio.CapacityLimiter] = {}  # a leader each
+        self._fresh: _Waiting = {}  # to ask at once
+        self._in_flight: _Waiting = {}  # covered by current requests
+        self._held: _Waiting = {}  # to ask once the current request for the same partition and time is over
+        self._limiters: dict[int, trio.CapacityLimiter] = {}  # by leader
         self._news = Changes()
 
     def __len__(self) -> int:
-        """How many questions wait."""
+        """How many questions are pending."""
         waiting = (self._fresh, self._in_flight, self._held)
         return sum(len(questions) for by_key in waiting for by_time in by_key.values() for questions in by_time.values())
 
     @asynccontextmanager
     async def ask(self, keys: Collection[PartitionKey], time_ms: int) -> AsyncIterator[Answers]:
-        """Ask for the offsets of a time for as long as the block lasts; unanswered questions are then withdrawn.
+        """Ask for the offsets of a time while the block runs; unanswered questions are withdrawn at its end.
 
         Args:
             keys: which partitions.
@@ -125,7 +125,7 @@ class OffsetQueries:
                 question.withdraw()
 
     def put(self, key: PartitionKey, time_ms: int, begin: Callable[[int], None]) -> Question:
-        """Call `begin(offset)` once the offset of a time is known. For askers without a task, which withdraw the question themselves."""
+        """Call `begin(offset)` once the offset of a time is known. For callers without a task, which withdraw the question themselves."""
         question = Question(self, key, time_ms, begin)
         if time_ms in self._in_flight.get(key, ()):
             self._held.setdefault(key, {}).setdefault(time_ms, {})[question] = None
@@ -135,16 +135,16 @@ class OffsetQueries:
         return question
 
     def holds(self, question: Question) -> bool:
-        """Whether a question waits for its answer."""
+        """Whether a question is pending."""
         return any(question in self._of(waiting, question) for waiting in (self._fresh, self._in_flight, self._held))
 
     def drop(self, question: Question) -> None:
-        """Forget a question, whose `withdraw` calls this."""
+        """Forget a question; called by its `withdraw`."""
         for waiting in (self._fresh, self._in_flight, self._held):
             self._of(waiting, question).pop(question, None)
 
     def forget(self, key: PartitionKey) -> None:
-        """No longer ask for a partition that nobody follows."""
+        """Stop asking about a partition that is no longer followed."""
         for waiting in (self._fresh, self._in_flight, self._held):
             for questions in waiting.get(key, {}).values():
                 questions.clear()
@@ -159,7 +159,7 @@ class OffsetQueries:
                 await self._news.wait_beyond(version)
 
     def _requests(self) -> list[tuple[int, int, Sequence[PartitionKey]]]:
-        """Take what is to be asked at once, as requests: a time, a leader, and its partitions."""
+        """Take the fresh questions as requests: a time, a leader, and its partitions."""
         by_time: dict[int, list[PartitionKey]] = {}
         for key, times in self._fresh.items():
             for time_ms, questions in times.items():
@@ -170,7 +170,7 @@ class OffsetQueries:
         return [(time_ms, leader, led) for time_ms, keys in by_time.items() for leader, led in self._lookup.by_leader(keys).items()]
 
     async def _resolve(self, time_ms: int, leader: int, keys: Sequence[PartitionKey]) -> None:
-        """Ask for partitions of one leader, answer the questions, and leave unanswered ones for another request a second later."""
+        """Ask about partitions of one leader, and answer the questions; unanswered ones are repeated a second later."""
         async with self._limiters.setdefault(leader, trio.CapacityLimiter(self.AT_A_TIME)):
             wanted = [key for key in keys if self._in_flight[key][time_ms]]
             try:
@@ -184,7 +184,7 @@ class OffsetQueries:
             self._end_flight(key, time_ms)
 
     async def _answer(self, time_ms: int, offsets: Mapping[PartitionKey, int]) -> None:
-        """Answer the questions in flight. In between, questions may be withdrawn and partitions forgotten."""
+        """Answer the questions in flight. Meanwhile questions may be withdrawn and partitions forgotten."""
         turn = Turn()
         for key, offset in offsets.items():
             questions = self._in_flight[key][time_ms]
@@ -195,7 +195,7 @@ class OffsetQueries:
                 await turn.share()
 
     def _end_flight(self, key: PartitionKey, time_ms: int) -> None:
-        """Queue again what a request left unanswered, together with the questions put in the meantime."""
+        """Queue again what a request left unanswered, together with the questions that came meanwhile."""
         waiting: dict[Question, None] = {}
         for by_key in (self._in_flight, self._held):
             by_time = by_key.get(key, {})

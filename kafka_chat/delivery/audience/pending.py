@@ -1,4 +1,4 @@
-"""What a follower waits for before it is fixed where it begins."""
+"""The questions and reads that must end before a follower's start is fixed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Pending:
-    """What one follower waits for.
+    """The pending questions and reads of one follower.
 
     Attributes:
         questions: partition -> the question about it.
-        readings: the reads and waits for it.
-        beyond: the partitions that, by a broker's answer, end before the offset where it is to begin, or before our log does.
-        since: by trio's clock.
+        readings: its reads and waits.
+        beyond: the partitions that, by a broker's answer, end before the start offset or before our log's head.
+        since: when this was made; `trio.current_time()`.
         changes: noted whenever this shrinks, or `beyond` grows.
     """
 
@@ -38,11 +38,11 @@ class Pending:
 
 
 class Reading:
-    """A task that finds something out for one follower, until `scope` is cancelled.
+    """A task that finds a follower's start, until `scope` is cancelled.
 
     Attributes:
-        logs: the logs whose beginnings it finds, with their heads or the offsets that are due; it ends when none are left.
-        find: does it.
+        logs: the logs in which it finds the start, with their heads or the offsets that are due; it ends when none are left.
+        find: the function of the task.
     """
 
     __slots__ = ("find", "logs", "scope")

@@ -1,4 +1,4 @@
-"""What a client asks to see of chats, and from where to where; docs/protocol.md, "Asking for it"."""
+"""The messages that a client asks for: which, from where, and to where; docs/protocol.md, "Asking for it"."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The options that sockets, streams and pages share. The defaults ask for nothing.
+    """The options that sockets, streams and pages share. The defaults select everything.
 
     Attributes:
         cursor: begin after it.
         start: where to begin without a cursor; None: not given.
-        rewind: begin this many messages before the end of a chat, if neither of them is given; 0: no.
+        rewind: begin this many messages before the end of a chat, if neither is given; 0: no.
         until_ms: only messages older than this, Unix milliseconds.
         tags: only messages with one of these, or with none.
         senders: only messages from one of these.
@@ -37,7 +37,7 @@ class Selection:
         """Return where it begins without a cursor.
 
         Args:
-            otherwise: where to begin if nothing is given.
+            otherwise: where to begin if no option says.
         """
         if self.start is not None:
             return self.start

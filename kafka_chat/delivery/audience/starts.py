@@ -1,7 +1,7 @@
-"""Gives followers their cursors where each of them wants to begin.
+"""Gives each follower its cursors at the offsets where it wants to begin.
 
-The offset comes from memory, from a broker, or from reading a chat's past. Until it is known, the member has no cursor in that
-partition, and receives nothing from it.
+An offset comes from memory, from a broker, or from reading a chat's past. Until it is known, the follower has no cursor in
+that partition, and receives nothing from it.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from .offset_queries import OffsetQueries
     from .wanted_start import Start, Unresumed
 
-LOST_SECONDS = 1.0  # how often to check whether a log whose offset is asked for has been lost
+LOST_SECONDS = 1.0  # how often to check whether a log with pending questions has been lost
 BEYOND_SECONDS = 5.0  # how long a position may be beyond the end, or our log ahead of a broker, before that counts as a loss
-LOOK_SECONDS = 0.5  # between two questions meanwhile, at most; …
-FIRST_LOOK_SECONDS = 0.01  # … and the first, when only the Tail may be behind
-READ_SECONDS = 2.0  # how long `hello` waits for the reads that find where a client begins
+LOOK_SECONDS = 0.5  # the longest interval between two questions meanwhile; …
+FIRST_LOOK_SECONDS = 0.01  # … and the first interval, when only the Tail may be behind
+READ_SECONDS = 2.0  # how long `hello` waits for the reads that find a client's start
 
 
 class Starts:
-    """Gives followers their cursors: at once, or when their beginnings are known.
+    """Gives followers their cursors: at once, or when their start offsets are known.
 
     Args:
-        offsets: asks brokers.
+        offsets: asks the brokers.
         memory: counts what is read.
         wanted: whether a follower still follows a log that is not closed.
     """
@@ -55,7 +55,7 @@ class Starts:
         self._more = Changes()
 
     async def run(self) -> None:
-        """Run the reads and waits for beginnings, until cancelled."""
+        """Run the reads and waits, until cancelled."""
         async with trio.open_nursery() as readings:
             while True:
                 version = self._more.version
@@ -64,12 +64,12 @@ class Starts:
                 await self._more.wait_beyond(version)
 
     def begin(self, follower: Follower, logs: Mapping[PartitionLog, int], start: Start) -> None:
-        """Give `follower` its cursors in logs of one topic, now or once their offsets are known.
+        """Give `follower` its cursors in logs of one topic, now or once the offsets are known.
 
         Args:
-            follower: who begins.
-            logs: each with its head, now or when the follower joined.
-            start: where it wants to.
+            follower: the follower.
+            logs: each with its head, as of now or of when the follower joined.
+            start: where it wants to begin.
         """
         rewound: dict[PartitionLog, int] = {}
         for log, head in logs.items():
@@ -83,7 +83,7 @@ class Starts:
             self._read(follower, rewound, rewind)
 
     def resolve(self, follower: Follower, key: PartitionKey) -> None:
-        """Withdraw what is asked and read for `follower` in a partition: its beginning is fixed, or no longer wanted."""
+        """Withdraw the question and the reads of `follower` in a partition: its start is fixed, or no longer wanted."""
         pending = self._pending.get(follower)
         if pending is None:
             return
@@ -102,11 +102,11 @@ class Starts:
         pending.changes.note()
 
     def pending(self, follower: Follower) -> Pending | None:
-        """Return what `follower` waits for; None for nothing."""
+        """Return the pending questions and reads of `follower`; None if there are none."""
         return self._pending.get(follower)
 
     def is_placed(self, follower: Follower, log: PartitionLog) -> bool:
-        """Whether the beginning of `follower` in a log is fixed, or being found."""
+        """Whether the start of `follower` in a log is fixed, or being found."""
         if log.key in follower.cursors:
             return True
         pending = self._pending.get(follower)
@@ -116,14 +116,14 @@ class Starts:
         return asked or any(log in reading.logs for reading in pending.readings)
 
     async def wait_answers(self, follower: Follower) -> None:
-        """Wait until brokers have answered all questions for `follower`."""
+        """Wait until brokers have answered all questions of `follower`."""
         while (pending := self._pending.get(follower)) is not None and pending.questions:
             await pending.changes.wait_beyond(pending.changes.version)
 
     async def wait_readings(self, follower: Follower) -> None:
-        """Wait at most `READ_SECONDS` for the reads for `follower` and the questions after them.
+        """Wait at most `READ_SECONDS` for the reads of `follower` and the questions after them.
 
-        If a broker has answered that a partition ends before the offset that is due, or before our log does, wait until that is decided.
+        If a broker has answered that a partition ends before the offset that is due, or before our log's head, wait until that is resolved.
         """
         while (pending := self._pending.get(follower)) is not None:
             until = pending.since + (BEYOND_SECONDS + 2 * LOOK_SECONDS if pending.beyond else READ_SECONDS)
@@ -133,7 +133,7 @@ class Starts:
                 return
 
     def forget(self, key: PartitionKey) -> None:
-        """Withdraw all questions about a partition; followers that wait are resolved, or begin again."""
+        """Withdraw all questions about a partition; the caller resolves waiting followers, or starts them again."""
         self._offsets.forget(key)
 
     # Inside
@@ -163,7 +163,7 @@ class Starts:
             self._resume_at(follower, log, start.offset(log.key) or 0)
 
     def _resume(self, follower: Follower, log: PartitionLog, start: Resumed) -> Unresumed | None:
-        """Begin where a cursor says; return how else to begin where it says nothing."""
+        """Begin where a cursor says; return how to begin if it says nothing."""
         recreated = start.recreated(log.key)
         if recreated is not None:
             self._ask(follower, log, STILL_THERE, partial(self._begin_after, follower, log, start, recreated))
@@ -173,40 +173,40 @@ class Starts:
             return start.otherwise
         if epoch in (NO_EPOCH, known):
             self._resume_at(follower, log, due, epoch)
-        elif epoch < known or known == NO_EPOCH:  # there was an election since: do the records its client has had still exist?
+        elif epoch < known or known == NO_EPOCH:  # an election since: do the records that the client has received still exist?
             self._ask(follower, log, end_of_epoch(epoch), partial(self._resume_before, follower, log, due))
-        else:  # from an instance that heard of an election first: up to which offset does this log match the partition?
+        else:  # from an instance that noticed an election first: up to which offset does this log match the partition?
             self._ask(follower, log, end_of_epoch(known), partial(self._resume_within, follower, log, due, epoch))
         return None
 
     def _resume_before(self, follower: Follower, log: PartitionLog, due: int, end: int) -> None:
-        """Continue at `due`, or at the end of the epoch of the client's last record: beyond it there are other records now."""
+        """Continue at `due`, or at the end of the epoch of the client's last record, after which the records are different now."""
         if self._may_begin(follower, log):
             if end < due:
                 follower.on_gap(log.key, due, end, LossCause.TRUNCATED)
             self._resume_at(follower, log, min(due, end))
 
     def _resume_within(self, follower: Follower, log: PartitionLog, due: int, epoch: int, kept: int) -> None:
-        """Continue at `due` if the records before it are kept; otherwise once the Tail knows what the client has had."""
+        """Continue at `due` if the records before it are kept; otherwise once the Tail has read as far as the client."""
         if not self._may_begin(follower, log):
             return
         if due <= min(kept, log.head):
             self._resume_at(follower, log, due)
             return
         self._read(follower, {log: due}, partial(self._resume_later, follower, epoch))
-        if kept < log.head:  # the election was unclean, and the log is about to start over
+        if kept < log.head:  # an unclean election: the log is about to start over
             self._note_beyond(follower, log)
 
     def _resume_at(self, follower: Follower, log: PartitionLog, due: int, epoch: int = NO_EPOCH) -> None:
         """Continue at `due`.
 
         Args:
-            follower: who.
-            log: where.
+            follower: the follower.
+            log: the log.
             due: its next offset.
-            epoch: of the record before that; `NO_EPOCH` where it is not known, or known to be there.
+            epoch: the epoch of the record before it; `NO_EPOCH` if unknown, or if that record certainly exists.
         """
-        if due > log.head:  # a broker or the Tail may be a moment behind, or the log have lost its end
+        if due > log.head:  # a broker or the Tail may be a moment behind, or the log may have lost its end
             self._read(follower, {log: due}, partial(self._find_end, follower, log.head, epoch))
         elif due == log.head or log.batch_at(due) is not None:
             follower.follow(log, due)
@@ -218,24 +218,24 @@ class Starts:
         self._pending.setdefault(follower, Pending()).questions[log.key] = self._offsets.put(log.key, time_ms, begin)
 
     def _begin_at_told(self, follower: Follower, log: PartitionLog, head: int, offset: int) -> None:
-        """Begin at an offset from a broker, but not above the head from the time of the question."""
+        """Begin at an offset from a broker, but not above the head as of the question."""
         if self._may_begin(follower, log):
             follower.follow(log, min(offset, head))
 
     def _begin_at_due(self, follower: Follower, log: PartitionLog, due: int, first_left: int) -> None:
-        """Begin at the offset that is due, or at the first offset that is left, from a broker."""
+        """Begin at the offset that is due, or at the first offset that still exists, if that is higher."""
         if self._may_begin(follower, log):
             if first_left > due:
                 follower.on_gap(log.key, due, first_left, LossCause.RETENTION)
             follower.follow(log, max(first_left, due))
 
     def _may_begin(self, follower: Follower, log: PartitionLog) -> bool:
-        """Note that the beginning of `follower` is known; return whether it is still wanted, for it may have left and rejoined."""
+        """Note that the start of `follower` is known; return whether it is still wanted: it may have left, or rejoined."""
         self.resolve(follower, log.key)
         return log.key not in follower.cursors and self._wanted(follower, log)
 
     def _read(self, follower: Follower, logs: Mapping[PartitionLog, int], find: Callable[[Reading], Awaitable[None]]) -> None:
-        """Have a task find where `follower` begins in logs."""
+        """Start a task that finds the start of `follower` in logs."""
         pending = self._pending.setdefault(follower, Pending())
         reading = Reading(find)
         reading.logs.update(logs)
@@ -245,7 +245,7 @@ class Starts:
 
     async def _run_reading(self, follower: Follower, reading: Reading) -> None:
         with reading.scope:
-            if reading.logs:  # else it was wanted no longer before this task began
+            if reading.logs:  # otherwise no longer wanted when this task began
                 await reading.find(reading)
 
     async def _rewind(self, follower: Follower, start: Rewind, reading: Reading) -> None:
@@ -256,7 +256,7 @@ class Starts:
             told: dict[PartitionKey, int] = {}
             while missing := [log.key for log in reading.logs if log.key not in told]:
                 async with self._offsets.ask(missing, start.not_after_ms) as answers:
-                    with trio.move_on_after(LOST_SECONDS):  # the question about a log that is lost meanwhile is forgotten
+                    with trio.move_on_after(LOST_SECONDS):  # the question about a log that is lost meanwhile is never answered
                         await answers.all()
                     told |= answers.told
             begins = {log: min(begin, told[log.key]) for log, begin in begins.items() if log.key in told}
@@ -265,10 +265,10 @@ class Starts:
                 follower.follow(log, begin)
 
     async def _find_end(self, follower: Follower, head: int, epoch: int, reading: Reading) -> None:
-        """Begin at the offset that is due once the log reaches it, or where the log ended at first, if it stays shorter.
+        """Begin at the due offset once the log reaches it, or at the first end seen, if the log stays shorter.
 
-        A broker may be a moment behind, so what is written meanwhile may be what was there before; it is due all the same where the
-        log has lost its end.
+        A broker may be a moment behind, so records that appear meanwhile may be old ones. They are delivered nevertheless if the log
+        has lost its end.
         """
         ((log, due),) = reading.logs.items()
         give_up_at, end = trio.current_time() + BEYOND_SECONDS, due
@@ -290,10 +290,10 @@ class Starts:
             follower.follow(log, end)
 
     async def _resume_later(self, follower: Follower, epoch: int, reading: Reading) -> None:
-        """Resume once the Tail has reached a cursor, in offsets and in epochs; or after a while, with what is known then.
+        """Resume once the Tail has reached a cursor in offset and epoch; or after a while, with what is known then.
 
-        What the Tail reads next may be of a later epoch, and other records than its client has had. Where the log is started over instead,
-        which ends this, `follower` begins again in the new one.
+        The Tail's next records may be of a later epoch, and different from those that the client has received. If the log starts over,
+        this ends, and `follower` begins again in the new log.
         """
         ((log, due),) = reading.logs.items()
         give_up_at, pause = trio.current_time() + BEYOND_SECONDS, FIRST_LOOK_SECONDS
@@ -308,7 +308,7 @@ class Starts:
             self._ask(follower, log, end_of_epoch(epoch), partial(self._resume_before, follower, log, due))
 
     def _note_beyond(self, follower: Follower, log: PartitionLog) -> None:
-        """Make waits for `follower` last until it is decided whether the log has lost its end."""
+        """Make waits for `follower` last until it is known whether the log has lost its end."""
         pending = self._pending[follower]
         pending.beyond.add(log.key)
         pending.changes.note()

@@ -1,4 +1,4 @@
-"""Carries the events of topics to their followers, one walk after the other; a walk shares the loop."""
+"""Notifies followers of topics' events, one walk after the other; a walk yields to other tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Walk:
     """A walk over a topic's followers.
 
     Attributes:
-        left: the followers it has not reached.
+        left: the followers it has not reached yet.
     """
 
     __slots__ = ("left",)
@@ -28,10 +28,10 @@ class Walk:
 
 
 class Walks:
-    """The walks to be done, in the order of the events.
+    """The pending walks, in the order of the events.
 
     Attributes:
-        changes: noted whenever a walk is over.
+        changes: noted at the end of each walk.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Walks:
         """Call `visit` for each of the current followers.
 
         Args:
-            followers: the followers; one that has left when the walk reaches it is still visited.
+            followers: the followers; one that leaves meanwhile is still visited.
             visit: between two of its `yield`s nothing else runs.
             then: called when the walk is over.
         """

@@ -1,4 +1,4 @@
-"""Where a member wants to begin in a topic, and which of its offsets are known already; `Starts` finds the others."""
+"""Where a member wants to begin in a topic, and the start offsets known at once; `Starts` finds the others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...chat.resume_cursor import NO_EPOCH, TopicOffsets, identity_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-EARLIER_MS = 10_000  # how long before its accept a session begins that was accepted while no broker answered
+EARLIER_MS = 10_000  # how long before its accept a session begins if no broker answered then
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Latest:
 
 @dataclass(frozen=True, slots=True)
 class Earliest:
-    """At the first record that is left."""
+    """At the first record that still exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Rewind:
 
     Attributes:
         messages: how many.
-        not_after_ms: at the latest at the first record of this time, Unix milliseconds; None: no bound.
+        not_after_ms: at the latest at the first record of this time, Unix milliseconds; None: no limit.
     """
 
     messages: int
@@ -47,7 +47,7 @@ class Since:
 
 @dataclass(frozen=True, slots=True)
 class AtOffsets:
-    """At these offsets of this very topic; other partitions, and another topic, begin at 0.
+    """At these offsets of this topic; other partitions, and a recreated topic, begin at 0.
 
     Attributes:
         topic_id: the topic's id; "" if it did not exist.
@@ -59,7 +59,7 @@ class AtOffsets:
 
     @property
     def partitions(self) -> int:
-        """One more than the highest partition that is named; 0 where none is."""
+        """One more than the highest named partition; 0 if there is none."""
         return max(self.offsets, default=-1) + 1
 
     def offset(self, key: PartitionKey) -> int:
@@ -73,12 +73,12 @@ class AtOffsets:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """After what a client has received.
+    """After the records that a client has received.
 
     Attributes:
         entry: its cursor's part for the topic.
-        otherwise: how partitions begin that the cursor does not cover.
-        not_before: where the client has subscribed again since that cursor; None if it has not.
+        otherwise: where partitions begin that the cursor does not cover.
+        not_before: the start of a subscription that is newer than the cursor; None without one.
     """
 
     entry: TopicOffsets
@@ -86,9 +86,9 @@ class Resumed:
     not_before: AtOffsets | None = None
 
     def offset(self, key: PartitionKey) -> int | None:
-        """Return the next offset of this partition; None where `otherwise` says.
+        """Return the next offset of this partition; None if `otherwise` decides.
 
-        A topic that was absent then, or is another one now, begins at 0, and so does a partition that was added since.
+        A topic that was absent then or has been recreated since begins at 0, and so does a partition that was added since.
         """
         entry = self.entry
         least = 0 if self.not_before is None else self.not_before.offset(key)
@@ -109,8 +109,8 @@ class Resumed:
     def recreated(self, key: PartitionKey) -> int | None:
         """Return the offset that was due in a partition of an earlier topic of this name; None if none was.
 
-        If the client has subscribed again since its cursor, it is due what its subscription says. The id of a message may be later than
-        that, so what an id names is due, too.
+        If the user has subscribed again since the cursor, the offset is the subscription's; or the cursor's if that is higher, and of the
+        same topic or from the id of a message.
         """
         entry, again, partition = self.entry, self.not_before, key.partition
         if entry.identity == identity_of(key.topic_id):
@@ -125,7 +125,7 @@ class Resumed:
 
     @property
     def partitions(self) -> int:
-        """One more than the highest partition that is named; 0 where none is."""
+        """One more than the highest named partition; 0 if there is none."""
         return max(self.entry.partitions, 0 if self.not_before is None else self.not_before.partitions)
 
 
@@ -134,17 +134,17 @@ Start = Unresumed | Resumed
 
 
 def offset_named(start: Start | None, key: PartitionKey) -> int | None:
-    """Return the offset that a start itself names for a partition; None if a broker or the log must tell it."""
+    """Return the offset that a start names for a partition; None if a broker or the log decides."""
     return start.offset(key) if isinstance(start, AtOffsets | Resumed) else None
 
 
 def epoch_named(start: Start | None, key: PartitionKey) -> int:
-    """Return the leader epoch that goes with `offset_named`; `NO_EPOCH` for none."""
+    """Return the leader epoch of `offset_named`; `NO_EPOCH` if there is none."""
     return start.epoch(key) if isinstance(start, Resumed) else NO_EPOCH
 
 
 def partitions_named(start: Start | None, topic_id: str) -> int:
-    """Return one more than the highest partition of this topic that a start names; 0 where it names none."""
+    """Return one more than the highest partition of this topic that a start names; 0 if it names none."""
     if isinstance(start, AtOffsets):
         return start.partitions if start.topic_id == topic_id else 0
     if isinstance(start, Resumed):
@@ -154,7 +154,7 @@ def partitions_named(start: Start | None, topic_id: str) -> int:
 
 
 def is_of(start: Start, topic_id: str) -> bool:
-    """Whether a start may be of this very topic; False if what it names is of others alone, earlier or later ones."""
+    """Whether a start may be of this topic; False if it names only earlier or later topics of its name."""
     if isinstance(start, AtOffsets):
         return start.topic_id == topic_id
     return (
@@ -165,7 +165,7 @@ def is_of(start: Start, topic_id: str) -> bool:
 
 
 def offsets_due(start: Start, topic: str, topic_id: str) -> dict[PartitionKey, int]:
-    """Return the offsets that a start names in a topic: they are due, and are lost with it."""
+    """Return the offsets that a start names in a topic; the records from there on are lost with the topic."""
     if isinstance(start, AtOffsets) and start.topic_id == topic_id:
         return {PartitionKey(topic, topic_id, partition): offset for partition, offset in start.offsets.items()}
     due: dict[PartitionKey, int] = {}
@@ -180,7 +180,7 @@ def offsets_due(start: Start, topic: str, topic_id: str) -> dict[PartitionKey, i
 
 
 def rather_early(start: Start, since: Since) -> Start:
-    """Return the start of a member accepted before any broker answered about the topic: it receives all that is acknowledged later."""
+    """Return the start of a member that is accepted before a broker answers: early enough to miss nothing acknowledged later."""
     match start:
         case Latest():
             return since
@@ -197,5 +197,5 @@ FROM_ZERO = AtOffsets("", {})  # the start in a topic that was created after it 
 
 
 def some_seconds_ago() -> Since:
-    """Return where a session begins when no broker answers: `EARLIER_MS` before now."""
-    return Since((time.time_ns() // 1_000_000 - EARLIER_MS) // 1000 * 1000)  # whole seconds: five thousand sessions ask as one
+    """Return the start of a session for which no broker answers: `EARLIER_MS` before now."""
+    return Since((time.time_ns() // 1_000_000 - EARLIER_MS) // 1000 * 1000)  # whole seconds, so that sessions ask together

@@ -1,1 +1,1 @@
-"""Pages of a chat's past."""
+"""History pages: ranges of one chat's messages."""

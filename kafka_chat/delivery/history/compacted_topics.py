@@ -1,4 +1,4 @@
-"""Which topics are compacted, remembered for a while."""
+"""Remembers for a while which topics are compacted."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class CompactedTopics:
     """Asks whether topics are compacted.
 
     Args:
-        lookup: tells.
+        lookup: asks the brokers.
     """
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
-        self._known: dict[str, tuple[float, bool]] = {}  # topic -> until when it is remembered, and what
+        self._known: dict[str, tuple[float, bool]] = {}  # topic -> when the answer expires, and the answer
 
     async def has(self, topic: str) -> bool:
-        """Return whether records may vanish from the middle of a topic; if no broker answers, they may."""
+        """Return whether a topic is compacted, so that records in its middle may vanish; True if no broker answers."""
         remembered_until, compacted = self._known.get(topic, (0.0, True))
         if trio.current_time() < remembered_until:
             return compacted

@@ -1,4 +1,4 @@
-"""Reads one page, step by step: its logs, its beginning, its end, what lies between, news."""
+"""Reads one page, step by step: its logs, its start, its end, its messages, and a wait for new ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .shared_merge import SharedMerge
 
 
-Positions = dict["PartitionKey", int]  # of each partition an offset
+Positions = dict["PartitionKey", int]  # partition -> offset
 
 
 class PageReading:
@@ -42,9 +42,9 @@ class PageReading:
     Args:
         query: what the page should contain.
         reader: follows the chat.
-        context: the service.
-        lookup: asks whether there is such a chat.
-        shared: merges by other requests that wait.
+        context: the parts of the service.
+        lookup: asks whether the chat exists.
+        shared: the merge shared with other waiting requests.
         compacted: knows which topics are compacted.
     """
 
@@ -69,7 +69,7 @@ class PageReading:
         self._scans: Sequence[PartitionScan] = ()
 
     async def run(self, waiting: Callable[[], AbstractContextManager[None]]) -> Page:
-        """Return the page, as `History.page` does."""
+        """Return the page; see `History.page`."""
         doing, wait_until = f"reading the history of {self._query.chat}", trio.current_time() + self._query.wait_seconds
         await self._context.audience.wait_started(self._reader, seconds=self._lookup.timeouts.answer_seconds)
         await self._context.audience.wait_readings(self._reader)
@@ -86,14 +86,14 @@ class PageReading:
     # The steps
 
     async def _find_logs(self, doing: str) -> None:
-        """Find the logs of the chat, once the reader's beginning in them is fixed."""
+        """Find the logs of the chat, once the reader's start in them is fixed."""
         seconds = self._lookup.timeouts.answer_seconds
         audience, reader, chat = self._context.audience, self._reader, self._query.chat
         topic = self._context.names.topic(chat)
         if audience.has_started(reader) and not audience.logs(reader, chat):
             if topic not in await self._lookup.describe([topic]):
                 raise NotFound(f"{chat} is not a chat: the topic {topic} does not exist", field="chat")
-            while not audience.logs(reader, chat):  # created a moment ago
+            while not audience.logs(reader, chat):  # just created
                 await reader.news()
             await audience.wait_started(reader, seconds=seconds)
         self._logs = audience.logs(reader, chat)
@@ -101,7 +101,7 @@ class PageReading:
             raise BrokerUnreachable(f"{doing} failed: no broker answered within {seconds:g} s")
 
     async def _find_beginning(self) -> None:
-        """Find where the page begins in each partition."""
+        """Find the page's start in each partition."""
         reader, begin = self._reader, self._query.begin
         self._begins = {log.key: reader.follower.cursors[log.key].position for log in self._logs}
         if not isinstance(begin, (Latest, Rewind)):
@@ -117,7 +117,7 @@ class PageReading:
             self._begins |= {log.key: position for log, position in last.items()}
 
     async def _merge(self) -> list[HistoryMessage]:
-        """Read from the beginning forward to each partition's current end, or backward to its start, until the page is full."""
+        """Read forward to each partition's current end, or backward to its start, until the page is full."""
         firsts = await self._offsets_at(self._logs, EARLIEST_TIMESTAMP) if self._query.backward else {}
         ends = await self._wait_for_heads(self._logs)
         if self._query.backward:
@@ -127,16 +127,16 @@ class PageReading:
 
     @property
     def _may_wait(self) -> bool:
-        """Whether an empty page may wait for news."""
+        """Whether an empty page may wait for a new message."""
         query = self._query
         if query.backward or query.until_ms is not None or not query.wait_seconds:
             return False
         return not self._reader.gaps and all(scan.at_end and scan.lost is None for scan in self._scans)
 
     async def _wait_for_news(self, waiting: Callable[[], AbstractContextManager[None]], until: float) -> list[HistoryMessage]:
-        """Wait for a message after an empty page, and return what the page then contains; nothing if something else ends the wait.
+        """Wait for a message after an empty page, and return the page's messages then; none if something else ends the wait.
 
-        Requests that wait at the same positions with the same view share one merge.
+        Requests that wait at the same positions with the same view share a merge.
         """
         reader, logs = self._reader, self._logs
         with waiting(), trio.move_on_at(until):
@@ -161,7 +161,7 @@ class PageReading:
                 self._reader.on_gap(log.key, *scan.lost, LossCause.RETENTION)
 
     async def _page(self, found: Sequence[HistoryMessage]) -> Page:
-        """Return the page that has these messages."""
+        """Return the page with these messages."""
         backward, closed = self._query.backward, self._is_closed(found)
         before, after = self._cursor(self._begins), self._cursor(_positions(self._logs, self._scans))
         return Page(
@@ -182,7 +182,7 @@ class PageReading:
             return await answers.all()
 
     async def _wait_for_heads(self, logs: Sequence[PartitionLog]) -> Mapping[PartitionKey, int]:
-        """Return where partitions end now, once the Tail has reached it: messages acknowledged before the request are below."""
+        """Return the partitions' ends once the Tail has reached them, so that messages acknowledged before the request are below."""
         ends = await self._offsets_at(logs, LATEST_TIMESTAMP)
         while any(log.head < ends[log.key] for log in logs):
             await self._reader.news()
@@ -207,7 +207,7 @@ class PageReading:
         return self._scans_of(self._query, self._logs, self._reader.positions, _heads(self._logs))
 
     def _alike(self) -> object | None:
-        """Return a key that is equal for requests that may share a merge; None if the logs have changed."""
+        """Return a key that requests with a shared merge have in common; None if the logs have changed."""
         reader, logs = self._reader, self._logs
         if not reader.follows(logs):
             return None
@@ -216,8 +216,8 @@ class PageReading:
     def _is_closed(self, found: Sequence[HistoryMessage]) -> bool:
         """Whether the same request gets the same page for as long as its messages exist.
 
-        A late record may have any time, so nothing may come between: the page is full, and in each partition the message
-        after it is known. Only a page that begins at offsets, of this very topic, stays the same.
+        A later record may have any timestamp, so no record may fit in between: the page is full, and in each partition the
+        message after it is known. Moreover, only a page that begins at offsets of this topic stays the same.
         """
         query, reader, cluster = self._query, self._reader, self._context.cluster.mark
         full = len(found) == query.limit or sum(len(message.payload) for message in found) >= PAGE_BYTES
@@ -228,7 +228,7 @@ class PageReading:
     def _cursor(self, positions: Mapping[PartitionKey, int]) -> str:
         by_partition = {key.partition: position for key, position in positions.items()}
         key, cursor = self._logs[0].key, self._query.cursor
-        # The subscriptions offset is taken over: two answers to the same request may not differ in it.
+        # The subscriptions offset is copied, so that two answers to the same request do not differ in it.
         head = head_of_cursor(self._context.cluster.mark, OF_A_PAGE if cursor is None else cursor.subscriptions)
         epochs = {log.key.partition: log.epochs.before(positions[log.key]) for log in self._logs}
         numbers = range(max(by_partition) + 1)
@@ -237,7 +237,7 @@ class PageReading:
 
 
 def _positions(logs: Sequence[PartitionLog], scans: Sequence[PartitionScan]) -> Positions:
-    """Return the positions that scans, one per log, have reached."""
+    """Return the positions of the scans, one per log."""
     return {log.key: scan.position for log, scan in zip(logs, scans, strict=True)}
 
 

@@ -1,7 +1,7 @@
-"""Pages of one chat's past: a range of all its partitions, in the order of time.
+"""History pages: a range of all partitions of one chat, ordered by time.
 
-A page is read like everything else: a reader joins the audience for the time of a request, so the Tail follows its chat, and
-the logs give it positions, batches in memory, pages of the past, and news. It is not a client: nothing is offered to it.
+A page is read like everything else: for the time of a request, a reader joins the audience, so the Tail follows its chat, and the
+logs provide positions, batches in memory, page reads and new messages. It is not a client, and gets no offers of frames.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class History:
-    """Makes pages.
+    """Makes history pages.
 
     Args:
-        context: the service.
-        lookup: for questions that only pages ask.
+        context: the parts of the service.
+        lookup: for requests that only pages make.
     """
 
     def __init__(self, context: SessionContext, *, lookup: Lookup) -> None:
@@ -43,7 +43,7 @@ class History:
         self._draining = False
 
     def drain(self) -> None:
-        """End all waits for news, and allow no new ones."""
+        """End all waits for new messages, and allow no further ones."""
         self._draining = True
         for reader in self._readers:
             reader.finish()
@@ -53,12 +53,12 @@ class History:
 
         Args:
             query: what it should contain.
-            waiting: entered while it waits for news; during that time the client's disconnect ends it.
+            waiting: entered while it waits for a new message; then the client's disconnect ends it.
 
         Raises:
-            RequestError: the cursor is from another cluster, or all of it is from a later version.
+            RequestError: the cursor is of another cluster, or wholly of a later version.
             NotFound: the chat has no topic.
-            BrokerError: brokers do not answer, or the topic is deleted in the meantime.
+            BrokerError: brokers do not answer, or the topic is deleted meanwhile.
         """
         context, cursor = self._context, query.cursor
         if cursor is not None and not await context.cluster.may_be(cursor.cluster):

@@ -1,4 +1,4 @@
-"""A request for a page of a chat's past, and the page."""
+"""A request for a history page, and the page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ..session.notices import Gap
 
-PAGE_BYTES = 1 << 20  # bytes of messages; the message that reaches it is the last
+PAGE_BYTES = 1 << 20  # of messages; the message that reaches it is the last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +21,10 @@ class PageQuery(Selection):
     """What a page should contain.
 
     Attributes:
-        chat: whose.
-        limit: how many messages.
-        backward: the messages before the beginning, not those after it.
-        wait_seconds: how long to wait for a message where a forward page would be empty.
+        chat: the chat.
+        limit: the most messages.
+        backward: whether to return the messages before the start instead of those after it.
+        wait_seconds: how long to wait for a message if a forward page would be empty.
     """
 
     chat: str
@@ -34,7 +34,7 @@ class PageQuery(Selection):
 
     @property
     def begin(self) -> Latest | Earliest | Since | Rewind:
-        """Where it begins without a cursor."""
+        """Its start without a cursor."""
         return self.beginning(LATEST if self.backward else EARLIEST)
 
 
@@ -43,13 +43,13 @@ class Page:
     """A page.
 
     Attributes:
-        messages: JSON, in the form of v1, oldest first.
-        gaps: records that were due and are gone.
+        messages: JSON in the v1 format, oldest first.
+        gaps: lost ranges of records that were due.
         next: the cursor after it.
         prev: the cursor before it.
-        end: nothing more exists now in its direction.
-        closed: it stays the same for as long as its messages exist.
-        compacted: compaction may remove messages from its middle.
+        end: whether nothing more exists now in its direction.
+        closed: whether it stays the same for as long as its messages exist.
+        compacted: whether compaction may remove messages from its middle.
     """
 
     messages: Sequence[bytes]

@@ -1,4 +1,4 @@
-"""Reads one chat's partitions for a page of its past."""
+"""Reads one chat's partitions for a history page."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 class HistoryReader:
-    """Follows one chat for a request, as a member of the audience that news wakes.
+    """Follows one chat for a request, as a member of the audience that new messages wake.
 
-    A request that waits for news parks it at the heads of the logs. Then the fan-out shows it new messages through its view,
-    rendered once for all equal views, and wakes it only if something is in them.
+    A waiting request parks it at the heads of the logs. Then the fan-out offers it new messages in its view, rendered once for
+    all equal views, and it wakes only if there are any for it.
 
     Attributes:
         follower: its cursors in the logs.
@@ -58,14 +58,14 @@ class HistoryReader:
         view: View,
         page_reads: PageReads,
     ) -> None:
-        """Make one that then joins the `Audience`.
+        """Make a reader, which must then join the `Audience`.
 
         Args:
-            chat: which it follows.
-            begin: where, without a cursor.
-            cursor: where it begins; None for none.
+            chat: the chat to follow.
+            begin: its start without a cursor.
+            cursor: the cursor to begin after, or None.
             names: chat <-> topic.
-            view: which messages its request sees, and how.
+            view: the format, and which messages.
             page_reads: reads what is not in memory.
         """
         self.follower = Follower(self, view, page_reads)
@@ -94,15 +94,15 @@ class HistoryReader:
         return self.resumed
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
-        """Report messages that were due and are gone."""
+        """Note a gap: messages that were due are lost."""
         self.gaps.append(gap_in(key, self._names, first_lost, first_left, cause))
 
     async def news(self) -> None:
-        """Wait until something changes in what it follows."""
+        """Wait until something changes in the logs it follows."""
         await self.follower.wait(parked=False)
 
     def resumes_wholly(self, logs: Sequence[PartitionLog]) -> bool:
-        """Whether its cursor is from this very topic, and names the offset where it begins in each of these logs."""
+        """Whether its cursor is of this topic, and names its start in each of these logs."""
         if self.resumed is None or not self.resumed.entry.whole:
             return False
         entry = self.resumed.entry
@@ -124,11 +124,11 @@ class HistoryReader:
         return {key: cursor.position for key, cursor in self.follower.cursors.items()}
 
     async def wait_for_message(self) -> None:
-        """Wait, in logs that it has had all of, until there is a message for it at a cursor, or something else changes."""
+        """Wait at the heads of its logs until there is a message for it, or something else changes."""
         await self.follower.wait(parked=True)
 
     def take(self, cursor: LogCursor, chunk: Chunk) -> int:
-        """Skip a chunk in which it sees nothing; otherwise be woken."""
+        """Skip a chunk without messages for it; otherwise wake."""
         if chunk.messages:
             self.follower.wake()
         else:
@@ -136,16 +136,16 @@ class HistoryReader:
         return 0
 
     def on_follow(self, cursor: LogCursor) -> None:
-        """Begin with a log that is followed now."""
+        """Do nothing."""
 
     def on_unfollow(self, key: PartitionKey) -> None:
-        """End with a log that is followed no more."""
+        """Do nothing."""
 
     def on_subscribed(self, change: SubscriptionChange) -> None:
-        """Do nothing: a page follows its chat, whatever anyone subscribes to."""
+        """Do nothing: a page follows its chat whatever its user subscribes to."""
 
     def on_unsubscribed(self, change: SubscriptionChange, positions: Mapping[int, int]) -> None:
-        """Report that its user has unsubscribed from a chat."""
+        """Do nothing."""
 
     def finish(self) -> None:
         """End its wait."""

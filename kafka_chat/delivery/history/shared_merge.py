@@ -1,4 +1,4 @@
-"""One merge for all pages that wait for the same news."""
+"""Shares a merge between pages that wait for the same new messages."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 
 class SharedMerge:
-    """The last merge of requests that wait; equal requests at the same positions take it.
+    """The last merge of waiting requests; equal requests at the same positions use its result.
 
-    One merges at a time, and others have their turn between.
+    There is one merge at a time, and other tasks run in between.
     """
 
     def __init__(self) -> None:
         self._merging = trio.Lock()
-        self._merged: tuple[object, Merged] | None = None  # of which readers, and what
+        self._merged: tuple[object, Merged] | None = None  # its key and its result
 
     async def merge(
         self, alike: Callable[[], object | None], scans: Callable[[], Sequence[PartitionScan]], *, messages: int
     ) -> Merged | None:
-        """Return the messages of some scans, and the scans after that.
+        """Return the messages of some scans, and the scans after them.
 
         Args:
-            alike: returns a key, called at its turn; readers with an equal key share the merge. None: it is no longer wanted.
-            scans: makes them.
-            messages: how many to take, at most.
+            alike: called at its turn, returns a key; readers with an equal key share the merge. None: no longer wanted.
+            scans: makes the scans.
+            messages: the most messages to take.
         """
         async with self._merging:
             readers = alike()
@@ -49,5 +49,5 @@ class SharedMerge:
             return self._merged[1]
 
     def forget(self) -> None:
-        """Free what was merged: nobody waits any more."""
+        """Free the result: no request waits any more."""
         self._merged = None

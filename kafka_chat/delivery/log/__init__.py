@@ -1,1 +1,1 @@
-"""Each partition's records in memory, the reads of its past, and the fan-out of its news."""
+"""Each partition's records in memory, the page reads of its past, and the fan-out of its new records."""

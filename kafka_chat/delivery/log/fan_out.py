@@ -1,8 +1,8 @@
-"""Offers what is new in a log to the followers that wait at its head, and wakes the others.
+"""Offers a log's new messages to the followers parked at its head, and wakes the others.
 
-Measured: an offer costs a quarter of waking a task per message. A walk shares the loop. What may change at its checkpoints:
-followers join, leave, or read for themselves; the log grows, is closed, or memory forgets its batches; a view's
-last follower leaves. The position decides what a follower gets, so joins and new batches need no care; leavers are skipped.
+An offer costs a quarter of waking a task (measured). A walk yields to other tasks. At its checkpoints, followers may join, leave,
+or read for themselves; the log may grow or be closed, or memory may drop its batches; a view's last follower may leave. The
+position decides what a follower gets, so joins and new batches need no care; followers that left are skipped.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from .follower import LogCursor
     from .partition_log import PartitionLog
 
-JOIN_BYTES = 256 * 1024  # bytes of new frames joined for one offer; more would only wait in the kernel
-OFFERS_A_LOOK = 16  # offers of the same bytes between two looks at the clock: some 100 µs
-WHOLE = 1 << 62  # bytes: the whole range that is offered, whatever its size in another form
+JOIN_BYTES = 256 * 1024  # of new frames joined for one offer; more would only wait in the kernel
+OFFERS_A_LOOK = 16  # offers of the same bytes between two looks at the clock: about 100 µs
+WHOLE = 1 << 62  # bytes: the whole range that is offered, whatever its size in another format
 
 
 class FanOut:
-    """The logs with news, in the order of the news."""
+    """The logs with new messages, in order."""
 
     def __init__(self, *, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
@@ -36,7 +36,7 @@ class FanOut:
         self._news = Changes()
 
     def changed(self, log: PartitionLog) -> None:
-        """Walk the followers of `log` soon, for its head has moved."""
+        """Walk the followers of `log` soon, because its head has moved."""
         self._changed[log] = None
         self._news.note()
 
@@ -53,7 +53,7 @@ class FanOut:
                 del self._changed[log]
                 await self._walk(log)
                 if log.offered < log.head:
-                    self._changed[log] = None  # it takes another turn after the others
+                    self._changed[log] = None  # again, after the others
             await self._news.wait_beyond(version)
 
     async def _walk(self, log: PartitionLog) -> None:
@@ -67,16 +67,16 @@ class FanOut:
         for view in tuple(log.followers):
             await turn.share()
             piece = chunk if view is PLAIN else None
-            if piece is None and any(cursor.follower.parked for cursor in log.followers.get(view, ())):  # else nobody waits for it
+            if piece is None and any(cursor.follower.parked for cursor in log.followers.get(view, ())):  # a follower waits for it
                 piece = await self._rendered(log, view, first, chunk.next, turn)
             followers = log.followers.get(view, {})
-            if piece is None:  # or memory has forgotten it during other walks
+            if piece is None:  # or memory has dropped it during other walks
                 await self._wake_behind(log, followers, turn)
             else:
                 await self._offer_all(log, followers, first, piece, turn, offers_a_look=_offers_a_look(view))
 
     async def _rendered(self, log: PartitionLog, view: View, first: int, end: int, turn: Turn) -> Chunk | None:
-        """Return `[first, end)` as `view` shows it, rendered batch by batch; None if not all of it is in memory."""
+        """Return `[first, end)` in a view, rendered batch by batch; None if not all of it is in memory."""
         position = first
         while position < end and (batch := log.batch_at(position)) is not None:
             log.render(batch, view)
@@ -86,7 +86,7 @@ class FanOut:
         return piece if isinstance(piece, Chunk) and piece.next == end else None
 
     async def _wake_behind(self, log: PartitionLog, cursors: Iterable[LogCursor], turn: Turn) -> None:
-        """Wake followers that are not parked, or have not read all of `log`. Waking one that has left does no harm."""
+        """Wake followers that are not parked, or have not read all of `log`. Waking one that has left is harmless."""
         for cursor in tuple(cursors):
             await turn.share()
             if not cursor.follower.parked or cursor.position < log.head:
@@ -95,9 +95,9 @@ class FanOut:
     async def _offer_all(
         self, log: PartitionLog, cursors: Mapping[LogCursor, None], first: int, chunk: Chunk, turn: Turn, *, offers_a_look: int
     ) -> None:
-        """Offer `chunk`, which begins at `first`, to all who are parked right before it.
+        """Offer `chunk`, which begins at `first`, to all followers parked right before it.
 
-        Others read for themselves; they are woken, because they may be waiting for a page of another log.
+        Others are woken to read for themselves, because they may be waiting for a page of another log.
         """
         deliveries = size = 0
         walked, shared = list(cursors), False
@@ -106,7 +106,7 @@ class FanOut:
                 await turn.share()
                 shared = True
             for cursor in walked[begin : begin + offers_a_look]:
-                if shared and cursor not in cursors:  # it has left while the others had their turn
+                if shared and cursor not in cursors:  # it has left meanwhile
                     continue
                 follower = cursor.follower
                 if follower.parked and cursor.position == first:
@@ -120,5 +120,5 @@ class FanOut:
 
 
 def _offers_a_look(view: View) -> int:
-    """Return how many offers are made between two looks at the clock: fewer of events, whose cursors are made per client."""
+    """Return how many offers to make between two looks at the clock: fewer for events, whose cursors are made per client."""
     return 1 if view.format is Format.EVENTS else OFFERS_A_LOOK

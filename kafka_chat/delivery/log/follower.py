@@ -1,4 +1,4 @@
-"""One reader of logs: at each cursor it is offered new messages, or reads for itself."""
+"""One reader of logs: at each cursor it gets offers of new messages, or reads by itself."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from .partition_log import PartitionLog
 
 ROUND_BYTES = 64 * 1024  # bytes read of each partition in turn, so that one chat's history does not starve another's live end
-LEFT_PARTITIONS = 1000  # unfollowed logs whose position is remembered, in case they are followed again
+LEFT_PARTITIONS = 1000  # unfollowed logs whose positions are remembered, in case they are followed again
 
 
 class LogCursor:
     """A follower's cursor in one log.
 
     Attributes:
-        follower: whose.
-        log: the log it is in.
+        follower: its follower.
+        log: its log.
         position: the next offset to read.
         page: the page read that it waits for.
         bound: where it ends; None: nowhere, or not known yet.
@@ -47,45 +47,44 @@ class LogCursor:
 
 
 class Owner(Protocol):
-    """The owner of a follower. Plain functions, which may be called at any time."""
+    """The owner of a follower. These are plain functions, called at any time."""
 
     def take(self, cursor: LogCursor, chunk: Chunk) -> int:
-        """Take `chunk`, which begins at `cursor`, and move the cursor past it; or leave it, and wake the follower.
+        """Write `chunk`, which begins at `cursor`, and move the cursor past it; or do not, and wake the follower.
 
         Called only while the follower is parked.
 
         Returns:
-            How many bytes were written of it.
+            How many bytes of it were written.
         """
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
-        """Messages that were due are gone. The cursor moves past them after this."""
+        """Note that messages that were due are lost. The cursor moves past them afterwards."""
 
     def on_follow(self, cursor: LogCursor) -> None:
-        """A log is followed from this cursor on."""
+        """Note that a log is followed from this cursor on."""
 
     def on_unfollow(self, key: PartitionKey) -> None:
-        """A log is followed no more."""
+        """Note that a log is no longer followed."""
 
 
 class Follower:
-    """Reads logs in the order of offsets, each message once.
+    """Reads logs in offset order, each message once.
 
-    The `Audience` gives it cursors and takes them away. It is *parked* while its owner waits and has read everything it may get:
-    only then does the fan-out offer it new messages. Its owner reads everything else.
+    The `Audience` adds and removes its cursors. It is *parked* while its owner waits and has read everything available: only then
+    does the fan-out offer it new messages. Its owner reads everything else.
 
     Args:
         owner: its owner, until `leave`.
-        view: which messages it sees, and how.
+        view: the format, and which messages.
         page_reads: read what is not in memory.
 
     Attributes:
-        view: which messages it sees, and how.
-        page_reads: read for it what is not in memory.
+        view: the format, and which messages.
+        page_reads: read what is not in memory.
         cursors: one for each partition it follows.
         parked: whether the fan-out may offer it messages.
-        offer: takes what begins at a cursor, while it is parked. It is the owner's `take` itself, since it is called for each
-            message and client.
+        offer: the owner's `take` itself, since it is called for each message and client; only while parked.
         fell_behind: how often it had to read a page of the past.
     """
 
@@ -102,10 +101,10 @@ class Follower:
         self._left_positions: dict[PartitionKey, int] = {}
         self._awake = trio.Event()
 
-    # What the audience, the fan-out and page reads call: plain functions, at any time.
+    # Called by the audience, the fan-out and page reads, at any time: plain functions.
 
     def follow(self, log: PartitionLog, position: int, *, afresh: bool = False) -> None:
-        """Read `log` from `position` on, but nothing that was read before, unless the offsets began `afresh`."""
+        """Read `log` from `position` on, but skip what was read before, unless the offsets start `afresh`."""
         left_at = self._left_positions.pop(log.key, 0)
         cursor = LogCursor(self, log, position if afresh else max(position, left_at))
         self.cursors[log.key] = cursor
@@ -114,12 +113,12 @@ class Follower:
         self.wake()
 
     def unfollow(self, log: PartitionLog) -> None:
-        """Read nothing more of `log`. No error if it is not followed."""
+        """Stop reading `log`. No error if it is not followed."""
         self._owner.on_unfollow(log.key)
         cursor = self.cursors.pop(log.key, None)
         if cursor is None:
             return
-        group = cursor.log.followers  # another log of this partition, where the one was started over
+        group = cursor.log.followers  # possibly another log of this partition, if it started over
         del group[self.view][cursor]
         if not group[self.view]:
             del group[self.view]
@@ -130,27 +129,27 @@ class Follower:
             del self._left_positions[next(iter(self._left_positions))]
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
-        """Report messages that were due and are gone."""
+        """Report a gap: messages that were due are lost."""
         self._owner.on_gap(key, first_lost, first_left, cause)
 
     def wake(self) -> None:
-        """Look at the cursors again; until then nothing is offered."""
+        """Wake the owner to look at the cursors again; until then nothing is offered."""
         self.parked = False
         self._awake.set()
 
     def leave(self) -> None:
-        """Release the owner: nothing is followed any more."""
+        """Release the owner: it follows nothing any more."""
         del self._owner, self.offer
 
-    # What its owner calls.
+    # Called by its owner.
 
     async def wait(self, *, parked: bool) -> None:
         """Wait to be woken.
 
         Args:
-            parked: whether to be offered new messages in the meantime.
+            parked: whether to get offers of new messages meanwhile.
         """
-        self._awake = trio.Event()  # not `Changes`: only one task waits, and each socket would take 56 bytes more
+        self._awake = trio.Event()  # not `Changes`: only one task waits, and it takes 56 bytes less per socket
         self.parked = parked
         try:
             await self._awake.wait()
@@ -159,7 +158,7 @@ class Follower:
 
     @property
     def awaits_page(self) -> bool:
-        """Whether some cursor waits for a page of the past."""
+        """Whether a cursor waits for a page read."""
         return any(cursor.page is not None for cursor in self.cursors.values())
 
     @property
@@ -168,9 +167,9 @@ class Follower:
         return all(cursor.page is None and cursor.position >= cursor.log.head for cursor in self.cursors.values())
 
     def read(self, cursor: LogCursor) -> Chunk | None:
-        """Return what is at `cursor`; None if it must wait for the head or for a page, which then wakes it."""
+        """Return the messages at `cursor`; None if it must wait for the head or for a page read, which will wake it."""
         if self.cursors.get(cursor.log.key) is not cursor:
-            return None  # unfollowed, or moved to another log, while another cursor's frames were sent
+            return None  # meanwhile unfollowed, or moved to another log
         if cursor.page is not None:
             if not cursor.page.done:
                 return None
@@ -186,10 +185,10 @@ class Follower:
         return None
 
     def _turn_page(self, cursor: LogCursor) -> Chunk | None:
-        """Take the page that was read; None if it has nothing for this position."""
+        """Return the messages of the page that was read; None if it has none for this position."""
         read = cursor.page
         if read is None or read.gone:
-            return None  # a partition that is gone waits for the Audience to hear of it
+            return None  # the partition is gone, as the Audience will notice
         cursor.page = None
         if read.lost is not None and cursor.position < read.lost.first_left:
             self.on_gap(cursor.log.key, cursor.position, read.lost.first_left, LossCause.RETENTION)

@@ -1,4 +1,4 @@
-"""Finds where the last messages of a chat begin, in the order of its history pages."""
+"""Finds where the last N messages of a chat begin, in the order of history pages."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 async def last_messages(
     ends: Mapping[PartitionLog, int], messages: int, *, view: View, page_reads: PageReads, memory: Memory
 ) -> dict[PartitionLog, int]:
-    """Return where the last messages of a chat begin in each of its logs, in the order of pages.
+    """Return where the last `messages` messages of a chat begin in each of its logs, in the order of history pages.
 
     Args:
-        ends: the logs, and where they end; at most their heads.
-        messages: how many, over all logs; fewer if there are no more, or not within `SCAN_OFFSETS` offsets.
+        ends: the logs and the ends to count from, at most their heads.
+        messages: how many over all logs; fewer if there are not as many within `SCAN_OFFSETS` offsets.
         view: which messages count.
         page_reads: reads what is not in memory.
         memory: counts what is read.
@@ -47,10 +47,10 @@ async def last_messages(
 
 
 class _Past(LogSource):
-    """The past of one log. A topic that is gone ends it here; its followers hear of that from the Tail."""
+    """The past of one log; a deleted topic counts as its end, since the Tail notifies the followers."""
 
     async def fetch(self, offset: int) -> LogPiece:
-        """Return a piece that has this offset."""
+        """Return a piece with this offset."""
         try:
             return await super().fetch(offset)
         except TopicGone as error:

@@ -1,4 +1,4 @@
-"""Reads the past of one log, piece by piece, for the scans of a merge."""
+"""Reads one log, piece by piece, for the scans of a merge."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class LogSource:
-    """One partition, as the scans of a merge read it.
+    """One partition, as a source for scans.
 
     Args:
-        log: of the partition.
-        view: which messages are shown, and how.
+        log: the partition's log.
+        view: the format, and which messages.
         page_reads: reads what is not in memory.
         memory: counts what is read.
-        before_ms: only messages older than this are shown, Unix milliseconds; None: all.
+        before_ms: show only messages older than this, Unix milliseconds; None: all.
     """
 
     def __init__(self, log: PartitionLog, view: View, page_reads: PageReads, memory: Memory, *, before_ms: int | None) -> None:
@@ -38,7 +38,7 @@ class LogSource:
 
 
 class LogPiece:
-    """A batch, as the scans of a merge read it."""
+    """A batch, as a piece for scans."""
 
     def __init__(self, batch: Batch, view: View, memory: Memory, *, before_ms: int | None) -> None:
         self.first = batch.first
@@ -51,11 +51,11 @@ class LogPiece:
     def marks(self, *, first: int, end: int) -> Sequence[Mark]:
         """Return what the batch has, in this view."""
         found = self._batch.marks(self._view, first=first, end=end)
-        self._memory.recount(self._batch)  # senders and tags may have been decoded now
+        self._memory.recount(self._batch)  # its senders and tags may be decoded now
         return found if self._before_ms is None else [mark for mark in found if mark.time_ms < self._before_ms]
 
     def message(self, offset: int) -> HistoryMessage:
         """Return what the batch has, in this view."""
         found = self._batch.history_message(self._view, offset)
-        self._memory.recount(self._batch)  # it may have been rendered in another form now
+        self._memory.recount(self._batch)  # it may be rendered in another format now
         return found

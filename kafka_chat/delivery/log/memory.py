@@ -1,4 +1,4 @@
-"""One limit, in bytes, for all records held in memory."""
+"""One limit, in bytes, for all records in memory."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 
     from ..records.batch import Batch
 
-OWN_REFERENCES = 2  # references to a batch that nobody else holds: our variable, and the argument of the counting call
+OWN_REFERENCES = 2  # references to an otherwise unused batch: our variable, and the argument of the counting call
 
 
 class Memory:
-    """What is held, oldest first; the oldest is dropped when there is too much.
+    """Counts batches, oldest first, and drops the oldest if there are too many bytes.
 
-    It counts batches at the heads of logs, pages of the past, bytes owed to sockets, and requests of clients that are not
-    answered yet. Nothing depends on a batch being held: a dropped one is read from Kafka again. A batch dropped while a
-    reader still uses it (a client that is behind, a page of history) counts until that reader is done.
+    It counts batches at the heads of logs, pages, bytes owed to sockets, and unanswered requests of clients. Nothing
+    depends on a batch being in memory: a dropped one is read from Kafka again. A batch that is dropped while a reader uses
+    it (a client that is behind, a history page) counts until the reader is done.
 
     Args:
         limit_bytes: `memory.bytes`.
 
     Attributes:
         limit_bytes: the limit.
-        held_bytes: of batches that logs hold.
-        lent_bytes: of batches that only readers still use.
-        owed_bytes: that clients are owed, or have asked.
+        held_bytes: bytes of batches in logs.
+        lent_bytes: bytes of dropped batches that readers still use.
+        owed_bytes: bytes owed to clients, and of their unanswered requests.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -42,18 +42,18 @@ class Memory:
 
     @property
     def used_bytes(self) -> int:
-        """All that counts."""
+        """All bytes that count towards the limit."""
         return self.held_bytes + self.lent_bytes + self.owed_bytes
 
     def hold(self, batch: Batch, forget: Callable[[Batch], None]) -> None:
-        """Count `batch`; `forget(batch)` is called when it is dropped, and the owner then no longer refers to it."""
+        """Count `batch`; `forget(batch)` is called when it is dropped, and must release the owner's reference."""
         size = batch.size
         self._held[batch] = forget, size
         self.held_bytes += size
         self._trim()
 
     def recount(self, batch: Batch) -> None:
-        """Count `batch` again: it may have been rendered in another form since. No error if it is not held."""
+        """Count `batch` again, after it may have been rendered in another format. No error if it is not held."""
         held = self._held.get(batch)
         if held is None:
             return
@@ -65,7 +65,7 @@ class Memory:
             self._trim()
 
     def touch(self, batch: Batch) -> None:
-        """Make `batch` the last one to be dropped, because it was just used."""
+        """Make `batch` the last one to drop, because it was just used."""
         if batch in self._held:
             self._held.move_to_end(batch)
 
@@ -77,7 +77,7 @@ class Memory:
 
     @contextmanager
     def owing(self, size: int) -> Iterator[None]:
-        """Count `size` bytes that a socket is owed, for as long as the block lasts."""
+        """Count `size` bytes owed to a socket while the block runs."""
         self.owe(size)
         try:
             yield
@@ -85,7 +85,7 @@ class Memory:
             self.owe(-size)
 
     def owe(self, size: int) -> None:
-        """Count `size` more bytes that a client is owed or waits to have answered; fewer if negative."""
+        """Count `size` more bytes owed to a client, or of its unanswered requests; fewer if negative."""
         self.owed_bytes += size
         self._trim()
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..records.batch import HistoryMessage, Mark
 
-# A filter may let hardly anything pass. A page ends after this much, and the next one continues there.
+# A filter may match hardly anything. A page ends after scanning this much, and the next one continues there.
 SCAN_OFFSETS = 50_000  # offsets of a partition
 SCAN_SECONDS = 2.0
 
@@ -28,52 +28,52 @@ class Piece(Protocol):
 
     @property
     def first(self) -> int:
-        """Where the range begins."""
+        """The first offset of the range."""
 
     @property
     def next(self) -> int:
-        """Where it ends."""
+        """The offset after the range."""
 
     def marks(self, *, first: int, end: int) -> Sequence[Mark]:
-        """Return marks of the messages in `[first, end)` that a page shows."""
+        """Return the marks of the shown messages in `[first, end)`."""
 
     def message(self, offset: int) -> HistoryMessage:
-        """Return one of them."""
+        """Return the message at an offset of a mark."""
 
 
 class Source(Protocol):
-    """Where one partition's messages are read."""
+    """Provides one partition's messages."""
 
     async def fetch(self, offset: int) -> Piece:
-        """Return a piece that has this offset; raise `PositionLost` if it is gone."""
+        """Return a piece with this offset; raise `PositionLost` if it is gone."""
 
 
 class PartitionScan(ABC):
-    """One partition's part of a page: what is read but not taken yet.
+    """The scan of one partition for a page: the messages that are read but not taken yet.
 
     Attributes:
         partition: its number.
-        lost: the offset that was due and is gone, and where it continued.
+        lost: the due offset that is gone, and the offset where it continued.
     """
 
     def __init__(self, partition: int, source: Source, position: int, bound: int, *, most: int, scan_seconds: float = SCAN_SECONDS) -> None:
-        """Begin.
+        """Begin a scan.
 
         Args:
             partition: its number.
-            source: where it is read.
+            source: provides the messages.
             position: where it begins.
             bound: where it ends.
-            most: how many messages the page takes.
-            scan_seconds: how long it looks for a message, at most, after the first piece.
+            most: the most messages of the page.
+            scan_seconds: how long, at most, to look for a message after the first piece.
         """
         self.partition = partition
         self.lost: tuple[int, int] | None = None
         self._source = source
         self._scanned = position
         self._bound = bound
-        # One more than the page takes, so a page never takes all that is kept. They are from one piece, because
-        # the next one is read when all are taken; messages are cut from it one by one.
+        # One more than the page takes, so that a page never takes all of them. They are from one piece, because
+        # the next piece is read when all are taken; messages are extracted from it one by one.
         self._found: deque[Mark] = deque(maxlen=most + 1)
         self._piece: Piece | None = None
         self._turn = TurnInLine()
@@ -87,38 +87,38 @@ class PartitionScan(ABC):
 
     @property
     def at_end(self) -> bool:
-        """Whether it has nothing more."""
+        """Whether it has no more messages."""
         return not self._found and self._scanned == self._bound
 
     @property
     @abstractmethod
     def position(self) -> int:
-        """Where the next page continues in the same direction."""
+        """The position where the next page in the same direction continues."""
 
     @property
     @abstractmethod
     def rank(self) -> tuple[int, int]:
-        """The sort key of its next message among scans: the lowest is taken first."""
+        """The sort key of its next message among scans; the lowest is taken first."""
 
     def take(self) -> HistoryMessage:
         """Return its next message, which is known."""
-        assert self._piece is not None  # it is where the message was found
+        assert self._piece is not None  # the message is in it
         return self._piece.message(self._next_mark().offset)
 
     def skip(self) -> None:
-        """Pass over its next message, which is known."""
+        """Skip its next message, which is known."""
         self._next_mark()
 
     @abstractmethod
     def _next_mark(self) -> Mark:
-        """Remove the next message from those that are known."""
+        """Remove the mark of the next message, and return it."""
 
     @abstractmethod
     async def scan(self) -> int:
-        """Read one piece; return how many offsets that were."""
+        """Read one piece; return how many offsets it covered."""
 
     async def fill(self) -> None:
-        """Read on until its next message is known, it has nothing more, or it has looked far enough."""
+        """Read on until its next message is known, there are no more, or the limit of a page is reached."""
         while not self._found and self._scanned != self._bound:
             if self._left <= 0 or (self._left < SCAN_OFFSETS and trio.current_time() >= self._scan_until):
                 return
@@ -130,7 +130,7 @@ class ForwardScan(PartitionScan):
 
     @property
     def position(self) -> int:
-        """Where the next page continues: all offsets before it are done."""
+        """The position where the next page continues: all offsets before it are done."""
         return self._found[0].offset if self._found else self._scanned
 
     @property
@@ -147,7 +147,7 @@ class ForwardScan(PartitionScan):
         try:
             self._piece = None
             piece = self._piece = await self._source.fetch(begin)
-            await self._turn.share()  # all scans that waited for the same piece continue in this round
+            await self._turn.share()  # all scans that waited for the same piece continue in this iteration
         except PositionLost as lost:
             self._scanned = min(lost.first_left, self._bound)
             self.lost = (self.lost or (begin, 0))[0], self._scanned
@@ -162,7 +162,7 @@ class BackwardScan(PartitionScan):
     """From newer messages to older ones, at and above its bound.
 
     Attributes:
-        last: the offset of the message taken or skipped last; at first, where it began.
+        last: the offset of the last message taken or skipped; at first, the start.
     """
 
     def __init__(self, partition: int, source: Source, position: int, bound: int, *, most: int, scan_seconds: float = SCAN_SECONDS) -> None:
@@ -172,7 +172,7 @@ class BackwardScan(PartitionScan):
 
     @property
     def position(self) -> int:
-        """Where the next page continues: all offsets at and after it are done."""
+        """The position where the next page continues: all offsets at and after it are done."""
         return self._found[-1].offset + 1 if self._found else self._scanned
 
     @property
@@ -192,7 +192,7 @@ class BackwardScan(PartitionScan):
             self._piece = None
             piece = self._piece = await self._source.fetch(end - 1)
             await self._turn.share()
-        except PositionLost:  # deleted since the bound was asked for
+        except PositionLost:  # deleted since the bound was requested
             self._bound = end
             return 0
         begin = max(piece.first, self._bound)
@@ -202,15 +202,15 @@ class BackwardScan(PartitionScan):
 
 
 async def merge_by_time(scans: Sequence[PartitionScan], *, messages: int, size: int) -> list[HistoryMessage]:
-    """Take messages from scans of one direction, in its order.
+    """Take messages from scans of one direction, in the order of that direction.
 
-    It ends where a next message is unknown, so a page never has a message that another one should precede, as long as
-    times increase in each partition.
+    It ends where the next message of a scan is unknown, so a page never has a message that an unknown one should precede,
+    as long as timestamps increase in each partition.
 
     Args:
-        scans: a partition each.
-        messages: how many, at most.
-        size: how many bytes; the message that reaches it is the last.
+        scans: one per partition.
+        messages: the most messages.
+        size: the most bytes; the message that reaches it is the last.
     """
     found: list[HistoryMessage] = []
 
@@ -223,11 +223,11 @@ async def merge_by_time(scans: Sequence[PartitionScan], *, messages: int, size: 
 
 
 async def pass_by_time(scans: Sequence[PartitionScan], *, messages: int) -> None:
-    """Pass over messages of scans of one direction as `merge_by_time` takes them, without making them.
+    """Skip messages of scans of one direction in the order of `merge_by_time`, without extracting them.
 
     Args:
-        scans: a partition each.
-        messages: how many, at most.
+        scans: one per partition.
+        messages: the most messages.
     """
     await _walk(scans, messages=messages, size=1, take=_pass)
 
@@ -238,7 +238,7 @@ def _pass(scan: PartitionScan) -> int:
 
 
 async def _walk(scans: Sequence[PartitionScan], *, messages: int, size: int, take: Callable[[PartitionScan], int]) -> None:
-    """Have `take` remove the next message of one scan after the other; it returns how many bytes of `size` that takes."""
+    """Call `take` with the scan of each next message; it removes the message, and returns its part of `size`."""
     await _fill_all(scans)
     if not all(scan.holds or scan.at_end for scan in scans):
         return
@@ -261,7 +261,7 @@ async def _walk(scans: Sequence[PartitionScan], *, messages: int, size: int, tak
 
 
 async def _fill_all(scans: Sequence[PartitionScan]) -> None:
-    """Fill them side by side; an error that is alone comes out as itself."""
+    """Fill them concurrently; a single error is raised without its group."""
     left = len(scans)
     filled = trio.Event()
 

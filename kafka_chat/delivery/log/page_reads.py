@@ -1,10 +1,10 @@
-"""Page reads, once for all readers of the same page.
+"""Reads pages, once for all readers of the same page.
 
-A read runs in a task of the service, never in a session's: a session that leaves cancels nobody's read, and cancelling
-it never waits for a broker.
+A read runs in a task of the service, never in a session's: a session that leaves cancels no shared read, and cancelling it
+never waits for a broker.
 
-A leader that hangs would soon occupy all readers. So one that has not answered in `BrokerTimeouts.page_seconds` counts as silent until it
-does: one separate, patient reader reads from it, and the others serve everybody else.
+A leader that hangs would soon occupy all readers. So one that has not answered in `BrokerTimeouts.page_seconds` counts as silent
+until it does: a separate patient reader reads from it, and the other readers are free for other leaders.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from ..records.batch import Batch
     from .partition_log import PartitionLog
 
-AGAIN_SECONDS = 1.0  # after a read that the brokers did not answer
-DOUBT_SECONDS = 10.0  # how long the Tail may take to hear of an election that rewrote a log; after that the page is accepted
+AGAIN_SECONDS = 1.0  # pause after a read that the brokers did not answer
+DOUBT_SECONDS = 10.0  # how long the Tail may take to notice an election that rewrote a log; then the page is accepted
 
 
 class PageRead:
-    """One read under way, and its waiting readers.
+    """One page read, and the readers that wait for it.
 
     Attributes:
-        page: the result; set when it is done, unless the position is lost.
-        lost: the position is below what is left; set when it is done.
+        page: the result, unless the position is lost.
+        lost: the error if the position is below the log's start.
         doubted: since when its results contradict the log; `trio.current_time()`.
-        gone: the partition is gone; its followers hear of that from the Tail.
-        waiting: what is called, once each, when it is done.
+        gone: whether the partition is gone; the Tail notifies its followers.
+        waiting: the functions to call, once each, when it is done.
     """
 
     __slots__ = ("doubted", "gone", "key", "log", "lost", "page", "position", "waiting")
@@ -60,16 +60,16 @@ class PageRead:
 
     @property
     def done(self) -> bool:
-        """Whether there is an outcome."""
+        """Whether it has a result."""
         return self.page is not None or self.lost is not None or self.gone
 
     def leave(self, wake: Callable[[], None]) -> None:
-        """No longer wait for it."""
+        """Stop waiting for it."""
         self.waiting.pop(wake, None)
 
 
 class PageReads:
-    """The reads under way, in the order in which they were asked for."""
+    """The pending page reads, in the order of the requests."""
 
     def __init__(self, source: PageSource, *, telemetry: Telemetry) -> None:
         self._source = source
@@ -77,9 +77,9 @@ class PageReads:
         self._reads: dict[tuple[PartitionKey, int], PageRead] = {}
         self._queue: deque[PageRead] = deque()
         self._queued = trio.Semaphore(0)
-        self._silent: dict[int, deque[PageRead]] = {}  # leaders that do not answer, and the reads from each
+        self._silent: dict[int, deque[PageRead]] = {}  # leaders that do not answer -> the reads from them
         self._fell_silent = Changes()
-        self._refused: list[PageRead] = []  # reads that failed, to be repeated
+        self._refused: list[PageRead] = []  # failed reads to repeat
 
     @property
     def waiting(self) -> int:
@@ -87,17 +87,17 @@ class PageReads:
         return len(self._queue) + sum(map(len, self._silent.values())) + len(self._refused)
 
     def want(self, log: PartitionLog, position: int, wake: Callable[[], None]) -> PageRead:
-        """Ask for the page of `log` that has `position`.
+        """Request the page of `log` that contains `position`.
 
         Args:
-            log: whose past.
+            log: the log.
             position: an offset below its head.
             wake: called once when the read is done, unless `leave` was called before.
         """
         key = (log.key, log.page_range(position)[0])
         read = self._reads.get(key)
-        # A page under way may end before this position: then it is requested again. One for a log that has started over may
-        # contain records that no longer exist.
+        # A pending page may end before this position; then it is requested again. The page of a log that has started over
+        # may contain records that no longer exist.
         if read is None or read.log is not log:
             read = self._reads[key] = PageRead(key, log, position)
             self._add(read)
@@ -105,13 +105,13 @@ class PageReads:
         return read
 
     async def fetch(self, log: PartitionLog, position: int) -> Batch:
-        """Return a piece of `log` that has `position`, an offset below its head, from memory or as a page.
+        """Return a batch of `log` that contains `position`, an offset below its head, from memory or as a page.
 
-        Waits as long as brokers are away; cancelling it never waits for one.
+        Waits for as long as the brokers are away; cancelling it never waits for one.
 
         Raises:
-            PositionLost: it is below what is left.
-            TopicGone: the topic is, or the partition.
+            PositionLost: it is below the log's start.
+            TopicGone: the topic or the partition is gone.
         """
         while (held := log.batch_at(position)) is None:
             done = trio.Event()
@@ -126,18 +126,18 @@ class PageReads:
             if read.gone:
                 raise TopicGone(f"{log.key} is gone", topic=log.key.topic, partition=log.key.partition)
             if read.page is not None and read.page.first <= position < read.page.next:
-                return read.page  # which memory may have dropped
+                return read.page  # memory may have dropped it
         await trio.lowlevel.checkpoint()
         return held
 
     async def run_reader(self) -> None:
-        """Read page after page, until cancelled; one of these runs for each page read at a time."""
+        """Read page after page, until cancelled; there is one of these for each concurrent read."""
         while True:
             await self._queued.acquire()
             await self._read_next()
 
     async def run_again(self) -> None:
-        """Repeat failed reads from time to time, until cancelled."""
+        """Repeat failed reads periodically, until cancelled."""
         while True:
             await trio.sleep(AGAIN_SECONDS)
             refused, self._refused = self._refused, []
@@ -155,7 +155,7 @@ class PageReads:
                     readers.start_soon(self._read_patiently, leader, read_from)
                 await self._fell_silent.wait_beyond(version)
 
-    # Separate functions: a loop's variables would keep the last page and its session alive until the next read.
+    # Separate functions, because a loop's variables would keep the last page and its session alive until the next read.
 
     async def _read_next(self) -> None:
         read = self._queue.popleft()
@@ -169,11 +169,11 @@ class PageReads:
         if scope.cancelled_caught:
             self._silent.setdefault(leader, deque()).append(read)
             self._fell_silent.note()
-        elif not settled:  # its leader answers, and may answer others otherwise
+        elif not settled:  # its leader answers, and may answer other reads
             self._refused.append(read)
 
     async def _read_patiently(self, leader: int, read_from: set[int]) -> None:
-        """Read from a silent leader until it answers, or no read from it is wanted."""
+        """Read from a silent leader until it answers, or no read from it is wanted any more."""
         reads = self._silent[leader]
         while reads:
             read = reads.popleft()
@@ -192,20 +192,20 @@ class PageReads:
             self._add(read)
 
     async def _read_once(self, read: PageRead) -> bool:
-        """Give `read` its outcome, if anyone still waits for it; return False if its leader does not answer."""
+        """Perform `read`, if a reader still waits for it; return False if its leader does not answer."""
         if read.waiting and not await self._finish(read):
             return False
         self._forget(read)
-        with trio.CancelScope(shield=True):  # for it waits for nobody, and nobody is woken a second time
+        with trio.CancelScope(shield=True):  # it does not block, and no reader must be woken twice
             turn = Turn()
-            while read.waiting:  # a reader that leaves during another's turn is not woken; a new one requests another read
+            while read.waiting:  # readers that leave meanwhile are not woken; new ones make another request
                 wake, _ = read.waiting.popitem()
                 wake()
                 await turn.share()
         return True
 
     async def _finish(self, read: PageRead) -> bool:
-        """Give `read` its outcome; False if no broker gave one, and the read is repeated."""
+        """Set the result of `read`; return False if no broker gave one, so that it must be repeated."""
         log = read.log
         try:
             read.page = await self._read(read)
@@ -230,7 +230,7 @@ class PageReads:
             except PositionLost as lost:
                 if lost.first_left > position:
                     raise
-                log.first_left = lost.first_left  # only the grid's line is gone, not what was asked for
+                log.first_left = lost.first_left  # only the start of the page is gone, not the requested position
                 continue
             self._telemetry.page_read(topic=log.key.topic, partition=log.key.partition, size=page.size)
             page.forget_rejected()  # the Tail reports rejected records, once
@@ -250,9 +250,9 @@ class PageReads:
 
 
 def _check_epochs(read: PageRead, page: Batch) -> None:
-    """Refuse a page for now if it has records of a later leader than the log below its head: the log was rewritten.
+    """Refuse a page for now if it has records of a later leader epoch than our log: the partition was rewritten.
 
-    The Tail is about to report that. A reader that continued would get a position in the new log without having seen the records before it.
+    The Tail is about to report that. A reader that continued would get a position in the new log without the records before it.
 
     Raises:
         BrokerUnreachable: read it again.
@@ -269,7 +269,7 @@ def _check_epochs(read: PageRead, page: Batch) -> None:
 
 @asynccontextmanager
 async def open_page_reads(reads: PageReads, *, readers: int) -> AsyncIterator[PageReads]:
-    """Read at most `readers` pages at a time, and one more from each leader that hangs, for as long as the block lasts."""
+    """Read pages while the block runs: at most `readers` concurrently, and one more from each leader that hangs."""
     async with open_tasks() as nursery:
         for _ in range(readers):
             nursery.start_soon(reads.run_reader)

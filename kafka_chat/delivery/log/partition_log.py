@@ -1,7 +1,7 @@
-"""The newest messages of one partition, and pages of its past, addressed by offset.
+"""The newest messages of one partition, and pages of older ones, addressed by offset.
 
-A `PartitionLog` belongs to one topic id and dies with it. Only the Tail appends to its head; pages are put beside it by
-page reads. Everything here is a plain function: between two checkpoints nothing else runs, and that is the lock.
+A `PartitionLog` belongs to one topic id, and ends with it. Only the Tail appends to its head; page reads add pages. Everything
+here is a plain function: between two checkpoints nothing else runs, and that serves as the lock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .follower import LogCursor
     from .memory import Memory
 
-PAGE_OFFSETS = 512  # pages lie on a grid of this many offsets, so that clients near the same position share them
+PAGE_OFFSETS = 512  # pages begin at multiples of this, so that clients at nearby positions share them
 
 
 class NotInMemory(enum.Enum):
@@ -31,23 +31,23 @@ class NotInMemory(enum.Enum):
 
 
 class PartitionLog:
-    """One partition of one topic id: a contiguous head, and pages of the past.
+    """One partition of one topic id: a contiguous head, and pages.
 
     Args:
-        key: which partition of which topic.
+        key: the partition.
         start: the first offset that the Tail will append.
-        memory: where its batches are counted.
-        epoch: the leader's when that offset was asked for.
+        memory: counts its batches.
+        epoch: the leader epoch when that offset was requested.
 
     Attributes:
         start: the first offset that the Tail appends.
         head: the next offset that the Tail will append.
-        offered: up to which offset the fan-out has offered the head to the followers.
-        followers: view -> the cursors in it; their followers maintain this.
-        closed: nobody follows it any more; it keeps nothing.
+        offered: the offset up to which the fan-out has offered the head to the followers.
+        followers: view -> the cursors with it; their followers maintain this.
+        closed: whether it is no longer followed, and keeps nothing.
         epochs: the leader epochs of the records read from it.
-        first_left: the first offset that is left, as far as known.
-        large_records: its records are so large that a page from the grid's line on falls short of the position in it.
+        first_left: the first offset that still exists, as far as known.
+        large_records: whether its records are so large that a page may end before the requested position.
     """
 
     __slots__ = (
@@ -78,16 +78,16 @@ class PartitionLog:
         self.epochs = LeaderEpochs(epoch)
         self.followers: dict[View, dict[LogCursor, None]] = {}
         self._memory = memory
-        self._batches: list[Batch] = []  # contiguous up to the head; the first `_gone` of them are forgotten
+        self._batches: list[Batch] = []  # contiguous up to the head; the first `_gone` of them are dropped
         self._firsts: list[int] = []
         self._gone = 0
-        self._pages: list[Batch] = []  # sorted by `first`, none inside another
+        self._pages: list[Batch] = []  # sorted by `first`, none within another
 
     def append(self, batch: Batch) -> None:
-        """Add `batch` at the head; only the Tail does.
+        """Append `batch` at the head; only the Tail does.
 
-        Offsets below the head are not kept twice; on a hole all memory before it is dropped, for nothing is ever
-        joined over a hole.
+        Offsets below the head are not kept twice. If offsets are missing in between, everything before is dropped, because
+        the head must be contiguous.
         """
         if batch.next <= self.head:
             return
@@ -107,13 +107,13 @@ class PartitionLog:
         return [cursor for cursors in self.followers.values() for cursor in cursors]
 
     def read(self, position: int, max_bytes: int, view: View = PLAIN, *, bound: Bound | None = None) -> Chunk | NotInMemory:
-        """Return messages from `position` on: at most `max_bytes` of them, or a single one; or where they are.
+        """Return messages from `position` on: at most `max_bytes`, or a single one; or why they are not in memory.
 
         Args:
-            position: the next offset that is wanted.
-            max_bytes: where to stop.
+            position: the first offset.
+            max_bytes: the most bytes.
             view: the format, and which messages.
-            bound: where it ends, above `position`; None: nowhere.
+            bound: where to end, above `position`; None: nowhere.
         """
         if position >= self.head:
             return NotInMemory.AHEAD
@@ -128,31 +128,31 @@ class PartitionLog:
         return self._joined(chunk, index + 1, max_bytes, view, bound)
 
     def batch_at(self, position: int) -> Batch | None:
-        """Return the batch or page in memory that has `position`; None for none."""
+        """Return the batch or page in memory that contains `position`, or None."""
         if position >= self.head:
             return None
         index = bisect_right(self._firsts, position, self._gone) - 1
         return self._page_at(position) if index < self._gone else self._batches[index]
 
     def read_in(self, batch: Batch, position: int, max_bytes: int, view: View, *, bound: Bound | None) -> Chunk:
-        """Return what one batch or page of this log has, as `read` does; memory may have dropped it."""
+        """Do what `read` does for one batch or page of this log, even if memory has dropped it."""
         chunk = batch.read(position, max_bytes, view, bound=bound)
         if view is not PLAIN:
             self._memory.recount(batch)
         return chunk
 
     def render(self, batch: Batch, view: View) -> None:
-        """Render a batch or page of this log for `view`, and count its size; memory may drop batches for it."""
+        """Render a batch or page of this log for `view`, and count its size; memory may drop other batches for it."""
         batch.whole(view)
         self._memory.recount(batch)
 
     def page_range(self, position: int) -> tuple[int, int]:
-        """Return the range `[first, until)` of the page that has `position`, below the head as it is now."""
+        """Return the range `[first, until)` of the page that contains `position`, below the current head."""
         line = position - position % PAGE_OFFSETS
         return (position if self.large_records else max(line, min(self.first_left, position))), min(line + PAGE_OFFSETS, self.head)
 
     def keep_page(self, page: Batch) -> None:
-        """Keep a page that was read, in place of those that it covers; a log that was closed meanwhile keeps nothing."""
+        """Keep a page in place of those that it covers; a log that has been closed meanwhile keeps nothing."""
         if self.closed:
             return
         for inside in [other for other in self._pages if page.first <= other.first and other.next <= page.next]:
@@ -164,7 +164,7 @@ class PartitionLog:
         self._memory.hold(page, self._forget)
 
     def close(self) -> None:
-        """Release everything; nobody reads it any more."""
+        """Release everything: it is no longer read."""
         self.closed = True
         self._drop_head()
         for page in self._pages:
@@ -174,7 +174,7 @@ class PartitionLog:
     def _joined(self, chunk: Chunk, index: int, max_bytes: int, view: View, bound: Bound | None) -> Chunk:
         pieces, messages, room, after = [chunk.data], chunk.messages, max_bytes - len(chunk.data), chunk.next
         for batch in self._batches[index:]:
-            # Counting one may make memory drop another. What is not rendered yet is left for the next read: rendering may take long.
+            # Counting one may make memory drop another. Batches that are not rendered yet wait for the next read: rendering may take long.
             if batch is _GONE or not batch.has_rendered(view):
                 break
             if bound is not None and (batch.next > bound.end or bound.before_ms is not None):
@@ -198,7 +198,7 @@ class PartitionLog:
         return self._pages[index]
 
     def _forget(self, batch: Batch) -> None:
-        """Called by the memory: heads go oldest first, so the oldest of this head it is, or a page."""
+        """Drop a batch; called by the memory. Heads are dropped oldest first, so it is the oldest one of this head, or a page."""
         if self._gone < len(self._batches) and self._batches[self._gone] is batch:
             self._batches[self._gone] = _GONE
             self._gone += 1
@@ -216,7 +216,7 @@ class PartitionLog:
         self._gone = 0
 
 
-_GONE = Batch.empty(PartitionKey("", "", 0), first=0, next=0)  # in the place of what is forgotten
+_GONE = Batch.empty(PartitionKey("", "", 0), first=0, next=0)  # replaces dropped batches
 
 
 def _first(batch: Batch) -> int:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from ...chat.partition_key import PartitionKey
     from .record import Record
 
-BATCH_BYTES = 256 * 1024  # of raw records; a batch has at most this many, or a single record
+BATCH_BYTES = 256 * 1024  # the most raw bytes of a batch, unless it is a single record
 VIEWS_KEPT = 8  # filtered renderings that a batch remembers
-TIMES_A_READ = 2048  # messages whose time one read looks at: a millisecond
+TIMES_A_READ = 2048  # messages whose time one read checks: a millisecond
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +45,14 @@ class Shortened(NamedTuple):
     what: Sequence[LeftOut]
 
 
-@dataclass(slots=True)  # neither frozen nor a tuple: those are slower, to make and to read, and each offer reads all of it
+@dataclass(slots=True)  # neither frozen nor a tuple, which are slower to make and to read: each offer reads all of it
 class Chunk:
-    """A piece of a partition, ready for writing to a client.
+    """A range of a partition, ready to be written to a client.
 
     Attributes:
-        data: whole messages in the requested format; may be empty if the range holds no message.
-        next: the position after it.
-        messages: how many there are.
+        data: whole messages in the requested format; empty if the range has none.
+        next: the position after the range.
+        messages: the number of messages.
     """
 
     data: bytes
@@ -61,11 +61,11 @@ class Chunk:
 
 
 class HistoryMessage(NamedTuple):
-    """One message by itself, in the form of v1.
+    """One message in the v1 format.
 
     Attributes:
-        time_ms: Unix, milliseconds; negative where the record has none.
-        offset: of its record.
+        time_ms: Unix, milliseconds; negative if the record has none.
+        offset: its record's offset.
         payload: JSON.
     """
 
@@ -75,18 +75,18 @@ class HistoryMessage(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """Where a message is, without the message."""
+    """The position of a message, without its content."""
 
     time_ms: int
     offset: int
 
 
 class _Extra(NamedTuple):
-    """What few messages have.
+    """Rare parts of a message.
 
     Attributes:
         meta: headers, and what is left out.
-        notice: what takes the place of a message whose frame is too large with `meta`; None: it fits.
+        notice: what replaces a message whose frame is too large with `meta`; None if it fits.
     """
 
     meta: RecordMeta
@@ -94,7 +94,7 @@ class _Extra(NamedTuple):
 
 
 class _Kept:
-    """The messages of a batch that is being made, a list for each part: the records themselves would be half of the memory."""
+    """The messages of a batch under construction, a list per part; keeping the records would take twice the memory."""
 
     __slots__ = ("epochs", "extras", "frames", "keys", "offsets", "times")
 
@@ -111,18 +111,18 @@ _NO_EXTRAS: Mapping[int, _Extra] = {}
 
 
 class Batch:
-    """The messages of `[first, next)` of one partition; the range may hold fewer, or none.
+    """The messages of the range `[first, next)` of one partition, possibly fewer than offsets, or none.
 
-    Kafka's offsets have holes (transactions, compaction), so `next` says how far this goes, not the last message. What it
-    says never changes after it was made; forms other than the bare one are rendered on first need, in the trio thread.
+    Kafka's offsets have gaps (transactions, compaction), so `next`, not the last message, is its end. Its content never
+    changes; formats other than the bare one are rendered on first use, in the trio thread.
 
     Attributes:
-        first: where its range begins.
-        next: where its range ends.
+        first: the first offset of its range.
+        next: the offset after its range.
         rejected: records that are not chat messages, until `forget_rejected`.
         shortened: messages whose `meta` lacks a part, until `forget_rejected`.
-        epochs: the leader epochs of its records, in the order of their offsets, rejected ones included.
-        size: the memory that it holds, in bytes.
+        epochs: the leader epochs of its records, rejected ones included, by ascending offset.
+        size: its memory, in bytes.
     """
 
     __slots__ = (
@@ -159,19 +159,19 @@ class Batch:
         """Parse and render records; one that is not a chat message becomes a reject.
 
         Args:
-            records: in the order of their offsets, all in `[first, next)`.
-            key: which partition.
-            first: the position that was asked for.
+            records: by ascending offset, all in `[first, next)`.
+            key: the partition.
+            first: the requested position.
             next: the position after the range, at least the last record's offset + 1.
-            chat: what the frames say as `chat`.
-            max_bytes: `limits.message_bytes`, for a value, and for the message that it becomes in each form.
+            chat: the `chat` field of the frames.
+            max_bytes: `limits.message_bytes`, for a value, and for the message in each format.
         """
         kept = _Kept()
-        offsets, times, keys, frames = kept.offsets, kept.times, kept.keys, kept.frames  # looked up once: a burst has many records
+        offsets, times, keys, frames = kept.offsets, kept.times, kept.keys, kept.frames  # looked up once, because a burst has many records
         rejected: list[Rejected] = []
         shortened: list[Shortened] = []
         ids: MessageIds | None = None
-        roomy = max_bytes - META_BYTES  # a payload of so many bytes leaves room for any `meta`
+        roomy = max_bytes - META_BYTES  # a payload of this size leaves room for any `meta`
         ended: list[EpochRun] = []
         current, last = NO_EPOCH, -1
         for offset, value, time_ms, record_key, headers, unreadable, epoch in records:
@@ -214,21 +214,21 @@ class Batch:
 
     @classmethod
     def empty(cls, key: PartitionKey, *, first: int, next: int) -> Batch:
-        """Return one without a message."""
+        """Return a batch without messages."""
         return cls(key, first=first, next=next, kept=_Kept())
 
     @property
     def messages(self) -> int:
-        """How many messages it holds."""
+        """How many messages it has."""
         return len(self._plain.offsets)
 
     def forget_rejected(self) -> None:
-        """Forget the rejected and shortened records once they are reported: there may be many."""
+        """Drop the rejected and shortened records once they are reported: there may be many."""
         self.size -= TOLD_BYTES * (len(self.rejected) + len(self.shortened))
         self.rejected = self.shortened = ()
 
     def since(self, position: int) -> Batch:
-        """Return the part of it that lies at and after `position`, which is inside."""
+        """Return its part from `position` on, which is inside its range."""
         begin = bisect_left(self._plain.offsets, position)
         part = _Kept()
         part.offsets, part.times = self._plain.offsets[begin:], self._times[begin:]
@@ -239,7 +239,7 @@ class Batch:
         return Batch(self._key, first=position, next=self.next, kept=part)
 
     def has_rendered(self, view: View) -> bool:
-        """Whether the rendering for `view` exists already."""
+        """Whether `view` is rendered already."""
         return view is PLAIN or view == PLAIN or (self._other is not None and view in self._other)
 
     def whole(self, view: View = PLAIN) -> Chunk:
@@ -248,13 +248,13 @@ class Batch:
         return Chunk(shown.data, self.next, len(shown.offsets))
 
     def read(self, position: int, max_bytes: int, view: View = PLAIN, *, bound: Bound | None = None) -> Chunk:
-        """Return the messages from `position` on: whole messages, at most `max_bytes` of them or a single one.
+        """Return whole messages from `position` on, at most `max_bytes` or a single one.
 
         Args:
             position: in `[first, next)`.
-            max_bytes: where to stop.
+            max_bytes: the most bytes.
             view: the format, and which messages.
-            bound: where it ends, above `position`; None: nowhere.
+            bound: where to end, above `position`; None: nowhere.
         """
         shown = self._shown(view)
         offsets, ends = shown.offsets, shown.ends
@@ -275,7 +275,7 @@ class Batch:
         return Chunk(shown.data[base : ends[stop - 1]], after, stop - begin)
 
     def history_message(self, view: View, offset: int) -> HistoryMessage:
-        """Return the message at `offset`, which `view`, of the form V1, shows; a page has no frames, so nothing is too large for it."""
+        """Return the message at `offset`, shown by `view`, a v1 view. A page has no frames, so no message is too large for it."""
         shown = self._shown(view)
         at = bisect_left(self._plain.offsets, offset)
         extra = self._extras.get(offset)
@@ -286,7 +286,7 @@ class Batch:
         return HistoryMessage(self._times[at], offset, payload)
 
     def marks(self, view: View, *, first: int, end: int) -> list[Mark]:
-        """Return where each message of `[first, end)` is that `view` shows, in any form."""
+        """Return the marks of the messages in `[first, end)` that `view` shows, in any format."""
         offsets = self._plain.offsets
         indices: Iterable[int] = range(bisect_left(offsets, first), bisect_left(offsets, end))
         if view.filtered:
@@ -295,7 +295,7 @@ class Batch:
         return [Mark(self._times[index], offsets[index]) for index in indices]
 
     def _read_before(self, before_ms: int, shown: Rendering, indices: range, after: int, max_bytes: int) -> Chunk:
-        """Return those of some messages that are older than a time, as `read` does; `after` is the position after them all."""
+        """Return the messages of `indices` older than a time, as `read` does; `after` is the position after all of them."""
         if len(indices) > TIMES_A_READ:
             indices, after = indices[:TIMES_A_READ], shown.offsets[indices[TIMES_A_READ]]
         pieces: list[bytes] = []
@@ -326,14 +326,14 @@ class Batch:
         return shown
 
     def _filtered(self, view: View) -> Rendering:
-        """Cut a view's messages from the full rendering in its format."""
+        """Extract a view's messages from the full rendering in its format."""
         said = self._senders_and_tags()
         whole = self._shown(View(format=view.format))
         shown = [index for index, (sender, tag) in enumerate(said) if view.shows(sender, tag)]
         return Rendering(array("q", [whole.offsets[index] for index in shown]), [whole.piece(index) for index in shown])
 
     def _senders_and_tags(self) -> list[tuple[str, str | None]]:
-        """Return sender and tag of each message, as they are compared; decoded on first need, equal ones once."""
+        """Return the comparable sender and tag of each message; decoded on first use, equal ones shared."""
         if self._said is None:
             known: dict[tuple[str, str | None], tuple[str, str | None]] = {}
             self._said = []
@@ -376,12 +376,12 @@ class Batch:
         return size
 
 
-# What Python needs beside the bytes themselves; tests/core/test_batch_size.py measures it.
-OBJECT_BYTES = 1_100  # a batch, and its place in a log and in memory
-NUMBERS_BYTES = 24  # a message: its offset, its time, its frame's end
-EXTRA_BYTES = 400  # headers, and what is left out: two tuples, three bytes objects, an entry of a dictionary
-EPOCH_BYTES = 140  # an epoch: its place in a tuple, a tuple of two, a number
-TOLD_BYTES = 200  # a reject, or what is left out
+# Python's overhead; tests/core/test_batch_size.py measures it.
+OBJECT_BYTES = 1_100  # per batch, with its entries in a log and in memory
+NUMBERS_BYTES = 24  # per message: its offset, its time, its frame's end
+EXTRA_BYTES = 400  # per message with headers or left-out parts: two tuples, three bytes objects, an entry of a dict
+EPOCH_BYTES = 140  # per epoch: a tuple of two, its entry in a tuple, a number
+TOLD_BYTES = 200  # per reject or shortened message
 
 
 def _key_size(key: bytes | None) -> int:

@@ -1,4 +1,4 @@
-"""What clients receive: the format, and which messages."""
+"""What a client receives: the format, and which messages."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .frames import text_header
 if TYPE_CHECKING:
     from ...chat.resume_cursor import MessageIds
 
-MARK = b"\0"  # the place of a client's cursor in an event: a byte that occurs in neither JSON nor base64
+MARK = b"\0"  # stands for a client's cursor in an event: a byte that occurs in neither JSON nor base64
 
 
 class Format(enum.Enum):
-    """How messages are written; docs/protocol.md."""
+    """The formats of messages; docs/protocol.md."""
 
     PLAIN = "WebSocket text frames of four fields"
     V1 = "the same, with `meta`"
@@ -27,9 +27,9 @@ class View:
     """What one client sees of a partition. Clients with equal views share the same bytes.
 
     Attributes:
-        format: how.
-        tags: only messages with one of these, or without any; None: all. As `comparable` makes them, like the next.
-        senders: only messages from one of these; None: all.
+        format: the format of messages.
+        tags: only messages with one of these tags, or without any; None: all. Made by `comparable`, like the senders.
+        senders: only messages from one of these senders; None: all.
     """
 
     format: Format = Format.PLAIN
@@ -42,7 +42,7 @@ class View:
         return self.tags is not None or self.senders is not None
 
     def shows(self, sender: str, tag: str | None) -> bool:
-        """Whether it shows a message with this comparable sender and tag."""
+        """Whether it shows a message with this sender and tag, as `comparable` returns them."""
         return (self.senders is None or sender in self.senders) and (self.tags is None or tag is None or tag in self.tags)
 
 
@@ -54,8 +54,8 @@ class Bound(NamedTuple):
 
     Attributes:
         end: no offsets at or above this one.
-        before_ms: below it, only messages older than this, Unix milliseconds; None: all. A message without a
-            time counts as older.
+        before_ms: only messages older than this, Unix milliseconds; None: all. A message without a timestamp counts
+            as older.
     """
 
     end: int
@@ -73,7 +73,7 @@ def event(payload: bytes, ids: MessageIds, offset: int, epoch: int) -> bytes:
 
 
 def skipped_event(payload: bytes, ids: MessageIds, offset: int, epoch: int) -> bytes:
-    """Return a notice in a message's place as an event: the cursor moves over the message."""
+    """Return the notice that replaces a message as an event; its cursor is after the message."""
     return b"%b%b\nevent: skipped\ndata: %b\n\n" % (MARK, ids.of(offset, epoch), payload)
 
 

@@ -24,9 +24,9 @@ def text_header(size: int) -> bytes:
 
 
 def text_payloads(frames: bytes) -> list[bytes]:
-    """Return the payloads of whole text frames that `text_header` began.
+    """Return the payloads of whole text frames with headers by `text_header`.
 
-    For connections of other servers, which take messages, not frames.
+    For the connections of other servers, which take messages instead of frames.
     """
     payloads, at, end = [], 0, len(frames)
     while at < end:

@@ -1,4 +1,4 @@
-"""A Kafka record, as the core takes it."""
+"""A Kafka record, as the core receives it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
     from ...chat.message import LeftOut
 
-HEADER_BYTES = 64  # what a header counts for beside its name and value: so a batch has no more than the loop renders in 2 ms
+HEADER_BYTES = 64  # the overhead counted per header, so that a batch has no more headers than are rendered in 2 ms
 
 
 class Record(NamedTuple):
-    """What the core needs of a Kafka record.
+    """The parts of a Kafka record that the core needs.
 
-    A named tuple, for a burst has a hundred thousand of them. The time is in Unix milliseconds, negative where there is none;
-    `unreadable` names what the Kafka client fails on; `epoch` is that of the partition's leader who took the record.
+    A named tuple, because a burst has a hundred thousand of them. The time is in Unix milliseconds, negative if there is none;
+    `unreadable` names the parts that the Kafka client cannot read; `epoch` is the leader epoch of its batch.
     """
 
     offset: int
@@ -31,7 +31,7 @@ class Record(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Its bytes, nearly."""
+        """Its approximate number of bytes."""
         size = len(self.value or b"") + len(self.key or b"")
         if self.headers:
             size += sum(HEADER_BYTES + len(name) + len(value or b"") for name, value in self.headers)

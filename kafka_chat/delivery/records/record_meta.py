@@ -1,7 +1,7 @@
-"""What `meta` shows of a record besides its value, cut to the size of a frame.
+"""The `meta` of a message, limited to the size of a frame.
 
-It is made with the batch, in the reading thread: only what is shown is kept in memory, and rendering it takes the loop no longer
-than its size says.
+It is made with the batch, in the reading thread, so that only what is shown is kept in memory, and the time to render it is
+proportional to its size.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
     from ...chat.resume_cursor import MessageIds
 
-META_BYTES = 64 * 1024  # bytes of JSON for a record's key and headers together; a key of 900 kB took the loop 14 ms
-HEADERS = 1_000  # headers of a record; encoding this many takes half a millisecond, in which nothing else runs
-FIXED_BYTES = 256  # of `meta` without key and headers: names, a position, three numbers of up to 20 digits
-ESCAPED = 6  # bytes of JSON for a byte of text, at most: \u0001
-SMALL_KEY_BYTES = (META_BYTES - FIXED_BYTES) // ESCAPED  # fits, whatever is in it
+META_BYTES = 64 * 1024  # the most JSON for a record's key and headers together; a key of 900 kB blocked the loop for 14 ms
+HEADERS = 1_000  # the most headers of a record; encoding this many blocks the loop for half a millisecond
+FIXED_BYTES = 256  # the most JSON of `meta` without key and headers: names, a position, three numbers of up to 20 digits
+ESCAPED = 6  # the most bytes of JSON for a byte of text: \u0001
+SMALL_KEY_BYTES = (META_BYTES - FIXED_BYTES) // ESCAPED  # a key of this size always fits
 
-NAME_NOT_READ = "\ufffd"  # in place of a header's name that is not UTF-8
+NAME_NOT_READ = "\ufffd"  # replaces a header's name that is not UTF-8
 
 _NO_HEADERS = b"[]"
 
 
 class RecordMeta(NamedTuple):
-    """What is shown of a record besides its value.
+    """The shown parts of a record besides its value.
 
     Attributes:
-        time_ms: its timestamp; negative where it has none.
-        key: as it is.
+        time_ms: its timestamp; negative if it has none.
+        key: its raw key.
         headers: JSON.
-        left_out: names of the parts not shown, JSON; empty: none.
-        epoch: the record's leader epoch, which its id has.
+        left_out: the names of the parts that are not shown, JSON; empty if there are none.
+        epoch: its leader epoch, for its id.
     """
 
     time_ms: int
@@ -48,11 +48,11 @@ class RecordMeta(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A record's `meta` after it was cut.
+    """A record's `meta` after the limits.
 
     Attributes:
-        meta: what is shown.
-        what: what is not shown.
+        meta: the parts that are shown.
+        what: the parts that are left out.
         fits: whether the message's frame is within the limit now; if not, a notice replaces it.
     """
 
@@ -62,11 +62,11 @@ class Fitted(NamedTuple):
 
 
 def is_small(key: bytes | None, room: int) -> bool:
-    """Return whether a record without headers has room for its `meta`, as a look at sizes tells.
+    """Return whether the `meta` of a record without headers certainly fits.
 
     Args:
-        key: of the record, of at most `SMALL_KEY_BYTES`.
-        room: bytes that `meta` may have.
+        key: its key, of at most `SMALL_KEY_BYTES`.
+        room: the most bytes of `meta`.
     """
     return FIXED_BYTES + (0 if key is None else ESCAPED * len(key)) <= room
 
@@ -75,17 +75,17 @@ def fit(
     payload: bytes, meta: RecordMeta, raw_headers: Sequence[tuple[str, bytes | None]], unreadable: Sequence[LeftOut], *,
     ids: MessageIds, partition: int, offset: int, max_bytes: int,
 ) -> Fitted:  # fmt: skip
-    """Leave out of `meta` what exceeds the limit: headers first, then the key.
+    """Leave out what exceeds the limits: headers first, then the key.
 
     Args:
         payload: the bare message.
         meta: time and key.
-        raw_headers: as the record has them.
-        unreadable: what could not be read of it.
-        ids: of the partition's messages.
-        partition: which.
-        offset: of the record.
-        max_bytes: `limits.message_bytes`, of the message with `meta`.
+        raw_headers: the record's headers.
+        unreadable: the parts that could not be read.
+        ids: makes the ids of the partition's messages.
+        partition: the partition.
+        offset: the record's offset.
+        max_bytes: `limits.message_bytes`, for the message with `meta`.
     """
     what = list(unreadable)
     if meta.key is not None and (len(meta.key) > META_BYTES or len(encoded_key(meta.key)) > META_BYTES):
@@ -121,7 +121,7 @@ def v1_payload(payload: bytes, ids: MessageIds, partition: int, offset: int, met
 
 
 def skipped_payload(chat: str, ids: MessageIds, partition: int, offset: int, meta: RecordMeta) -> bytes:
-    """Return the notice that replaces a message too large with its `meta`; it has the message's id."""
+    """Return the notice that replaces a message that is too large with its `meta`; it has the message's id."""
     time = None if meta.time_ms < 0 else meta.time_ms
     shown = ids.of(offset, meta.epoch).decode()
     about = {"chat": chat, "id": shown, "partition": partition, "offset": offset, "time": time, "cause": "too_large"}
@@ -129,17 +129,17 @@ def skipped_payload(chat: str, ids: MessageIds, partition: int, offset: int, met
 
 
 def encoded_key(key: bytes | None) -> bytes:
-    """Return a key as `meta` has it."""
+    """Return a key in its JSON form in `meta`."""
     return b"null" if key is None else _encode(_text(key))
 
 
 def _encoded_headers(headers: Sequence[tuple[str, bytes | None]]) -> bytes | None:
-    """Return headers as `meta` has them; None if they are too many, or certainly too large."""
+    """Return headers in their JSON form in `meta`; None if they are too many, or certainly too large."""
     if not headers:
         return _NO_HEADERS
     if len(headers) > HEADERS or sum(len(name) + len(value or b"") for name, value in headers) > META_BYTES:
         return None
-    # A copy, because the encoder's result occupies a larger block of memory, a third of which is unused.
+    # A copy, because the encoder's result is in a larger block of memory, a third of which is unused.
     return bytes(memoryview(_encode([(name, None if value is None else _text(value)) for name, value in headers])))
 
 
@@ -149,7 +149,7 @@ def _names(what: Sequence[LeftOut]) -> bytes:
 
 
 def _text(data: bytes) -> str | dict[str, bytes]:
-    """Return bytes as text, or, if they are not UTF-8, as an object with base64."""
+    """Return bytes as text, or as an object with base64 if they are not UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError:

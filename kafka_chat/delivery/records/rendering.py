@@ -1,4 +1,4 @@
-"""Messages of a batch in one format: joined, and where each ends."""
+"""The messages of a batch in one format: joined bytes, and where each message ends."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class Rendering:
-    """Messages in one form.
+    """Messages in one format.
 
     Attributes:
-        offsets: of each message, ascending.
-        data: all of them, joined.
+        offsets: the offsets of the messages, ascending.
+        data: all messages, joined.
         ends: where each ends in `data`.
     """
 
@@ -31,5 +31,5 @@ class Rendering:
         return self.data[self.ends[index - 1] if index else 0 : self.ends[index]]
 
     def pieces(self, begin: int = 0) -> list[bytes]:
-        """Return the messages from one on."""
+        """Return the messages from an index on."""
         return [self.piece(index) for index in range(begin, len(self.offsets))]

@@ -1,4 +1,4 @@
-"""Where a client begins in a topic, from all its options; docs/protocol.md, "Cursor and position"."""
+"""Decides from all its options where a client begins in a topic; docs/protocol.md, "Cursor and position"."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class Beginning:
-    """Where one client begins, and what `hello` says about it.
+    """The start of one client, and what `hello` says about it.
 
     Args:
         options: its options besides the cursor.
-        cursor: begin after it; None for none.
-        cluster: the mark of the cluster that answers now; None if unknown yet.
+        cursor: the cursor to begin after, or None.
+        cluster: the mark of the current cluster; None if not known yet.
 
     Attributes:
-        cursor: until it is forgotten, because it may be large.
-        resume: what `hello` says of it: "none", "exact", "gap" or "future".
-        subscriptions_known: the offset in the subscriptions topic up to which its client has learned of changes; 0: of none.
+        cursor: the cursor, until `forget`: it may be large.
+        resume: `resume` in `hello`: "none", "exact", "gap" or "future".
+        subscriptions_known: the offset in the subscriptions topic up to which its client knows all changes; 0: knows none.
     """
 
     __slots__ = ("_counts", "_options", "cursor", "resume", "subscriptions_known")
@@ -33,7 +33,7 @@ class Beginning:
     def __init__(self, options: SessionOptions, cursor: ResumeCursor | None, cluster: bytes | None) -> None:
         self._options = options
         self.cursor = cursor
-        # Decided once: `hello` says it. Should another cluster answer later, what the cursor names is lost, and told as a gap.
+        # Decided once, because `hello` says it. If another cluster answers later, the cursor's positions are lost, and reported as gaps.
         self._counts = cursor is not None and not cursor.says_nothing and cursor.is_of(cluster)
         self.resume = "exact" if self._counts else "none"
         known = cursor is not None and cursor.cluster in (None, cluster)
@@ -43,18 +43,18 @@ class Beginning:
         """Return where it begins in a topic.
 
         Args:
-            topic: that it follows.
-            change: how its user subscribed to the chat; None where it did not.
+            topic: a topic that it follows.
+            change: its user's subscription to the chat; None without one.
         """
         return beginning_in(topic, self._options, self.cursor if self._counts else None, change)
 
     def note_gap(self, cause: LossCause) -> None:
-        """Note that messages it is due are lost."""
+        """Note that messages due to the client are lost."""
         if self.resume != "none":
             self.resume = "future" if cause is LossCause.TRUNCATED else "gap"
 
     def forget(self) -> int:
-        """Free the cursor; return how many bytes that had."""
+        """Free the cursor; return its memory in bytes."""
         held_bytes = 0 if self.cursor is None else self.cursor.held_bytes
         self.cursor = None
         return held_bytes
@@ -73,6 +73,6 @@ def beginning_in(topic: str, options: SessionOptions, cursor: ResumeCursor | Non
         said_by_record = cursor.complete and change.offset < cursor.subscriptions
         return subscribed if said_by_record or (begin == LATEST and cursor.whole) else begin
     if 0 <= cursor.subscriptions <= change.offset and not options.chats:
-        return Resumed(entry, subscribed, not_before=subscribed)  # again, since that cursor
-    # A topic that only ids of messages name was subscribed to, or created, while its client was connected.
+        return Resumed(entry, subscribed, not_before=subscribed)  # subscribed again since that cursor
+    # A topic named only by ids of messages was subscribed to, or created, while its client was connected.
     return Resumed(entry, subscribed if cursor.whole and not entry.whole else begin)

@@ -1,4 +1,4 @@
-"""What sessions and the readers of pages need of the service."""
+"""The parts of the service that sessions and page readers use."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionContext:
-    """What sessions and the readers of pages need of the service.
+    """The parts of the service that sessions and page readers use.
 
     Attributes:
         audience: the members and their positions.
-        subscription_log: how far it has been read.
-        subscriptions: changed by ops.
-        chats_of: the chats of a user, including default chats.
-        sending: None if switched off.
+        subscription_log: says how far it has been read.
+        subscriptions: for ops.
+        chats_of: returns the chats of a user, including default chats.
+        sending: sends messages; None if switched off.
         names: chat <-> topic.
-        offsets: asks for offsets of times.
-        limits: reported to clients.
-        cluster: which one the brokers are.
+        offsets: asks brokers for the offsets of times.
+        limits: the limits reported to clients.
+        cluster: identifies the Kafka cluster.
         page_reads: reads what is not in memory.
         memory: counts what is held for clients.
         telemetry: the service's.
@@ -63,5 +63,5 @@ class SessionContext:
 
     @property
     def subscriptions_read(self) -> int:
-        """Up to where the subscriptions topic has been read, as cursors say it."""
+        """The offset up to which the subscriptions topic has been read, for cursors."""
         return self.subscription_log.position if self.subscription_log.ready else NOT_KNOWN

@@ -1,4 +1,4 @@
-"""A client whose messages are each answered by one text frame, in order."""
+"""A client each of whose messages is answered by one text frame, in order."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from ..log.memory import Memory
     from ..ports import Inbox, Sink
 
-# A thousand messages as people write them. A client with more waiting is not read from until there is room: its own socket
-# slows it down, and nothing is lost.
+# A thousand messages of usual size. If a client has more waiting, reading from it pauses until there is room: TCP slows it down, and
+# nothing is lost.
 WAITING_BYTES = 256 * 1024
-MESSAGE_BYTES = 100  # what Python needs for one beside its bytes
-LAST_SECONDS = 1.0  # for what a client asked just before it left
+MESSAGE_BYTES = 100  # Python's overhead per message
+LAST_SECONDS = 1.0  # for requests that a client sent just before it left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answering:
-    """How a dialogue answers. Expected trouble is an answer; what these raise is a bug.
+    """How a dialogue answers. Expected errors are answers; an exception here is a bug.
 
     Attributes:
-        answer: turns a message into the payload of a text frame.
-        opening: makes a first frame that is sent unasked; None for none.
+        answer: returns the payload of the answer to a message.
+        opening: makes a first frame, before any message; None: no such frame.
     """
 
     answer: Callable[[str | bytes], Awaitable[bytes]]
@@ -43,8 +43,8 @@ class Answering:
 class Dialogue(LiveSocket):
     """Answers one client until it is gone.
 
-    Requests from before it left are still done, if that takes less than a second. If we end or cancel it, unanswered requests
-    may or may not have been done.
+    Requests sent before it left are still carried out, if that takes less than a second. If we end or cancel it, unanswered
+    requests may or may not have been carried out.
     """
 
     __slots__ = ("_answer", "_changes", "_gone", "_memory", "_ops", "_waiting_bytes")
@@ -56,12 +56,12 @@ class Dialogue(LiveSocket):
         self._ops: deque[tuple[int, Callable[[], Awaitable[bytes]]]] = deque()
         self._waiting_bytes = 0
         self._changes = Changes()
-        self._gone = False  # it reads no more answers
+        self._gone = False  # the client reads no more answers
         if answering.opening is not None:
             self._ops.append((0, answering.opening))
 
     async def run(self, sink: Sink, inbox: Inbox) -> int:
-        """As `LiveSocket.run`, for a dialogue."""
+        """Answer until the client is gone or `end` is called; see `LiveSocket.run`."""
         try:
             return await super().run(sink, inbox)
         finally:
@@ -104,6 +104,6 @@ class Dialogue(LiveSocket):
         return code
 
     def _count(self, size: int) -> None:
-        """Count more, or fewer, bytes of messages that wait for their answers."""
+        """Count `size` more bytes of unanswered messages; fewer if negative."""
         self._waiting_bytes += size
         self._memory.owe(size)

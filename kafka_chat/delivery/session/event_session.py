@@ -1,4 +1,4 @@
-"""One client of server-sent events: the `id` of each event is its whole cursor, as long as that is short enough to come back."""
+"""One client of server-sent events: the `id` of each event is the whole cursor, unless it is too long for a request header."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from .notices import Notice
     from .options import SessionOptions
 
-# Of an event's id: it comes back in a header, of which nginx and others take 8 KiB, cookies and all. What has a longer one is
-# refused there with 400, and an `EventSource` gives up for good.
+# The most for an event's id, which comes back in a header: nginx and others accept 8 KiB of headers, cookies included. They answer
+# 400 to longer ones, and then an `EventSource` gives up for good.
 ID_BYTES = 4096
-RETRY_MS = (1000, 4000)  # when to come back after a cut, drawn for each: not all in the same instant after a restart
+RETRY_MS = (1000, 4000)  # reconnection time, random per client, so that not all come back in the same instant after a restart
 
 _ID_LINE = re.compile(MARK + rb"[^\n]*\n")
 
@@ -37,23 +37,23 @@ _ID_LINE = re.compile(MARK + rb"[^\n]*\n")
 class EventSession(ResumableSession):
     """A `ResumableSession` that writes events.
 
-    The fan-out hands it shared renderings; it inserts its own cursor, whose parts it keeps: only the parts that move are made
-    again. Moving a cursor in any way other than delivering forgets the parts.
+    It gets shared renderings from the fan-out, and inserts its own cursor. It keeps the cursor's parts, and makes only the
+    moved ones again. When a cursor moves in any way other than a delivery, it forgets the parts.
 
-    Once an id would have over `ID_BYTES`, events have an empty one from then on, and a `hello` says so: its client begins
-    again after a cut, or has another way to come back with the cursor.
+    Once an id would exceed `ID_BYTES`, all further events have an empty id, and a `hello` says so: after a disconnect the
+    client starts over, or uses another way to resume with the cursor.
     """
 
     __slots__ = ("_parts", "_resumable")
 
     def __init__(self, options: SessionOptions, context: SessionContext, *, username: str, caught_up: Callable[[], None]) -> None:
-        """See `ResumableSession`."""
+        """Make a session, which must then join the `Audience`; `session_for` does."""
         super().__init__(options, context, username=username, caught_up=caught_up)
         self._parts = CursorParts()
         self._resumable = True
 
     def take(self, cursor: LogCursor, chunk: Chunk) -> int:
-        """Write `chunk`, or leave it and be woken."""
+        """Write `chunk`, or do not, and wake."""
         cursor.position = chunk.next
         data = self._bytes_of(cursor, chunk)
         if not chunk.messages:
@@ -65,18 +65,18 @@ class EventSession(ResumableSession):
         return len(data)
 
     def on_follow(self, cursor: LogCursor) -> None:
-        """Begin with a log that is followed now."""
+        """Note that a log is followed."""
         self._parts.forget()
         super().on_follow(cursor)
-        self._parts.move(cursor)  # what is said until new parts can be made must not lie elsewhere
+        self._parts.move(cursor)  # stale parts, used until new ones can be made, must have this position
 
     def on_unfollow(self, key: PartitionKey) -> None:
-        """End with a log that is followed no more."""
+        """Note that a log is no longer followed."""
         self._parts.forget()
         super().on_unfollow(key)
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
-        """See `Owner.on_gap`; a cursor is about to be moved over what is lost."""
+        """Report a gap, and forget the parts: a cursor is about to move past the lost messages."""
         self._parts.forget()
         super().on_gap(key, first_lost, first_left, cause)
 
@@ -105,10 +105,10 @@ class EventSession(ResumableSession):
         return msgspec.structs.replace(hello, resumable=self._resumable)
 
     def _may_have(self, id_bytes: int) -> bool:
-        """Return whether an event may have an id of this size; the first one too long ends all ids, and `hello` says so."""
+        """Return whether an event may have an id of this size; after the first one that is too long there are no ids."""
         if self._resumable and id_bytes > ID_BYTES:
             self._resumable = False
-            # Its position is beyond the message that is written next, so it has no cursor: the client keeps the one it has.
+            # Its position is after the message that is written next, so it has no cursor, and the client keeps its last one.
             self._offer(msgspec.structs.replace(self._hello(), cursor=None))
         return self._resumable
 
@@ -118,6 +118,6 @@ class EventSession(ResumableSession):
 
 
 def _last_id_bytes(data: bytes) -> int:
-    """Return how long the last id in rendered events is, with the dot before it: none is longer, for offsets grow."""
+    """Return the length of the last id in rendered events, with the dot before it; it is the longest, since offsets grow."""
     begin = data.rfind(MARK)
     return data.find(b"\n", begin) - begin

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def session_for(options: SessionOptions, context: SessionContext, *, username: str, caught_up: Callable[[], None]) -> Session:
-    """Return a session, which then joins the `Audience`.
+    """Return a session, which must then join the `Audience`.
 
     Args:
-        options: what its client asked for.
-        context: the service.
-        username: whose it is.
-        caught_up: called once when it has delivered everything that was there; not by one without options.
+        options: its client's options.
+        context: the parts of the service.
+        username: its user.
+        caught_up: called once when it has delivered everything that existed at the connect; never for a client without options.
     """
     if options.is_default:
         return Session(context, username=username)

@@ -1,4 +1,4 @@
-"""The first frame of a client whose cursor is too long for an address; docs/protocol.md, "Ops"."""
+"""Receives the first frame of a client whose cursor is too long for a URL; docs/protocol.md, "Ops"."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class HasOptions(Protocol):
 
     @property
     def username(self) -> str:
-        """Whose session it will be."""
+        """The client's user."""
 
 
 class FirstFrame(LiveSocket):
@@ -53,7 +53,7 @@ class FirstFrame(LiveSocket):
         telemetry: the service's.
 
     Attributes:
-        came: whether it has; else the connection is closed once `run` returns.
+        came: whether the cursor has arrived; if not, the connection is closed once `run` returns.
     """
 
     __slots__ = ("_admission", "_identify", "_peer", "_receiving", "came")
@@ -75,7 +75,7 @@ class FirstFrame(LiveSocket):
         await trio.sleep_forever()
 
     async def _receive(self, nursery: trio.Nursery, inbox: Inbox) -> int:
-        """See `LiveSocket._receive`; what comes after the first frame is not taken from the inbox."""
+        """Receive only the first frame, and leave later ones in the inbox."""
         said = await inbox.receive()
         if isinstance(said, Disconnect):
             return self._code_of(said)

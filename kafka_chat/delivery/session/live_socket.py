@@ -1,4 +1,4 @@
-"""One accepted WebSocket: its nursery, and how it ends."""
+"""The base of everything that serves an accepted WebSocket: its nursery, and its end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TALK_FRAMES = 1000  # messages that a client may send in `RATE_SECONDS`
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Close:
-    """Why we end it: an RFC 6455 section 7.4 code, and a reason of at most 123 bytes of UTF-8."""
+    """A close frame of ours: an RFC 6455 section 7.4 code, and a reason of at most 123 bytes of UTF-8."""
 
     code: int
     reason: str
@@ -45,8 +45,8 @@ class LiveSocket(ABC):
         identity: who it belongs to, and what that one may do.
         ends_at: when its token ends, on trio's clock; None: never.
         sink: set once the connection is accepted.
-        messages: sent so far.
-        bytes_sent: the frames of those.
+        messages: how many were sent so far.
+        bytes_sent: the bytes of their frames.
     """
 
     __slots__ = (
@@ -73,12 +73,12 @@ class LiveSocket(ABC):
 
     @property
     def closed_by_service(self) -> bool:
-        """Whether its close code is ours: the service ended it, the server did for what the client sent, or a bug."""
+        """Whether its close code is ours: the service ended it, the server because of what the client sent, or a bug."""
         return self._closing is not None or self._failed_by_server
 
     @property
     def fell_behind(self) -> int:
-        """How often it had to read a page of the past."""
+        """How often it had to wait for a page read."""
         return 0
 
     def authorize(self, identity: Identity) -> None:
@@ -96,25 +96,25 @@ class LiveSocket(ABC):
         self.end(EXPIRED)
 
     def end(self, close: Close) -> None:
-        """End it with a close frame, which comes after what is owed."""
+        """End it with a close frame, after everything owed."""
         self._closing = self._closing or close
         self._stop()
 
     def abort(self) -> None:
-        """End it without a close frame, whatever it waits for."""
+        """End it at once, without a close frame."""
         self._stop()
         if self._accepted:
             self.sink.abort()
 
     def hold_nothing(self) -> None:  # noqa: B027 - most hold nothing
-        """Stop counting what is held for it: it is over."""
+        """Stop counting the memory held for it: it has ended."""
 
     async def run(self, sink: Sink, inbox: Inbox) -> int:
         """Serve until the client is gone or `end` is called; close the connection with 1011 on a bug of ours.
 
         Args:
-            sink: of an accepted connection.
-            inbox: of the same.
+            sink: the connection's sink.
+            inbox: the connection's inbox.
 
         Returns:
             The close code: the client's, or ours.
@@ -142,11 +142,11 @@ class LiveSocket(ABC):
         return self._closing.code
 
     async def _take_leave(self, close: Close) -> None:
-        """Offer the last frames before the close; nothing else runs for the client any more. Does not wait: `close` writes them."""
+        """Offer the last frames before the close frame. Does not wait: `close` writes them. Nothing else runs for the client now."""
         await trio.lowlevel.checkpoint()
 
     async def _serve_and_leave(self, nursery: trio.Nursery) -> None:
-        """Serve; a connection that is closed then has a moment to tell its inbox of the client's close code."""
+        """Serve; if the connection is closed, wait a moment for the inbox to report the client's close code."""
         await self._serve(nursery)
         await trio.sleep(FAREWELL_SECONDS)
         nursery.cancel_scope.cancel()
@@ -161,11 +161,11 @@ class LiveSocket(ABC):
 
     @abstractmethod
     async def _hear(self, nursery: trio.Nursery, said: str | bytes) -> None:
-        """Handle a message of the client. While this waits, nothing more is read.
+        """Handle a message of the client. Nothing more is read until this returns.
 
         Args:
             nursery: for tasks that answer.
-            said: by the client.
+            said: the message.
         """
 
     async def _receive(self, nursery: trio.Nursery, inbox: Inbox) -> int:
@@ -179,7 +179,7 @@ class LiveSocket(ABC):
             await self._hear(nursery, said)
 
     def _code_of(self, gone: Disconnect) -> int:
-        """Note who closed it; return the close code."""
+        """Note which side closed it; return the close code."""
         self._failed_by_server = gone.by_service
         return gone.code
 

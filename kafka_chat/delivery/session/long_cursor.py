@@ -1,4 +1,4 @@
-"""A cursor that a client sends in a body or a frame, where it may be long."""
+"""Parses a long cursor, from a body or a frame."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 async def parse_in_turns(text: str) -> ResumeCursor:
-    """Parse a cursor, and share the loop meanwhile.
+    """Parse a cursor, yielding to other tasks meanwhile.
 
     Raises:
-        RequestError: it is none.
+        RequestError: it is not a cursor.
     """
     parser = CursorParser(text)
     turn = Turn()

@@ -1,8 +1,8 @@
-"""The notices that wait for one client, merged so that they stay few.
+"""The pending notices of one client, merged so that they stay few.
 
-Other people cause notices: anybody may subscribe any user to any chat, any number of times, while that user's socket reads
-nothing. So what waits is a state, not a history: one subscription notice a chat, one gap a partition, one heartbeat, and the
-answers to one op. A client that reads late ends up with the same knowledge as one that reads each at once.
+Other users can cause notices: any client may subscribe any user to any chat, any number of times, while that user's socket reads
+nothing. So the queue keeps a state, not a history: one subscription notice per chat, one gap per partition, one heartbeat, and
+the answers to one op. A client that reads late ends up with the same knowledge as one that reads at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Subscription = Subscribed | Unsubscribed
 
-# From weak to strong. Gaps that are merged have the strongest of their causes: an older beginning, another end, another topic.
+# From weak to strong: a later start, a lost end, another topic. Merged gaps have their strongest cause.
 _CAUSES = (LossCause.RETENTION, LossCause.TRUNCATED, LossCause.RECREATED)
 NO_RECORD = -1  # below all offsets
 _CHALLENGE = ("", None)  # no chat is called so
@@ -34,9 +34,9 @@ class _Change:
     """The latest change of one chat.
 
     Attributes:
-        notice: says what is so now.
-        known: the client knows the chat as followed, from before this news.
-        offset: of the record that it comes from.
+        notice: the current state of the subscription.
+        known: whether the client knew the chat as followed before the pending changes.
+        offset: the offset of its record.
     """
 
     notice: Subscription
@@ -58,14 +58,14 @@ class _News:
 
 
 class NoticeQueue:
-    """The waiting notices in the order of sending: `hello`, changes and gaps, `live`, `heartbeat`.
+    """The pending notices in the order of sending: `hello`, changes and gaps, `live`, `heartbeat`.
 
-    A merged notice takes the place of the later of the two. `live` and `heartbeat` get their cursor when they are sent: it may
-    not reach the client before a gap that it lies beyond.
+    A merged notice has the position of the later of the two. `live` and `heartbeat` get their cursor when they are sent, so that
+    no cursor reaches the client before a gap that it is past.
 
     Attributes:
         heard: whether the client understands notices.
-        waits: whether anything does. An attribute, for each read of a session asks: `len` would take a quarter of a microsecond.
+        waits: whether a notice is pending. An attribute, because each read of a session checks it, and `len` takes 0.25 µs.
     """
 
     __slots__ = ("_answers", "_heartbeat", "_hello", "_live", "_own", "_waiting", "waits")
@@ -84,18 +84,18 @@ class NoticeQueue:
         self._heartbeat = False
 
     def __len__(self) -> int:
-        """How many notices wait."""
+        """How many notices are pending."""
         return (self._hello is not None) + len(self._waiting or ()) + self._live + self._heartbeat
 
     def add_hello(self, hello: Hello) -> None:
-        """Queue `hello` first. It lists the followed chats, so earlier changes of them are dropped."""
+        """Queue `hello` first. It lists the followed chats, so pending changes are dropped."""
         self._hello = hello
         self.waits = True
         for key in [key for key, notice in (self._waiting or {}).items() if isinstance(notice, _Change)]:
             self._remove(key)
 
     def add_gap(self, gap: Gap) -> None:
-        """Queue a gap, merged with one that waits in the same partition: from the first offset due to the last `first_left`."""
+        """Queue a gap, merged with a pending one of the same partition: from the first due offset to the last `first_left`."""
         key = gap.chat, gap.partition
         waiting = self._remove(key)
         if isinstance(waiting, Gap):
@@ -106,12 +106,12 @@ class NoticeQueue:
     def add_subscription(self, notice: Subscription, offset: int) -> None:
         """Queue that the user follows a chat, or no longer does; such changes of one chat alternate.
 
-        A chat that came and went before the client heard of it is not mentioned at all. News of the chats of the op that is
-        being done waits for its answer.
+        A chat that came and went before the client learned of it is not mentioned at all. Changes of the current op's chats
+        wait for its answer.
 
         Args:
-            notice: what is so now.
-            offset: of the record that says so.
+            notice: the current state.
+            offset: the offset of its record.
         """
         chat, change = notice.chat, _Change(notice, isinstance(notice, Unsubscribed), offset)
         if chat not in self._own:
@@ -122,17 +122,17 @@ class NoticeQueue:
             self._own[chat] = _News(news.first, _Change(notice, news.first.known, offset))
 
     def begin_op(self, chats: Iterable[str]) -> None:
-        """Hold back changes of `chats`, because an op changes them and its answers say so."""
+        """Hold back changes of `chats`, because an op changes them, and its answers report that."""
         self._own = dict.fromkeys(chats)
 
     def add_answers(self, answers: Sequence[Answer], written: Mapping[str, int]) -> None:
-        """Queue the answers to the finished op, and then the changes of its chats that they do not cover.
+        """Queue the answers to the finished op, and then those changes of its chats that the answers do not cover.
 
         `Unsubscribed` gets the positions at which delivery has ended: it went on until the op's record had been read.
 
         Args:
-            answers: in their order.
-            written: chat -> the offset of the op's own record for it. What was so up to there the answer says.
+            answers: the answers, in order.
+            written: chat -> the offset of the op's record for it; the answer covers changes up to there.
         """
         own, self._own = self._own, {}
         said: dict[str, Subscription] = {}
@@ -150,14 +150,14 @@ class NoticeQueue:
                 continue
             change = news.last
             answer_of_chat = said.get(chat)
-            if answer_of_chat is None:  # the op failed, and yet something has changed
+            if answer_of_chat is None:  # the op failed, and yet the chat has changed
                 self._put(chat, _merged(self._remove((chat, None)), change))
             elif change.offset > written.get(chat, NO_RECORD) or (change.offset < 0 and type(change.notice) is not type(answer_of_chat)):
                 # Somebody else changed the chat between the op and its answer; an offset that is not known tells less.
                 self._put(chat, _Change(change.notice, isinstance(answer_of_chat, Subscribed), change.offset))
 
     def add_live(self) -> None:
-        """Queue `live`: everything that was there has been delivered."""
+        """Queue `live`: everything that existed at the connect has been delivered."""
         self._live = self.waits = True
 
     def add_challenge(self, challenge: Challenge) -> None:
@@ -165,17 +165,17 @@ class NoticeQueue:
         self._append(_CHALLENGE, challenge)
 
     def add_heartbeat(self) -> None:
-        """Queue `heartbeat`, unless one waits already."""
+        """Queue `heartbeat`, unless one is pending."""
         self._heartbeat = self.waits = True
 
     def pop(self, cursor: Callable[[], str | None]) -> Notice:
         """Remove and return the next notice.
 
         Args:
-            cursor: returns up to where the client has had everything; called where the notice needs it.
+            cursor: returns the client's cursor; called if the notice needs it.
 
         Raises:
-            IndexError: none waits.
+            IndexError: none is pending.
         """
         notice: Notice
         if self._hello is not None:
@@ -196,7 +196,7 @@ class NoticeQueue:
         return notice
 
     def clear(self) -> None:
-        """Forget all waiting notices: the client is gone."""
+        """Drop all pending notices: the client is gone."""
         self._hello = self._waiting = None
         self._live = self._heartbeat = self.waits = False
 
@@ -220,7 +220,7 @@ class NoticeQueue:
 
 
 class Unheard(NoticeQueue):
-    """The queue of a bare client, which gets no notices, because it would not understand them."""
+    """The queue of a bare client, which gets no notices because it would not understand them."""
 
     __slots__ = ()
 
@@ -250,11 +250,11 @@ def _ended(news: _News | None, written: int) -> Unsubscribed | None:
 
 
 def _merged(waiting: object, change: _Change) -> _Change | None:
-    """Return what is new of a chat after `change`; None where nothing is, for the client has not heard of the chat.
+    """Return the pending change of a chat after `change`; None if there is nothing to say, because the client never knew the chat.
 
     Args:
-        waiting: an earlier `_Change` that has not been said, or None.
-        change: the latest.
+        waiting: an earlier pending `_Change`, or None.
+        change: the latest change.
     """
     known = waiting.known if isinstance(waiting, _Change) else change.known
     return _Change(change.notice, known, change.offset) if known or isinstance(change.notice, Subscribed) else None

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 SUBPROTOCOL = "kafka-chat.v1"
 PLAIN_SUBPROTOCOL = "kafka-chat.plain"  # bare messages, for a browser that shows its token as a further subprotocol
 STAY_AWAY_MS = 3000  # clients that must reconnect spread over this time
-RE_BYTES = 200  # of JSON, of what a client marks an op with
+RE_BYTES = 200  # the most JSON of an op's `re`
 
-_NO_RE = msgspec.Raw()  # an op that is not marked; its answer is not, either
+_NO_RE = msgspec.Raw()  # an op without `re`; its answer has none, either
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The limits of a client, in `hello`."""
+    """The client's limits, in `hello`."""
 
     message_bytes: int
     client_message_bytes: int
@@ -69,13 +69,13 @@ class Hello(Notice, frozen=True, kw_only=True, tag="hello"):
 
 
 class Live(Notice, frozen=True, kw_only=True, tag="live"):
-    """Everything that was there has been delivered."""
+    """Everything that existed at the connect has been delivered."""
 
     cursor: str | None
 
 
 class Gap(Notice, frozen=True, kw_only=True, tag="gap"):
-    """Messages that were due are gone."""
+    """Messages that were due are lost."""
 
     chat: str
     partition: int
@@ -85,7 +85,7 @@ class Gap(Notice, frozen=True, kw_only=True, tag="gap"):
 
 
 class Answer(Notice, frozen=True, kw_only=True):
-    """What may be the answer to an op."""
+    """A notice that may be the answer to an op."""
 
     re: msgspec.Raw = _NO_RE
 
@@ -109,7 +109,7 @@ class Unsubscribed(Answer, frozen=True, kw_only=True, tag="unsubscribed"):
 
 
 class Sent(Answer, frozen=True, kw_only=True, tag="sent"):
-    """A message is in Kafka; all who get it get it with this `id`. None: nobody here follows the chat."""
+    """A message is in Kafka; all clients receive it with this `id`. None: the chat is not followed here."""
 
     chat: str
     partition: int
@@ -156,17 +156,17 @@ class Reconnect(Notice, frozen=True, kw_only=True, tag="reconnect"):
 
 
 def limits_told(limits: LimitSettings, heartbeat_seconds: float | None) -> Limits:
-    """Return the service's limits and the heartbeat interval, for `hello`."""
+    """Return the limits and the heartbeat interval for `hello`."""
     return Limits(limits.message_bytes, limits.client_message_bytes, limits.chats_per_user, heartbeat_seconds)
 
 
 def gap_in(key: PartitionKey, names: ChatNames, first_lost: int, first_left: int, cause: LossCause) -> Gap:
-    """Return the notice of messages that were due in a partition and are gone."""
+    """Return the notice of lost messages in a partition."""
     return Gap(chat=names.chat(key.topic), partition=key.partition, first_lost=first_lost, first_left=first_left, cause=cause)
 
 
 def come_again(cursor: str | None) -> Reconnect:
-    """Return the notice that says when to reconnect, drawn for each client, and from which cursor."""
+    """Return the notice that says when to reconnect, at random for each client, and from which cursor."""
     return Reconnect(after_ms=round(uniform(0, STAY_AWAY_MS)), cursor=cursor)
 
 
@@ -177,7 +177,7 @@ class End(Notice, frozen=True, kw_only=True, tag="end"):
 
 
 class Op(msgspec.Struct, frozen=True):
-    """What a client asks by a text frame. Further keys are ignored.
+    """A request of a client in a text frame. Further keys are ignored.
 
     Attributes:
         op: which.
@@ -221,8 +221,8 @@ class OpRefused(Exception):
     """A client's frame is not an op.
 
     Attributes:
-        error: why.
-        re: its mark, if it has one that can be told back.
+        error: why it is not.
+        re: its `re`, if that can be repeated.
     """
 
     def __init__(self, error: RequestError, re: msgspec.Raw) -> None:
@@ -257,12 +257,12 @@ def control(notice: Notice) -> bytes:
 
 
 def control_event(notice: Notice, *, with_id: bool, retry_ms: int | None = None) -> bytes:
-    """Return a notice as an event: one block with `data`, for some clients take a block without it for an empty message.
+    """Return a notice as an event: one block with `data`, because some clients take a block without it for an empty message.
 
     Args:
-        notice: any.
-        with_id: whether its cursor is the event's id, too; else that is empty, which has a browser forget the one before.
-        retry_ms: how long the client is to stay away after a cut, in milliseconds; None: as it was told before.
+        notice: the notice.
+        with_id: whether its cursor is also the event's id; otherwise the id is empty, which makes a browser forget the last one.
+        retry_ms: the client's reconnection time in milliseconds; None: unchanged.
     """
     cursor = getattr(notice, "cursor", None)
     event_id = b"id:\n" if not with_id else b"id: %b\n" % cursor.encode() if cursor else b""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .notice_queue import NoticeQueue
     from .notices import Op
 
-OPS_WAITING = 32  # ops whose answers are not written yet, which a client may have
+OPS_WAITING = 32  # the most ops of a client whose answers are not written yet
 
 
 class Asking(Rightful, HasDeadline, Protocol):
@@ -63,12 +63,12 @@ class Asking(Rightful, HasDeadline, Protocol):
 
 
 class Ops:
-    """The ops of one client, answered in their order: each is done once the answers to the one before are written.
+    """The ops of one client, answered in order: each starts once the answers to the previous one are written.
 
     Args:
-        session: the client's.
-        context: the service.
-        notices: receive the answers, and until then hold back changes of the op's chats.
+        session: the client's session.
+        context: the parts of the service.
+        notices: gets the answers, and until then holds back changes of the op's chats.
     """
 
     __slots__ = ("_answered", "_bytes", "_context", "_notices", "_session", "_waiting")
@@ -77,16 +77,16 @@ class Ops:
         self._session = session
         self._context = context
         self._notices = notices
-        self._waiting: list[str | bytes] = []  # few, and an empty deque has 600 bytes, for each socket that has asked once
+        self._waiting: list[str | bytes] = []  # a list: they are few, and an empty deque takes 600 bytes per socket
         self._bytes = 0
         self._answered: trio.Event | None = None  # set once the answers to the first of them are written
 
     def add(self, said: str | bytes, nursery: trio.Nursery) -> bool:
-        """Answer a message of the client; False if too many wait.
+        """Answer a message of the client; returns False if too many are waiting.
 
         Args:
-            said: by the client, whether or not it is an op.
-            nursery: for a task that answers, which ends when nothing waits.
+            said: the message, an op or not.
+            nursery: for a task that answers, which ends when none is waiting.
         """
         if len(self._waiting) >= OPS_WAITING:
             return False
@@ -97,7 +97,7 @@ class Ops:
         return True
 
     def note_written(self) -> None:
-        """Note that everything the notices have given out so far is written."""
+        """Note that all notices popped so far are written."""
         if self._answered is not None:
             self._answered.set()
 
@@ -117,14 +117,14 @@ class Ops:
         self._answered = None
 
     def _count(self, size: int) -> None:
-        """Count more, or fewer, bytes of ops that wait, until `close`."""
+        """Count `size` more bytes of waiting ops, fewer if negative; nothing after `close`."""
         self._bytes += size
         self._context.memory.owe(size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
-    """An op, and what it takes to do it.
+    """An op, and everything needed to carry it out.
 
     Attributes:
         op: likewise.
@@ -161,7 +161,7 @@ class OpKind:
 async def _answers(
     said: str | bytes, session: Asking, context: SessionContext, notices: NoticeQueue, written: dict[str, int]
 ) -> Sequence[Answer]:
-    """Carry out an op; return at least one answer. Expected trouble is an answer."""
+    """Carry out an op; return at least one answer. Expected errors are answers."""
     try:
         op = parse_op(said)
     except OpRefused as refused:
@@ -185,7 +185,7 @@ async def _subscribe(asked: _Asked) -> Sequence[Answer]:
     positions = await _positions(asked, chats)
     changes = context.subscription_log.chats_of(user)
     for chat in chats:
-        if not positions[chat] and chat in changes:  # no broker has told yet where it is; it begins where it was subscribed to
+        if not positions[chat] and chat in changes:  # not resolved by a broker yet; it begins where it was subscribed to
             positions[chat] = changes[chat].starts
     return [Subscribed(re=asked.op.re, chat=chat, exists=bool(exists.get(chat)), positions=positions[chat]) for chat in chats]
 
@@ -215,7 +215,7 @@ async def _send(asked: _Asked) -> Sequence[Answer]:
     placed = await context.sending.place(chat, asked.session.username, op.text, op.tag, by=asked.session.identity.user)
     at, key = placed.at, PartitionKey(placed.at.topic, placed.topic_id, placed.at.partition)
     log = context.audience.log(key)
-    # Its epoch is the latest that was seen there, unless the partition's leader has changed since.
+    # Its epoch is the latest one seen there, unless the partition's leader has changed since.
     shown = None if log is None else MessageIds(*key).of(at.offset, log.epochs.before(at.offset + 1)).decode()
     return [Sent(re=op.re, chat=chat, partition=at.partition, offset=at.offset, id=shown)]
 
@@ -273,7 +273,7 @@ OPS: Mapping[str, OpKind] = {
 
 
 async def _positions(asked: _Asked, chats: Sequence[str]) -> dict[str, Mapping[int, int]]:
-    """Return chat -> partition -> where a session is."""
+    """Return chat -> partition -> position of a session."""
     turn = Turn()
     found: dict[str, Mapping[int, int]] = {}
     for chat in chats:
@@ -284,4 +284,4 @@ async def _positions(asked: _Asked, chats: Sequence[str]) -> dict[str, Mapping[i
 
 def _failed(error: RequestError | BrokerError, mark: msgspec.Raw) -> Failed:
     field = error.field if isinstance(error, RequestError) else None
-    return Failed(re=mark, code=error.status, message=str(error), field="chat" if field == "topic" else field)  # as HTTP has it
+    return Failed(re=mark, code=error.status, message=str(error), field="chat" if field == "topic" else field)  # like the HTTP API

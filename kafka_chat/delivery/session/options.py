@@ -10,12 +10,12 @@ from ..audience.selection import Selection
 from ..audience.wanted_start import Latest
 from ..records.formats import Format
 
-CHAT_BYTES, CHAT_COPIES = 1_600, 3  # that a chat costs which only one client names, beside its name and copies of that; measured
+CHAT_BYTES, CHAT_COPIES = 1_600, 3  # memory of a chat that only one client names, besides the copies of its name; measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions(Selection):
-    """The defaults are those of a client that asks for nothing.
+    """The defaults are those of a client without options.
 
     Attributes:
         format: how messages are written.
@@ -33,7 +33,7 @@ class SessionOptions(Selection):
 
     @property
     def is_default(self) -> bool:
-        """Whether nothing is asked for."""
+        """Whether no option is given."""
         return self == DEFAULT_OPTIONS
 
     @property
@@ -43,7 +43,7 @@ class SessionOptions(Selection):
 
     @property
     def held_bytes(self) -> int:
-        """How many bytes a session keeps of the options, while it lasts or until it has begun."""
+        """How many bytes a session keeps of the options, until it has begun or until its end."""
         names = sum(CHAT_BYTES + CHAT_COPIES * len(chat) for chat in self.chats)
         filters = sum(map(getsizeof, chain(self.tags or (), self.senders or ())))
         return names + filters + (0 if self.cursor is None else self.cursor.held_bytes)

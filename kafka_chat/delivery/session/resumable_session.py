@@ -1,4 +1,4 @@
-"""A client with options: where to begin, what to see, or kafka-chat.v1."""
+"""A client with options: a start, a filter, or kafka-chat.v1."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ CHALLENGE_SECONDS = (15.0, 30.0)  # before the end, drawn for each: tokens that 
 
 
 class ResumableSession(Session):
-    """Delivers like a `Session`, but from the client's beginning, through its filter, and with notices in between.
+    """Delivers like a `Session`, but from the client's start on, through its filter, and with notices in between.
 
-    A notice is sent before the next message, so a gap comes before the first message after it. What a client does not read
-    stays small: notices that wait are merged (`NoticeQueue`), and an op is done once the answers to the one before are written.
+    A notice is sent before the next message, so a gap precedes the first message after it. For a client that does not read,
+    little accumulates: pending notices are merged (`NoticeQueue`), and an op starts once the previous answers are written.
 
     Attributes:
-        held_bytes: of what its client has asked for; counted until `hold_nothing`.
+        held_bytes: the memory of its client's options; counted until `hold_nothing`.
     """
 
     __slots__ = (
@@ -54,7 +54,7 @@ class ResumableSession(Session):
     )  # fmt: skip
 
     def __init__(self, options: SessionOptions, context: SessionContext, *, username: str, caught_up: Callable[[], None]) -> None:
-        """Make one that then joins the `Audience`; `session_for` does."""
+        """Make a session, which must then join the `Audience`; `session_for` does."""
         super().__init__(context, username=username, view=options.view(options.format))
         self.options = replace(options, cursor=None)
         self.only = options.chats
@@ -71,24 +71,24 @@ class ResumableSession(Session):
         self.held_bytes = 0
         self._hold(options.held_bytes)
 
-    # What the audience asks and tells.
+    # Called by the audience.
 
     def start(self, topic: str, change: SubscriptionChange | None) -> Start:
         """Return where it begins in a topic."""
         return self._beginning.start(topic, change)
 
     def on_follow(self, cursor: LogCursor) -> None:
-        """Begin with a log that is followed now."""
+        """Note that a log is followed."""
         if self._until is not None:
             self._until.on_follow(cursor)
 
     def on_unfollow(self, key: PartitionKey) -> None:
-        """End with a log that is followed no more."""
+        """Note that a log is no longer followed."""
         if self._until is not None:
             self._until.on_unfollow(key)
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
-        """Report messages that were due and are gone."""
+        """Report a gap: messages that were due are lost."""
         if not self._said_hello:
             self._beginning.note_gap(cause)
         self._notices.add_gap(gap_in(key, self._context.names, first_lost, first_left, cause))
@@ -108,11 +108,11 @@ class ResumableSession(Session):
         self.follower.wake()
 
     def hold_nothing(self) -> None:
-        """Stop counting what is held for it: it is over."""
+        """Stop counting the memory held for it: it has ended."""
         self._hold(-self.held_bytes)
         if self._ops is not None:
             self._ops.close()
-            self._ops = None  # which has us
+            self._ops = None  # which refers back to this session
 
     def on_denied(self, chat: str, positions: Mapping[int, int], entry: TopicOffsets | None) -> None:
         """Report that it may not read a chat any more, and keep where it was."""
@@ -200,7 +200,7 @@ class ResumableSession(Session):
             return None
         chunk = super()._read(cursor)
         if self._notices.waits:
-            return None  # turning to a page has told of a gap before it
+            return None  # a gap was reported while taking a page
         if chunk is not None and self._until is not None:
             self._until.note(cursor, chunk)
         return chunk
@@ -215,7 +215,7 @@ class ResumableSession(Session):
             await self.follower.wait(parked=self._until is None and not self.follower.awaits_page)
 
     def _note_what_is_read(self) -> None:
-        """Nothing is left to read now: send `live`, or end."""
+        """Send `live` or end, since nothing is left to read now."""
         started = self._context.audience.has_started
         if self._until is not None:
             close = self._until.end(self.follower, started=started(self))
@@ -227,7 +227,7 @@ class ResumableSession(Session):
             self._notices.add_live()
 
     async def _say_notices(self) -> None:
-        """Send waiting notices, only as fast as the socket takes them: later ones are merged with those that still wait."""
+        """Send pending notices only as fast as the socket takes them, so that later ones are merged with them."""
         turn = Turn()
         while self._notices.waits:
             if not self._offer(self._notices.pop(self._cursor)) and not await self._flush():
@@ -238,16 +238,16 @@ class ResumableSession(Session):
         await trio.lowlevel.checkpoint()
 
     async def _take_leave(self, close: Close) -> None:
-        """Send everything that waits, and then `reconnect` with the cursor.
+        """Send all pending notices, then `reconnect` with the cursor.
 
-        The audience may still move its cursors and tell of it, until the cursor is made: no gap lies before that untold. A client
-        that has had no `hello` begins again in the same way, and gets the same notices then.
+        Until the cursor is made, the audience may still move its cursors, and reports each gap, so the cursor is past no unreported
+        gap. A client that has had no `hello` will begin again in the same way, and get the same notices then.
         """
         comes_again = close.code in (RESTARTS, LOOKED_FAR_ENOUGH.code) or (close is EXPIRED and self.options.format is Format.EVENTS)
         if not comes_again or not self._notices.heard:
             return
         if self._said_hello:
-            self._notices.add_answers((), {})  # what the op under way holds back has happened, whatever came of the op itself
+            self._notices.add_answers((), {})  # send the changes that the unfinished op holds back, since they have happened
         else:
             self._notices.clear()
         turn = Turn()
@@ -265,7 +265,7 @@ class ResumableSession(Session):
     # Inside
 
     def _forget_cursor(self) -> None:
-        """Free the client's cursor once it is fixed where it begins."""
+        """Free the client's cursor once its start is fixed."""
         if self._beginning.cursor is not None and self._context.audience.has_started(self):
             self._keep_denied(self._beginning.cursor)
             self._hold(self._context.audience.forget_start(self) - self._beginning.forget())
@@ -303,10 +303,10 @@ class ResumableSession(Session):
         return {"user_from": "token", "denied": self.denied(), "auth": auth}
 
     def _hold(self, size: int) -> None:
-        """Count more, or fewer, bytes."""
+        """Count `size` more bytes; fewer if negative."""
         self.held_bytes += size
         self._context.memory.owe(size)
 
     def _offer(self, notice: Notice) -> bool:
-        """Write a notice; False if the socket does not take all of it at once, or the connection is closed."""
+        """Write a notice; returns False if the socket does not take all of it at once, or the connection is closed."""
         return self.sink.offer(control(notice))

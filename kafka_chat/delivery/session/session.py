@@ -1,4 +1,4 @@
-"""One client: what it follows, delivered to it until it is gone."""
+"""Delivers to one client, until it is gone, the chats that it follows."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
 
 class Session(LiveSocket):
-    """Delivers what is at its follower's cursors.
+    """Delivers the messages at its follower's cursors.
 
-    Its follower is parked when all of the cursors are at the head and nothing is owed.
+    Its follower is parked when all cursors are at the heads and nothing is owed.
 
-    This one has no options: its client gets what the user follows, bare, from now on. `ResumableSession` is for all others.
+    This class is for a client without options: the user's chats, in the bare format, from now on. All others have a
+    `ResumableSession`.
 
     Attributes:
         follower: its cursors in the logs.
@@ -54,10 +55,10 @@ class Session(LiveSocket):
 
     @property
     def fell_behind(self) -> int:
-        """How often it had to read a page of the past."""
+        """How often it had to wait for a page read."""
         return self.follower.fell_behind
 
-    # What the audience asks and tells: plain functions, at any time.
+    # Called by the audience, at any time: plain functions.
 
     @property
     def subscriber(self) -> str | None:
@@ -86,15 +87,15 @@ class Session(LiveSocket):
         return LATEST
 
     def on_subscribed(self, change: SubscriptionChange) -> None:
-        """Report that its user has subscribed to a chat."""
+        """Do nothing: bare clients get no notices."""
 
     def on_unsubscribed(self, change: SubscriptionChange, positions: Mapping[int, int]) -> None:
-        """Report that its user has unsubscribed from a chat."""
+        """Do nothing: bare clients get no notices."""
 
-    # What its follower tells.
+    # Called by its follower.
 
     def take(self, cursor: LogCursor, chunk: Chunk) -> int:
-        """Write `chunk`, or leave it and be woken."""
+        """Write `chunk`, or do not, and wake."""
         cursor.position = chunk.next
         if not chunk.messages:
             return 0
@@ -106,21 +107,21 @@ class Session(LiveSocket):
         return size
 
     def on_gap(self, key: PartitionKey, first_lost: int, first_left: int, cause: LossCause) -> None:
-        """Do nothing: bare clients would not understand a gap."""
+        """Do nothing: bare clients get no notices."""
 
     def on_follow(self, cursor: LogCursor) -> None:
-        """Begin with a log that is followed now."""
+        """Note that a log is followed."""
 
     def on_unfollow(self, key: PartitionKey) -> None:
-        """End with a log that is followed no more."""
+        """Note that a log is no longer followed."""
 
-    # What its own nursery runs.
+    # Run in its own nursery.
 
     async def _hear(self, nursery: trio.Nursery, said: str | bytes) -> None:
         self._telemetry.client_text_discarded()
 
     async def _serve(self, nursery: trio.Nursery) -> None:
-        """Deliver what is at the cursors; park when there is nothing."""
+        """Deliver the messages at the cursors; park when there are none."""
         while not self.sink.owed or await self._flush():
             progress = False
             for cursor in tuple(self.follower.cursors.values()):
@@ -129,19 +130,19 @@ class Session(LiveSocket):
                     progress = True
                     if not await self._send(cursor, chunk):
                         return
-            if not progress:  # then there was no checkpoint since the first cursor was looked at
+            if not progress:  # then there was no checkpoint since the first cursor was read
                 await self._wait()
 
     def _read(self, cursor: LogCursor) -> Chunk | None:
-        """Return what is to be sent now of what is at `cursor`; None for nothing."""
+        """Return the messages at `cursor` to send now, or None."""
         return self.follower.read(cursor)
 
     async def _wait(self) -> None:
-        """Wait to be woken; meanwhile be offered to, unless a page is awaited."""
+        """Wait to be woken; accept offers meanwhile, unless waiting for a page."""
         await self.follower.wait(parked=not self.follower.awaits_page)
 
     async def _send(self, cursor: LogCursor, chunk: Chunk) -> bool:
-        """Write `chunk`; False where the connection is closed."""
+        """Write `chunk`; returns False if the connection is closed."""
         cursor.position = chunk.next
         data = self._bytes_of(cursor, chunk)
         if chunk.messages:
@@ -154,7 +155,7 @@ class Session(LiveSocket):
         return True
 
     def _bytes_of(self, cursor: LogCursor, chunk: Chunk) -> bytes:
-        """Return what is written of `chunk`, now that `cursor` is behind it."""
+        """Return the bytes to write for `chunk`, after `cursor` has moved past it."""
         return chunk.data
 
     async def _flush(self) -> bool:

@@ -1,4 +1,4 @@
-"""Limits how many clients are admitted, and how many of them may read what they missed."""
+"""Limits how many clients are admitted, and how many of them may be catching up."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from ...access.identity import EVERYBODY, PENDING, Identity
 from ...errors import Overloaded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .options import SessionOptions
 
 
@@ -15,12 +17,12 @@ PENDING_PART = 10  # one in ten slots at most is of clients that have not brough
 
 
 class Slots:
-    """Slots for sessions, dialogues, and pages until their answer is written.
+    """Slots for sessions, for dialogues, and for pages until their answer is written.
 
-    Our own server also counts all connections, and refuses before this does.
+    Our own server also counts all connections, and refuses earlier.
 
     Args:
-        limit: of slots.
+        limit: the number of slots.
         catching_up_limit: `limits.catching_up`.
 
     Attributes:
@@ -53,7 +55,11 @@ class Slots:
 
 
 class ConnectionSlot:
-    """A slot of one client; given back when the block ends."""
+    """A slot of one client; given back when the block ends.
+
+    Attributes:
+        on_left: called then; None: nothing is.
+    """
 
     def __init__(self, slots: Slots, username: str, options: SessionOptions, identity: Identity) -> None:
         self.username = username
@@ -61,6 +67,7 @@ class ConnectionSlot:
         self.identity = identity
         self._slots = slots
         self._catching_up = options.reads_past
+        self.on_left: Callable[[], None] | None = None
         slots.taken += 1
         slots.catching_up += self._catching_up
         slots.pending += identity is PENDING
@@ -72,6 +79,8 @@ class ConnectionSlot:
         self.caught_up()
         self.identify(EVERYBODY)
         self._slots.taken -= 1
+        if self.on_left is not None:
+            self.on_left()
 
     def identify(self, identity: Identity) -> None:
         """Take the identity that the first frame has brought."""
@@ -79,6 +88,6 @@ class ConnectionSlot:
         self.identity = identity
 
     def caught_up(self) -> None:
-        """Note that its client has received everything that was there when it connected. Idempotent."""
+        """Note that its client has received everything that existed when it connected. Idempotent."""
         self._slots.catching_up -= self._catching_up
         self._catching_up = False

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ..log.partition_log import PartitionLog
     from ..records.batch import Chunk
 
-# How many offsets one connection may look at that have no message for it, where it has an end to come to: with `until` all of a log
-# is read, also where what is older lies at its beginning. Two thousand pages; some ten seconds of one of `pages.readers`.
+# How many offsets without a message for it one connection may read: with `until` a log is read to its end, even if all matching
+# messages are at its start. Two thousand pages; about ten seconds of one of `pages.readers`.
 UNTIL_OFFSETS = 1_000_000
 
 UNTIL_REACHED = Close(code=1000, reason="until is reached")
@@ -25,11 +25,11 @@ LOOKED_FAR_ENOUGH = Close(code=1013, reason="until is not reached yet; reconnect
 
 
 class Until:
-    """Each partition is read up to where it ended at the time of the question, because times need not increase with offsets.
+    """Reads each partition up to its end at the time of the request, because timestamps need not increase with offsets.
 
     Args:
-        before_ms: nothing of this time or later, Unix, in milliseconds.
-        offsets: asks where partitions end.
+        before_ms: nothing of this time or later; Unix, in milliseconds.
+        offsets: asks brokers where partitions end.
     """
 
     __slots__ = ("_before_ms", "_offsets", "_questions", "_shown_nothing")
@@ -38,34 +38,34 @@ class Until:
         self._before_ms = before_ms
         self._offsets = offsets
         self._questions: dict[PartitionKey, Question] = {}
-        self._shown_nothing = 0  # offsets that were looked at and had no message for the client
+        self._shown_nothing = 0  # offsets read without a message for the client
 
     def on_follow(self, cursor: LogCursor) -> None:
-        """Ask where a partition ends that is followed now."""
+        """Ask for the end of a newly followed partition."""
         log = cursor.log
         self._questions[log.key] = self._offsets.put(log.key, LATEST_TIMESTAMP, partial(self._end_at, cursor.follower, log))
 
     def on_unfollow(self, key: PartitionKey) -> None:
-        """Ask no longer."""
+        """Withdraw the question."""
         question = self._questions.pop(key, None)
         if question is not None:
             question.withdraw()
 
     def may_read(self, cursor: LogCursor) -> bool:
-        """Whether there may be something for the client at a cursor."""
+        """Whether the client may read at a cursor: its end is known, and not reached."""
         return not self._looked_far_enough and cursor.bound is not None and cursor.position < cursor.bound.end
 
     def note(self, cursor: LogCursor, chunk: Chunk) -> None:
-        """Take note of what is at a cursor."""
+        """Count the offsets of a chunk without messages."""
         if not chunk.messages:
             self._shown_nothing += chunk.next - cursor.position
 
     def end(self, follower: Follower, *, started: bool) -> Close | None:
-        """Return how the connection ends now that `follower` has had what it may read; None: it goes on.
+        """Return how the connection ends if `follower` has read everything it may; None if it goes on.
 
         Args:
-            follower: whose connection.
-            started: it is fixed where it begins in all that it follows.
+            follower: the connection's follower.
+            started: whether its start offsets are fixed in everything it follows.
         """
         if started and all(cursor.bound is not None and cursor.position >= cursor.bound.end for cursor in follower.cursors.values()):
             return UNTIL_REACHED
@@ -73,7 +73,7 @@ class Until:
 
     @property
     def _looked_far_enough(self) -> bool:
-        """Whether it has read so many offsets without a message for the client that others take precedence."""
+        """Whether it has read the most offsets without a message for the client."""
         return self._shown_nothing >= UNTIL_OFFSETS
 
     def _end_at(self, follower: Follower, log: PartitionLog, offset: int) -> None:

@@ -1,1 +1,1 @@
-"""What clients write to Kafka: subscriptions and messages."""
+"""Writes of clients to Kafka: subscriptions and messages."""

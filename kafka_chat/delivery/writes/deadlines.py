@@ -1,4 +1,4 @@
-"""How long a request that needs Kafka may take before it is answered with 503."""
+"""The time limit of a request that needs Kafka, after which it is answered with 503."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ...errors import BrokerUnreachable
+from ...errors import MAY_BE_WRITTEN, BrokerError, BrokerUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,33 +16,54 @@ if TYPE_CHECKING:
 
 
 class Due:
-    """When the answer of one request is due."""
+    """When the answer of one request is due, and what holds if it does not come.
+
+    Attributes:
+        writing: what it asks for may be in Kafka from here on.
+        written: it is in Kafka.
+    """
 
     def __init__(self, doing: str, write_by_seconds: float) -> None:
+        self.writing = False
+        self.written = False
         self._doing = doing
         self._write_by_seconds = write_by_seconds
         self._began = trio.current_time()
 
     def check_may_write(self) -> None:
-        """Raise `BrokerUnreachable` if it is too late to begin to write."""
+        """Note that writing begins; raise `BrokerUnreachable` if it is too late for that."""
         took = trio.current_time() - self._began
         if took > self._write_by_seconds:
             raise BrokerUnreachable(f"{self._doing} failed: the brokers took {took:.1f} s to answer; nothing was written")
+        self.writing = True
+
+    def note_written(self) -> None:
+        """Note that Kafka has acknowledged what was written."""
+        self.written = True
 
 
 @contextmanager
 def answer_due(doing: str, timeouts: BrokerTimeouts) -> Iterator[Due]:
-    """Bound a request.
+    """Limit the time of a request.
 
     Args:
-        doing: what it does, for the error.
+        doing: the operation, for the error.
         timeouts: how long to wait for brokers.
 
     Raises:
-        BrokerUnreachable: the block took longer, and was cancelled.
+        BrokerUnreachable: the block took longer, and was cancelled; or no broker answered it after it had written. The sentence
+            says whether what was asked for is written, where that is so or not known.
     """
     seconds = timeouts.request_seconds
+    due = Due(doing, timeouts.write_by_seconds)
     with trio.move_on_after(seconds) as scope:
-        yield Due(doing, timeouts.write_by_seconds)
+        try:
+            yield due
+        except BrokerError as error:
+            if not due.written:
+                raise
+            raise BrokerUnreachable(f"{doing}: it is written, and in force here soon, but {error}") from error
     if scope.cancelled_caught:
-        raise BrokerUnreachable(f"{doing} failed: no answer within {seconds:g} s")
+        if due.written:
+            raise BrokerUnreachable(f"{doing}: it is written, and in force here soon, but not within {seconds:g} s")
+        raise BrokerUnreachable(f"{doing} failed: no answer within {seconds:g} s{MAY_BE_WRITTEN if due.writing else ''}")

@@ -1,7 +1,7 @@
 """Subscription writes in flight or of unknown outcome, by user and chat.
 
-What our tail has read may be stale for such a pair, so a call never concludes from it that there is nothing to
-write. Calls on one pair wait for each other; those on different pairs do not, and become one batch.
+For these pairs of user and chat our tail may be stale, so a call always writes, even if nothing seems to change. Calls on the
+same pair wait for each other; calls on different pairs do not.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Set
 
-DOUBT_SECONDS = 60.0  # how long a broker may hang that has taken a record
+DOUBT_SECONDS = 60.0  # how long a broker that has taken a record may hang
 
 
 class PendingWrites:
-    """Pairs being written, and pairs in doubt."""
+    """The pairs being written, and the pairs of unknown outcome."""
 
     def __init__(self) -> None:
-        self._being_written: dict[str, dict[str, trio.Event]] = {}  # user -> chat -> set when it no longer is
-        self._doubts: dict[tuple[str, str], float] = {}  # -> until when
+        self._being_written: dict[str, dict[str, trio.Event]] = {}  # user -> chat -> set at the end of the write
+        self._doubts: dict[tuple[str, str], float] = {}  # user, chat -> until when the outcome counts as unknown
 
     async def free(self, username: str, chats: Collection[str] | None) -> None:
-        """Wait until none of these pairs is being written; None: no pair of this user. Nothing is held while waiting."""
+        """Wait until none of these pairs (None: of the user's pairs) is being written. Locks nothing."""
         while True:
             written = self._being_written.get(username, {})
             busy = [written[chat] for chat in (written if chats is None else chats) if chat in written]
@@ -34,21 +34,21 @@ class PendingWrites:
             await busy[0].wait()
 
     def being_written(self, username: str) -> Set[str]:
-        """Return the chats whose pair with this user is being written now."""
+        """Return the chats that are being written for this user."""
         return self._being_written.get(username, {}).keys()
 
     def doubtful(self, username: str, chats: Collection[str]) -> list[str]:
-        """Return those of `chats` whose last record by us may be in the log or not, read or not."""
+        """Return those of `chats` for which it is unknown whether our last record is in the log."""
         now = trio.current_time()
         return [chat for chat in chats if self._doubts.get((username, chat), now) > now]
 
     def all_doubtful(self, username: str) -> list[str]:
-        """Return all such chats of a user."""
+        """Return all chats of a user with an unknown outcome."""
         return self.doubtful(username, [chat for user, chat in self._doubts if user == username])
 
     @contextmanager
     def written(self, username: str, chats: Collection[str]) -> Iterator[None]:
-        """Have pairs, which are free, count as being written during the block; and as doubtful if it raises."""
+        """Count free pairs as being written while the block runs; and as of unknown outcome if it raises."""
         written = self._being_written.setdefault(username, {})
         over = trio.Event()
         written.update(dict.fromkeys(chats, over))

@@ -1,4 +1,4 @@
-"""How many subscription records this instance writes a second, for all clients together: each is kept for good, and read at each start."""
+"""Limits the subscription records that this instance writes: each is kept for good, and read at every start."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import trio
 
 from ...errors import Overloaded
 
-BURST_SECONDS = 10.0  # records of so long may be written at once, after as long without any
+BURST_SECONDS = 10.0  # the records of this many seconds may be written at once, after as long without any
 
 
 class RecordRate:
-    """A token bucket.
+    """A token bucket for all clients together.
 
     Args:
-        records_per_second: as limited.
+        records_per_second: the limit.
     """
 
     def __init__(self, records_per_second: int) -> None:
@@ -24,10 +24,10 @@ class RecordRate:
         self._since = trio.current_time()
 
     def take(self, records: int) -> None:
-        """Count records that are about to be written. A call is one batch, so its last records may be borrowed from later.
+        """Count records that are about to be written. A call is one batch, so it may borrow tokens of the future.
 
         Raises:
-            Overloaded: too many were written; says when to try again.
+            Overloaded: too many were written; the error says when to try again.
         """
         now = trio.current_time()
         self._tokens = min(self._rate * BURST_SECONDS, self._tokens + self._rate * (now - self._since))

@@ -1,4 +1,4 @@
-"""Messages that clients send, put into their chat's topic."""
+"""Produces clients' messages to their chat's topic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REMEMBERED_TOPICS = 10_000
 
 
 class SentMessage(msgspec.Struct, frozen=True):
-    """A record's value as we write it."""
+    """The value of a record that we write."""
 
     sender: str
     text: str
@@ -33,11 +33,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Placed(NamedTuple):
-    """Where a message is.
+    """The place of a message.
 
     Attributes:
-        at: as the brokers acknowledged it.
-        topic_id: the topic's identity, as of some seconds before at most.
+        at: the acknowledged partition and offset.
+        topic_id: the topic's id, at most some seconds old.
     """
 
     at: Published
@@ -45,13 +45,13 @@ class Placed(NamedTuple):
 
 
 class Sending:
-    """Sends for clients.
+    """Sends messages for clients.
 
     Args:
-        publisher: where to.
-        lookup: knows which chats have a topic.
-        names: of chats and topics.
-        settings: how long a message may be; and with the embedded broker a chat's topic is made by the first message.
+        publisher: produces the records.
+        lookup: asks which chats have a topic.
+        names: chat <-> topic.
+        settings: the limit of a message; and whether the broker is the embedded one, where the first message creates the topic.
     """
 
     def __init__(self, publisher: Publisher, *, lookup: Lookup, names: ChatNames, settings: Settings) -> None:
@@ -60,7 +60,7 @@ class Sending:
         self._names = names
         self._limits = settings.limits
         self._embedded = bool(settings.kafka.embedded)
-        self._seen: dict[str, tuple[float, str]] = {}  # topic -> when it existed, and its identity
+        self._seen: dict[str, tuple[float, str]] = {}  # topic -> when it last existed, and its id
 
     async def send(self, chat: str, sender: str, text: str, tag: str | None, *, by: str | None = None) -> Published:
         """Put one message into its chat, and return where it is; see `place`."""
@@ -69,7 +69,7 @@ class Sending:
     async def place(self, chat: str, sender: str, text: str, tag: str | None, *, by: str | None = None) -> Placed:
         """Put one message into its chat, and return where it is, in which topic of that name. A sender's messages stay in order.
 
-        Cancelled, it may still come true, within seconds.
+        After a cancel the message may still be written, within seconds.
 
         Args:
             chat: a legal name.
@@ -82,7 +82,7 @@ class Sending:
             RequestError: text that is not Unicode (a lone surrogate).
             NotFound: the chat has no topic.
             TooLarge: over `limits.message_bytes`.
-            BrokerUnreachable: not acknowledged in time; see `Publisher` for what then holds.
+            BrokerUnreachable: not acknowledged in time; see `Publisher`.
         """
         topic = self._names.topic(chat)
         record = self._record(SentMessage(sender, text, tag, topic), by)
@@ -102,7 +102,7 @@ class Sending:
         return KeyedRecord(key, value, () if by is None else ((USER_HEADER, by.encode()),))
 
     async def _existing(self, topic: str) -> str:
-        """Return the identity of a topic; raises `NotFound` where there is none."""
+        """Return the id of a topic; raises `NotFound` if it does not exist."""
         seen, topic_id = self._seen.get(topic, (float("-inf"), ""))
         if trio.current_time() - seen < EXISTENCE_SECONDS:
             return topic_id

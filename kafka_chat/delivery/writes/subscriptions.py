@@ -1,4 +1,4 @@
-"""Which chats a user follows, asked and changed."""
+"""Reads and changes which chats a user follows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHATS_PER_CALL = 100
 
 
 class FollowedChat(msgspec.Struct, frozen=True):
-    """A chat that somebody follows.
+    """A chat that a user follows.
 
     Attributes:
         chat: its name.
@@ -48,14 +48,14 @@ def _anything(chat: str) -> bool:
 class Subscriptions:
     """The subscriptions of all users.
 
-    Calls on one pair of user and chat wait for each other; between instances the order of the log decides. Every call
-    answers within `BrokerTimeouts.request_seconds`, with all that the user then follows. All are idempotent.
+    Calls for the same user and chat wait for each other; between instances the order of the log decides. Every call returns
+    within `BrokerTimeouts.request_seconds`, with all chats that the user then follows. All calls are idempotent.
 
     Args:
-        log: who has subscribed to what.
-        lookup: which topics exist, and where they end.
-        names: of chats and topics.
-        settings: which chats everybody follows (they are nobody's subscriptions), and how many a user may subscribe to.
+        log: the subscriptions of all users.
+        lookup: asks which topics exist, and where they end.
+        names: chat <-> topic.
+        settings: the chats that everybody follows (without subscriptions), and the limits.
     """
 
     def __init__(self, log: SubscriptionLog, *, lookup: Lookup, names: ChatNames, settings: Settings) -> None:
@@ -68,12 +68,12 @@ class Subscriptions:
         self._rate = RecordRate(settings.limits.subscription_records_per_second)
 
     def chats_of(self, username: str) -> dict[str, SubscriptionChange]:
-        """Return chat -> since when, for all that a user follows: what everybody does, too, which has no start.
+        """Return chat -> subscription, or None for the chats that everybody follows.
 
-        It is what our own tail of the log has read: only the defaults before `SubscriptionLog.ready`.
+        As far as our own tail of the log has read: only the default chats before `SubscriptionLog.ready`.
         """
         followed = {chat: SubscriptionChange(username=username, chat=chat, subscribed=True, starts={}) for chat in self._default}
-        longest = TOPIC_LENGTH - len(self._names.prefix)  # it may have been subscribed to under a shorter prefix
+        longest = TOPIC_LENGTH - len(self._names.prefix)  # a longer name may have been subscribed to under a shorter prefix
         for chat, subscription in self._log.chats_of(username).items():
             if len(chat) <= longest:
                 followed.setdefault(chat, subscription)
@@ -101,14 +101,14 @@ class Subscriptions:
         written: Callable[[Mapping[str, int]], object] = dict,
         may_read: Callable[[str], bool] = _anything,
     ) -> list[FollowedChat]:
-        """Subscribe a user to all of `chats`, or to none; return as `following` does.
+        """Subscribe a user to all of `chats`, or to none; return what `following` does.
 
-        A message that is acknowledged after this has returned is delivered to the user's live sessions, on every
-        instance. Cancelled, it may still come true, within seconds.
+        A message acknowledged after this has returned is delivered to the user's live sessions, on every instance. After a
+        cancel the subscription may still be written, within seconds.
 
         Args:
-            username: legal and normalised.
-            chats: 1 to 100 names of chats or of their topics; what is followed already is left as it is.
+            username: valid and normalised.
+            chats: 1 to 100 names of chats or of their topics; chats that are followed already stay unchanged.
             written: called with the offset of each chat's record, if any, once they are acknowledged.
             may_read: as for `following`.
 
@@ -141,13 +141,13 @@ class Subscriptions:
         written: Callable[[Mapping[str, int]], object] = dict,
         may_read: Callable[[str], bool] = _anything,
     ) -> list[FollowedChat]:
-        """Unsubscribe a user from all of `chats`, or from none; return as `following` does.
+        """Unsubscribe a user from all of `chats`, or from none; return what `following` does.
 
-        Cancelled, it may still come true, within seconds.
+        After a cancel the change may still be written, within seconds.
 
         Args:
-            username: legal and normalised.
-            chats: as for `subscribe`; what is not followed is left as it is. None: all but what everybody follows.
+            username: valid and normalised.
+            chats: as for `subscribe`; chats that are not followed stay unchanged. None: all chats except the default ones.
             written: as for `subscribe`.
             may_read: as for `following`.
 
@@ -166,6 +166,7 @@ class Subscriptions:
             # Asked before anything is written: a broker that does not answer is found here.
             topics = {self._names.topic(chat) for chat in filter(may_read, self.chats_of(username))}
             facts = await self._lookup.describe(topics)
+            found([chat for chat in unwanted or () if self._names.topic(chat) in facts])
             await self._pending.free(username, unwanted)
             subscribed = self._log.chats_of(username).keys() - self._default
             if unwanted is None:
@@ -177,7 +178,7 @@ class Subscriptions:
             return await self._answer(username, topics, facts, may_read)
 
     def _parse(self, chats: Sequence[str]) -> list[str]:
-        """Return the chats that are named, each once; all of them are legal."""
+        """Return the named chats, without duplicates; all are valid."""
         if not chats:
             raise RequestError("topic is missing; it names a chat, and may be given several times", field="topic")
         if len(chats) > CHATS_PER_CALL:
@@ -201,12 +202,13 @@ class Subscriptions:
         return [PartitionKey(topic, facts[topic].topic_id, partition) for partition in sorted(facts[topic].partitions)]
 
     async def _write(self, changes: Sequence[SubscriptionChange], due: Due, written: Callable[[Mapping[str, int]], object]) -> None:
-        """Write changes of one user to pairs that are free, and wait until we have read them ourselves."""
+        """Write changes of one user to free pairs, and wait until our own tail has read them."""
         if changes:
             due.check_may_write()
             self._rate.take(len(changes))
             with self._pending.written(changes[0].username, [change.chat for change in changes]):
                 last = await self._log.write(changes)
+                due.note_written()
                 written({change.chat: last + 1 - len(changes) + number for number, change in enumerate(changes)})  # they are one batch
                 await self._log.passed(last)
 
@@ -216,7 +218,7 @@ class Subscriptions:
         """Return what is followed now.
 
         Args:
-            username: by whom.
+            username: the user.
             asked: topics that need not be looked up again.
             facts: of those of them that exist.
             may_read: as for `following`.
@@ -237,10 +239,10 @@ class Subscriptions:
 
 
 def _beginning(username: str, chat: str, keys: Sequence[PartitionKey], offsets: Mapping[PartitionKey, int]) -> SubscriptionChange:
-    """Return the subscription to a chat that begins at `offsets`, from its partitions `keys`; none: it has no topic."""
+    """Return the subscription to a chat that begins at `offsets` of its partitions `keys`; no keys: it has no topic."""
     for key in keys:
         if key not in offsets:
-            # Left out of the record, it would be followed from 0.
+            # Left out of the record, a partition would be followed from 0.
             raise BrokerUnreachable(f"the end of {key} is unknown; it has no leader now", topic=key.topic, partition=key.partition)
     topic_id = keys[0].topic_id if keys else ""
     return SubscriptionChange(

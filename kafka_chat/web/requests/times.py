@@ -22,7 +22,7 @@ _WRITTEN = re.compile(
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_NEEDED = "a time such as 2026-11-25T10:00:00Z, Unix milliseconds, or a span before now such as -15m"
+_NEEDED = "a time (2026-11-25T10:00:00Z), Unix milliseconds or a span (-15m)"  # short: a close frame has 123 bytes for it all
 
 
 def parse_time(name: str, value: str, *, now_ms: int, words: str = "") -> int:
@@ -47,8 +47,9 @@ def parse_time(name: str, value: str, *, now_ms: int, words: str = "") -> int:
     written = _WRITTEN.fullmatch(value)
     found = None if written is None else _written_ms(written)
     if found is None:
-        hint = " (it lacks its zone: Z, or +02:00)" if written is not None and not (written[6] or written[7]) else ""
-        raise RequestError(f"{name} is {shown(value)}{hint}; {words}{_NEEDED} is needed", field=name)
+        if written is not None and not (written[6] or written[7]):
+            raise RequestError(f"{name} is {shown(value)}; its zone is needed, such as Z or +02:00", field=name)
+        raise RequestError(f"{name} is {shown(value)}; {words}{_NEEDED} is needed", field=name)
     return max(0, found)
 
 

@@ -23,6 +23,7 @@ from ..documents.parameter_docs import CURSOR, FROM, REWIND_BY, SENDERS, TAGS, U
 from ..ports import HELD, service
 from ..requests.needs import Named, needs
 from ..requests.parameters import REWIND, Query, check_times, start_of, until_ms
+from ..requests.preferences import preference
 from ..requests.raw_path import name_in_path
 from ..server.connection import awaiting_news
 from ..server.policy import CONNECTION
@@ -39,7 +40,7 @@ MOST = 1000
 WAIT_SECONDS = 55  # nginx, HAProxy and load balancers answer 504 for us after 60, unless they are told otherwise
 LINK_BYTES = 2048  # nginx answers 502 where all headers of an answer together have more than 4 KiB
 
-_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)  # RFC 7240 section 4.3
+_SECONDS = re.compile(r"[0-9]{1,9}")
 
 _EXAMPLE = {
     "messages": [
@@ -175,9 +176,9 @@ def _is_backward(query: Query) -> bool:
 
 
 def _wait_seconds() -> float:
-    """Return how long the client prefers to wait; an unknown preference counts as none."""
-    wait = _WAIT.search(",".join(request.headers.getlist("Prefer")))
-    return min(int(wait[1]), WAIT_SECONDS) if wait else 0
+    """Return how long the client prefers to wait (RFC 7240 section 4.3); an unknown preference counts as none."""
+    wait = preference(request.headers.getlist("Prefer"), "wait")
+    return min(int(wait), WAIT_SECONDS) if wait is not None and _SECONDS.fullmatch(wait) else 0
 
 
 def _kept(settings: HistorySettings, *, compacted: bool) -> str:
