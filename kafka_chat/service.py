@@ -114,10 +114,13 @@ class Service:
         """
         if self.draining:
             raise Overloaded("the service is restarting; try again later", retry_after_seconds=1)
-        if identity is not PENDING:  # what it names is looked at once it is known who asks
-            self.named_chats.check(options.chats, existing)
+        # What a client names whose token is still to come is checked once it is known who asks.
+        absent = () if identity is PENDING else self.named_chats.check(username, options.chats, existing)
         self._check_memory(options)
-        return self.slots.take(username, options, identity)
+        slot = self.slots.take(username, options, identity)
+        if absent:
+            slot.on_left = self.named_chats.hold(username, absent)
+        return slot
 
     def _check_memory(self, options: SessionOptions) -> None:
         """Raise `Overloaded` if all clients together hold too much memory, and these options would add much."""
@@ -192,12 +195,19 @@ class Service:
             return False
         try:
             if was_pending:
-                self.named_chats.check(admission.options.chats, await self.named_chats.existing(admission.options.chats))
+                await self._hold_named(admission)
             self._check_memory(admission.options)
         except Overloaded as error:
             await sink.close(1013, str(error))
             return False
         return True
+
+    async def _hold_named(self, admission: Admission) -> None:
+        """Count the absent chats that a client names, as `admit` does; raises `Overloaded`."""
+        username, chats = admission.username, admission.options.chats
+        existing = await self.named_chats.existing(username, chats)
+        if absent := self.named_chats.check(username, chats, existing):
+            admission.on_left = self.named_chats.hold(username, absent)
 
     async def run_dialogue(
         self, admission: Admission, *, answering: Answering, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str

@@ -124,7 +124,7 @@ def add_check(commands: Commands) -> None:
         "check",
         help="check settings, keys, brokers and topics",
         description="Check the settings, the issuers' keys, the brokers, the topics and the limit of open files, and report what is wrong. "
-        "Changes nothing. Takes at most 10 seconds.",
+        "Changes nothing. Takes at most 30 seconds.",
         epilog="Exit codes: 0 nothing is wrong; 1 something is; 2 the settings are wrong, or name no broker. "
         "Example: kafka-chat check --bootstrap kafka1:9092",
     )

@@ -250,7 +250,7 @@ class Chat:
 
     async def _subscribe_first(self) -> None:
         if self._subscribe_to:
-            await subscribe(self._url, self._username, self._subscribe_to, token=await self._tokens.current())
+            absent = await subscribe(self._url, self._username, self._subscribe_to, token=await self._tokens.current())
             self._tell(f"subscribed {self._username} to {', '.join(self._subscribe_to)}")
             for chat in absent:
                 self._tell(f"{chat} does not exist yet; once it does, it is followed from its first message")

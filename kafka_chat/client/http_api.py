@@ -51,6 +51,18 @@ class Away(KafkaChatError):
         self.retry_seconds = retry_seconds
 
 
+class _Followed(msgspec.Struct, frozen=True):
+    chat: str
+    topic: str
+    exists: bool | None  # None: it may not be read
+
+
+class _Following(msgspec.Struct, frozen=True):
+    """What the service answers to a subscription."""
+
+    chats: tuple[_Followed, ...]
+
+
 async def ask(url: str, method: str, path: str, body: object = None, *, token: str | None = None) -> dict[str, object]:
     """Send a request to the service and return its answer.
 
@@ -72,10 +84,15 @@ async def ask(url: str, method: str, path: str, body: object = None, *, token: s
     return await trio.to_thread.run_sync(_ask, address, method, path, content, token, abandon_on_cancel=True)
 
 
-async def subscribe(url: str, username: str, chats: Sequence[str], *, token: str | None = None) -> None:
-    """Subscribe a user to chats; raises as `ask` does."""
+async def subscribe(url: str, username: str, chats: Sequence[str], *, token: str | None = None) -> list[str]:
+    """Subscribe a user to chats, and return those of them that have no topic yet; raises as `ask` does."""
     topics = "&".join(f"topic={quoted(chat)}" for chat in chats)
-    await ask(url, "POST", f"/subscribing/{quoted(username)}?{topics}", token=token)
+    answer = await ask(url, "POST", f"/subscribing/{quoted(username)}?{topics}", token=token)
+    try:
+        absent = {name for one in msgspec.convert(answer, _Following).chats if one.exists is False for name in (one.chat, one.topic)}
+    except msgspec.ValidationError as error:
+        raise Refused(f"{address_of(url).origin} does not answer as kafka_chat does; is it another service?") from error
+    return [chat for chat in chats if chat in absent]
 
 
 def bearer(token: str | None) -> dict[str, str]:

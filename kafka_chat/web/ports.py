@@ -39,9 +39,11 @@ class Admission(Protocol):
 
     Attributes:
         options: its options, until its session begins.
+        on_left: called when it is given back; None: nothing is.
     """
 
     options: SessionOptions
+    on_left: Callable[[], None] | None
 
     @property
     def username(self) -> str:

@@ -37,7 +37,7 @@ class Instance:
     @property
     def records(self) -> list[tuple[dict[str, str], dict[str, object] | None]]:
         topic = self.publisher.topics[self.log.TOPIC]
-        return [(json.loads(key), None if value is None else json.loads(value)) for key, value, _ in topic]
+        return [(json.loads(key), None if value is None else json.loads(value)) for key, value, *_ in topic]
 
     async def chats(self, username: str = "ann") -> list[str]:
         return [chat.chat for chat in await self.subscriptions.following(username)]

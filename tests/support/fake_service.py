@@ -160,7 +160,7 @@ class FakeService:
     def named_chats(self) -> FakeService:
         return self
 
-    async def existing(self, chats: Collection[str]) -> Collection[str]:
+    async def existing(self, username: str, chats: Collection[str]) -> Collection[str]:
         self.looked_up += 1
         return ()
 

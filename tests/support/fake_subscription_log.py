@@ -93,7 +93,7 @@ class FakeSubscriptionLog:
     def read(self) -> None:
         """Read to the end of the topic; nothing is read by itself but by `run`."""
         for record in self._records[self._position :]:
-            outcome = self._following.apply(record.key, record.value, offset=self._position)
+            outcome = self._following.apply(*record[:2], offset=self._position)
             self._position += 1
             if self.ready and isinstance(outcome, SubscriptionChange):
                 self.listener(outcome)

@@ -154,6 +154,12 @@ class FakeKafka:
         else:
             self.listener.topic_missing(topic)
 
+    def reasons(self) -> str:
+        return ""
+
+    def forget_reasons(self) -> None:
+        """Nothing is wrong here."""
+
     async def _look_far(self, topic: str) -> None:
         await self._on_the_way()
         ends = {number: log.end for number, log in self.topics[topic].partitions.items()}

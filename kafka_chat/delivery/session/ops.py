@@ -200,9 +200,11 @@ async def _unsubscribe(asked: _Asked) -> Sequence[Answer]:
     context, chats = asked.context, asked.chats
     asked.notices.begin_op(chats)
     positions = await _positions(asked, chats)
-    exists = {chat: context.audience.exists(chat) for chat in chats}  # asked now, for nobody may follow it afterwards
-    await context.subscriptions.unsubscribe(asked.session.username, chats, written=asked.written.update, may_read=asked.session.may_follow)
-    return [Unsubscribed(re=asked.op.re, chat=chat, exists=exists[chat], positions=positions[chat]) for chat in chats]
+    found: set[str] = set()
+    await context.subscriptions.unsubscribe(
+        asked.session.username, chats, written=asked.written.update, found=found.update, may_read=asked.session.may_follow
+    )
+    return [Unsubscribed(re=asked.op.re, chat=chat, exists=chat in found, positions=positions[chat]) for chat in chats]
 
 
 async def _send(asked: _Asked) -> Sequence[Answer]:

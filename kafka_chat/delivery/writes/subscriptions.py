@@ -139,6 +139,7 @@ class Subscriptions:
         chats: Sequence[str] | None,
         *,
         written: Callable[[Mapping[str, int]], object] = dict,
+        found: Callable[[list[str]], object] = list,
         may_read: Callable[[str], bool] = _anything,
     ) -> list[FollowedChat]:
         """Unsubscribe a user from all of `chats`, or from none; return what `following` does.
@@ -149,6 +150,7 @@ class Subscriptions:
             username: valid and normalised.
             chats: as for `subscribe`; chats that are not followed stay unchanged. None: all chats except the default ones.
             written: as for `subscribe`.
+            found: called with those of `chats` that have a topic, whether or not anybody follows them.
             may_read: as for `following`.
 
         Raises:
@@ -164,7 +166,7 @@ class Subscriptions:
         with answer_due(f"unsubscribing {username}", self._lookup.timeouts) as due:
             self._check_ready()
             # Asked before anything is written: a broker that does not answer is found here.
-            topics = {self._names.topic(chat) for chat in filter(may_read, self.chats_of(username))}
+            topics = {self._names.topic(chat) for chat in filter(may_read, (*(unwanted or ()), *self.chats_of(username)))}
             facts = await self._lookup.describe(topics)
             found([chat for chat in unwanted or () if self._names.topic(chat) in facts])
             await self._pending.free(username, unwanted)

@@ -78,7 +78,7 @@ async def _admit(path: str) -> None:
     check_times(options.start, embedded=bool(service().settings.kafka.embedded))
     check_room(scope)
     by = identity()
-    existing = () if by is PENDING else await service().named_chats.existing(options.chats)
+    existing = () if by is PENDING else await service().named_chats.existing(name, options.chats)
     scope[ADMISSION] = service().admit(name, options, existing=existing, identity=by)
     if options.begins_by_frame:
         scope[FIRST_MESSAGE_BYTES] = CURSOR_BODY_BYTES

@@ -154,6 +154,6 @@ def _names() -> Named:
 async def _stream(name: str, options: SessionOptions) -> EventStream:
     check_times(options.start, embedded=bool(service().settings.kafka.embedded))
     if request.method != "HEAD":
-        existing = await service().named_chats.existing(options.chats)
+        existing = await service().named_chats.existing(name, options.chats)
         cast("dict[str, Any]", request.scope)[ADMISSION] = service().admit(name, options, existing=existing, identity=identity())
     return EventStream()
