@@ -77,8 +77,7 @@ def read_claims(claims: Mapping[str, object], rules: ClaimRules) -> Claims:
     """
     if claims.get("iss") != rules.issuer:
         raise TokenRefused(Reason.ISSUER, "iss is another issuer's")
-    audience = claims.get("aud")
-    if audience != rules.audience and not (isinstance(audience, list) and rules.audience in audience):
+    if not is_for(claims, rules.audience):
         raise TokenRefused(Reason.AUDIENCE, "aud does not have the audience of the settings")
     issued_at, expires_at = _time(claims, "iat"), _time(claims, "exp")
     if expires_at - issued_at > rules.max_lifetime_seconds:
@@ -97,6 +96,12 @@ def read_claims(claims: Mapping[str, object], rules: ClaimRules) -> Claims:
         session_expires_at=_time(claims, "session_exp") if "session_exp" in claims else None,
         token_id=token_id,
     )
+
+
+def is_for(claims: Mapping[str, object], audience: str) -> bool:
+    """Return whether `aud` is an audience, or a list with it."""
+    named = claims.get("aud")
+    return named == audience or (isinstance(named, list) and audience in named)
 
 
 def check_time(claims: Claims, rules: ClaimRules, now: float) -> None:

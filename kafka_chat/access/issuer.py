@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .claims import check_time, read_claims
+from .claims import check_time, is_for, read_claims
 from .signature import verify
 from .token_refused import KeysUnknown, Reason, TokenRefused
 from .token_shape import parse_token
@@ -91,8 +91,9 @@ class Issuers:
         issuers = self._by_iss.get(claimed, ()) if isinstance(claimed, str) else ()
         if not issuers:
             raise TokenRefused(Reason.ISSUER, "iss is none of auth.issuers", kid=token.kid)
-        # Several of one `iss` differ in their audience or their users; who knows the key is meant, else the first.
-        return next((issuer for issuer in issuers if issuer.keys is not None and token.kid and issuer.keys.knows(token.kid)), issuers[0])
+        # Several of one `iss` differ in their audience; where a token has both of them, who knows its key is meant, else the first.
+        meant = [issuer for issuer in issuers if is_for(token.claims, issuer.rules.audience)] or issuers
+        return next((issuer for issuer in meant if issuer.keys is not None and token.kid and issuer.keys.knows(token.kid)), meant[0])
 
     def verified(self, text: bytes, now: float) -> VerifiedToken | None:
         """Return what a token says that was verified before, with a key that is still its issuer's; None: it has to be verified.

@@ -53,6 +53,7 @@ def check_auth(settings: Settings, source: Callable[[str], str], default: str) -
         raise SettingsError(f"{source('auth.issuers')}: auth.issuers needs a library that is not installed: pip install 'kafka-chat[auth]'")
     for name, issuer in auth.issuers.items():
         _check_issuer(name, issuer, source, alone=len(auth.issuers) == 1)
+    _check_distinct(auth, source)
     _check_rights(auth, source)
     if auth.cookie is not None:
         if not _COOKIE.fullmatch(auth.cookie):
@@ -105,6 +106,17 @@ def _check_issuer(name: str, issuer: IssuerSettings, source: Callable[[str], str
             raise refuse(field, "is empty; the name of a claim is needed")
     if issuer.roles_claim is not None and not all(_path(issuer.roles_claim)):
         raise refuse("roles_claim", "is empty; the name of a claim is needed, or a path such as [realm_access, roles]")
+
+
+def _check_distinct(auth: AuthSettings, source: Callable[[str], str]) -> None:
+    names: dict[tuple[str | None, str | None], str] = {}
+    for name, issuer in auth.issuers.items():
+        other = names.setdefault((issuer.issuer, issuer.audience), name)
+        if other != name:
+            raise SettingsError(
+                f"{source(f'auth.issuers.{name}')}: auth.issuers.{name} has the issuer and the audience of auth.issuers.{other}; "
+                "tokens of the two could not be told apart"
+            )
 
 
 def _check_rights(auth: AuthSettings, source: Callable[[str], str]) -> None:

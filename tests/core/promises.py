@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("docs/protocol.md", "docs/operations.md")
+DOCUMENTS = ("docs/protocol.md", "docs/operations.md", "docs/access.md")
 _ANCHOR = re.compile(r'<a id="(p-[^"]*)"></a>')
 _NAME = re.compile(r"p-[a-z0-9]+(-[a-z0-9]+)*")
 _SHOWN = 90  # characters of a promise

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.lowlevel
+from joserfc.jwk import OctKey
 
 from kafka_chat.access.decision import KeysNotKnown, Unauthorized
 from kafka_chat.access.rights import Action
@@ -81,6 +82,20 @@ async def test_rights_are_the_token_s_the_roles_and_everybody_s(tmp_path: Path):
     assert not nobody.may_speak_for("")
 
 
+async def test_issuers_of_one_name_are_told_apart_by_the_audience(tmp_path: Path):
+    main = secret_auth(tmp_path).issuers["main"]
+    (tmp_path / "other").write_text("of " + SECRET)
+    other = IssuerSettings(issuer=ISS, audience="other", secret_file=str(tmp_path / "other"), users=("guest-*",))
+    async with open_authority(AuthSettings(issuers={"main": main, "other": other}), Telemetry()) as authority:
+        await known(authority)
+        by = OctKey.import_key("of " + SECRET)
+        assert (await identified(authority, secret_token())).issuer == "main"
+        assert (await identified(authority, token(by, "guest-1", algorithm="HS256", aud=["x", "other"]))).issuer == "other"
+        for text in (token(by, "ann", algorithm="HS256", aud="other"), token(by, "guest-1", algorithm="HS256")):
+            with pytest.raises(Unauthorized):
+                await identified(authority, text)
+
+
 @pytest.mark.parametrize("text", ["", "x", "a.b.c", "é.é.é", "a" * 9000])
 async def test_what_is_no_token_is_refused_without_a_look_at_keys(text: str, tmp_path: Path):
     async with open_authority(secret_auth(tmp_path), Telemetry()) as authority:
@@ -121,6 +136,7 @@ async def test_an_issuer_that_is_away_at_the_start_keeps_out_its_own_users_alone
     assert [notice.partition(": ")[0] for notice in found.notices] == ["the keys of auth.issuers.partner are not known"]
 
 
+@pytest.mark.promise("p-access-unknown-kid")
 async def test_a_thousand_unknown_keys_cause_one_request_and_nobody_waits_for_long():
     telemetry = Telemetry()
     async with open_jwks_server(FIRST) as server, open_authority(jwks_auth(server), telemetry) as authority:
@@ -151,6 +167,7 @@ async def test_a_thousand_unknown_keys_cause_one_request_and_nobody_waits_for_lo
         assert (refused, server.requests) == (1000, 1)
 
 
+@pytest.mark.promise("p-access-unknown-kid")
 async def test_after_a_fetch_unknown_keys_are_refused_at_once_for_a_while():
     async with open_jwks_server(FIRST) as server, open_authority(jwks_auth(server), Telemetry()) as authority:
         await known(authority)
@@ -169,6 +186,7 @@ async def test_a_new_key_is_there_with_the_first_token_that_names_it():
         assert (await identified(authority, token(SECOND))).user == "ann"
 
 
+@pytest.mark.promise("p-access-key-withdrawn")
 async def test_tokens_of_a_key_that_was_taken_out_are_refused_after_the_next_fetch_cached_or_not():
     async with open_jwks_server(FIRST, SECOND) as server, open_authority(jwks_auth(server), Telemetry()) as authority:
         await known(authority)
@@ -195,6 +213,7 @@ async def test_tokens_of_a_key_that_was_taken_out_are_refused_after_the_next_fet
         b"",
     ],
 )
+@pytest.mark.promise("p-access-keys-kept")
 async def test_a_fetch_that_fails_keeps_the_last_good_keys_and_is_logged_once(answer: bytes, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.WARNING)
     async with open_jwks_server(FIRST) as server, open_authority(jwks_auth(server), Telemetry()) as authority:
@@ -221,6 +240,7 @@ async def test_nobody_at_the_address_is_told_in_the_system_s_words():
         await fetch("http://127.0.0.1:1/jwks", None)
 
 
+@pytest.mark.promise("p-access-keys-kept", "p-access-key-files")
 async def test_a_file_that_is_swapped_by_its_link_is_read_again_and_a_bad_one_is_not_taken(tmp_path: Path):
     auth = secret_auth(tmp_path)
     (tmp_path / "v1").write_text(SECRET)
@@ -251,6 +271,7 @@ async def test_a_pipe_without_a_writer_does_not_hold_anything_up(tmp_path: Path)
             assert not await authority.sources["main"].read_once()
 
 
+@pytest.mark.promise("p-access-no-token-in-logs")
 async def test_no_byte_of_a_token_is_in_a_log_line_a_metric_or_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.DEBUG)
     telemetry = Telemetry()

@@ -32,6 +32,7 @@ def may(chats: list[str]) -> dict[str, object]:
     return {"chats": {"read": chats, "send": chats, "create": chats}}
 
 
+@pytest.mark.promise("p-public")
 def test_public_is_what_tells_nothing_of_chats_and_users():
     public = {way.rule for way in WAYS if way.need is Need.PUBLIC}
     assert public == {
@@ -56,6 +57,7 @@ def test_a_route_that_does_not_say_what_it_needs_stops_the_start():
         check_all_declare(app)
 
 
+@pytest.mark.promise("p-refused-401")
 async def test_without_a_token_only_public_ways_are_open(tmp_path: Path):
     app, _ = await guarded_app(secret_auth(tmp_path))
     for way in WAYS:
@@ -86,6 +88,7 @@ async def test_preflights_are_public(tmp_path: Path):
             assert answer.status == 200
 
 
+@pytest.mark.promise("p-token-user", "p-token-forbidden")
 async def test_another_users_name_is_refused(tmp_path: Path):
     app, _ = await guarded_app(secret_auth(tmp_path))
     for way in GUARDED:
@@ -137,6 +140,7 @@ async def test_chats_are_asked_for_before_they_are_looked_up(tmp_path: Path):
             assert all(refusal == refusals[0] for refusal in refusals)  # it does not tell which chats exist
 
 
+@pytest.mark.promise("p-rights")
 async def test_each_action_needs_its_own_right(tmp_path: Path):
     app, _ = await guarded_app(secret_auth(tmp_path))
     for way in GUARDED:
@@ -183,6 +187,7 @@ async def test_a_back_end_acts_as_others_by_its_own_rights(tmp_path: Path):
                 assert set(service.sending.sent_by) == {"crm"}  # in the record's header: whose token it was
 
 
+@pytest.mark.promise("p-never-anonymous")
 async def test_nobody_reads_what_anonymous_does_not_cover(tmp_path: Path):
     app, _ = await guarded_app(secret_auth(tmp_path, anonymous=(COVERED,)))
     for way in GUARDED:
@@ -216,6 +221,7 @@ async def test_a_user_whose_name_is_no_plain_one_gets_nothing_from_a_pattern_wit
                 assert status(await go(app, way, user="ann", chat="dm.ann.carl", headers=bearer("ann"))) in (101, 200)
 
 
+@pytest.mark.promise("p-token-later")
 async def test_while_the_keys_are_not_known_clients_are_asked_to_come_again(tmp_path: Path):
     auth = secret_auth(tmp_path)
     app, first = await guarded_app(auth)
@@ -251,6 +257,7 @@ async def test_with_access_off_everybody_may_do_everything_and_tokens_are_not_lo
     assert set(service.identities) == {EVERYBODY}
 
 
+@pytest.mark.promise("p-denied-listed")
 async def test_a_list_of_subscriptions_shows_which_of_them_may_not_be_read(tmp_path: Path):
     app, service = await guarded_app(secret_auth(tmp_path))
     service.subscriptions.followed["ann"] = {COVERED, DENIED}
@@ -259,6 +266,7 @@ async def test_a_list_of_subscriptions_shows_which_of_them_may_not_be_read(tmp_p
     assert listed == {"global": (None, True), COVERED: (False, False), DENIED: (None, True)}
 
 
+@pytest.mark.promise("p-leaving")
 async def test_leaving_needs_no_right(tmp_path: Path):
     app, service = await guarded_app(secret_auth(tmp_path))
     service.subscriptions.followed["ann"] = {DENIED}
@@ -266,6 +274,7 @@ async def test_leaving_needs_no_right(tmp_path: Path):
     assert service.subscriptions.followed["ann"] == set()
 
 
+@pytest.mark.promise("p-token-no-event")
 async def test_an_event_stream_is_refused_by_a_status_that_ends_an_event_source(tmp_path: Path):
     app, _ = await guarded_app(secret_auth(tmp_path))
     stream = "/receive-message/client/ann/events"
@@ -274,6 +283,7 @@ async def test_an_event_stream_is_refused_by_a_status_that_ends_an_event_source(
         assert (answer.status, answer.headers["content-type"]) == (expected, "application/json")
 
 
+@pytest.mark.promise("p-history-private")
 async def test_pages_are_kept_by_nobody_and_are_unchanged_only_for_who_may_read_them(tmp_path: Path):
     app, service = await guarded_app(secret_auth(tmp_path))
     service.history.answer = replace(service.history.answer, closed=True)

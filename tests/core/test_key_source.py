@@ -69,6 +69,7 @@ async def run_for(source: KeySource, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("again_seconds", [FETCH_AGAIN_SECONDS, READ_AGAIN_SECONDS])
+@pytest.mark.promise("p-access-keys-refreshed", "p-access-key-files")
 async def test_good_keys_are_read_again_after_a_while_that_is_never_the_same(autojump_clock: MockClock, again_seconds: float):
     reads = Reads()
     await run_for(source_of(reads, again_seconds=again_seconds), 40 * again_seconds)
@@ -95,6 +96,7 @@ async def test_after_a_failure_the_last_good_keys_stay_and_the_next_try_is_soone
     assert all(pause <= FAILED_SECONDS * (1 + JITTER) for pause in reads.pauses[1:])
 
 
+@pytest.mark.promise("p-access-unknown-kid")
 async def test_a_thousand_unknown_keys_wait_for_the_one_fetch_under_way_and_two_seconds_at_most(autojump_clock: MockClock):
     reads = Reads()
     source = source_of(reads)
@@ -138,6 +140,7 @@ async def test_who_waits_goes_on_as_soon_as_the_keys_are_there(autojump_clock: M
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.promise("p-access-unknown-kid")
 async def test_unknown_keys_cause_at_most_one_fetch_in_half_a_minute(autojump_clock: MockClock):
     reads = Reads()
     source = source_of(reads)

@@ -1,4 +1,4 @@
-"""Each promise of docs/protocol.md and docs/operations.md is held by a test that names it; CONTRIBUTING.md says how."""
+"""Each promise of docs/protocol.md, docs/operations.md and docs/access.md is held by a test that names it; CONTRIBUTING.md says how."""
 
 from __future__ import annotations
 

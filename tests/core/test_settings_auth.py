@@ -98,6 +98,11 @@ def test_the_environment_comes_before_the_file_a_key_at_a_time(tmp_path: Path):
         (MAIN + "      algorithms: []", "line 8: auth.issuers.main.algorithms is empty"),
         (MAIN.replace("jwks_url: https://id.example/jwks", "secret_file: /s\n      algorithms: [RS256]"), "may have HS256, HS384, HS512"),
         (MAIN + "    b: {issuer: i, audience: a, secret_file: /s}", "auth.issuers.main.users is missing; where there are several issuers"),
+        (
+            MAIN
+            + "      users: ['*']\n    b: {issuer: 'https://id.example/realms/chat', audience: kafka-chat, secret_file: /s, users: ['*']}",
+            "line 9: auth.issuers.b has the issuer and the audience of auth.issuers.main; tokens of the two could not be told apart",
+        ),
         (MAIN + "      users: ['a*b']", "line 8: auth.issuers.main.users has 'a*b', which is no pattern"),
         (MAIN + "      user_claim: ''", "line 8: auth.issuers.main.user_claim is empty"),
         (MAIN + "      roles_claim: [a, '']", "line 8: auth.issuers.main.roles_claim is empty"),

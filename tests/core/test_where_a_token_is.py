@@ -68,6 +68,7 @@ async def visit(app, way: Way, shown: Shown) -> Answer:
     return await go(app, way, chat=ROOM, headers=shown.headers, subprotocols=shown.subprotocols, query=shown.query)
 
 
+@pytest.mark.promise("p-token-address")
 async def test_a_good_token_is_taken_from_each_place(tmp_path: Path):
     app, _ = await guarded_app(everywhere(tmp_path), access=LISTED)
     good = secret_token(**EVERYTHING)
@@ -83,6 +84,7 @@ async def test_a_good_token_is_taken_from_each_place(tmp_path: Path):
                     assert answer.subprotocol == (V1 if way.method == V1 else "kafka-chat.plain")
 
 
+@pytest.mark.promise("p-token-header")
 async def test_the_scheme_may_be_written_in_any_case(tmp_path: Path):
     app, _ = await guarded_app(everywhere(tmp_path), access=LISTED)
     for scheme in ("bearer", "BEARER", "bEaReR"):
@@ -104,6 +106,7 @@ async def test_places_that_the_settings_do_not_name_are_not_looked_at(tmp_path: 
                 assert asked_of_kafka(service) == asked_of_kafka(renew(app))
 
 
+@pytest.mark.promise("p-token-explicit")
 async def test_an_explicit_token_wins_over_the_cookie(tmp_path: Path):
     app, service = await guarded_app(everywhere(tmp_path), access=LISTED)
     bob, ann = secret_token("bob"), secret_token("ann")
@@ -140,6 +143,7 @@ async def test_two_different_explicit_tokens_are_refused_and_the_same_one_twice_
             assert status(await visit(app, way, same)) in (101, 200)
 
 
+@pytest.mark.promise("p-token-subprotocol")
 async def test_a_token_in_a_subprotocol_is_there_once_and_beside_another(tmp_path: Path):
     app, _ = await guarded_app(everywhere(tmp_path), access=LISTED)
     good = secret_token(**EVERYTHING)
@@ -157,6 +161,7 @@ async def test_a_token_in_a_subprotocol_is_there_once_and_beside_another(tmp_pat
     assert answer.close[0] == 4400
 
 
+@pytest.mark.promise("p-token-cookie")
 @pytest.mark.parametrize(
     ("headers", "trusted"),
     [
@@ -195,6 +200,7 @@ async def test_a_cookie_that_is_there_with_two_values_is_refused(tmp_path: Path)
     assert (await ask(app, "GET", "/subscribing/ann", headers={"cookie": f"{COOKIE}="})).status == 401
 
 
+@pytest.mark.promise("p-cors-credentials")
 async def test_pages_may_send_the_cookie_and_only_those_that_are_listed(tmp_path: Path):
     app, _ = await guarded_app(everywhere(tmp_path), access=LISTED)
     asks = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
@@ -291,6 +297,7 @@ def pieces(text: str) -> list[str]:
     return [piece for piece in text.split(".") if len(piece) >= 6]
 
 
+@pytest.mark.promise("p-token-refused")
 @pytest.mark.parametrize("what", WRONG)
 async def test_a_wrong_token_is_refused_on_each_way_and_in_each_place(tmp_path: Path, what: str, all_log_lines: list[str]):
     app, first = await guarded_app(everywhere(tmp_path), access=LISTED)
@@ -315,6 +322,7 @@ async def test_a_wrong_token_is_refused_on_each_way_and_in_each_place(tmp_path: 
     assert not any(piece in written for piece in pieces(text))
 
 
+@pytest.mark.promise("p-token-untold")
 def test_an_access_log_has_no_token_whatever_its_format():
     good = secret_token()
     headers = {
