@@ -12,7 +12,7 @@ import msgspec
 
 from ..access.patterns import PatternError, parse_chat_pattern, parse_user_pattern
 from ..errors import SettingsError
-from .model import AuthSettings, IssuerSettings
+from .model import AuthSettings, HistorySettings, IssuerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,13 +31,12 @@ _COOKIE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")  # a token of RFC 911
 _WAYS = ("jwks_url", "keys_file", "secret_file")
 
 
-def check_auth(settings: Settings, source: Callable[[str], str], default: str) -> None:
+def check_auth(settings: Settings, source: Callable[[str], str]) -> None:
     """Check who signs tokens, and what they allow.
 
     Args:
         settings: each value of its type.
         source: returns where a key's value came from.
-        default: what it returns for a key that nobody has set.
 
     Raises:
         SettingsError: a value is wrong, is missing, or contradicts another one.
@@ -65,9 +64,10 @@ def check_auth(settings: Settings, source: Callable[[str], str], default: str) -
                 f"{source('auth.cookie')}: auth.cookie needs access.origins to list the pages that may use the service; with * any page "
                 "could use it in the name of whoever looks at it"
             )
-    if source("history.cache") != default:
+    if settings.history.cache != HistorySettings().cache:  # the default may stand in a file, as it does in ours
         raise SettingsError(
-            f"{source('history.cache')}: history.cache is set, but with auth.issuers no page may be kept: each answer is private, no-cache"
+            f"{source('history.cache')}: history.cache is {settings.history.cache}, but with auth.issuers no page may be kept without "
+            "asking again: each answer is private, no-cache"
         )
 
 

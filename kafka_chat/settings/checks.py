@@ -46,7 +46,7 @@ def checked(settings: Settings, source: Callable[[str], str]) -> Settings:
     _check_brokers(settings, source)
     _check_topic(settings, source)
     _check_pings(settings, source)
-    check_auth(settings, source, DEFAULT)
+    check_auth(settings, source)
     _check_time_outs(settings, source)
     chats = msgspec.structs.replace(settings.chats, default=_default_chats(settings, source))
     access = msgspec.structs.replace(settings.access, origins=_origins(settings, source), hosts=_hosts(settings, source))

@@ -9,7 +9,7 @@ import pytest
 from kafka_chat.errors import SettingsError
 from kafka_chat.settings import auth_checks
 from kafka_chat.settings.model import EveryoneSettings, IssuerSettings, RoleSettings, Settings
-from kafka_chat.settings.sources import load_settings
+from kafka_chat.settings.sources import load_settings, with_embedded_broker
 
 MAIN = """
 auth:
@@ -116,7 +116,7 @@ def test_the_environment_comes_before_the_file_a_key_at_a_time(tmp_path: Path):
         (MAIN + "  leeway_seconds: 301", "line 8: auth.leeway_seconds is 301; a number"),
         (MAIN + "  leeway_seconds: -1", "line 8: auth.leeway_seconds is -1; a number"),
         (MAIN + "  max_lifetime_hours: 0", "line 8: auth.max_lifetime_hours is 0; a number"),
-        (MAIN + "history: {cache: private}", "line 8: history.cache is set, but with auth.issuers no page may be kept"),
+        (MAIN + "history: {cache: public}", "line 8: history.cache is public, but with auth.issuers no page may be kept without"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_key_and_its_line(text: str, sentence: str, tmp_path: Path):
@@ -124,6 +124,17 @@ def test_what_is_wrong_is_told_with_its_key_and_its_line(text: str, sentence: st
         load(text, tmp_path)
     assert sentence in str(refused.value)
     assert "secret@" not in str(refused.value)
+
+
+def test_the_documented_settings_take_issuers_as_they_are(tmp_path: Path):
+    text = (Path(__file__).parents[2] / "config.yaml").read_text()
+    issuer = MAIN.removeprefix("\nauth:\n")
+    assert load(text.replace("  issuers: {}\n", issuer), tmp_path).auth.issuers.keys() == {"main"}
+
+
+def test_the_embedded_broker_goes_with_issuers(tmp_path: Path):
+    settings = with_embedded_broker(load(MAIN, tmp_path))
+    assert (settings.kafka.embedded, settings.auth.issuers.keys()) == (True, {"main"})
 
 
 def test_without_the_library_issuers_are_refused_and_all_else_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
