@@ -11,6 +11,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 
+from ..access.decision import Need
 from ..errors import Overloaded
 from ..process.gc_tuning import RequestCount
 from ..process.standard_streams import exit_now
@@ -20,7 +21,7 @@ from .ports import CROWDED, check_room
 from .requests.chat_request import ChatRequest
 from .requests.errors import answer_error, answer_errors
 from .requests.hosts import Hosts
-from .requests.needs import check_all_declare
+from .requests.needs import check_all_declare, need_of
 from .requests.origins import Origins
 from .requests.page_headers import complete_refusal
 from .requests.parameters import check_count
@@ -179,6 +180,8 @@ def create_app(settings: Settings) -> ChatApp:
     app.before_request(_check_room)
     app.before_request(_read_whole_body)
     app.after_request(_bound_answers)
+    if settings.auth.issuers:
+        app.after_request(_keep_nowhere)
     for blueprint in (receive, events, history, subscribing, sending, health, metrics, browser_client):
         app.register_blueprint(blueprint)
     answer_errors(app)
@@ -202,6 +205,14 @@ async def _bound_answers(response: Response) -> Response:
     found = cast("ChatApp", current_app).service
     if found is not None and found.owes_too_much and held_bytes(response) > SMALL_BYTES:
         return await answer_error(Overloaded("messages that clients have not read fill the memory (memory.bytes); try again later"))
+    return response
+
+
+async def _keep_nowhere(response: Response) -> Response:
+    """Let no cache keep what one token was answered: a cookie is not a reason for it not to."""
+    rule = request.url_rule
+    if rule is not None and need_of(cast("ChatApp", current_app).view_functions[rule.endpoint]) is not Need.PUBLIC:
+        response.headers.setdefault("Cache-Control", "no-store")
     return response
 
 

@@ -294,3 +294,27 @@ async def test_pages_are_kept_by_nobody_and_are_unchanged_only_for_who_may_read_
     assert (unchanged.status, unchanged.headers["cache-control"]) == (304, "private, no-cache")
     assert (await ask(app, "GET", "/history/room1", headers={**bearer(), **known})).status == 403
     assert (await ask(app, "GET", "/history/room1", headers=known)).status == 401
+
+
+@pytest.mark.promise("p-token-no-store")
+async def test_no_cache_keeps_what_one_token_is_answered(tmp_path: Path):
+    app, _ = await guarded_app(secret_auth(tmp_path))
+    for way in GUARDED:
+        if way.method in ("WebSocket", V1, "message"):
+            continue
+        renew(app)
+        with trying(way):
+            for headers in ({}, bearer(), bearer(**may([COVERED]))):
+                kept = (await go(app, way, chat=COVERED, headers=headers)).headers["cache-control"]
+                assert "no-store" in kept or "no-cache" in kept
+
+
+@pytest.mark.promise("p-token-wait")
+async def test_a_page_waits_no_longer_than_its_token_lasts(tmp_path: Path):
+    app, service = await guarded_app(secret_auth(tmp_path, leeway_seconds=0))
+    for seconds in (20, 600):
+        wait = {"prefer": "wait=50", **bearer(seconds=seconds, chats=[COVERED])}
+        assert (await ask(app, "GET", "/history/room1", headers=wait)).status == 200
+    first, second = (asked.wait_seconds for asked in service.history.asked)
+    assert 0 < first <= 20
+    assert second == 50

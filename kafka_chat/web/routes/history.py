@@ -21,7 +21,7 @@ from ...errors import RequestError
 from ..documents.openapi import add_to_operation, refuses
 from ..documents.parameter_docs import CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL, parameter
 from ..ports import HELD, service
-from ..requests.needs import Named, needs
+from ..requests.needs import Named, identity, needs
 from ..requests.parameters import REWIND, Query, check_times, start_of, until_ms
 from ..requests.preferences import preference
 from ..requests.raw_path import name_in_path
@@ -164,7 +164,7 @@ def _asked(chat: str, query: Query, now_ms: int) -> PageQuery:
         senders=query.filter("sender"),
         limit=query.whole("limit", most=MOST) or LIMIT,
         backward=_is_backward(query),
-        wait_seconds=_wait_seconds(),
+        wait_seconds=_wait_seconds(now_ms),
     )
 
 
@@ -175,10 +175,12 @@ def _is_backward(query: Query) -> bool:
     return direction == "backward"
 
 
-def _wait_seconds() -> float:
-    """Return how long the client prefers to wait (RFC 7240 section 4.3); an unknown preference counts as none."""
-    wait = preference(request.headers.getlist("Prefer"), "wait")
-    return min(int(wait), WAIT_SECONDS) if wait is not None and _SECONDS.fullmatch(wait) else 0
+def _wait_seconds(now_ms: int) -> float:
+    """Return how long the client prefers to wait (RFC 7240 section 4.3), but not beyond its token; an unknown preference counts as none."""
+    asked = preference(request.headers.getlist("Prefer"), "wait")
+    wait = min(int(asked), WAIT_SECONDS) if asked is not None and _SECONDS.fullmatch(asked) else 0
+    ends_at = identity().ends_at
+    return wait if ends_at is None else max(0, min(wait, int(ends_at - now_ms / 1000)))
 
 
 def _kept(settings: HistorySettings, *, compacted: bool) -> str:
