@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from sys import getsizeof
 
@@ -20,12 +20,14 @@ class SessionOptions(Selection):
     Attributes:
         format: the format of messages.
         chats: only these chats, subscribed or not; empty: those that the user follows.
+        came_with: `cursor` as the client of an event stream gave it, if it may come back in a header; else "".
         cursor_in_frame: whether the cursor comes as the first frame.
         heartbeat_seconds: the interval of heartbeats.
     """
 
     format: Format = Format.PLAIN
     chats: tuple[str, ...] = ()
+    came_with: str = field(default="", compare=False)
     cursor_in_frame: bool = False
     heartbeat_seconds: float | None = None
 

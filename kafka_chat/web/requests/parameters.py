@@ -111,13 +111,15 @@ def parse_options(query: bytes, *, format: Format, names: ChatNames, now_ms: int
     asked = Query(query)
     chosen = _format(asked) if format is Format.PLAIN else format
     cursors = asked.all("cursor") if last_had is None else []
+    came_with = last_had or joined(cursors)
     in_frame = chosen is Format.V1 and cursors == [IN_FRAME]
     start = start_of(asked, now_ms)
     rewind = asked.whole("rewind", most=REWIND) or 0
     return SessionOptions(
         format=chosen,
         chats=tuple(dict.fromkeys(names.parse(chat, field="chat") for chat in asked.some("chat"))),
-        cursor=_last_had(last_had) if last_had is not None else parse_cursor(joined(cursors)) if cursors and not in_frame else None,
+        cursor=_last_had(last_had) if last_had is not None else parse_cursor(came_with) if cursors and not in_frame else None,
+        came_with=came_with if chosen is Format.EVENTS else "",
         cursor_in_frame=in_frame,
         start=None if start == LATEST else start,
         rewind=rewind if start is None else 0,

@@ -12,6 +12,7 @@ from quart_schema import document_request, tag
 
 from ...chat.names import parse_username
 from ...delivery.records.formats import Format
+from ...delivery.session.event_session import ID_BYTES
 from ...delivery.session.long_cursor import parse_in_turns
 from ..documents.openapi import add_to_operation, refuses
 from ..documents.parameter_docs import CHATS, CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL
@@ -125,7 +126,7 @@ async def receive_events_after(username: str) -> EventStream:
     name, options = _asked()
     cursor = (await read_body(Beginning)).cursor
     if cursor and not request.headers.get(LAST_EVENT_ID):
-        options = replace(options, cursor=await parse_in_turns(cursor))
+        options = replace(options, cursor=await parse_in_turns(cursor), came_with=cursor if len(cursor) <= ID_BYTES else "")
     return await _stream(name, options)
 
 
