@@ -1,4 +1,4 @@
-"""WebSockets that answer each text frame with one, which has what the route would answer over HTTP, including errors."""
+"""WebSockets that answer each text frame with what the route would answer over HTTP, errors included."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def answer_messages(
     """Give the client of the current handshake a slot, and have each of its messages answered.
 
     Args:
-        username: whose slot; "" if the path names nobody.
-        answer: what a message is answered with; may raise `RequestError` and `BrokerError`, which are answered, too. Quart's
-            request is gone by then.
-        opening: a first answer, to what stands in the address; None for none.
+        username: the user of the slot; "" if the path names none.
+        answer: returns the answer to a message; may raise `RequestError` and `BrokerError`, which are answered, too. Quart's
+            request no longer exists then.
+        opening: makes a first answer, to the URL itself; None: no such answer.
 
     Raises:
         Overloaded: no slot is free.

@@ -131,9 +131,9 @@ async def receive_events_after(username: str) -> EventStream:
 
 
 def _asked() -> tuple[str, SessionOptions]:
-    """Return whose messages are asked for, and which."""
+    """Return the user whose messages are requested, and the options."""
     user, _, _ = rest_of_path(_PATH).partition(b"/")
-    name = parse_username(user)  # where no slash is left, the one that led here was percent-encoded, and is refused
+    name = parse_username(user)  # without a slash, the one that matched the route was percent-encoded, and is refused
     return name, parse_options(
         request.query_string,
         format=Format.EVENTS,

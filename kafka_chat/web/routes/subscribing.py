@@ -132,7 +132,7 @@ async def subscribe(username: str) -> Response:
 
 
 @subscribing.websocket(_PATH)
-@hide  # described beside the list, for a path has one GET
+@hide  # documented with the list, because a path has one GET
 async def subscribe_in_dialogue(username: str) -> None:
     """Subscribe a user to one chat after the other."""
     check_count(websocket.query_string)
@@ -158,7 +158,7 @@ async def subscribe_to_chat(username: str, chat: str) -> Response:
     The same as `POST /subscribing/{username}?topic={chat}`, which new clients use. A body is ignored.
     """
     user, _, rest = rest_of_path("/subscribing/").partition(b"/")
-    name = parse_username(user)  # where no slash is left, the one that led here was percent-encoded, and is refused
+    name = parse_username(user)  # without a slash, the one that matched the route was percent-encoded, and is refused
     found = service()
     wanted = found.names.parse(decoded_name(rest, field="chat"), field="chat")
     return json_answer(Following(name, await found.subscriptions.subscribe(name, [wanted])))
@@ -188,10 +188,10 @@ def _asked_topics() -> Sequence[str] | None:
 
 
 def _topics_in(args: MultiDict[str, str]) -> Sequence[str] | None:
-    """Return the values of `topic`; None where there is none.
+    """Return the values of `topic`; None if there is none.
 
     Raises:
-        RequestError: any other parameter. `DELETE ?topics=room1` would leave all chats otherwise.
+        RequestError: any other parameter. Otherwise `DELETE ?topics=room1` would unsubscribe from all chats.
     """
     for name in args:
         if name != "topic":
