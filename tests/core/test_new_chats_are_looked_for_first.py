@@ -69,14 +69,14 @@ async def test_each_look_has_what_is_subscribed_and_a_part_of_what_is_only_named
     assert set(lookup.asked) == {*named, *subscribed}
     for look in range(1, 2 * WATCHES_A_ROUND + 1):
         lookup.asked.clear()
-        await tail._look_around()
+        await tail._watch()
         assert subscribed <= lookup.asked.keys(), f"at look {look} some had to wait"
         assert len(lookup.asked) - len(subscribed) == NAMED / WATCHES_A_ROUND
         await trio.sleep(1)
     seen: set[str] = set()
     for _ in range(WATCHES_A_ROUND):
         lookup.asked.clear()
-        await tail._look_around()
+        await tail._watch()
         seen |= lookup.asked.keys()
         await trio.sleep(1)
     assert seen == {*named, *subscribed}

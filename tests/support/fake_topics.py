@@ -211,6 +211,9 @@ class FakeKafka:
         """As the Tail does."""
         await self._asked()
 
+    def forget_reasons(self) -> None:
+        """As the Tail does once brokers answer."""
+
     async def cluster_id(self) -> str:
         """As `Cluster` asks for it."""
         await self._asked()
