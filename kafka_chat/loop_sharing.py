@@ -43,9 +43,16 @@ class TurnInLine(Turn):
     """A turn of a walk of which hundreds may run concurrently, such as reading a page: one of them continues in each iteration.
 
     With plain `Turn`s, one iteration of the loop would contain hundreds of turns, and messages would wait for its end.
+
+    Args:
+        line: the walks of one line wait for each other; those of different lines do not.
     """
 
-    __slots__ = ()
+    __slots__ = ("_line",)
+
+    def __init__(self, line: str = "pages") -> None:
+        super().__init__()
+        self._line = line
 
     async def begin(self) -> None:
         """Wait for the first turn."""
@@ -53,7 +60,7 @@ class TurnInLine(Turn):
         self._began = perf_counter()
 
     async def _others(self) -> None:
-        line = _line()
+        line = _line(self._line)
         if line.moves:
             await line.wait()
         else:
@@ -100,13 +107,13 @@ class _Line:
             self.moves = False
 
 
-_LINE: trio.lowlevel.RunVar[_Line] = trio.lowlevel.RunVar("kafka_chat.loop_sharing")
+_LINES: trio.lowlevel.RunVar[dict[str, _Line]] = trio.lowlevel.RunVar("kafka_chat.loop_sharing")
 
 
-def _line() -> _Line:
-    """Return the line of this trio run."""
+def _line(name: str) -> _Line:
+    """Return a line of this trio run."""
     try:
-        return _LINE.get()
+        lines = _LINES.get()
     except LookupError:
-        _LINE.set(line := _Line())
-        return line
+        _LINES.set(lines := {})
+    return lines.setdefault(name, _Line())

@@ -40,6 +40,7 @@ class Reject(enum.StrEnum):
     WRONG_SHAPE = "wrong_shape"
     TOO_DEEP = "too_deep"
     CANNOT_BE_READ = "cannot_be_read"  # the Kafka client fails on its value
+    OUT_OF_ORDER = "out_of_order"  # its offset is not above those of the records before it
 
 
 class LeftOut(enum.StrEnum):

@@ -35,6 +35,10 @@ LATE_SECONDS = 0.2  # how late librdkafka may report a timeout; partial answers 
 LEAST_SECONDS = 0.4  # less is too short for an answer
 CONTROLLERS = 10  # listings until one names another controller: each names any broker, including one that was just killed
 LOG_SECONDS = 1.0
+# A request about 90 topics takes 2 ms, because the client makes objects for each topic, and so does the work on its answers. With
+# hundreds in one iteration of the loop, new connections would wait for many iterations of 100 ms. Small requests need no turn: a
+# page of history makes several, and would wait behind all others each time.
+MANY_PARTS = 10
 PING_TOPIC = "kafka_chat-ping"  # it does not exist, and asking for it does not create it
 
 _UNTOLD = KafkaError(KafkaError._TIMED_OUT)
@@ -70,13 +74,19 @@ class Admins:
         self._admins.clear()
 
     async def asked(
-        self, ask: Callable[[AdminClient, float], Mapping[K, Future[T]]], doing: str, *, told: Callable[[T], bool] = lambda _: True
+        self,
+        ask: Callable[[AdminClient, float], Mapping[K, Future[T]]],
+        doing: str,
+        *,
+        parts: int = 1,
+        told: Callable[[T], bool] = lambda _: True,
     ) -> dict[K, T | KafkaError]:
         """Return the answers to `ask(client, seconds)`, repeated until no answer is missing or the time is over.
 
         Args:
             ask: makes the request.
             doing: the purpose, for the error.
+            parts: how many topics or partitions it asks about.
             told: whether a result is an answer. If a broker hangs, `list_offsets` returns a result without an offset, and no error.
 
         Raises:
@@ -86,9 +96,7 @@ class Admins:
         until = trio.current_time() + seconds
         best: dict[K, T | KafkaError] | None = None
         over = trio.Event()
-        # To ask about 90 topics takes 2 ms, for the client makes objects for each, and what is done with the answers takes as long.
-        # Hundreds at once would make a round of the loop of all of them, and connections that are new wait for many rounds.
-        turn = TurnInLine()
+        turn = TurnInLine("questions") if parts >= MANY_PARTS else None
         self._admins.reverse()
         admins = tuple(self._admins)
 
@@ -112,7 +120,8 @@ class Admins:
         async with open_tasks() as tries:
             with trio.move_on_at(until):
                 for number in range(TRIES):
-                    await turn.begin()
+                    if turn is not None:
+                        await turn.begin()
                     tries.start_soon(try_it, number)
                     with trio.move_on_after(self._timeouts.again_seconds * (1 if number < TRIES_IN_A_ROW else 2)):
                         await over.wait()
@@ -121,7 +130,8 @@ class Admins:
                 await over.wait()
         if best is None:
             raise BrokerUnreachable(f"{doing} failed: no broker answered within {seconds:g} s")
-        await turn.begin()
+        if turn is not None:
+            await turn.begin()
         return best
 
 

@@ -157,7 +157,7 @@ class KafkaLookup:
         if not topics:
             return {}
         doing, asked = f"describing {_some(topics)}", trio.current_time()
-        answers = await self._admins.asked(partial(self._ask_to_describe, list(topics)), doing)
+        answers = await self._admins.asked(partial(self._ask_to_describe, list(topics)), doing, parts=len(topics))
         facts: dict[str, TopicFacts] = {}
         for topic, described in answers.items():
             if isinstance(described, KafkaError):
@@ -256,7 +256,9 @@ class KafkaLookup:
             BrokerUnreachable: no broker answers.
         """
         doing = f"asking which operations are allowed on {_some(topics)}"
-        answers = await self._admins.asked(partial(self._ask_to_describe, list(topics), include_authorized_operations=True), doing)
+        answers = await self._admins.asked(
+            partial(self._ask_to_describe, list(topics), include_authorized_operations=True), doing, parts=len(topics)
+        )
         found = _answered(answers, doing)
         return {topic: frozenset(operation.name for operation in described.authorized_operations) for topic, described in found.items()}
 
@@ -303,6 +305,7 @@ class KafkaLookup:
         answers: Mapping[TopicPartition, ListOffsetsResultInfo | KafkaError] = await self._leaders.asked(
             lambda admin, seconds: admin.list_offsets(asked, isolation_level=isolation, request_timeout=seconds),
             doing,
+            parts=len(asked),
             told=_has_offset,
         )
         return {

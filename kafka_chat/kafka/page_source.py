@@ -268,7 +268,7 @@ class _Reader:
 
     def _collect(self, key: PartitionKey, first: int, until: int, *, goes_on: bool) -> tuple[list[Record], int]:
         records: list[Record] = []
-        size = 0
+        size, after = 0, first
         while True:
             trio.from_thread.check_cancelled()
             messages, self._taken = self._taken or self._poll(), []
@@ -292,9 +292,10 @@ class _Reader:
                     return records, until
                 if records and size + record.size > BATCH_BYTES:
                     self._taken = messages[number:]
-                    return records, records[-1].offset + 1
+                    return records, after
                 records.append(record)
                 size += record.size
+                after = max(after, offset + 1)  # offsets need not ascend
             if self._position(key) >= until:
                 return records, until
 

@@ -237,15 +237,16 @@ class Poller:
     def _batches(self, assignment: Assignment, records: Iterable[Record], position: int) -> Iterator[Batch]:
         """Split records into batches of at most `BATCH_BYTES`; the last one ends at `position`."""
         piece: list[Record] = []
-        size = 0
+        size, end = 0, assignment.position
         for record in records:
             length = record.size
             if piece and size + length > BATCH_BYTES:
-                yield self._batch(assignment, piece, piece[-1].offset + 1)
+                yield self._batch(assignment, piece, end)
                 piece, size = [], 0
             piece.append(record)
             size += length
-        yield self._batch(assignment, piece, max(position, piece[-1].offset + 1) if piece else position)
+            end = max(end, record.offset + 1)  # offsets need not ascend
+        yield self._batch(assignment, piece, max(position, end))
 
     def _batch(self, assignment: Assignment, records: Sequence[Record], position: int) -> Batch:
         first, assignment.position = assignment.position, position

@@ -1,1 +1,1 @@
-"""The right edge: everything that talks HTTP and WebSocket."""
+"""The right edge: everything that speaks HTTP and WebSocket."""

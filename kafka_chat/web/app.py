@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from .ports import Service
 
 # The endpoints whose GET and HEAD change nothing and end by themselves: pages of other origins may request them, but cannot read the
-# answer. Every other route, including a new one, is closed to them (`access.origins`). `/history` waits only if
-# the header `Prefer` says so, which no page of another origin can send: a preflight comes before it.
+# answer. All other routes, including new ones, are closed to them (`access.origins`). `/history` waits only with a `Prefer` header,
+# which a page of another origin cannot send without a preflight.
 READING = frozenset(
     {
         "receive.no_websocket",
@@ -70,7 +70,7 @@ READING = frozenset(
         "assets._asset",
     }
 )
-SMALL_BYTES = 16 * 1024  # bytes of an answer that is always sent; most sockets take this much at once
+SMALL_BYTES = 16 * 1024  # an answer up to this size is always sent; most sockets take it at once
 _NOWHERE = "/\0"  # a path that no route has
 
 
@@ -88,8 +88,8 @@ class ChatApp(QuartTrio):
         service: the service behind the routes, while the lifespan lasts.
         open_service: opens it; `application.py` sets it.
         origins: the web pages that may use it.
-        requests: counts them, for the collector.
-        tokens: finds those that requests show.
+        requests: counts requests, for the garbage collector.
+        tokens: finds the tokens that requests show.
     """
 
     request_class = ChatRequest  # type: ignore[mutable-override]
@@ -102,11 +102,10 @@ class ChatApp(QuartTrio):
     open_service: Callable[[], AbstractAsyncContextManager[Service]]
 
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
-        """Return the adapter that matches a request to a route by its path, method and kind alone.
+        """Return the adapter that matches a request to a route by path, method and kind only.
 
-        No path has an empty segment; werkzeug would overlook those in front.
-        Quart also looks at the Host header, and fails where that is no host name; and at the scheme, so that a
-        WebSocket behind a proxy that says `https` is none.
+        Paths with empty segments match no route; werkzeug would ignore leading ones. Quart would also use the Host header, and
+        fail if it is not a host name; and the scheme, so that a WebSocket behind a proxy that says `https` would match nothing.
         """
         if request is None:
             return super().create_url_adapter(request)
@@ -115,7 +114,7 @@ class ChatApp(QuartTrio):
         return _Routes(self.url_map, "localhost", request.root_path, self.url_map.default_subdomain, scheme, path, request.method)
 
     async def handle_user_exception(self, error: Exception | BaseExceptionGroup) -> HTTPException | ResponseReturnValue:
-        """Answer an error. Of several at once all are logged; quart-trio would only look at the first."""
+        """Answer an error. All errors of a group are logged; quart-trio would handle only the first."""
         if isinstance(error, ExceptionGroup) and len(error.exceptions) > 1:
             return await Quart.handle_user_exception(self, error)
         return await super().handle_user_exception(error)
@@ -125,11 +124,11 @@ class ChatApp(QuartTrio):
         if not trio.lowlevel.in_trio_run():
             sys.stderr.write(f"kafka_chat: {WITHOUT_TRIO}\n")
             sys.stderr.flush()
-            # At once: servers take any exception here, SystemExit included, for an app without a lifespan, and serve on.
+            # Exit at once: servers take any exception here, even SystemExit, as a missing lifespan, and go on serving.
             exit_now(WRONG_SERVER)
-        if scope.get("path") == "":  # `GET ?x HTTP/1.1`; Quart looks at the first character
+        if scope.get("path") == "":  # `GET ?x HTTP/1.1`; Quart expects a first character
             scope = {**scope, "path": "/", "raw_path": b"/"}
-        elif not scope.get("path", "/").startswith("/"):  # Quart takes it for a URL, and fails where that has half of an address
+        elif not scope.get("path", "/").startswith("/"):  # Quart parses it as a URL, and fails on an invalid host
             scope = {**scope, "path": _path_of(scope["path"])}
         if not scope.get("query_string", b"").isascii():
             scope = {**scope, "query_string": scope["query_string"].decode(errors="replace").encode()}
@@ -145,8 +144,8 @@ class ChatApp(QuartTrio):
 class _Routes(MapAdapter):
     """werkzeug's adapter, whose errors are raised without their traceback.
 
-    The request keeps such an error for as long as it lasts. With its traceback that keeps a function of werkzeug's that refers to itself,
-    which nobody frees any more if the collector has looked at it meanwhile: two objects for each request that no route takes.
+    The request keeps such an error until its end. Its traceback would refer to a function of werkzeug's that refers to itself: two
+    objects of cyclic garbage for each request without a route.
     """
 
     def match(self, *args: Any, **named: Any) -> Any:  # noqa: ANN401 - as werkzeug's
@@ -172,10 +171,10 @@ def create_app(settings: Settings) -> ChatApp:
     for check_first in (Hosts(settings.access.hosts).check_current, app.origins.check_handshake):
         app.before_websocket(check_first)
     app.after_websocket(complete_refusal)
-    app.config["RESPONSE_TIMEOUT"] = None  # `ChatHTTPConnection` has one by the size of the answer
+    app.config["RESPONSE_TIMEOUT"] = None  # `ChatHTTPConnection` has a timeout by the size of the answer
     app.config["MAX_CONTENT_LENGTH"] = settings.limits.client_message_bytes
     app.url_map.converters["rest"] = RestConverter
-    app.url_map.merge_slashes = False  # an empty name is answered as one, by no redirect
+    app.url_map.merge_slashes = False  # an empty name gets an error, not a redirect
     app.before_request(_check_parameters)
     app.before_request(_check_room)
     app.before_request(_read_whole_body)
@@ -201,7 +200,7 @@ async def _check_room() -> None:
 
 
 async def _bound_answers(response: Response) -> Response:
-    """Answer 503 instead of an answer to hold for one more client, if others do not read theirs."""
+    """Answer 503 instead of a large answer, if other clients do not read theirs."""
     found = cast("ChatApp", current_app).service
     if found is not None and found.owes_too_much and held_bytes(response) > SMALL_BYTES:
         return await answer_error(Overloaded("messages that clients have not read fill the memory (memory.bytes); try again later"))
@@ -222,6 +221,6 @@ async def _read_whole_body() -> None:
 
 
 def _path_of(target: str) -> str:
-    """Return the path of a request's target that does not begin with it: of `http://host/path`; of all else one that is nowhere."""
+    """Return the path of an absolute target such as `http://host/path`; of any other target, a path without a route."""
     _, separator, rest = target.partition("://")
     return "/" + rest.partition("/")[2] if separator else _NOWHERE

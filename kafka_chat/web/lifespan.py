@@ -1,4 +1,4 @@
-"""The app's life: the service runs for as long as the server serves."""
+"""The app's lifespan: the service runs for as long as the server serves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _log = logging.getLogger("kafka_chat")
 
 
 class Opening(Protocol):
-    """An app that knows how its service is opened."""
+    """An app that can open its service."""
 
     service: Service | None
     open_service: Callable[[], AbstractAsyncContextManager[Service]]
@@ -36,7 +36,7 @@ class Opening(Protocol):
 class ServiceLifespan(TrioASGILifespan):
     """Opens the service before the port is bound, and ends the process if the service fails later.
 
-    The server ends for one kind of exception only.
+    Only one kind of exception ends the server (`ends_the_server`).
     """
 
     def __init__(self, app: QuartTrio, scope: LifespanScope) -> None:
@@ -47,7 +47,7 @@ class ServiceLifespan(TrioASGILifespan):
         """Open the service, serve until the shutdown, close it.
 
         Raises:
-            Exception: `ends_the_server`: the service could not be opened, or has failed.
+            Exception: the one of `ends_the_server`: the service could not be opened, or has failed.
         """
         stage = "startup"
         opening = cast("Opening", self.app)

@@ -1,4 +1,4 @@
-"""What the web edge asks of the service."""
+"""The interface of the service that the web edge uses."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from ..settings.model import Settings
     from ..telemetry.metrics import Telemetry
 
-# Keys in a WebSocket's scope: a route stores something there, and the connection then serves the client with it.
+# Keys in a WebSocket's scope: a route stores an object there, with which the connection then serves the client.
 ADMISSION = "kafka_chat.admission"
-ANSWERING = "kafka_chat.answering"  # beside it, if the client's messages are answered
-CROWDED = "kafka_chat.crowded"  # in a scope: its connection is one beyond `limits.connections`; the value is that limit
-HELD = "kafka_chat.held"  # in a request's scope: an `Admission` that is given back once the answer is written
-REFUSAL = "kafka_chat.refusal"  # in its place: a `Close` for a client that can read no HTTP status
+ANSWERING = "kafka_chat.answering"  # in addition, if the client's messages are answered
+CROWDED = "kafka_chat.crowded"  # in a scope: the connection exceeds `limits.connections`; the value is that limit
+HELD = "kafka_chat.held"  # in a request's scope: an `Admission` to release once the answer is written
+REFUSAL = "kafka_chat.refusal"  # instead: a `Close` for a client that cannot read an HTTP status
 
 
 class Admission(Protocol):
-    """A slot for one WebSocket; `with admission:` gives it back at the end.
+    """A slot for one WebSocket; `with admission:` releases it at the end.
 
     Attributes:
         options: its options, until its session begins.
@@ -47,7 +47,7 @@ class Admission(Protocol):
 
     @property
     def username(self) -> str:
-        """Whose it is."""
+        """The client's user."""
 
     @property
     def identity(self) -> Identity:
@@ -57,7 +57,7 @@ class Admission(Protocol):
         """Take the identity that the first frame has brought."""
 
     def caught_up(self) -> None:
-        """Note that its client has received everything that was there when it connected."""
+        """Note that its client has received everything that existed when it connected."""
 
     def __enter__(self) -> object: ...
 
@@ -68,7 +68,7 @@ class NamedChats(Protocol):
     """Which chats clients may name."""
 
     async def existing(self, username: str, chats: Collection[str]) -> Collection[str]:
-        """Return which of these chats have a topic, if `admit` needs to know; otherwise none of them."""
+        """Return which of these chats have a topic, if `admit` needs to know; otherwise return none."""
 
 
 class Readiness(Protocol):
@@ -76,7 +76,7 @@ class Readiness(Protocol):
 
     @property
     def ready(self) -> bool:
-        """False where `problems` has any."""
+        """False if there are `problems`."""
 
     @property
     def problems(self) -> Sequence[str]:
@@ -84,15 +84,15 @@ class Readiness(Protocol):
 
     @property
     def notices(self) -> Sequence[str]:
-        """What the operator should know although it serves."""
+        """What the operator should know although the service serves, one sentence each."""
 
 
 class Service(Protocol):
-    """The service, as routes and connections see it."""
+    """The part of the service that routes and connections use."""
 
     @property
     def settings(self) -> Settings:
-        """What it was opened with."""
+        """Its settings."""
 
     @property
     def telemetry(self) -> Telemetry:
@@ -108,15 +108,15 @@ class Service(Protocol):
 
     @property
     def subscriptions(self) -> Subscriptions:
-        """Who follows what."""
+        """Reads and changes subscriptions."""
 
     @property
     def sending(self) -> Sending:
-        """How a message is written."""
+        """Sends messages."""
 
     @property
     def history(self) -> History:
-        """How a page of the past is read."""
+        """Reads history pages."""
 
     @property
     def named_chats(self) -> NamedChats:
@@ -133,14 +133,14 @@ class Service(Protocol):
         """Give a place to one more client, or raise `Overloaded`; `existing` is what `named_chats` has found of what it names."""
 
     def owing(self, size: int) -> AbstractContextManager[None]:
-        """Count `size` bytes of an answer for as long as the block that writes it lasts."""
+        """Count `size` bytes of an answer while the block, which writes it, runs."""
 
     def owe(self, size: int) -> None:
         """Count `size` more bytes of incomplete or unprocessed input from clients; fewer if negative."""
 
     @property
     def owes_too_much(self) -> bool:
-        """Whether clients are owed so much that no large answer may be added."""
+        """Whether clients are owed so many bytes that no large answer may be added."""
 
     async def run_session(self, admission: Admission, *, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str) -> None:
         """Deliver until the client is gone or we close. Never raises because of a client or a bug in a session."""
@@ -148,17 +148,17 @@ class Service(Protocol):
     async def run_dialogue(
         self, admission: Admission, *, answering: Answering, accept: Callable[[], Awaitable[Sink]], inbox: Inbox, peer: str
     ) -> None:
-        """Answer the client's messages until it is gone or we close. Never raises either."""
+        """Answer the client's messages until it is gone or we close. Never raises, either."""
 
     def watch_shutdown(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Close all sessions once `wait` returns: the server goes down. Only the first call counts."""
+        """Close all sessions once `wait` returns, because the server shuts down. Only the first call counts."""
 
     def readiness(self) -> Readiness:
-        """Say whether clients should be sent here now."""
+        """Return the answer of `/ready`."""
 
 
 class Serving(Protocol):
-    """An app that has a service while its lifespan lasts."""
+    """An app that has a service during its lifespan."""
 
     service: Service | None
 
@@ -167,7 +167,7 @@ def service() -> Service:
     """Return the service of the app that answers this request.
 
     Raises:
-        Overloaded: it is not open (yet, or any more).
+        Overloaded: it is not open yet, or closed.
     """
     found = cast("Serving", current_app).service
     if found is None:

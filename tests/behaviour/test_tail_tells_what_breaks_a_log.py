@@ -132,6 +132,7 @@ class TruncatedLookup:
         self.timeouts = lookup.timeouts
         self.by_leader = lookup.by_leader
         self.ping = lookup.ping
+        self.forget_reasons = lookup.forget_reasons
         self.cluster_id = lookup.cluster_id
         self.describe = lookup.describe
         self.first_offsets = lookup.first_offsets

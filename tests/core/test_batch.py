@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol, Opcode
@@ -14,7 +15,7 @@ from kafka_chat.chat.partition_key import PartitionKey
 from kafka_chat.delivery.log.memory import Memory
 from kafka_chat.delivery.log.partition_log import NotInMemory, PartitionLog
 from kafka_chat.delivery.records.batch import TIMES_A_READ, Batch, Chunk
-from kafka_chat.delivery.records.formats import PLAIN, Bound
+from kafka_chat.delivery.records.formats import PLAIN, Bound, Format, View
 from kafka_chat.delivery.records.frames import text_header, text_payloads
 from kafka_chat.delivery.records.record import Record
 from tests.support.fake_topics import value
@@ -147,3 +148,19 @@ def test_messages_are_looked_at_for_their_time_so_many_at_a_time_and_none_is_lef
             assert chunk.next > position
             position, messages = chunk.next, messages + chunk.messages
         assert messages == count // 2
+
+
+@given(st.lists(st.integers(-3, 12), max_size=20), st.integers(0, 6))
+@pytest.mark.promise("p-record-rejected")
+def test_of_offsets_that_do_not_ascend_the_ascending_ones_are_kept_and_each_reader_sees_those(offsets, first):
+    end = max([first, *(offset + 1 for offset in offsets)])
+    batch = batch_of(first, *[Record(offset, value(str(number))) for number, offset in enumerate(offsets)], next=end)
+    kept: dict[int, str] = {}
+    for number, offset in enumerate(offsets):
+        if offset > max(kept, default=first - 1):
+            kept[offset] = str(number)
+    assert [reject.reason for reject in batch.rejected] == [Reject.OUT_OF_ORDER] * (len(offsets) - len(kept))
+    assert [json.loads(payload)["text"] for payload in text_payloads(batch.read(first, 1 << 20).data)] == [*kept.values()]
+    marks = batch.marks(PLAIN, first=first, end=end)
+    assert [mark.offset for mark in marks] == [*kept]
+    assert [json.loads(batch.history_message(View(format=Format.V1), mark.offset).payload)["text"] for mark in marks] == [*kept.values()]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from kafka_chat.chat.resume_cursor import parse
 from kafka_chat.client.events import Gap, Heartbeat, Hello, Live, Message, parse_frame
@@ -163,6 +164,13 @@ def test_the_ids_of_the_protocol_are_those_that_messages_have():
     assert isinstance(parsed, Message)
     assert not Progress(cursor_of({ROOM: [4]})).note(parsed)
     assert Progress(cursor_of({ROOM: [3]})).note(parsed)
+
+
+def test_a_topic_that_was_made_anew_is_known_by_ids_of_another_form_too():
+    progress = Progress()
+    assert progress.note(structs.replace(message(3), id="first"))  # no base64
+    assert not progress.note(structs.replace(message(3), id="first"))
+    assert progress.note(structs.replace(message(0), id="other"))
 
 
 def test_the_first_message_of_a_topic_that_was_made_anew_is_news_and_only_once():

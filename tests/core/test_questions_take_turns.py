@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import trio
 
 from kafka_chat.delivery.timeouts import BrokerTimeouts
-from kafka_chat.kafka.admins import Admins
+from kafka_chat.kafka.admins import MANY_PARTS, Admins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ class AskedAndAnswered:
 
     async def request(self, admins: Admins) -> None:
         """What a request does: it asks, and does something with the answer."""
-        assert await admins.asked(self.ask, "asking") == {"topic": "here"}
+        assert await admins.asked(self.ask, "asking", parts=MANY_PARTS) == {"topic": "here"}
         self.answered += 1
 
     async def watch(self) -> None:

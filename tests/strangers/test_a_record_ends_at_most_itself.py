@@ -26,8 +26,8 @@ from tests.support.v1_client import Frame, V1Client, open_v1
 PATIENCE_SECONDS = 30.0
 LIMIT = 1_000_000  # the default of `limits.message_bytes`
 NO_UTF8 = (b"\xdf", b"x")  # a header as Go's and Java's clients send it for text in Latin-1
-HEADERS = ((b"before", b"1"), NO_UTF8, (b"after", None), (b"\xff\xfe", b"\xff"))
-SHOWN = [["before", "1"], ["\ufffd", "x"], ["after", None], ["\ufffd", {"base64": "/w=="}]]
+HEADERS = ((b"before", b"1"), NO_UTF8, (b"after", None), (b"\xff\xfe", b"\xff"), (b"a\0b", b""))
+SHOWN = [["before", "1"], ["\ufffd", "x"], ["after", None], ["\ufffd", {"base64": "/w=="}], ["a", ""]]
 
 
 async def page(url: str, **query: object) -> list[Frame]:
@@ -202,3 +202,34 @@ async def test_whatever_bytes_are_in_records_the_messages_among_them_come_live_a
 def is_message(record: RawRecord) -> bool:
     """Whether a record's value is one of the good ones."""
     return record.value is not None and record.value.startswith(b'{"sender": "s') and b"\xff" not in record.value
+
+
+@pytest.mark.promise("p-record-rejected", "p-in-order-once")
+async def test_offsets_that_a_producer_wrote_out_of_order_are_skipped_and_no_page_fails(kafka: KafkaCluster, chats: Chats) -> None:
+    topic = chats.topic("global")
+    kafka.create_topic(topic)
+    odd = [
+        [RawRecord(value=message("far ahead"), offset_delta=5)],
+        [RawRecord(value=message("one"), offset_delta=1), RawRecord(value=message("the same"), offset_delta=1)],
+        [RawRecord(value=message("later"), offset_delta=1), RawRecord(value=message("earlier"), offset_delta=0)],
+        [RawRecord(value=message("before"), offset_delta=-1)],
+    ]
+    async with running(chats.settings_for(kafka)) as server, open_v1(server.url, "live") as live:
+        await live.control("live")
+        for batch in odd:
+            produce_raw(kafka.bootstrap, topic, [RawRecord(value=message("plain"))])
+            produce_raw(kafka.bootstrap, topic, batch)
+        produce_raw(kafka.bootstrap, topic, [RawRecord(value=message(f"plain {number}")) for number in range(8)])
+        produce_raw(kafka.bootstrap, topic, [RawRecord(value=message("end"))])
+        seen = await frames_until(live, "end")
+        async with open_v1(server.url, "past", ("from", "earliest")) as past:
+            again = [frame for frame in await frames_until(past, "end") if "text" in frame]
+        pages = [await page(server.url, limit=1000, direction=direction) for direction in ("forward", "backward")]
+        counted = await metrics(server.url)
+    for frames in (seen, again, *pages):
+        offsets = [frame["meta"]["offset"] for frame in frames]
+        assert offsets == sorted(set(offsets))
+        assert frames[-1]["text"] == "end"
+    assert pages[0] == pages[1]
+    assert counted['kafka_chat_records_rejected_total{reason="out_of_order"}'] > 0
+    assert counted.get("kafka_chat_requests_failed_total", 0) == 0

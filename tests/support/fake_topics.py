@@ -154,12 +154,6 @@ class FakeKafka:
         else:
             self.listener.topic_missing(topic)
 
-    def reasons(self) -> str:
-        return ""
-
-    def forget_reasons(self) -> None:
-        """Nothing is wrong here."""
-
     async def _look_far(self, topic: str) -> None:
         await self._on_the_way()
         ends = {number: log.end for number, log in self.topics[topic].partitions.items()}
@@ -216,6 +210,9 @@ class FakeKafka:
     async def ping(self) -> None:
         """As the Tail does."""
         await self._asked()
+
+    def forget_reasons(self) -> None:
+        """As the Tail does once brokers answer."""
 
     async def cluster_id(self) -> str:
         """As `Cluster` asks for it."""

@@ -23,12 +23,14 @@ class RawRecord:
         key: None: without.
         headers: name and value; neither need be text, names least of all.
         time_ms: Unix, milliseconds; may be negative, which brokers refuse but for `NO_TIME`.
+        offset_delta: how far its offset is from the batch's; None: its number in it. Brokers look at neither order nor size.
     """
 
     value: bytes | None
     key: bytes | None = None
     headers: Sequence[tuple[bytes, bytes | None]] = ()
     time_ms: int = 0
+    offset_delta: int | None = None
 
 
 class Refused(Exception):
@@ -78,7 +80,8 @@ def record_batch(records: Sequence[RawRecord]) -> bytes:
 
 
 def _record(number: int, record: RawRecord, first_ms: int) -> bytes:
-    written = b"\0" + _varint(record.time_ms - first_ms) + _varint(number) + _bytes(record.key) + _bytes(record.value)
+    delta = number if record.offset_delta is None else record.offset_delta
+    written = b"\0" + _varint(record.time_ms - first_ms) + _varint(delta) + _bytes(record.key) + _bytes(record.value)
     written += _varint(len(record.headers)) + b"".join(_bytes(name) + _bytes(value) for name, value in record.headers)
     return _varint(len(written)) + written
 

@@ -24,16 +24,21 @@ class CursorParts:
     """A cursor in parts. The owner reports movements, and forgets the parts when it does not know them.
 
     Stale parts still make a cursor: what was followed when they were made, with later movements. Until new parts can be made,
-    message ids are appended to it, as a client does; a client that resumes with it receives everything else that is new.
+    message ids are appended to it, as a client does; a client that resumes with it receives everything else that is new. Before parts
+    are made for the first time, message ids are appended to the cursor that the client resumed with.
+
+    Args:
+        begun_with: that cursor, as text; "" if there is none.
 
     Attributes:
         versions: the topics' versions when this was made; empty if it is stale.
     """
 
-    __slots__ = ("_indices", "_moved", "_parts", "versions")
+    __slots__ = ("_begun_with", "_indices", "_moved", "_parts", "versions")
 
-    def __init__(self) -> None:
+    def __init__(self, begun_with: str = "") -> None:
         self.versions: Sequence[int] = ()
+        self._begun_with = begun_with
         self._parts: list[bytes] = []
         self._indices: dict[PartitionKey, int] = {}
         self._moved: dict[PartitionKey, tuple[int, int]] = {}  # positions and epochs of partitions that were added since this was made
@@ -59,6 +64,7 @@ class CursorParts:
             kept: where the client is in topics that are not followed; repeated as they are.
         """
         self.versions = [followed.version for followed in followed_topics.values()]
+        self._begun_with = ""
         self._parts = [head, *(entry_again(topic, entry) for topic, entry in kept.items())]
         self._indices = {}
         self._moved = {}
@@ -93,6 +99,11 @@ class CursorParts:
         elif position:
             self._moved[key] = position, cursor.epoch
 
+    @property
+    def continues(self) -> bool:
+        """Whether parts were never made, so that only the cursor that the client resumed with, if any, can be continued."""
+        return not self._parts
+
     def forget(self) -> None:
         """Mark the parts as stale: they are made again before the next read, if possible."""
         self.versions = ()
@@ -103,8 +114,8 @@ class CursorParts:
         return text_of(b"".join(self._parts))
 
     def stale_text(self) -> str | None:
-        """Return the cursor of stale parts, with later movements; None if parts were never made."""
-        if not self._parts:
+        """Return the cursor of stale parts, or the one that the client resumed with, with later movements; None if there is neither."""
+        if not self._parts and not self._begun_with:
             return None
         ids = [MessageIds(*key).of(position - 1, epoch).decode() for key, (position, epoch) in self._moved.items()]
-        return ".".join([text_of(b"".join(self._parts)), *ids])
+        return ".".join([self._begun_with or text_of(b"".join(self._parts)), *ids])

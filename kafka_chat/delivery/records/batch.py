@@ -158,11 +158,14 @@ class Batch:
     def decode(cls, records: Iterable[Record], key: PartitionKey, *, first: int, next: int, chat: str, max_bytes: int) -> Batch:
         """Parse and render records; one that is not a chat message becomes a reject.
 
+        So does one whose offset is not above those of the records before it: a producer writes the offsets within its batch, and
+        brokers take any. Everything that reads a batch relies on their order.
+
         Args:
-            records: by ascending offset, all in `[first, next)`.
+            records: as the Kafka client returns them.
             key: the partition.
             first: the requested position.
-            next: the position after the range, at least the last record's offset + 1.
+            next: the position after the range, above all offsets in it.
             chat: the `chat` field of the frames.
             max_bytes: `limits.message_bytes`, for a value, and for the message in each format.
         """
@@ -173,8 +176,11 @@ class Batch:
         ids: MessageIds | None = None
         roomy = max_bytes - META_BYTES  # a payload of this size leaves room for any `meta`
         ended: list[EpochRun] = []
-        current, last = NO_EPOCH, -1
+        current, last = NO_EPOCH, first - 1
         for offset, value, time_ms, record_key, headers, unreadable, epoch in records:
+            if offset <= last:
+                rejected.append(Rejected(offset=offset, reason=Reject.OUT_OF_ORDER))
+                continue
             if epoch != current:
                 if current != NO_EPOCH:
                     ended.append((last, current))

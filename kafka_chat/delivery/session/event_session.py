@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # The most for an event's id, which comes back in a header: nginx and others accept 8 KiB of headers, cookies included. They answer
 # 400 to longer ones, and then an `EventSource` gives up for good.
 ID_BYTES = 4096
+_ONE_ID_BYTES = 64  # the most for a message's own id and the dot before it: 31 bytes and three varints in base64
 RETRY_MS = (1000, 4000)  # reconnection time, random per client, so that not all come back in the same instant after a restart
 
 _ID_LINE = re.compile(MARK + rb"[^\n]*\n")
@@ -44,12 +45,15 @@ class EventSession(ResumableSession):
     client starts over, or uses another way to resume with the cursor.
     """
 
-    __slots__ = ("_parts", "_resumable")
+    __slots__ = ("_came_with_bytes", "_parts", "_resumable")
 
     def __init__(self, options: SessionOptions, context: SessionContext, *, username: str, caught_up: Callable[[], None]) -> None:
         """Make a session, which must then join the `Audience`; `session_for` does."""
         super().__init__(options, context, username=username, caught_up=caught_up)
-        self._parts = CursorParts()
+        came_with = options.came_with if self._beginning.resume != "none" and len(options.came_with) <= ID_BYTES else ""
+        self._parts = CursorParts(came_with)
+        self._came_with_bytes = len(came_with)
+        self._hold(self._came_with_bytes)
         self._resumable = True
 
     def take(self, cursor: LogCursor, chunk: Chunk) -> int:
@@ -89,6 +93,12 @@ class EventSession(ResumableSession):
             return chunk.data.replace(MARK, b"id: %b." % cursor_text.encode())
         return _ID_LINE.sub(b"" if self._resumable else b"id:\n", chunk.data)
 
+    def _forget_cursor(self) -> None:
+        super()._forget_cursor()
+        if self._came_with_bytes and not self._parts.continues:
+            self._hold(-self._came_with_bytes)
+            self._came_with_bytes = 0
+
     async def _take_leave(self, close: Close) -> None:
         if close is UNTIL_REACHED:
             self._offer(End(cursor=self._cursor()))
@@ -113,8 +123,10 @@ class EventSession(ResumableSession):
         return self._resumable
 
     def _cursor(self) -> str | None:
-        context = self._context
-        return context.audience.cursor(self, cluster=context.cluster.mark, subscriptions=context.subscriptions_read, parts=self._parts)
+        context, parts = self._context, self._parts
+        text = context.audience.cursor(self, cluster=context.cluster.mark, subscriptions=context.subscriptions_read, parts=parts)
+        # One that is continued may be too long for a while, and the one made anew is not: then events have none meanwhile.
+        return None if text is not None and parts.continues and len(text) > ID_BYTES - _ONE_ID_BYTES else text
 
 
 def _last_id_bytes(data: bytes) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from sys import getsizeof
 
@@ -18,15 +18,17 @@ class SessionOptions(Selection):
     """The defaults are those of a client without options.
 
     Attributes:
-        format: how messages are written.
-        chats: only these, subscribed or not; none: what the user follows.
-        cursor_in_frame: the cursor comes as the first frame.
-        start_in_frame: a first frame comes, with a token, a cursor, or both.
+        format: the format of messages.
+        chats: only these chats, subscribed or not; empty: those that the user follows.
+        came_with: `cursor` as the client of an event stream gave it, if it may come back in a header; else "".
+        cursor_in_frame: whether the cursor comes as the first frame.
+        start_in_frame: whether a first frame comes, with a token, a cursor, or both.
         heartbeat_seconds: the interval of heartbeats.
     """
 
     format: Format = Format.PLAIN
     chats: tuple[str, ...] = ()
+    came_with: str = field(default="", compare=False)
     cursor_in_frame: bool = False
     start_in_frame: bool = False
     heartbeat_seconds: float | None = None

@@ -56,7 +56,7 @@ class ResumableSession(Session):
     def __init__(self, options: SessionOptions, context: SessionContext, *, username: str, caught_up: Callable[[], None]) -> None:
         """Make a session, which must then join the `Audience`; `session_for` does."""
         super().__init__(context, username=username, view=options.view(options.format))
-        self.options = replace(options, cursor=None)
+        self.options = replace(options, cursor=None, came_with="")
         self.only = options.chats
         self.kept: Mapping[str, TopicOffsets] = NONE_KEPT
         self._challenge_at: float | None = None

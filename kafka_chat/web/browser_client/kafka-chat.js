@@ -1,5 +1,5 @@
 /**
- * A client of kafka_chat for browsers and Node: it comes back where it was, so that nothing is lost and nothing comes twice.
+ * A client of kafka_chat for browsers and Node. It reconnects where it was, so that no message is lost or comes twice.
  *
  * It speaks the protocol kafka-chat.v1 (docs/protocol.md). One ES module, without a build or dependencies:
  *
@@ -17,7 +17,7 @@
  *     await chat.send("room1", "hello");
  *     chat.close();
  *
- * Node has WebSocket of its own from 22 on; for an older one pass that of the package ws: `{ WebSocket }`.
+ * Node has a WebSocket since version 22; with an older one pass that of the package ws: `{ WebSocket }`.
  */
 
 const PROTOCOL = "kafka-chat.v1";
@@ -40,22 +40,22 @@ const NO_TOKEN = 4401; // the close code where the token is missing, not valid, 
 
 const SOON = [0, FIRST_PAUSE_MS];
 /**
- * After which close code it comes back: the least pause, and the least bound of what chance adds to it, in milliseconds; null: it ends
- * for good. docs/protocol.md, "When to reconnect", has the same table. 1005, 1014 and 1015 come from proxies.
+ * Close code -> when it reconnects: the least pause, and the first bound of the random addition, in milliseconds; null: never.
+ * docs/protocol.md, "When to reconnect", has the same table. 1005, 1014 and 1015 come from proxies.
  */
 export const CLOSE_CODES = {
   1000: null, 1001: SOON, 1002: null, 1003: null, 1005: SOON, 1006: SOON, 1007: null, 1008: null, 1009: null, 1010: null,
   1011: [1_000, FIRST_PAUSE_MS], 1012: [0, 5_000], 1013: [2_000, 5_000], 1014: SOON, 1015: SOON,
   4400: null, 4401: null, 4403: null, 4408: SOON,
 };
-/** The same of any code: of those that are not in the table, 4400 to 4499 are final. */
+/** The same for any code: of those that are not in the table, 4400 to 4499 are final. */
 const pauseAfter = (code) => (code in CLOSE_CODES ? CLOSE_CODES[code] : code >= 4400 && code < 4500 ? null : SOON);
 
-/** What an op came to that was refused, or whose answer will not come. */
+/** An op was refused, or its answer will not come. */
 export class KafkaChatError extends Error {
   /**
    * @param {string} message a sentence
-   * @param {{code?: number, field?: string | null}} [about] `code` as HTTP has it, 0 where the connection ended before the answer:
+   * @param {{code?: number, field?: string | null}} [about] `code` is an HTTP status, or 0 if the connection ended before the answer:
    *     the request may or may not have been carried out
    */
   constructor(message, { code = 0, field = null } = {}) {
@@ -70,29 +70,29 @@ export class KafkaChatError extends Error {
  * @typedef {object} Options
  * @property {string[]} [chats] these chats only, subscribed or not; nothing is stored
  * @property {string | number | Date} [from] where to begin: "latest", "earliest", a time, "-15m"
- * @property {number} [rewind] begin with the last so many messages of each chat
- * @property {string | number | Date} [until] deliver what is older, then end with 1000
+ * @property {number} [rewind] begin with this many last messages of each chat
+ * @property {string | number | Date} [until] deliver only older messages, then end with 1000
  * @property {string[]} [tags] only messages with one of these tags, or with none
  * @property {string[]} [senders] only messages from one of these
- * @property {string} [cursor] begin after what this cursor stands for; wins over what `load` gives
- * @property {() => string | null | undefined | Promise<string | null | undefined>} [load] gives the cursor that `save` was given last
- * @property {(cursor: string) => void} [save] keeps the cursor; called once a second at most, and before the page goes
- * @property {number} [heartbeat] seconds: a connection that is silent for so long is tested, 10 to 600
- * @property {(message: object) => void} [onMessage] a message; the cursor is past it once this returns. `meta.left_out`, where it is
- *     there, names what of the record is not shown: "key", "headers", "time"
+ * @property {string} [cursor] begin after this cursor; overrides `load`
+ * @property {() => string | null | undefined | Promise<string | null | undefined>} [load] returns the cursor last passed to `save`
+ * @property {(cursor: string) => void} [save] stores the cursor; called at most once a second, and before the page is left
+ * @property {number} [heartbeat] seconds, 10 to 600: a connection that is silent for this long is tested
+ * @property {(message: object) => void} [onMessage] a message; the cursor is past it once this returns. `meta.left_out`, if present,
+ *     names the parts of the record that are not shown: "key", "headers", "time"
  * @property {(gap: object) => void} [onGap] messages that are lost: `{chat, partition, first_lost, first_left, cause}`. `cause` is
  *     "retention", "recreated", "truncated"; or "cluster", with nothing else: the cursor is of another Kafka, where it began again
- * @property {(skipped: object) => void} [onSkipped] a message that is there and not delivered: `{chat, id, partition, offset, time, cause}`.
+ * @property {(skipped: object) => void} [onSkipped] a message that exists but is not delivered: `{chat, id, partition, offset, time, cause}`.
  *     `cause` is "too_large": with its `meta` it is larger than the service's `limits.message_bytes`
- * @property {(state: string, about: object) => void} [onState] "connecting"; "open", with `resume`, `session`, `user`; "live": what
- *     had been missed has come; "waiting", with `ms`, `code`, `reason`; "paused": the page is put away; "closed", with `code`, `reason`
- * @property {(meta: object) => void} [onControl] every control frame's `meta`, before all else
+ * @property {(state: string, about: object) => void} [onState] "connecting"; "open", with `resume`, `session`, `user`; "live": missed
+ *     messages have come; "waiting", with `ms`, `code`, `reason`; "paused": the page is in the back/forward cache; "closed", with `code`, `reason`
+ * @property {(meta: object) => void} [onControl] every control frame's `meta`, before any other callback
  * @property {string | (() => string | Promise<string>)} [token] says who connects, where the service asks for it. A function is called
  *     before the first connection, before a token ends, and where the service has refused it, never twice at a time
- * @property {typeof WebSocket} [WebSocket] another one than the platform's
+ * @property {typeof WebSocket} [WebSocket] instead of the platform's
  */
 
-/** One user's messages over one connection at a time, again and again until a close code is final or `close()` is called. */
+/** One user's messages over one connection after the other, until a close code is final or `close()` is called. */
 export class KafkaChat {
   #address;
   #options;
@@ -124,8 +124,8 @@ export class KafkaChat {
   closed = new Promise((resolve) => (this.#resolveClosed = resolve));
 
   /**
-   * @param {string | URL | null} url of the service, `http://host:port`, with a path prefix if it has one; null: where this file is from
-   * @param {string} username whose messages
+   * @param {string | URL | null} url the service's URL, `http://host:port`, with a path prefix if it has one; null: the origin of this file
+   * @param {string} username the user whose messages to receive
    * @param {Options} [options]
    */
   constructor(url, username, options = {}) {
@@ -140,42 +140,42 @@ export class KafkaChat {
     this.#begin();
   }
 
-  /** Everything before this has been handed to `onMessage`; text to begin with another time, "" before anything is known. */
+  /** Everything before this cursor has been passed to `onMessage`; "" before anything is known. */
   get cursor() {
     return this.#place.cursor;
   }
 
-  /** "connecting", "open", "live", "waiting", "paused" or "closed"; "new" while `load` is waited for. */
+  /** "connecting", "open", "live", "waiting", "paused" or "closed"; "new" while waiting for `load`. */
   get state() {
     return this.#state;
   }
 
-  /** The chats that are followed now, sorted. */
+  /** The followed chats, sorted. */
   get chats() {
     return [...this.#chats].sort();
   }
 
-  /** The session's id, for anyone who reads the service's log; null where there is none. */
+  /** The session's id in the service's log; null without a session. */
   get session() {
     return this.#session;
   }
 
-  /** Follow a chat, on all connections of the user and from now on. Resolves to `{chat, exists, positions}`. */
+  /** Follow a chat from now on, on all connections of the user. Resolves to `{chat, exists, positions}`. */
   subscribe(chat) {
     return this.#ask({ op: "subscribe", chat });
   }
 
-  /** Follow a chat no longer. Resolves to `{chat, exists, positions}`. */
+  /** Stop following a chat. Resolves to `{chat, exists, positions}`. */
   unsubscribe(chat) {
     return this.#ask({ op: "unsubscribe", chat });
   }
 
-  /** Write to a chat. Resolves to `{chat, partition, offset, id}` once Kafka has it; rejects where it may not have arrived: code 0. */
+  /** Send a message. Resolves to `{chat, partition, offset, id}` once Kafka has it; rejects with code 0 if that is unknown. */
   send(chat, text, { tag = null } = {}) {
     return this.#ask({ op: "send", chat, text, tag });
   }
 
-  /** End, for good. Returns `closed`. */
+  /** End for good. Returns `closed`. */
   close() {
     if (this.#state !== "closed") {
       this.#finish(1000, "");
@@ -196,7 +196,7 @@ export class KafkaChat {
 
   async #begin() {
     try {
-      // Also without `load` only once the caller has us in hand: `onState` may use it.
+      // Asynchronous even without `load`, so that `onState` may use the new object.
       const cursor = await (this.#options.cursor ?? this.#options.load?.());
       this.#place.begin(cursor ?? "");
       this.#saved = this.cursor;
@@ -266,7 +266,7 @@ export class KafkaChat {
     };
     socket.onmessage = ({ data }) => socket === this.#socket && this.#take(data);
     socket.onclose = ({ code, reason }) => socket === this.#socket && this.#lost(code, reason, opened);
-    // Close follows and says more; but not in every Node, where a handshake fails.
+    // `close` follows and says more, except in some versions of Node after a failed handshake.
     socket.onerror = () => setTimeout(() => socket === this.#socket && this.#lost(1006, "", opened), 1_000);
     this.#watch(OPENING_MS, () => this.#lost(1006, "no answer to the handshake", false));
   }
@@ -283,7 +283,7 @@ export class KafkaChat {
     if (cursor) {
       query.set("cursor", cursor);
     }
-    // Where to begin is said until there is a cursor of the service's; what that does not name begins where it was subscribed to.
+    // Send the start only until the service has sent a cursor; chats that it does not name begin where they were subscribed to.
     if (!this.#begun) {
       setIfGiven(query, "from", from);
       setIfGiven(query, "rewind", rewind);
@@ -315,7 +315,7 @@ export class KafkaChat {
     }
   }
 
-  /** The other end takes WebSockets, and is no service that knows the protocol; or one that has named it hangs. */
+  /** The other end accepts WebSockets but does not speak the protocol, or speaks it and hangs. */
   #noHello() {
     if (this.#socket.protocol === PROTOCOL) {
       this.#lost(1006, "no hello came", true);
@@ -380,7 +380,7 @@ export class KafkaChat {
     }
   }
 
-  /** Not every frame has one, and a hello has none while no broker answers. */
+  /** Note the cursor of a frame, if it has one; a `hello` has none while no broker answers. */
   #takeCursor({ cursor }) {
     if (typeof cursor === "string") {
       this.#place.begin(cursor);
@@ -424,7 +424,7 @@ export class KafkaChat {
     }
   }
 
-  /** Find out whether the connection still is one: a page slept, a network changed, a heartbeat is late. */
+  /** Test whether the connection is alive, after the page slept, the network changed, or a heartbeat is late. */
   #probe() {
     if (!this.#greeted || this.#askedAt) {
       return;
@@ -443,7 +443,7 @@ export class KafkaChat {
     });
   }
 
-  /** A connection is over, by a close frame or without one. */
+  /** A connection has ended, with or without a close frame. */
   #lost(code, reason, opened) {
     if (this.#greeted && Date.now() - this.#openedAt >= STEADY_MS) {
       this.#boundMs = FIRST_PAUSE_MS;
@@ -454,13 +454,13 @@ export class KafkaChat {
       return;
     }
     if (!opened && !this.#greetedEver) {
-      // A browser does not say why. Where the subprotocol was not taken, a proxy may have dropped it; or the service is an old one.
+      // A browser does not say why. If the subprotocol was not accepted, a proxy may have dropped it, or the service is an old one.
       this.#plain = !this.#plain;
     }
     this.#wait(code, reason);
   }
 
-  /** Full jitter: any pause up to a bound that doubles, so that who left together does not come back together. */
+  /** Full jitter: a random pause up to a bound that doubles, so that clients do not reconnect all at once. */
   #wait(code, reason) {
     const awayMs = this.#awayUntil - Date.now();
     const [least, leastBound] = pauseAfter(code) ?? SOON;
@@ -474,7 +474,7 @@ export class KafkaChat {
     this.#enter("waiting", { ms, code, reason });
   }
 
-  /** Release the socket without waiting for it: a half-open one would not close for minutes. */
+  /** Release the socket without waiting, because a half-open one takes minutes to close. */
   #leave() {
     const socket = this.#socket;
     this.#socket = null;
@@ -507,7 +507,7 @@ export class KafkaChat {
     clearTimeout(this.#watching);
   }
 
-  // --- the page around it; in Node there is none
+  // --- the page; in Node there is none
 
   #watchPage() {
     const { document } = globalThis;
@@ -521,7 +521,7 @@ export class KafkaChat {
     on(document, "visibilitychange", () => (document.visibilityState === "visible" ? this.#wake() : this.#saveNow()));
   }
 
-  /** Somebody looks again, or there is a network again: do not wait for a pause that was made for a dead one. */
+  /** The page is visible or online again: end the pause, and test the connection. */
   #wake() {
     if (this.#socket) {
       this.#probe();
@@ -530,7 +530,7 @@ export class KafkaChat {
     }
   }
 
-  /** A page with an open socket cannot be kept for the way back; and one that goes leaves in order. */
+  /** Close the socket, because a page with an open one is not kept in the back/forward cache. */
   #pause() {
     if (this.#state !== "closed" && this.#state !== "new") {
       this.#leave();
@@ -539,14 +539,14 @@ export class KafkaChat {
     }
   }
 
-  // --- telling
+  // --- callbacks
 
   #enter(state, about = {}) {
     this.#state = state;
     this.#tell("onState", state, about);
   }
 
-  /** Call back. What that throws is the page's to hear of, and not ours to stumble over. */
+  /** Call a callback; an exception in it is reported to the page, and does not disturb us. */
   #tell(name, ...what) {
     try {
       this.#options[name]?.(...what);
@@ -578,7 +578,7 @@ export class KafkaChat {
   }
 }
 
-/** Up to where everything has come, a partition at a time. */
+/** How far messages have come, by partition. */
 class Place {
   #base = "";
   #ids = new Map(); // "partition/chat" -> the last message's id, since #base
@@ -588,19 +588,19 @@ class Place {
     return [this.#base, ...this.#ids.values()].filter(Boolean).join(".");
   }
 
-  /** The service has said where we are. */
+  /** Take a cursor of the service. */
   begin(cursor) {
     this.#base = cursor;
     this.#ids.clear();
   }
 
-  /** All is another Kafka's now. */
+  /** Start over: the service has another Kafka cluster now. */
   forget() {
     this.begin("");
     this.#partitions.clear();
   }
 
-  /** Go past a message, or the notice in its place, which an earlier service sends without an id; false where it has been here before. */
+  /** Move past a message, or the notice that replaces it (without an id from an earlier service); false if it came before. */
   advance({ chat, meta: { id, partition, offset } }) {
     if (typeof id !== "string") {
       return true;
@@ -616,7 +616,7 @@ class Place {
     return true;
   }
 
-  /** Go on where a gap ends, which may be before where we are; false where it has been told before. */
+  /** Continue where a gap ends, which may be before our position; false if it was reported before. */
   jump({ chat, partition, first_lost, first_left, cause }) {
     const key = `${partition}/${chat}`;
     const gap = `${cause} ${first_lost} ${first_left}`;
@@ -630,7 +630,7 @@ class Place {
   }
 }
 
-/** What the caller has asked for: in order, some at a time, each answered once. */
+/** The caller's ops: sent in order, a few at a time, each answered once. */
 class Ops {
   #write;
   #queue = []; // not written yet
@@ -658,7 +658,7 @@ class Ops {
     this.#open = false;
   }
 
-  /** Write as much as the service takes. */
+  /** Send as many as the service accepts. */
   pump() {
     while (this.#open && this.#queue.length && this.#asked.size < UNANSWERED && this.#mayWrite()) {
       const asked = this.#queue.shift();
@@ -703,7 +703,7 @@ class Ops {
     }
   }
 
-  /** The connection is gone. What can be done twice is asked again; a message cannot. */
+  /** The connection has ended. Ops that may be done twice are repeated; sending a message is not. */
   lose() {
     this.stop();
     const again = [];

@@ -1,4 +1,4 @@
-"""The OpenAPI document of all routes, WebSockets included, with pages that show it without another host."""
+"""The OpenAPI document of all routes, WebSockets included, and pages that show it without another host."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ...settings.model import AuthSettings
 
 Route = TypeVar("Route", bound=Callable[..., Any])
-Fragment = dict[str, Any]  # a piece of an OpenAPI document
+Fragment = dict[str, Any]  # a part of an OpenAPI document
 
 SWAGGER_UI = "swagger-ui-5.33.1"
 REDOC = "redoc-2.5.4"
@@ -146,7 +146,7 @@ A refusal comes before the handshake is answered, as an HTTP status with a JSON 
 
 
 def speaks(frames: str, *, accepted: str) -> Callable[[Route], Route]:
-    """Document a WebSocket, by itself or as the other use of a GET.
+    """Document a WebSocket, alone or as the second use of a GET.
 
     Args:
         frames: its frames, in Markdown, shown after the docstring; the close codes of all WebSockets follow.
@@ -180,7 +180,7 @@ def example(answer: object) -> Callable[[Route], Route]:
 
 
 def add_to_operation(**fragment: Any) -> Callable[[Route], Route]:  # noqa: ANN401 - whatever OpenAPI has there
-    """Add to a route's Operation Object; lists are appended to, objects joined."""
+    """Add to a route's Operation Object; lists are extended, objects merged."""
 
     def decorate(route: Route) -> Route:
         _join(route.__dict__.setdefault(_FRAGMENT, {}), fragment)
@@ -222,7 +222,7 @@ class Provider(OpenAPIProvider):
     _document: Fragment | None = None
 
     def schema(self) -> Fragment:
-        """Return the OpenAPI document, made once: that takes 10 ms, and no route is added after the first request."""
+        """Return the OpenAPI document; it is made once, which takes 10 ms, since no route is added after the first request."""
         if self._document is None:
             self._document = super().schema()
             self._document["info"]["license"] = {"name": "MIT"}  # an identifier would become a link to another host
@@ -232,7 +232,7 @@ class Provider(OpenAPIProvider):
         return self._document
 
     def generate_rules(self) -> Iterable[Rule]:
-        """Yield what is not hidden, WebSockets included."""
+        """Yield the rules that are not hidden, WebSockets included."""
         rules = [rule for rule in self._app.url_map.iter_rules() if not _is_hidden(self._app.view_functions[rule.endpoint])]
         return sorted(rules, key=lambda rule: rule.rule)
 
@@ -256,11 +256,11 @@ class Provider(OpenAPIProvider):
         return cast("AuthSettings", self._app.config[_AUTH])
 
     def operation_id(self, method: str, path: str, func: Callable[..., Any]) -> str:
-        """Return the route's name: each has one method."""
+        """Return the route's name, which is unique, because each has one method."""
         return func.__name__
 
     def build_path_parameter(self, name: str, converter: BaseConverter) -> Fragment:
-        """Return the Parameter Object of a piece of the path."""
+        """Return the Parameter Object of a part of the path."""
         return {**super().build_path_parameter(name, converter), **_PARAMETERS[name]}
 
     def build_request_body(self, model: type[Any], source: object) -> tuple[Fragment, Fragment]:
@@ -303,8 +303,8 @@ def _is_hidden(route: Callable[..., Any]) -> bool:
 
 
 def _schema(model: type[Any]) -> tuple[Fragment, Fragment]:
-    """Return a reference to a model, and all models that it takes, their fields described by their docstrings."""
-    # quart-schema takes the first component and drops those that it refers to.
+    """Return a reference to a model, and all models needed for it, with their fields described by their docstrings."""
+    # quart-schema keeps the first component and drops those that it refers to.
     (schema,), components = schema_components([model], ref_template="#/components/schemas/{name}")
     for component in components.values():
         about, _, fields = inspect.cleandoc(component.get("description", "")).partition("\n\nAttributes:\n")
@@ -315,7 +315,7 @@ def _schema(model: type[Any]) -> tuple[Fragment, Fragment]:
 
 
 def _responses(responses: dict[int, Fragment]) -> Fragment:
-    """Return them by status as a string, with what all refusals of a status have in common."""
+    """Return the responses by status as a string, with what all errors of a status have in common."""
     found: Fragment = {}
     for status, response in responses.items():
         found[str(status)] = response
@@ -351,9 +351,9 @@ _HEAD = """\
       .swagger-ui td code { overflow-wrap: anywhere; }
     }
   </style>
-"""  # no response of ours has links; their column, and the name of a setting in a table, are wider than a phone
+"""  # our responses have no links; their column, and long names of settings in tables, are wider than a phone
 
-_ABSOLUTE = re.compile(r'"/[^"]*openapi\.json"')  # what quart-schema's pages ask for; a proxy may have us below a path
+_ABSOLUTE = re.compile(r'"/[^"]*openapi\.json"')  # what quart-schema's pages request; behind a proxy we may be below a path
 # ReDoc shows a relative server as `http://host/prefix/./`.
 _SHOW = """\
 <script>
@@ -379,8 +379,8 @@ async def _asset(name: str) -> Response:
 
 
 async def _finish_page(response: Response) -> Response:
-    """Make quart-schema's pages fit for phones and path prefixes, and forbid browsers to ask another host: the scripts know some."""
-    if request.endpoint in ("swagger_ui", "redoc_ui") and response.status_code == 200:  # else it is an error, as JSON
+    """Adapt quart-schema's pages to phones and path prefixes, and forbid requests to other hosts, which the scripts know."""
+    if request.endpoint in ("swagger_ui", "redoc_ui") and response.status_code == 200:  # otherwise it is a JSON error
         page = _HEAD + (await response.get_data(as_text=True)).lstrip().removeprefix("<head>")
         page = _ABSOLUTE.sub('"openapi.json"', page)
         page = page.replace('<redoc spec-url="openapi.json"></redoc>', '<div id="redoc"></div>').replace("<noscript>", f"{_SHOW}<noscript>")

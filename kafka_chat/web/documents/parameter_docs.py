@@ -1,4 +1,4 @@
-"""The parameters of kafka-chat.v1, as the OpenAPI document has them."""
+"""The parameters of kafka-chat.v1 for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _TIMES = (
 
 
 def parameter(name: str, description: str, example: object, **schema: Any) -> Fragment:  # noqa: ANN401 - whatever a Schema Object has
-    """Return the Parameter Object of one that may be given once."""
+    """Return the Parameter Object of a parameter that may be given once."""
     schema.setdefault("type", "string")
     return {"name": name, "in": "query", "required": False, "description": description, "schema": schema, "example": example}
 
 
 def repeated(name: str, description: str, example: list[str], *, most: int | None = REPEATED) -> Fragment:
-    """Return the Parameter Object of one that may be given again and again."""
+    """Return the Parameter Object of a parameter that may be repeated."""
     schema: Fragment = {"items": {"type": "string"}}
     if most is not None:
         schema["maxItems"] = most

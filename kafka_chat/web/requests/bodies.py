@@ -1,4 +1,4 @@
-"""JSON bodies, strict both ways."""
+"""Strict JSON bodies of requests and answers."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def json_answer(body: msgspec.Struct, status: int = 200, headers: dict[str, str]
 async def read_body(model: type[Model]) -> Model:
     """Return the body of the current request.
 
-    Quart's own reading takes NaN and lone surrogates, which no strict JSON has, and reads a body without a content
-    type as null.
+    Quart's own parser accepts NaN and lone surrogates, which are not strict JSON, and reads a body without a content type
+    as null.
 
     Raises:
         UnsupportedMediaType: it is not declared as JSON.
@@ -43,13 +43,13 @@ def parse_json(data: bytes, model: type[Model], *, what: str) -> Model:
     Args:
         data: the JSON.
         model: the type to decode.
-        what: what it is, for the error.
+        what: its name, for the error.
 
     Raises:
         RequestError: it is not JSON, or does not match.
     """
     try:
-        data.decode()  # msgspec does not look into the values that it skips
+        data.decode()  # msgspec does not validate the values that it skips
         return msgspec.json.decode(data, type=model)
     except UnicodeDecodeError as error:
         raise RequestError(f"{what} is not UTF-8 from byte {error.start} on") from error

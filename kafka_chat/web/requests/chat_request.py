@@ -1,4 +1,4 @@
-"""A request whose body may be as large as its route allows."""
+"""A request whose route sets the limit of its body."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _TAKES_CURSOR = re.compile(r"/receive-message/client/[^/]*/events")
 
 
 class ChatRequest(TrioRequest):
-    """Quart's request, which does not ask its route how large a body may be.
+    """Quart's request, with a limit of the body per route.
 
     Attributes:
-        most_body_bytes: how large its body may be; None: Quart's own limit.
+        most_body_bytes: the limit of its body; None: Quart's own limit.
     """
 
     def __init__(self, method: str, scheme: str, path: str, *rest: Any, max_content_length: int | None = None, **named: Any) -> None:  # noqa: ANN401 - as Quart calls it

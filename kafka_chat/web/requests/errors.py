@@ -32,10 +32,10 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # in th
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """What went wrong, for the person who has to act.
+    """An error, for the person who has to act.
 
     Attributes:
-        error: a sentence: what was asked, and what is allowed.
+        error: a sentence that says what is wrong, and what is allowed.
         field: the wrong parameter, or field of the body; null for none.
     """
 
@@ -44,15 +44,15 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 
 class UpgradeRequired(RequestError):
-    """426: plain HTTP on an address that only serves WebSockets."""
+    """426: plain HTTP on a path that serves only WebSockets."""
 
     status = 426
 
 
 def upgrade_required() -> UpgradeRequired:
-    """Return the answer to a request that is not a handshake: how to make one.
+    """Return the error for a request that is not a handshake; it says how to make one.
 
-    Not by an address: behind a proxy its scheme, its port and the path prefix are others than we know.
+    It names no URL, because behind a proxy the scheme, port and path prefix are different.
     """
     return UpgradeRequired(
         "this address speaks WebSocket; in a browser: new WebSocket(address), which begins with ws in place of http, or wss of https",
@@ -71,8 +71,8 @@ async def answer_error(error: RequestError) -> Response:
 
 
 def answer_errors(app: Quart) -> None:
-    """Let `app` answer every exception in a request with an `ErrorBody`."""
-    # Quart runs what is no coroutine function in a thread.
+    """Make `app` answer every exception in a request with an `ErrorBody`."""
+    # These are coroutine functions because Quart runs other ones in a thread.
     app.register_error_handler(RequestError, _request_error)
     app.register_error_handler(BrokerError, _broker_error)
     app.register_error_handler(RequestSchemaValidationError, _schema_error)
@@ -94,13 +94,13 @@ async def _schema_error(error: RequestSchemaValidationError) -> Response:
 
 
 async def _http_error(error: HTTPException) -> Response:
-    """Answer what Quart and werkzeug raise: no such route, no such method, too large."""
+    """Answer an error that Quart or werkzeug raises: no such route, no such method, too large."""
     if isinstance(error, MethodNotAllowed) and has_websocket_context():
-        error = WebsocketMismatch()  # a route without GET; the method is not what is wrong with a handshake
+        error = WebsocketMismatch()  # a route without GET; for a handshake, the method is not the problem
     status = error.code or 500
     if status >= 500:
         return await _bug(error)
-    # Quart keeps it in the request, and the frames that it names hold that and the connection: a circle for each 404.
+    # Quart keeps it in the request, and its traceback's frames refer to the request: a reference cycle for each 404.
     error.__traceback__ = error.__context__ = None
     headers = {name: value for name, value in error.get_headers() if name.lower() not in ("content-type", "content-length")}
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
@@ -122,7 +122,7 @@ def _sentence(error: HTTPException, status: int, headers: dict[str, str]) -> str
 
 
 async def _bug(error: Exception) -> Response:
-    """Answer 500 with a sentence without internals; the log has the traceback."""
+    """Answer 500 with a sentence that reveals nothing; the log has the traceback."""
     asked = _asked()
     if (service := cast("Serving", current_app).service) is not None:
         service.telemetry.request_failed(method=asked.method, path=asked.path, error=error)
@@ -138,7 +138,7 @@ def _answer(status: int, sentence: str, field: str | None, headers: dict[str, st
 
 
 def _clean(text: str) -> str:
-    """Return `text` without lone surrogates, which no strict JSON can have."""
+    """Return `text` without lone surrogates, which strict JSON cannot contain."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""Checks the host names of requests, against pages whose own name points at us (DNS rebinding)."""
+"""Checks the host names of requests, against DNS rebinding: pages whose own host name resolves to us."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class HostRefused(RequestError):
 class Hosts:
     """The host names allowed in the header `Host`.
 
-    IP addresses and `localhost` are always allowed: nobody can point them elsewhere, and health checks use them. A request without
-    the header does not come from a browser.
+    IP addresses and `localhost` are always allowed: an attacker cannot make them resolve elsewhere, and health checks use them. A
+    request without the header does not come from a browser.
 
     Args:
         allowed: names without a port, in lower case, or `*` for any.
@@ -44,7 +44,7 @@ class Hosts:
         """Raise `HostRefused` for another host.
 
         Args:
-            hosts: the values of `Host`, and what the target names, which takes their place (RFC 9112 section 3.2.2).
+            hosts: the values of `Host`, or the host in the target, which overrides them (RFC 9112 section 3.2.2).
         """
         for host in hosts:
             if not self._any and not self._is_allowed(_without_port(host)):
@@ -61,7 +61,7 @@ class Hosts:
 
 
 def _without_port(host: str) -> str:
-    """Return a host as settings have it: `Chat.Example.:8001` is `chat.example`."""
+    """Return a host in the form of the settings: `Chat.Example.:8001` is `chat.example`."""
     name, colon, port = host.strip().rpartition(":")
     if not colon or not (port == "" or (port.isascii() and port.isdigit())):
         name = host.strip()

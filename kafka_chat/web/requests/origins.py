@@ -1,6 +1,6 @@
 """Decides which web pages may use the service: CORS over HTTP, and the origins of requests and handshakes.
 
-docs/decisions/0004-cors-is-answered-in-front-of-quart.md says why quart-cors does not do it.
+docs/decisions/0004-cors-is-answered-in-front-of-quart.md says why not with quart-cors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PREFLIGHT_SECONDS = 7200  # how long a browser may remember a preflight's answer; Chromium allows no more
 
 _SENT_BY_PAGES = b"Accept, Authorization, Content-Type, If-None-Match, Last-Event-ID, Prefer"
-_OWN = ("same-origin", "none")  # values of `Sec-Fetch-Site`: our own page, or the person at the browser
+_OWN = ("same-origin", "none")  # values of `Sec-Fetch-Site`: our own page, or the user
 
 
 class OriginRefused(RequestError):
@@ -34,7 +34,7 @@ class Origins:
     """The origins that are allowed.
 
     Args:
-        allowed: as browsers write them, or `*` for any.
+        allowed: origins in the form that browsers send, or `*` for any.
         reading: the endpoints whose GET changes nothing and ends by itself.
         credentials: whether a cookie may have a token (`auth.cookie`), which pages of the listed origins may send then.
     """
@@ -46,9 +46,9 @@ class Origins:
         self._allowed = frozenset(origin.encode() for origin in allowed)
 
     def sharing(self, scope: HTTPScope, send: ASGISendCallable) -> ASGISendCallable:
-        """Return `send` for the answer to a request, to which it adds the headers of CORS and of every page, whatever the status.
+        """Return a `send` that adds the CORS headers and those of every answer, whatever the status.
 
-        A browser's preflight is an OPTIONS, which Quart answers with `Allow`.
+        A browser's preflight is an OPTIONS request, which Quart answers with `Allow`.
         """
         origins = _values(scope["headers"], b"origin")
         preflight = scope["method"] == "OPTIONS" and bool(_values(scope["headers"], b"access-control-request-method"))
@@ -81,8 +81,8 @@ class Origins:
     def check(self, headers: Headers) -> None:
         """Raise `OriginRefused` for a page that may not use the service.
 
-        A browser says where a request comes from: by `Origin` wherever something may change, and by `Sec-Fetch-Site`. What has
-        neither header comes from no browser.
+        A browser says where a request comes from: with `Origin` on every request that may change something, and with
+        `Sec-Fetch-Site`. A request with neither header does not come from a browser.
         """
         if self._any:
             return

@@ -1,4 +1,4 @@
-"""The parameters of a client's address; docs/protocol.md, "Asking for it"."""
+"""Parses the query parameters of a client; docs/protocol.md, "Asking for it"."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ...chat.names import ChatNames
     from ...chat.resume_cursor import ResumeCursor
 
-PARAMETERS = 500  # parameters of an address, whatever their names: enough for a hundred chats, tags and senders, and ids
-REPEATED = 100  # chats, tags, senders
+PARAMETERS = 500  # the most parameters, whatever their names: enough for a hundred chats, tags and senders, and ids
+REPEATED = 100  # the most chats, tags or senders
 REWIND = 1000
 HEARTBEAT_SECONDS = (10.0, 600.0)
 AHEAD_MS = 60_000  # how far a client's clock may be ahead of ours
@@ -31,7 +31,7 @@ _WHOLE = re.compile(r"[0-9]{1,15}")
 
 
 class Query:
-    """The decoded parameters of an address; unknown names are ignored.
+    """The decoded query parameters of a URL; unknown names are ignored.
 
     Args:
         query: as received, percent-encoded.
@@ -61,14 +61,14 @@ class Query:
         return values[0] if values else None
 
     def some(self, name: str) -> list[str]:
-        """Return every value of a parameter that may be repeated up to a hundred times, each once."""
+        """Return the different values of a parameter that may be repeated up to a hundred times."""
         values = self.all(name)
         if len(values) > REPEATED:
             raise RequestError(f"{name} is given {len(values)} times; at most {REPEATED} are allowed", field=name)
         return list(dict.fromkeys(values))
 
     def filter(self, name: str) -> frozenset[str] | None:
-        """Return the names that a filter passes, in comparable form; None if missing."""
+        """Return the names that a filter allows, in comparable form; None if missing."""
         return frozenset(map(comparable, self.some(name))) or None
 
     def whole(self, name: str, *, most: int) -> int | None:
@@ -87,7 +87,7 @@ class Query:
 
 
 def check_count(query: bytes) -> None:
-    """Raise `RequestError` if an address has too many parameters; they are counted, not decoded."""
+    """Raise `RequestError` if a query has too many parameters; counts without decoding them."""
     count = query.count(b"&") + 1
     if count > PARAMETERS:
         raise RequestError(f"the address has {count} parameters; at most {PARAMETERS} are allowed")
@@ -97,11 +97,11 @@ def parse_options(query: bytes, *, format: Format, names: ChatNames, now_ms: int
     """Parse a client's options.
 
     Args:
-        query: of its address, as received.
+        query: the query string, as received.
         format: the format of its messages, unless `meta=1` says otherwise.
         names: validates chats.
         now_ms: the current time, Unix milliseconds.
-        last_had: the cursor of the header `Last-Event-ID`, in place of those in the address.
+        last_had: the cursor of the header `Last-Event-ID`, which overrides those in the query.
 
     Raises:
         RequestError: a bad value; it names the parameter and what is allowed.
@@ -111,13 +111,15 @@ def parse_options(query: bytes, *, format: Format, names: ChatNames, now_ms: int
     asked = Query(query)
     chosen = _format(asked) if format is Format.PLAIN else format
     cursors = asked.all("cursor") if last_had is None else []
+    came_with = last_had or joined(cursors)
     in_frame = chosen is Format.V1 and cursors == [IN_FRAME]
     start = start_of(asked, now_ms)
     rewind = asked.whole("rewind", most=REWIND) or 0
     return SessionOptions(
         format=chosen,
         chats=tuple(dict.fromkeys(names.parse(chat, field="chat") for chat in asked.some("chat"))),
-        cursor=_last_had(last_had) if last_had is not None else parse_cursor(joined(cursors)) if cursors and not in_frame else None,
+        cursor=_last_had(last_had) if last_had is not None else parse_cursor(came_with) if cursors and not in_frame else None,
+        came_with=came_with if chosen is Format.EVENTS else "",
         cursor_in_frame=in_frame,
         start_in_frame=chosen is Format.V1 and asked.all("start") == [IN_FRAME],
         start=None if start == LATEST else start,
@@ -140,8 +142,8 @@ def until_ms(asked: Query, now_ms: int) -> int | None:
 def start_of(asked: Query, now_ms: int) -> Latest | Earliest | Since | None:
     """Return `from`; None if missing.
 
-    A time in the future counts as now: for it Kafka's index would return the end at the time of the question, and messages
-    written between the request and the question would be lost.
+    A time in the future counts as now: for it a broker would return the end at the time of the lookup, and messages written
+    between the request and the lookup would be skipped.
     """
     value = asked.one("from")
     if value is None:
@@ -154,13 +156,13 @@ def start_of(asked: Query, now_ms: int) -> Latest | Earliest | Since | None:
 
 
 def check_times(start: object, *, embedded: bool) -> None:
-    """Raise `RequestError` for a time with the embedded broker, which would take every time for the end."""
+    """Raise `RequestError` for a time with the embedded broker, which would return the end for every time."""
     if embedded and isinstance(start, Since):
         raise RequestError("from is a time, but the embedded broker cannot look up times; use latest, earliest or rewind=N", field="from")
 
 
 def _last_had(text: str) -> ResumeCursor:
-    """Return the cursor of a `Last-Event-ID`; an error names the header, for an address may have a `cursor`, too, which is not read."""
+    """Return the cursor of a `Last-Event-ID`; an error names the header, since the query may also have a `cursor`, which is ignored."""
     try:
         return parse_cursor(text)
     except RequestError as error:

@@ -1,7 +1,7 @@
-"""Reads the name at the end of a path as it was sent.
+"""Reads the name at the end of a raw path.
 
-Quart routes on the decoded path, in which `%2F` is a slash like any other and bytes that are no UTF-8 are lost. So a
-route that takes a name ends with `<rest:…>`, which matches anything, and reads the name itself from here.
+Quart routes on the decoded path, in which `%2F` is a normal slash and bytes that are not UTF-8 are lost. So a route with a
+name ends with `<rest:…>`, which matches anything, and reads the name with these functions.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class RestConverter(BaseConverter):
-    """`<rest:name>`: the rest of the path, which may be empty, or have slashes and line ends."""
+    """`<rest:name>`: the rest of the path, which may be empty or contain slashes and newlines."""
 
     part_isolating = False
-    weight = 200  # it is tried after routes that say more of the path
+    weight = 200  # tried after routes that match more of the path
     regex = r"[\s\S]*"
 
 
@@ -34,7 +34,7 @@ def rest_of_path(before: str) -> bytes:
         before: the decoded path up to there, for example `/subscribing/`.
 
     Raises:
-        NotFound: a slash in `before` was percent-encoded, so it is another path.
+        NotFound: a slash in `before` was percent-encoded, so it is a different path.
     """
     scope = websocket.scope if has_websocket_context() else request.scope
     raw = raw_path(scope)
@@ -46,13 +46,13 @@ def rest_of_path(before: str) -> bytes:
 
 
 def raw_path(scope: HTTPScope | WebsocketScope) -> bytes:
-    """Return the path of a request, percent-encoded, without the host that stands before it in a request to a proxy."""
+    """Return the path of a request, percent-encoded, without the host before it in a request to a proxy."""
     raw = scope["raw_path"]
     return raw if raw.startswith(b"/") else b"/" + raw.partition(b"://")[2].partition(b"/")[2]
 
 
 def hosts_in_target(scope: HTTPScope | WebsocketScope) -> list[str]:
-    """Return the host, and a port, that the target of a request names in front of its path; none where it begins with the path."""
+    """Return the host and port before the path in a request's target; empty if the target begins with the path."""
     raw = scope["raw_path"]
     if raw.startswith(b"/") or b"://" not in raw:
         return []
@@ -63,7 +63,7 @@ def name_in_path(before: str, *, field: str) -> str:
     """Return what follows `before` in the path of the current request, decoded.
 
     Raises:
-        NotFound: as `rest_of_path`.
+        NotFound: a slash in `before` was percent-encoded.
         RequestError: it is not UTF-8.
     """
     return decoded_name(rest_of_path(before), field=field)

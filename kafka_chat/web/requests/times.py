@@ -1,4 +1,4 @@
-"""Times as people and programs write them, in Unix milliseconds."""
+"""Parses times as people and programs write them, into Unix milliseconds."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 
 from ...errors import RequestError
 
-_LEAST_MS = 10**11  # a number below was meant as seconds; in milliseconds it would be 1973
+_LEAST_MS = 10**11  # smaller numbers are probably seconds; in milliseconds they would be before 1973
 _MOST_MS = 10**14
 _SPAN = re.compile(r"-([0-9]{1,9})([smhd])")
 _UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _WHOLE = re.compile(r"[0-9]{1,15}")
-# RFC 3339, and what else is written so: nine digits and no seconds (Java), the zone's name after it (Java), a comma (`date -Ins`), a
-# space for the T (`date --rfc-3339`), a zone without a colon (PHP, `date +%z`) or minutes (PostgreSQL). A plus arrives as a space where
-# it was not percent-encoded.
+# RFC 3339 and similar forms: nine digits or no seconds (Java), the zone's name after it (Java), a comma (`date -Ins`), a space for
+# the T (`date --rfc-3339`), a zone without a colon (PHP, `date +%z`) or minutes (PostgreSQL). A plus that was not percent-encoded
+# arrives as a space.
 _WRITTEN = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,30}))?)?(?:([Zz])|([+ -])(\d\d)(?::?(\d\d))?)?(?:\[[\w/+:-]{1,40}\])?",
     re.ASCII,
@@ -26,16 +26,16 @@ _NEEDED = "a time (2026-11-25T10:00:00Z), Unix milliseconds or a span (-15m)"  #
 
 
 def parse_time(name: str, value: str, *, now_ms: int, words: str = "") -> int:
-    """Return a time, Unix, in milliseconds; a fraction of one counts as a whole one, so what is at or after it stays so.
+    """Return a time, Unix, in milliseconds, rounded up, so that it does not include earlier milliseconds.
 
     Args:
-        name: of the parameter.
-        value: as it came.
-        now_ms: the time, likewise.
-        words: that are allowed besides, for the error: `latest, earliest, `.
+        name: the parameter.
+        value: its value.
+        now_ms: the current time, Unix milliseconds.
+        words: other allowed words, for the error: `latest, earliest, `.
 
     Raises:
-        RequestError: it is none.
+        RequestError: it is not a time.
     """
     span = _SPAN.fullmatch(value)
     if span:
@@ -54,16 +54,16 @@ def parse_time(name: str, value: str, *, now_ms: int, words: str = "") -> int:
 
 
 def shown(value: str) -> str:
-    """Return a value quoted for a message, at most 60 characters of it."""
+    """Return at most 60 characters of a value, quoted for a message."""
     return repr(value if len(value) <= 60 else value[:57] + "...")
 
 
 def _written_ms(written: re.Match[str]) -> int | None:
-    """Return the time that was written; None where there is no such day, hour or zone, or it has no zone."""
+    """Return the matched time; None if there is no such day, hour or zone, or if the zone is missing."""
     day, hour, minute, second, fraction, zulu, sign, zone_hours, zone_minutes = written.groups()
     if not (zulu or sign):
         return None
-    leap = second == "60"  # the second after the 59th: RFC 3339 has it, datetime has not
+    leap = second == "60"  # a leap second, which RFC 3339 allows and datetime does not
     zone = timedelta(hours=int(zone_hours or 0), minutes=int(zone_minutes or 0))
     if zone >= timedelta(days=1) or int(zone_minutes or 0) >= 60:
         return None

@@ -1,4 +1,4 @@
-"""Asks an `EventSource` to retry: it gives up for good at any status but 200."""
+"""Asks an `EventSource` to retry, since it gives up for good at any status other than 200."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/event-stream; charset=utf-8"  # without the charset some clients read Latin-1
 HEADERS = {
-    # Neither stored nor compressed, nor collected by nginx until there is enough of it.
+    # Not to be stored, compressed, or buffered by nginx.
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
 }
 PASSING = (429, 503)  # temporary statuses
-RETRY_MS = (5_000, 30_000)  # when to retry, drawn for each client, so that they do not return at the same instant
+RETRY_MS = (5_000, 30_000)  # random per client, so that they do not all return in the same instant
 
 
 async def as_event(refusal: Response) -> Response:
@@ -33,7 +33,7 @@ async def as_event(refusal: Response) -> Response:
 
 
 def _names_events() -> bool:
-    """Whether `Accept` has `text/event-stream` itself; `*/*` is what says a client that understands statuses."""
+    """Whether `Accept` names `text/event-stream`; clients that understand statuses send `*/*`."""
     ranges = (piece.split(";") for line in request.headers.getlist("Accept") for piece in line.split(","))
     return any(kind.strip().lower() == "text/event-stream" and not _is_refused(parameters) for kind, *parameters in ranges)
 

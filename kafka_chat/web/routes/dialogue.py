@@ -1,4 +1,4 @@
-"""WebSockets that answer each text frame with one, which has what the route would answer over HTTP, including errors."""
+"""WebSockets that answer each text frame with what the route would answer over HTTP, errors included."""
 
 from __future__ import annotations
 

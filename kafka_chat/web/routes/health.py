@@ -1,4 +1,4 @@
-"""Whether the process serves, and whether clients should be sent to it."""
+"""Health and readiness: whether the process serves, and whether clients should be sent to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages of a chat's past."""
+"""History pages over HTTP."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ history = Blueprint("history", __name__)
 _PATH = "/history/"
 LIMIT = 100
 MOST = 1000
-WAIT_SECONDS = 55  # nginx, HAProxy and load balancers answer 504 for us after 60, unless they are told otherwise
-LINK_BYTES = 2048  # nginx answers 502 where all headers of an answer together have more than 4 KiB
+WAIT_SECONDS = 55  # by default nginx, HAProxy and load balancers answer 504 for us after 60
+LINK_BYTES = 2048  # nginx answers 502 if the headers of an answer have more than 4 KiB in total
 
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
@@ -184,11 +184,11 @@ def _wait_seconds(now_ms: int) -> float:
 
 
 def _kept(settings: HistorySettings, *, compacted: bool) -> str:
-    """Return how a page may be cached that stays the same for as long as its messages exist."""
+    """Return the `Cache-Control` of a page that stays the same for as long as its messages exist."""
     if settings.cache == "none":
         return "no-store"
     if compacted:
-        return f"{settings.cache}, no-cache"  # compaction may take a message; the ETag tells
+        return f"{settings.cache}, no-cache"  # compaction may remove a message; the ETag shows it
     return f"{settings.cache}, max-age={settings.cache_seconds}, immutable"
 
 
@@ -198,7 +198,7 @@ def _body(page: Page) -> bytes:
 
 
 def _links(asked: PageQuery, page: Page) -> str:
-    """Return where this page's neighbours are, in addresses that are right behind any proxy."""
+    """Return the `Link` header to the neighbouring pages, relative, so that it is right behind any proxy."""
     kept = [] if asked.until_ms is None else [("until", datetime.fromtimestamp(asked.until_ms / 1000, UTC).isoformat())]
     kept.append(("limit", str(asked.limit)))
     kept += [("tag", one) for one in sorted(asked.tags or ())] + [("sender", one) for one in sorted(asked.senders or ())]

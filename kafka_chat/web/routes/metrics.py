@@ -1,4 +1,4 @@
-"""What Prometheus asks for."""
+"""The metrics for Prometheus."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from quart_schema import document_request, tag
 from ...access.decision import Need
 from ...chat.names import parse_username
 from ...delivery.records.formats import Format
+from ...delivery.session.event_session import ID_BYTES
 from ...delivery.session.long_cursor import parse_in_turns
 from ..documents.openapi import add_to_operation, refuses
 from ..documents.parameter_docs import CHATS, CURSOR, FROM, REWIND_BY, SENDERS, TAGS, UNTIL
@@ -129,14 +130,14 @@ async def receive_events_after(username: str) -> EventStream:
     name, options = _asked()
     cursor = (await read_body(Beginning)).cursor
     if cursor and not request.headers.get(LAST_EVENT_ID):
-        options = replace(options, cursor=await parse_in_turns(cursor))
+        options = replace(options, cursor=await parse_in_turns(cursor), came_with=cursor if len(cursor) <= ID_BYTES else "")
     return await _stream(name, options)
 
 
 def _asked() -> tuple[str, SessionOptions]:
-    """Return whose messages are asked for, and which."""
+    """Return the user whose messages are requested, and the options."""
     user, _, _ = rest_of_path(_PATH).partition(b"/")
-    name = parse_username(user)  # where no slash is left, the one that led here was percent-encoded, and is refused
+    name = parse_username(user)  # without a slash, the one that matched the route was percent-encoded, and is refused
     return name, parse_options(
         request.query_string,
         format=Format.EVENTS,

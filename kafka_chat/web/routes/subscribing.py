@@ -139,7 +139,7 @@ async def subscribe(username: str) -> Response:
 
 
 @subscribing.websocket(_PATH)
-@hide  # described beside the list, for a path has one GET
+@hide  # documented with the list, because a path has one GET
 @needs(Need.FOLLOW, lambda: _names(_args()))
 async def subscribe_in_dialogue(username: str) -> None:
     """Subscribe a user to one chat after the other."""
@@ -224,10 +224,10 @@ def _args() -> MultiDict[str, str]:
 
 
 def _topics_in(args: MultiDict[str, str]) -> Sequence[str] | None:
-    """Return the values of `topic`; None where there is none.
+    """Return the values of `topic`; None if there is none.
 
     Raises:
-        RequestError: any other parameter. `DELETE ?topics=room1` would leave all chats otherwise.
+        RequestError: any other parameter. Otherwise `DELETE ?topics=room1` would unsubscribe from all chats.
     """
     for name in args:
         if name != "topic":

@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
     from hypercorn.typing import ASGISendCallable, HTTPResponseBodyEvent, HTTPScope
 
-PIECE_BYTES = 16 * 1024  # each has a time limit; a slow client that goes on reading keeps to it
-SILENCE_SECONDS = 20.0  # proxies end what is silent for longer; 30 and 60 seconds are usual
-COMMENT = b":\n"  # without the empty line that ends an event: some clients would take it for an empty one
+PIECE_BYTES = 16 * 1024  # each has a time limit, which a slow client that goes on reading can meet
+SILENCE_SECONDS = 20.0  # proxies end silent connections, usually after 30 or 60 seconds
+COMMENT = b":\n"  # without the empty line that ends an event, which some clients would take as an empty event
 
 _END: HTTPResponseBodyEvent = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 class Speaking(Sink, Protocol):
-    """A sink that knows when something was said last."""
+    """A sink that knows when it last wrote something."""
 
     @property
     def spoke_at(self) -> float:
-        """By trio's clock."""
+        """When it last wrote something; `trio.current_time()`."""
 
 
 async def run_comments(sink: Speaking) -> None:
@@ -43,19 +43,19 @@ async def run_comments(sink: Speaking) -> None:
 
 
 class ConnectionEventsSink(OnConnection):
-    """Writes events to the socket itself: HTTP/1.1 on our own server, a chunk each (RFC 9112 section 7.1). See `ports.Sink`.
+    """A `Sink` that writes events directly to the socket, a chunk each (RFC 9112 section 7.1): HTTP/1.1 on our own server.
 
-    The server has begun the chunked body, and ends it; it does not see what lies between.
+    The server begins and ends the chunked body; it does not see the chunks in between.
     """
 
     __slots__ = ("spoke_at",)
 
     def __init__(self, connection: ChatTCPServer, send: ASGISendCallable) -> None:
-        """Begin to take offers.
+        """Start accepting offers.
 
         Args:
-            connection: of a request whose response has been started, all of it written.
-            send: the ASGI callable of the request.
+            connection: the connection of a request whose response has been started, with nothing owed.
+            send: the request's ASGI callable.
         """
         super().__init__(connection, send)
         self.spoke_at = trio.current_time()
@@ -64,30 +64,30 @@ class ConnectionEventsSink(OnConnection):
     def offer(self, events: bytes) -> bool:
         """Write whole events as one chunk."""
         if not events:
-            return not self._output.owed  # an empty chunk is the end
+            return not self._output.owed  # an empty chunk would end the body
         self.spoke_at = trio.current_time()
         return self._output.offer(b"%x\r\n%b\r\n" % (len(events), events))
 
     async def close(self, code: int, reason: str) -> None:
-        """Write what is owed, and end the response: a stream of events has neither code nor reason."""
+        """Write what is owed, and end the response; an event stream has neither code nor reason."""
         await self._end_with(_END)
 
 
 class AsgiEventsSink:
-    """Hands events to the server piece by piece: HTTP/1.0, or a server that is not ours. See `ports.Sink`.
+    """A `Sink` that sends events through the server, piece by piece: HTTP/1.0, or a server that is not ours.
 
-    A piece that is handed over is the server's, which writes it also where we are cancelled meanwhile.
+    Once a piece is handed over, the server writes it even if we are cancelled meanwhile.
     """
 
     __slots__ = ("_abort", "_handing", "_open", "_owed", "_pieces", "_send", "_write_seconds", "spoke_at")
 
     def __init__(self, send: ASGISendCallable, *, abort: Callable[[str | None], None], write_seconds: float) -> None:
-        """Begin to take offers.
+        """Start accepting offers.
 
         Args:
             send: the ASGI callable of a request whose response has been started.
-            abort: ends it at once; is told why, for the operator, or None where that is told elsewhere.
-            write_seconds: for a single piece.
+            abort: ends it at once; takes the reason for the operator, or None if that is reported elsewhere.
+            write_seconds: the time limit of a piece.
         """
         self._send = send
         self._abort = abort
@@ -99,7 +99,7 @@ class AsgiEventsSink:
         self.spoke_at = trio.current_time()
 
     def offer(self, events: bytes) -> bool:
-        """Owe all of it, in pieces, for nothing goes without waiting here."""
+        """Owe everything, in pieces, because nothing can be written without waiting here."""
         if self._open:
             self._pieces.extend(events[begin : begin + PIECE_BYTES] for begin in range(0, len(events), PIECE_BYTES))
             self._owed += len(events)
@@ -107,7 +107,7 @@ class AsgiEventsSink:
         return False
 
     async def flush(self) -> bool:
-        """Hand over one piece after the other; return whether the stream goes on."""
+        """Send one piece after the other; return whether the stream goes on."""
         async with self._handing:
             while self._pieces:
                 piece = self._pieces.popleft()
@@ -116,7 +116,7 @@ class AsgiEventsSink:
         return self._open
 
     async def close(self, code: int, reason: str) -> None:
-        """Write what is owed, and end the response: a stream of events has neither code nor reason."""
+        """Write what is owed, and end the response; an event stream has neither code nor reason."""
         if not self._open:
             await trio.lowlevel.checkpoint()
             return
@@ -133,7 +133,7 @@ class AsgiEventsSink:
 
     @property
     def owed(self) -> int:
-        """Bytes that the server has not been handed yet."""
+        """Bytes that are not handed to the server yet."""
         return self._owed
 
     async def _hand_over(self, piece: bytes) -> None:
@@ -150,13 +150,13 @@ class AsgiEventsSink:
 
 
 def open_events_sink(scope: HTTPScope, connection: object, send: ASGISendCallable, *, abort: Callable[[str | None], None]) -> Speaking:
-    """Return how events reach the client of a request whose response has just been started.
+    """Return the sink for the client of a request whose response has just been started.
 
     Args:
-        scope: of the request.
-        connection: what carries it, if that is ours.
-        send: the ASGI callable of the request.
-        abort: ends the stream at once, and is told why.
+        scope: the request's scope.
+        connection: its connection, if that is ours.
+        send: the request's ASGI callable.
+        abort: ends the stream at once; takes the reason.
     """
     if isinstance(connection, ChatTCPServer) and scope["http_version"] == "1.1":
         return ConnectionEventsSink(connection, send)

@@ -1,4 +1,4 @@
-"""An HTTP request of the app: Quart answers it, or it becomes a stream of events, and then its session runs."""
+"""An HTTP request of the app: Quart answers it, or it becomes an event stream with a session."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from ...delivery.ports import Sink
     from ..ports import Service
 
-ANSWER_BYTES_A_SECOND = 64 * 1024  # that a client has to take of an answer, beside `limits.write_seconds` for its beginning
-NO_CODE = 1005  # what a session that ends without a close frame tells the operator
+ANSWER_BYTES_A_SECOND = 64 * 1024  # the least speed at which a client must take an answer, after `limits.write_seconds`
+NO_CODE = 1005  # in the log line of a session that ends without a close frame
 
 
 class EventStream(Response):
-    """The head of a response whose body is what a session says."""
+    """The head of a response whose body is a session's events."""
 
     def __init__(self) -> None:
         super().__init__(b"", headers=HEADERS, content_type=CONTENT_TYPE)
@@ -45,14 +45,14 @@ class EventStream(Response):
 
 
 class ChatHTTPConnection(TrioASGIHTTPConnection):
-    """Answers as Quart does; where a route left an `Admission` and returned an `EventStream`, runs the session then.
+    """Answers as Quart does; if a route left an `Admission` and returned an `EventStream`, runs the session after that.
 
-    Nothing of the request is left in memory by then.
+    The request is freed before the session runs.
     """
 
     def __init__(self, app: Quart, scope: HTTPScope) -> None:
         super().__init__(app, scope)
-        self._head: list[tuple[bytes, bytes]] | None = None  # of a stream that is to begin
+        self._head: list[tuple[bytes, bytes]] | None = None  # of a stream that is about to begin
         self._gone = False
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -70,11 +70,11 @@ class ChatHTTPConnection(TrioASGIHTTPConnection):
         finally:
             held = cast("Admission | None", cast("dict[str, object]", self.scope).pop(HELD, None))
             if held is not None:
-                with held:  # the answer is written, or never will be
+                with held:  # release it: the answer is written, or never will be
                     held = None
             admission = cast("Admission | None", cast("dict[str, object]", self.scope).pop(ADMISSION, None))
             if admission is not None and (self._head is None or self._gone):
-                with admission:  # it leads to no session: the client left, or something failed after the route
+                with admission:  # release it: the client left, or something failed after the route
                     admission = None
         if admission is None or self._head is None or service is None:
             return
@@ -83,7 +83,7 @@ class ChatHTTPConnection(TrioASGIHTTPConnection):
                 _notice_silence(connection)
             await self._stream(admission, service, receive, send, abort=partial(_abort, connection, scope))
         if scope.cancelled_caught:
-            # What it has not taken, and then the end, are left for it to read; nobody waits for that.
+            # It may read what it has not taken, and the end; nothing waits for that.
             with trio.move_on_after(0):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -99,11 +99,11 @@ class ChatHTTPConnection(TrioASGIHTTPConnection):
         """Run the session of a stream.
 
         Args:
-            admission: whose place it takes.
-            service: what runs it.
+            admission: its slot.
+            service: runs the session.
             receive: the ASGI callable.
             send: the ASGI callable.
-            abort: ends this stream at once, and is told why.
+            abort: ends this stream at once; takes the reason.
         """
         async with trio.open_nursery() as nursery:
 
@@ -117,7 +117,7 @@ class ChatHTTPConnection(TrioASGIHTTPConnection):
             nursery.cancel_scope.cancel()
 
     async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
-        """Send what Quart answers, unless a stream is to begin."""
+        """Send Quart's answer, unless a stream is about to begin."""
         if isinstance(response, EventStream) and ADMISSION in self.scope:
             self._head = encode_headers(response.headers)
         else:
@@ -135,13 +135,13 @@ class ChatHTTPConnection(TrioASGIHTTPConnection):
 
 
 def held_bytes(response: ResponseTypes) -> int:
-    """Return how much of an answer is in memory until it is written: of a file only a piece is."""
+    """Return how many bytes of an answer are in memory until it is written; of a file only a piece is."""
     body = response.response
     return len(body.data) if isinstance(body, DataBody) else FileBody.buffer_size
 
 
 class Departure:
-    """What a client says during a response: only that it is gone. Implements `ports.Inbox`."""
+    """An `Inbox` during a response, which receives only the end of the client."""
 
     __slots__ = ("_receive",)
 
@@ -149,19 +149,19 @@ class Departure:
         self._receive = receive
 
     async def receive(self) -> str | bytes | Disconnect:
-        """Wait until the client is gone; what is left of its request is discarded."""
+        """Wait until the client is gone; the rest of its request is discarded."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
         return Disconnect(code=NO_CODE)
 
 
 def _abort(connection: object, scope: trio.CancelScope, reason: str | None) -> None:
-    """End a stream that takes nothing, with its connection.
+    """End a stream whose client takes nothing, and its connection.
 
     Args:
-        connection: what carries it, if that is ours.
-        scope: of the stream.
-        reason: for the operator; None if the service aborts it, which is going down.
+        connection: its connection, if that is ours.
+        scope: the stream's cancel scope.
+        reason: for the operator; None if the service aborts it at its shutdown.
     """
     if isinstance(connection, ChatTCPServer):
         connection.abort(reason)
@@ -170,8 +170,8 @@ def _abort(connection: object, scope: trio.CancelScope, reason: str | None) -> N
 
 
 def _notice_silence(connection: ChatTCPServer) -> None:
-    """Have the kernel end a connection whose client acknowledges nothing for long: there is no ping whose answer could be missed."""
-    option: Any = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux; elsewhere the kernel's own patience counts, 15 minutes or so
+    """Make the kernel end a connection whose client acknowledges nothing for long, since there are no pings."""
+    option: Any = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux; elsewhere the kernel's default holds, about 15 minutes
     if option is not None:
-        with suppress(OSError):  # no TCP: a Unix socket
+        with suppress(OSError):  # a Unix socket
             connection.bare_socket.setsockopt(socket.IPPROTO_TCP, option, round(connection.policy.limits.write_seconds * 1000))

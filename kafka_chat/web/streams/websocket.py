@@ -1,4 +1,4 @@
-"""A WebSocket of the app: Quart decides, then the session runs."""
+"""A WebSocket of the app: Quart's route admits it, then the session runs."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 
 class ChatWebsocketConnection(TrioASGIWebsocketConnection):
-    """Lets a route decide, and then runs the session that it admitted, with nothing of the request left in memory.
+    """Calls the route, then runs the admitted session, after freeing the request.
 
-    A route either answers with a response, which refuses the handshake, or leaves an `Admission` in the scope and returns
-    nothing; with an `Answering` beside it the client gets a dialogue instead of a session. It cannot receive: what the client
-    says is theirs.
+    A route either returns a response, which refuses the handshake, or leaves an `Admission` in the scope and returns nothing;
+    if it also leaves an `Answering`, the client gets a dialogue instead of a session. A route cannot receive: only the
+    session or dialogue does.
     """
 
     def __init__(self, app: QuartTrio, scope: WebsocketScope) -> None:
-        # Not super's: that opens a channel of ten messages, which nobody would read.
+        # Not super's, which opens a channel of ten messages that is never read.
         self.app = app
         self.scope = scope
         self.receive_channel = cast("trio.MemoryReceiveChannel[bytes | str]", _Deaf)
@@ -65,10 +65,10 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
     async def _serve(
         self, admission: Admission, receive: ASGIReceiveCallable, send: ASGISendCallable, *, abort: Callable[[], None]
     ) -> None:
-        """Run what was admitted.
+        """Run the admitted session or dialogue.
 
         Args:
-            admission: whose place it takes.
+            admission: its slot.
             receive: the ASGI callable.
             send: the ASGI callable.
             abort: ends this WebSocket at once.
@@ -80,14 +80,14 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
             subprotocol = self._subprotocol if answering is None or self._subprotocol == PLAIN_SUBPROTOCOL else None
             await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
             sink = open_sink(self.scope, send, abort=abort)
-            self._scope_dict().clear()  # nobody asks for it any more; a browser sends kilobytes of headers
+            self._scope_dict().clear()  # no longer needed; a browser sends kilobytes of headers
             return sink
 
         run = self._service.run_session if answering is None else partial(self._service.run_dialogue, answering=answering)
         await run(admission, accept=accept, inbox=inbox, peer=peer_of(self.scope))
 
     async def _refuse(self, refusal: Close, send: ASGISendCallable) -> None:
-        """Tell a client that can read no HTTP status by a close frame."""
+        """Accept and close a client that cannot read an HTTP status."""
         with trio.CancelScope() as scope:
             await send({"type": "websocket.accept", "subprotocol": self._subprotocol, "headers": []})
             await open_sink(self.scope, send, abort=scope.cancel).close(refusal.code, refusal.reason)
@@ -102,7 +102,7 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
         return cast("Service", cast("Serving", self.app).service)
 
     async def _decide(self, send: ASGISendCallable) -> Admission | None:
-        """Let Quart answer; returns None where it has refused."""
+        """Let Quart answer; returns None if it has refused."""
         answered = False
 
         async def answer(message: ASGISendEvent) -> None:
@@ -121,7 +121,7 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
         return cast("Admission | None", self._scope_dict().pop(ADMISSION, None))
 
     def _give_back(self) -> None:
-        """Release an admission that leads to no session: something failed after the route."""
+        """Release an admission without a session, because something failed after the route."""
         admission = cast("Admission | None", self._scope_dict().pop(ADMISSION, None))
         if admission is not None:
             with admission:
@@ -132,7 +132,7 @@ class ChatWebsocketConnection(TrioASGIWebsocketConnection):
 
 
 class _Deaf:
-    """What a route has instead of a channel."""
+    """Replaces the channel of a route."""
 
     @staticmethod
     async def receive() -> NoReturn:
@@ -140,11 +140,11 @@ class _Deaf:
 
 
 class AsgiInbox:
-    """The messages of one client. Implements `ports.Inbox`.
+    """The messages of one client: an `Inbox`.
 
     Args:
         receive: the ASGI callable.
-        connection: counts what waits here, if it is ours.
+        connection: counts waiting messages, if it is ours.
     """
 
     __slots__ = ("_connection", "_receive")
@@ -154,7 +154,7 @@ class AsgiInbox:
         self._connection = connection
 
     async def receive(self) -> str | bytes | Disconnect:
-        """Return the next message, whose bytes count no more from now on, or the end."""
+        """Return the next message, whose bytes are no longer counted, or the end."""
         event = await self._receive()
         if event["type"] == "websocket.receive":
             text = event.get("text")

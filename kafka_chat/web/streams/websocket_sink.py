@@ -1,4 +1,4 @@
-"""Writes bytes to a client: through its connection, if it is ours alone; otherwise through the server."""
+"""Writes frames to a client: directly to our own connection, or through another server."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from ...delivery.ports import Sink
 
 REASON_BYTES = 123  # a control frame's payload has 125, two are the code: RFC 6455 section 5.5
-CUT = " …"  # where the end of a reason is left out
+CUT = " …"  # replaces the rest of a reason
 
 
 class OnConnection:
-    """What sinks have in common that write to the socket itself: all but what they write."""
+    """The common part of sinks that write directly to the socket."""
 
     __slots__ = ("_connection", "_output", "_send", "direct")
 
     def __init__(self, connection: ChatTCPServer, send: ASGISendCallable) -> None:
-        """Take no offers yet: `connection.start_taking` begins that.
+        """Make a sink that accepts no offers before `connection.start_taking`.
 
         Args:
-            connection: whose response has begun, all of it written.
+            connection: a connection whose response has begun, with nothing owed.
             send: the ASGI callable, for the end.
         """
         self._connection = connection
@@ -40,7 +40,7 @@ class OnConnection:
         self.direct = False
 
     async def flush(self) -> bool:
-        """Wait until nothing is owed; return whether offers are still taken."""
+        """Wait until nothing is owed; return whether offers are still accepted."""
         output = self._output
         if not output.owed:
             await trio.lowlevel.checkpoint()
@@ -58,41 +58,41 @@ class OnConnection:
         return self._output.owed
 
     async def _end_with(self, message: ASGISendEvent) -> bool:
-        """Take nothing more, and write what is owed, then `message`; return whether that was done, and in time."""
+        """Accept no more offers, and write what is owed, then `message`; return whether that was done in time."""
         connection = self._connection
         if not self._output.taking:
             await trio.lowlevel.checkpoint()
             return False
         connection.stop_taking()
         with trio.move_on_after(connection.policy.limits.write_seconds) as scope:
-            await self._send(message)  # appended to what is owed, and all of that is written
+            await self._send(message)  # appends it to the owed bytes, and writes them
         if scope.cancelled_caught:
             connection.abort("write_seconds")
         return not scope.cancelled_caught
 
 
 class ConnectionSink(OnConnection):
-    """Writes frames to the socket itself: HTTP/1.1 on our own server, plain or TLS. See `ports.Sink`."""
+    """A `Sink` that writes frames directly to the socket: HTTP/1.1 on our own server, plain or TLS."""
 
-    # Small, and the only object that most offers touch: a million a second go here, and each other object costs a
-    # tenth of a system call, for the one before has driven it out of the processor's cache.
+    # Small, and the only object that most offers touch, because there are a million offers a second, and each further object costs
+    # a tenth of a system call: other clients' objects have displaced it from the CPU caches.
     __slots__ = ("_write",)
 
     def __init__(self, connection: ChatTCPServer, send: ASGISendCallable) -> None:
-        """Begin to take offers, unless the client has left already, while it was being accepted.
+        """Start accepting offers, unless the client has left while it was being accepted.
 
         Args:
-            connection: a WebSocket, all of whose handshake is written.
-            send: the ASGI callable of the WebSocket, for its close frame.
+            connection: a WebSocket whose handshake is written.
+            send: the WebSocket's ASGI callable, for the close frame.
         """
         super().__init__(connection, send)
-        # Of the socket object, never a remembered descriptor: that may be another client's by now.
+        # A method of the socket object, not a remembered descriptor, which may be another client's by now.
         self._write = connection.bare_socket.send
         if connection.times.pinged:
             connection.start_taking(self)
 
     def offer(self, frames: bytes) -> bool:
-        """Write whole frames by one system call while nothing is owed; else behind what is."""
+        """Write whole frames with one system call if nothing is owed; otherwise append them."""
         if not self.direct:
             return self._output.offer(frames)
         try:
@@ -111,20 +111,20 @@ class ConnectionSink(OnConnection):
 
 
 class AsgiSink:
-    """Hands messages to the server one by one: a server that is not ours. See `ports.Sink`.
+    """A `Sink` that sends messages one by one through a server that is not ours.
 
-    The server ends the connection when the session that closed it returns.
+    The server ends the connection when the session returns after the close.
     """
 
     __slots__ = ("_abort", "_messages", "_open", "_owed", "_send", "_write_seconds")
 
     def __init__(self, send: ASGISendCallable, *, abort: Callable[[], None], write_seconds: float) -> None:
-        """Begin to take offers.
+        """Start accepting offers.
 
         Args:
-            send: the ASGI callable of a WebSocket that is accepted.
+            send: the ASGI callable of an accepted WebSocket.
             abort: ends the WebSocket at once.
-            write_seconds: for a single message.
+            write_seconds: the time limit of a message.
         """
         self._send = send
         self._abort = abort
@@ -134,16 +134,16 @@ class AsgiSink:
         self._open = True
 
     def offer(self, frames: bytes) -> bool:
-        """Owe all of it, for nothing goes without waiting here."""
+        """Owe everything, because nothing can be written without waiting here."""
         if self._open:
             self._messages.extend(text_payloads(frames))
             self._owed += len(frames)
         return False
 
     async def flush(self) -> bool:
-        """Hand over one message after the other.
+        """Send one message after the other.
 
-        A message that is handed over is the server's: hypercorn sends it also where we are cancelled meanwhile.
+        Once a message is handed over, hypercorn sends it even if we are cancelled meanwhile.
         """
         await trio.lowlevel.checkpoint()
         while self._messages:
@@ -153,7 +153,7 @@ class AsgiSink:
         return self._open
 
     async def close(self, code: int, reason: str) -> None:
-        """Hand over what is owed and a close frame, in time; the server ends the connection."""
+        """Send what is owed and a close frame, within the time limit; the server ends the connection."""
         if not self._open:
             await trio.lowlevel.checkpoint()
             return
@@ -173,7 +173,7 @@ class AsgiSink:
 
     @property
     def owed(self) -> int:
-        """Bytes of frames that the server has not been handed yet."""
+        """Bytes of frames that are not handed to the server yet."""
         return self._owed
 
     async def _hand_over(self, message: ASGISendEvent) -> None:
@@ -184,11 +184,11 @@ class AsgiSink:
 
 
 def open_sink(scope: WebsocketScope, send: ASGISendCallable, *, abort: Callable[[], None]) -> Sink:
-    """Return how bytes reach the client of a WebSocket whose accept has just been sent.
+    """Return the sink for the client of a WebSocket whose accept has just been sent.
 
     Args:
-        scope: of the WebSocket.
-        send: its ASGI callable, as the app got it.
+        scope: the WebSocket's scope.
+        send: its ASGI callable, unwrapped.
         abort: ends the WebSocket at once.
     """
     state = scope.get("state", {})
@@ -199,7 +199,7 @@ def open_sink(scope: WebsocketScope, send: ASGISendCallable, *, abort: Callable[
 
 
 def cut_reason(reason: str) -> str:
-    """Return as much of `reason` as fits in a close frame, in whole words; of a word that is longer than all that, its beginning."""
+    """Return as many whole words of `reason` as fit in a close frame; if the first word does not fit, its beginning."""
     data = reason.encode("utf-8", "replace")
     if len(data) <= REASON_BYTES:
         return data.decode()
