@@ -227,6 +227,29 @@ async def test_a_token_is_asked_for_before_it_ends_and_a_new_one_lets_the_sessio
         assert len(told(client, "challenge")) == 1
 
 
+@pytest.mark.promise("p-challenge")
+@pytest.mark.parametrize(("seconds", "least", "most"), [(40, 15, 20), (10, 4, 5), (3, None, None)])
+async def test_a_short_token_is_asked_for_halfway(seconds: int, least: int | None, most: int, autojump_clock: MockClock):
+    async with core_of() as core, visiting(core, person("*", seconds=seconds)) as client:
+        await trio.sleep(seconds - 0.5)
+        found = [challenge["expires_in"] for challenge in told(client, "challenge")]
+    assert [least <= left <= most for left in found] == [True] if least is not None else not found
+
+
+async def test_who_has_no_newer_token_is_not_asked_for_it_again_and_again(autojump_clock: MockClock):
+    tokens: dict[bytes, Identity] = {}
+    async with core_of(tokens) as core, visiting(core, person("*", seconds=40)) as client:
+        ends_at = trio.current_time() + 40
+        asked = 0
+        while client.closed is None:
+            while asked < len(told(client, "challenge")):
+                asked += 1
+                tokens[b"same"] = person("*", seconds=ends_at - trio.current_time())  # by this test's clock
+                client.say('{"op":"auth","token":"same"}')
+            await trio.sleep(0.5)
+    assert 2 <= asked <= 5
+
+
 @pytest.mark.promise("p-token-ends")
 @pytest.mark.parametrize("options", [V1, SessionOptions()])
 async def test_a_session_ends_with_its_token(options: SessionOptions, autojump_clock: MockClock):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .options import SessionOptions
 
 
+SHORTEST_SECONDS = 4.0  # that a token lasts to be worth a challenge
 CHALLENGE_SECONDS = (15.0, 30.0)  # before the end, drawn for each: tokens that are made in the same second are not renewed in it
 
 
@@ -153,7 +154,10 @@ class ResumableSession(Session):
         super().authorize(identity)
         self._challenge_at = None
         if self.ends_at is not None and self.options.format is Format.V1:
-            self._challenge_at = max(trio.current_time(), self.ends_at - uniform(*CHALLENGE_SECONDS))
+            left = self.ends_at - trio.current_time()
+            # Half of a short time, not at once: a client whose next token is as short, or the same, would be asked without a pause.
+            if left >= SHORTEST_SECONDS:
+                self._challenge_at = self.ends_at - min(uniform(*CHALLENGE_SECONDS), left / 2)
 
     @property
     def deadline(self) -> float | None:
