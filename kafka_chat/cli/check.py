@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from ..kafka.lookup import KafkaLookup
     from ..settings.model import Settings
 
-ANSWER_SECONDS = 30.0  # for all that is asked: some ten questions of brokers that may be half a second away
+ANSWER_SECONDS = 30.0  # for all checks: about ten requests to brokers that may be half a second away
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one check.
 
     Attributes:
-        subject: what: `settings`, `files`, `brokers`, `topics`, `subscriptions`.
+        subject: what was checked: `settings`, `files`, `brokers`, `topics`, `subscriptions`.
         ok: whether it is right.
         sentence: the result, and what to do.
     """
@@ -40,10 +40,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 async def check(settings: Settings) -> list[Finding]:
     """Check everything that the service needs; change nothing.
 
-    Brokers that are near answer within a second; without any it takes 5 s, and never more than 30.
+    With near brokers it takes less than a second, without a reachable broker 5 s, and never more than 30.
 
     Args:
-        settings: with brokers named, or with the embedded one.
+        settings: with named brokers, or with the embedded one.
     """
     findings = [_well("settings", "nothing is wrong with them"), _files(settings)]
     servers = settings.kafka.bootstrap_servers
@@ -55,7 +55,7 @@ async def check(settings: Settings) -> list[Finding]:
             try:
                 await lookup.reach()
             except BrokerError as error:
-                # An address that the settings do not name is one that a broker advertises.
+                # An address that is not in the settings is one that a broker advertises.
                 named = set(re.findall(r"Failed to resolve '([^']+)'", str(error))) - set(servers.split(","))
                 hint = "; the brokers advertise this address (advertised.listeners)" if named else ""
                 return [*findings, _wrong("brokers", f"{servers}: {error}{hint}")]

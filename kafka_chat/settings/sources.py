@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .kafka_properties import PropertyProblem
 
 DEFAULT_FILE = Path("config.yaml")
-_KUBERNETES = "tcp://"  # of a Service that is called kafka-chat-server it makes KAFKA_CHAT_SERVER_PORT=tcp://10.0.0.1:8001
+_KUBERNETES = "tcp://"  # for a Service named kafka-chat-server it sets KAFKA_CHAT_SERVER_PORT=tcp://10.0.0.1:8001
 ENVIRONMENT_PREFIX = "KAFKA_CHAT_"
 FLAGS = {
     "server.host": "--host",
@@ -45,10 +45,10 @@ class _Given:
     """A value from one source.
 
     Attributes:
-        source: where, as the operator knows it: `config.yaml, line 3`, `KAFKA_CHAT_SERVER__PORT`, `--port`.
-        value: None, a bool, a number, text or a list of texts.
-        is_text: the source has only text, which stands for a value of any type.
-        shown: as written, for an error.
+        source: its source, for an error: `config.yaml, line 3`, `KAFKA_CHAT_SERVER__PORT`, `--port`.
+        value: None, a bool, a number, a string or a list of strings.
+        is_text: whether the source has only strings, which may stand for a value of any type.
+        shown: the value as written, for an error.
     """
 
     source: str
@@ -68,12 +68,12 @@ def load_settings(
 
     Args:
         config_file: must exist; None for `config.yaml` in the working directory, if it exists.
-        environ: only names that begin with `KAFKA_CHAT_` and have a `__` are ours; others that look like it are refused.
+        environ: our names begin with `KAFKA_CHAT_` and contain `__`; similar ones are refused.
         flags: by key (`server.port`); see `FLAGS`.
         check_properties: returns librdkafka's problem with `kafka.properties`, or None.
 
     Raises:
-        SettingsError: with one sentence: key, value, source, and what is allowed.
+        SettingsError: one sentence with key, value, source, and what is allowed.
     """
     given: dict[str, _Given] = {}
     given.update(_from_file(config_file))
@@ -90,10 +90,10 @@ def load_settings(
 
 
 def with_embedded_broker(settings: Settings) -> Settings:
-    """Return `settings` with the embedded broker, if no other is named.
+    """Return `settings` with the embedded broker.
 
     Raises:
-        SettingsError: they are meant for another broker.
+        SettingsError: they name another broker.
     """
     embedded = msgspec.structs.replace(settings, kafka=msgspec.structs.replace(settings.kafka, embedded=True))
     return checked(embedded, lambda _: "no broker is named, so the embedded one is used")
@@ -105,7 +105,7 @@ def variable(key: str) -> str:
 
 
 def keys() -> dict[str, inspect.Type]:
-    """Return every key there is, with its type; `kafka.properties` stands for all of librdkafka's."""
+    """Return every key with its type; `kafka.properties` stands for all of librdkafka's properties."""
     return {
         f"{section.name}.{field.name}": inspect.type_info(field.type)
         for section in msgspec.structs.fields(Settings)
@@ -123,7 +123,7 @@ def _from_file(path: Path | None) -> Iterator[tuple[str, _Given]]:
             path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return
-        except OSError as error:  # it may exist: serving without it could mean serving the wrong brokers
+        except OSError as error:  # it may exist, and without it we might use the wrong brokers
             raise SettingsError(
                 f"{path} cannot be looked up here: {error.strerror}; start in a folder that this user may search, or name "
                 "a file with --config"
@@ -133,14 +133,14 @@ def _from_file(path: Path | None) -> Iterator[tuple[str, _Given]]:
         source = f"{path}, line {entry.line}"
         if entry.key in sections or entry.key == _PROPERTIES:
             if entry.value is None or (isinstance(entry.value, Scalar) and entry.value.value is None):
-                continue  # all that is in it is commented out
+                continue  # everything in it is commented out
             inside = "librdkafka's properties" if entry.key == _PROPERTIES else f"the keys {_listed(_keys_of(entry.key))}"
             raise SettingsError(f"{source}: {entry.key} has a value; {inside} are needed under it")
         yield _known(entry.key, source), _from_entry(entry, source)
 
 
 def _from_entry(entry: Entry, source: str) -> _Given:
-    """Return a value of the file; text where text is wanted, however YAML understood it (a password may be `0123`)."""
+    """Return a value of the file; for a setting of type string, the text as written (a password may be `0123`)."""
     kind = inspect.StrType() if entry.key.startswith(_PROPERTY) else keys()[entry.key]
     wants_text = any(isinstance(part, inspect.StrType | inspect.VarTupleType) for part in _parts(kind))
     if isinstance(entry.value, tuple):
@@ -189,7 +189,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, _Given]
 
 
 def _from_flags(flags: Mapping[str, object], lower: Mapping[str, _Given]) -> Iterator[tuple[str, _Given]]:
-    """Yield the flags; the one broker that they name replaces the other kind, which the file or the environment named."""
+    """Yield the flags; a broker named by a flag replaces one of the other kind from the file or the environment."""
     for key, value in flags.items():
         yield key, _from_text(value, FLAGS[key]) if isinstance(value, str) else _plain(value=value, source=FLAGS[key])
     if "kafka.bootstrap_servers" in flags and "kafka.embedded" in lower and "kafka.embedded" not in flags:
@@ -206,7 +206,7 @@ def _plain(*, value: object, source: str) -> _Given:
     return _Given(source=source, value=value, is_text=False, shown=json.dumps(value))
 
 
-# From what was given to Settings
+# From given values to Settings
 
 
 def _built(given: Mapping[str, _Given]) -> Settings:
@@ -239,12 +239,12 @@ def _converted(key: str, one: _Given) -> object:
     field = next(field for field in msgspec.structs.fields(wanted) if field.name == name)
     try:
         return msgspec.convert(value, field.type, strict=not one.is_text)
-    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: bytes that are no UTF-8
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: bytes that are not UTF-8
         raise SettingsError(f"{one.source}: {key} is {one.shown}; {_allowed(kind, is_text=one.is_text)} is needed") from error
 
 
 def _property(name: str, one: _Given) -> str:
-    """Return the value of one of librdkafka's properties."""
+    """Return the value of a librdkafka property."""
     if reason := refusal(name):
         raise SettingsError(f"{one.source}: {_PROPERTIES} may not set {name}: {reason}")
     if not isinstance(one.value, str) or "\0" in one.value:
@@ -254,7 +254,7 @@ def _property(name: str, one: _Given) -> str:
 
 
 def _known(key: str, source: str) -> str:
-    """Return `key` if there is such a setting. What is set to it is not shown: it may be a password in the wrong place."""
+    """Return `key` if there is such a setting. An error does not show its value, which may be a misplaced password."""
     if key in keys() or (key.startswith(_PROPERTY) and key != _PROPERTY):
         return key
     if (near := _nearest(key)) is not None:
@@ -267,7 +267,7 @@ def _known(key: str, source: str) -> str:
 
 
 def _nearest(key: str) -> str | None:
-    """Return the key that was probably meant: one of the same or nearly the same name, in any section."""
+    """Return the key that was probably meant: one with the same or a similar name, in any section."""
     section, _, name = key.rpartition(".")
     inside = get_close_matches(name, _keys_of(section), n=1, cutoff=0.6)
     if inside:
@@ -293,12 +293,12 @@ def _sections() -> str:
 
 
 def _parts(kind: inspect.Type) -> tuple[inspect.Type, ...]:
-    """Return the types of a union, or the one that it is."""
+    """Return the types of a union, or the type itself."""
     return kind.types if isinstance(kind, inspect.UnionType) else (kind,)
 
 
 def _allowed(kind: inspect.Type, *, is_text: bool) -> str:
-    """Return in words what a setting of this type may be."""
+    """Return in words which values a setting of this type may have."""
     match kind:
         case inspect.UnionType():
             rest = next(part for part in kind.types if not isinstance(part, inspect.NoneType))
