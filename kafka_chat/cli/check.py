@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from ..kafka.lookup import KafkaLookup
     from ..settings.model import Settings
 
-ANSWER_SECONDS = 30.0  # for all that is asked: some ten questions of brokers that may be half a second away
+ANSWER_SECONDS = 30.0  # for all checks: about ten requests to brokers that may be half a second away
 
 
 async def check(settings: Settings) -> list[Finding]:
     """Check everything that the service needs; change nothing.
 
-    Brokers that are near answer within a second; without any it takes 5 s, and never more than 30.
+    With near brokers it takes less than a second, without a reachable broker 5 s, and never more than 30.
 
     Args:
-        settings: with brokers named, or with the embedded one.
+        settings: with named brokers, or with the embedded one.
     """
     keys: list[Finding] = []
     brokers: list[Finding] = []
@@ -64,7 +64,7 @@ async def _brokers(settings: Settings) -> list[Finding]:
             try:
                 await lookup.reach()
             except BrokerError as error:
-                # An address that the settings do not name is one that a broker advertises.
+                # An address that is not in the settings is one that a broker advertises.
                 named = set(re.findall(r"Failed to resolve '([^']+)'", str(error))) - set(servers.split(","))
                 hint = "; the brokers advertise this address (advertised.listeners)" if named else ""
                 return [*findings, wrong("brokers", f"{servers}: {error}{hint}")]

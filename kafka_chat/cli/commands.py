@@ -1,4 +1,4 @@
-"""The commands beside `serve`: `listen`, `send`, `cursor`, `check`."""
+"""The commands other than `serve`: `listen`, `send`, `cursor`, `check`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 URL = "http://127.0.0.1:8001"
 FAILED = 1
-REWIND = 1000  # as the service has it: docs/protocol.md, "Asking for it"
+REWIND = 1000  # the service's limit: docs/protocol.md, "Asking for it"
 
 _TIMES = "a time such as 2026-11-25T10:00:00Z, Unix milliseconds, or a span before now such as -15m"
 
@@ -108,7 +108,7 @@ def add_cursor(commands: Commands) -> None:
 
 
 def joined_spans(arguments: Sequence[str]) -> list[str]:
-    """Return arguments with each span before now as one with its flag: argparse takes -15m for a flag."""
+    """Return arguments with each time span such as -15m joined to its flag, because argparse takes it as a flag."""
     found: list[str] = []
     for argument in arguments:
         if found and found[-1] in ("--from", "--until") and re.fullmatch(r"-\d+[a-z]", argument):
@@ -146,7 +146,7 @@ def _add_client_flags(parser: argparse.ArgumentParser, json_help: str) -> None:
 
 def _listen(parsed: argparse.Namespace) -> int:
     from .cursor_file import CursorFile
-    from .listen import Wanted, listen  # late: `--help` need not wait for it
+    from .listen import Wanted, listen  # late, so that `--help` is fast
 
     _open_stdout(as_json=parsed.json)
     wanted = Wanted(
@@ -170,7 +170,7 @@ def _listen(parsed: argparse.Namespace) -> int:
 
 
 def _rewind(text: str) -> int:
-    """Return a number of messages, 0 where there is no flag: what is said of 0 and below is said here, for they ask for nothing."""
+    """Return the number of messages of `--rewind`; numbers below 1 are an error here, since the client takes 0 as "not given"."""
     if not text:
         return 0
     if not re.fullmatch(r"[0-9]{1,4}", text, re.ASCII) or not 1 <= int(text) <= REWIND:
@@ -179,7 +179,7 @@ def _rewind(text: str) -> int:
 
 
 async def _until_terminated(run: Callable[[], Awaitable[None]]) -> int:
-    """Run until it ends or SIGTERM comes, which ends it between two lines: what is printed is noted, too."""
+    """Run until it ends or SIGTERM comes, which ends it between two lines, so that every printed line is noted."""
     with trio.open_signal_receiver(signal.SIGTERM) as signals, trio.CancelScope() as running:
 
         async def watch() -> None:
@@ -227,7 +227,7 @@ def _send(parsed: argparse.Namespace) -> int:
     where = f"{answer.get('topic')}/{answer.get('partition')} at offset {answer.get('offset')}"
     try:
         print_line(json.dumps(answer) if parsed.json else where)
-    except OutputFailed as error:  # to send it once more would be wrong
+    except OutputFailed as error:  # the message is sent, and must not be sent again
         raise OutputFailed(f"the message is in {where}, but {error}") from error
     return 0
 
@@ -242,7 +242,7 @@ def _check(parsed: argparse.Namespace) -> int:
     settings = load_settings(config_file=parsed.config, environ=os.environ, flags=flags, check_properties=properties_problem)
     if settings.kafka.bootstrap_servers is None and not settings.kafka.embedded:
         raise SettingsError(f"no broker is named: {NAME_A_BROKER}")
-    logging.getLogger("kafka_chat").addHandler(logging.NullHandler())  # what librdkafka says on the way is in the findings
+    logging.getLogger("kafka_chat").addHandler(logging.NullHandler())  # the findings include librdkafka's errors
     _open_stdout(as_json=parsed.json)
     findings = trio.run(check, settings)
     for finding in findings:
@@ -254,9 +254,9 @@ def _check(parsed: argparse.Namespace) -> int:
 
 
 def _run(run: Callable[[], Awaitable[int | None]]) -> int:
-    """Run until it ends or is interrupted; an error that is alone comes out as itself, however deep its nursery."""
+    """Run until it ends or is interrupted; a single error is raised without its group, at any depth of nurseries."""
     try:
-        # At checkpoints only: what is printed is also noted.
+        # Interrupt at checkpoints only, so that every printed line is noted.
         return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True) or 0
     except BaseExceptionGroup as group:
         for kind in (KeyboardInterrupt, BrokenPipeError):
@@ -266,7 +266,7 @@ def _run(run: Callable[[], Awaitable[int | None]]) -> int:
 
 
 def _open_stdout(*, as_json: bool) -> None:
-    """Have stdout take any text: JSON is UTF-8, and what else its encoding lacks is escaped.
+    """Make stdout accept any text: JSON is written as UTF-8; in other output, characters missing in the encoding are escaped.
 
     Raises:
         OutputFailed: it is closed.

@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-NOTE_SECONDS = 0.1  # a file is written in 0.2 ms, a message printed in a fifth of that
+NOTE_SECONDS = 0.1  # writing the file takes 0.2 ms, printing a message a fifth of that
 _BEGIN = "delete it to begin without a cursor, or name another file"
 
 
 class CursorNotKept(KafkaChatError):
-    """The file cannot be written: a sentence."""
+    """The file cannot be written; the message is a sentence."""
 
 
 class CursorFile:
-    """Keeps the last cursor; the file always holds a whole one, even after a power cut.
+    """Keeps the last cursor; the file always contains a whole one, even after a power failure.
 
     Args:
-        path: of the file; a link is followed.
-        fsync: has what a descriptor stands for on disk.
+        path: the path of the file; a symbolic link is followed.
+        fsync: writes a descriptor's file to disk.
 
     Raises:
         SettingsError: the path cannot be resolved.
@@ -40,20 +40,20 @@ class CursorFile:
     def __init__(self, path: Path, *, fsync: Callable[[int], None] = os.fsync) -> None:
         try:
             self._path = path.resolve()
-        except (OSError, RuntimeError) as error:  # the working folder has been deleted; links lead to each other
+        except (OSError, RuntimeError) as error:  # the working directory has been deleted, or symbolic links form a loop
             raise SettingsError(f"--cursor-file: {path} cannot be resolved: {error}") from error
         self._fsync = fsync
         self._kept: str | None = None
 
     def read(self) -> str | None:
-        """Return the cursor that is kept; None where there is no file.
+        """Return the kept cursor; None if there is no file.
 
         Raises:
-            SettingsError: it cannot be read, or holds something else.
+            SettingsError: it cannot be read, or contains something else.
         """
         try:
             text = self._path.read_text(encoding="ascii").strip()
-            if not text:  # a power cut, with a file system that keeps the name and not what was written
+            if not text:  # after a power failure, on a file system that keeps the name without the content
                 raise SettingsError(f"--cursor-file: {self._path} is empty; {_BEGIN}")
             parse(text)
         except FileNotFoundError:
@@ -66,10 +66,10 @@ class CursorFile:
         return text
 
     def keep(self, cursor: str | None) -> None:
-        """Keep a cursor in place of the last one; None, for one not known yet, changes nothing.
+        """Keep a cursor instead of the last one; None (not known yet) changes nothing.
 
         Raises:
-            CursorNotKept: the file cannot be written; it is as it was.
+            CursorNotKept: the file cannot be written, and is unchanged.
         """
         if cursor is None or cursor == self._kept:
             return
@@ -78,7 +78,7 @@ class CursorFile:
             with beside.open("w", encoding="ascii") as file:
                 file.write(f"{cursor}\n")
                 file.flush()
-                self._fsync(file.fileno())  # else a power cut may leave the name with nothing in it
+                self._fsync(file.fileno())  # otherwise a power failure may leave an empty file
             beside.replace(self._path)
             self._sync_folder()
         except OSError as error:
@@ -90,10 +90,10 @@ class CursorFile:
         self._kept = cursor
 
     def _sync_folder(self) -> None:
-        """Have the name on disk, too. Without that a power cut brings back the previous cursor, which is whole."""
+        """Write the directory entry to disk, too; otherwise a power failure brings back the previous cursor, which is whole."""
         try:
             descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        except PermissionError:  # a folder that may be written but not listed: then it may be the previous cursor
+        except PermissionError:  # a directory that is writable but not readable: then it may be the previous cursor
             return
         try:
             self._fsync(descriptor)
@@ -103,10 +103,10 @@ class CursorFile:
 
 @asynccontextmanager
 async def open_notes(file: CursorFile) -> AsyncIterator[Callable[[str | None], None]]:
-    """Keep the last noted cursor: at most ten times a second, and when the block ends in any way.
+    """Keep the last noted cursor: at most ten times a second, and at the end of the block in any case.
 
     Yields:
-        Notes a cursor.
+        A function that notes a cursor.
 
     Raises:
         CursorNotKept: the file cannot be written; the block is cancelled.

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
     from ..chat.resume_cursor import ResumeCursor, TopicOffsets
 
-_WHOLE_CHARACTERS = 5  # of base64, of the 4 bytes that are known
+_WHOLE_CHARACTERS = 5  # the base64 characters given by the 4 known bytes
 
 
 def words_of(cursor: ResumeCursor, topics: Sequence[str]) -> Iterator[str]:
     """Yield lines that explain a cursor.
 
     Args:
-        cursor: also one made only of ids of messages.
+        cursor: the cursor; may consist of ids of messages only.
         topics: names to compare with its hashes.
     """
     names = _names(topics)
@@ -83,7 +83,7 @@ def _identity_words(entry: TopicOffsets) -> str:
 
 
 def _identity(entry: TopicOffsets) -> str | None:
-    """Return how a topic's id begins, as Kafka's tools show it: a cursor has 32 bits of it, which are five whole characters."""
+    """Return the beginning of a topic's id as Kafka's tools show it: a cursor has 32 bits of it, which give five characters."""
     return None if entry.identity is None else urlsafe_b64encode(entry.identity).decode()[:_WHOLE_CHARACTERS]
 
 

@@ -1,4 +1,4 @@
-"""What `kafka-chat listen` prints."""
+"""Prints messages: `kafka-chat listen`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Wanted:
     """What to listen to, and how to print it.
 
     Attributes:
-        url: of the service.
-        user: whose messages.
+        url: the service's URL.
+        user: the user whose messages to print.
         subscribe_to: first subscribe the user to these chats.
         from_, rewind, until, chats, tags, senders: as `open_chat` has them.
         cursor: where to begin.
@@ -64,7 +64,7 @@ class Wanted:
 
     @property
     def bare_will_do(self) -> bool:
-        """Whether no option needs kafka-chat.v1: an earlier service would ignore it."""
+        """Whether no option needs kafka-chat.v1; an earlier service would ignore such options."""
         asked = (self.from_, self.rewind, self.until, self.chats, self.tags, self.senders, self.cursor, self.file, self.meta)
         return not any(asked)
 
@@ -73,13 +73,13 @@ async def listen(wanted: Wanted, *, show: Callable[[str], Awaitable[None]], tell
     """Print messages until no more will come.
 
     Args:
-        wanted: what.
-        show: takes a line for stdout, and returns once it is there.
-        tell: takes a sentence for stderr.
+        wanted: what to listen to.
+        show: writes a line to stdout.
+        tell: writes a sentence to stderr.
 
     Raises:
         Refused: reconnecting will not help.
-        SettingsError: the URL is invalid, or the file holds no cursor.
+        SettingsError: the URL is invalid, or the file contains no cursor.
         CursorNotKept: the file cannot be written.
     """
     try:
@@ -141,7 +141,7 @@ async def _listen(
                 tell(gap_sentence(event))
             elif isinstance(event, Skipped):
                 tell(f"the message of {event.chat}/{event.partition} at offset {event.offset} is too large for the service to show it")
-            if note is not None:  # after it is printed: whose reader has gone prints it another time
+            if note is not None:  # after printing: if the reader is gone, the message is printed again next time
                 note(chat.cursor)
 
 

@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 
 OK = 0
 FAILED = 1
-WRONG_SETTINGS = 2  # argparse's, too
+WRONG_SETTINGS = 2  # like argparse
 INTERRUPTED = 128 + signal.SIGINT
 
 
 class _Failed(Exception):
-    """The command cannot be carried out, or has failed: a sentence."""
+    """The command cannot be carried out, or has failed; the message is a sentence."""
 
 
 class _Ended(Exception):
-    """The workers have ended unexpectedly, and have said why.
+    """The workers have ended unexpectedly, and have logged why.
 
     Attributes:
         code: the exit code.
@@ -59,10 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
     Args:
-        arguments: without the command's own name; None for those of the process.
+        arguments: without the name of the command; None: those of the process.
 
     Returns:
-        0; 1 where what was asked for failed; 2 for wrong settings or flags; 130 for Ctrl-C (of `serve`, a second one).
+        0; 1 if the command failed; 2 for wrong settings or flags; 130 after Ctrl-C (for `serve`, after the second).
     """
     fill_closed()
     with unblocked("stderr"):
@@ -86,13 +86,13 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
         return error.code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of stdout has gone; it must not be flushed at exit, either
+    except BrokenPipeError:  # the reader of stdout is gone; do not flush it at exit, either
         discard_stdout()
         return OK
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that does not pass over a stdout that takes nothing: `--help` and `--version` are output, too."""
+    """A parser that reports a stdout that cannot be written, which argparse ignores for `--help` and `--version`."""
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         if file is sys.stdout:
@@ -149,9 +149,9 @@ def _serve(parsed: argparse.Namespace) -> None:
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the process at once, until something that serves listens for it.
+    """Let SIGTERM end the process at once, until the server handles it.
 
-    Without a handler that would be so, too, but not for process 1 of a container: the kernel lets it miss the signal.
+    That is the default, but not for process 1 of a container, for which the kernel ignores signals without a handler.
     """
     before = signal.signal(signal.SIGTERM, lambda *_: exit_now(OK))
     try:
@@ -161,7 +161,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 def _serve_with(settings: Settings, *, reload: Callable[[], Settings]) -> None:
-    """Serve with these settings; `reload` gives those that the workers get after SIGHUP."""
+    """Serve with these settings; `reload` returns those for workers after SIGHUP."""
     if settings.kafka.bootstrap_servers is None and not settings.kafka.embedded:
         if settings.kafka.embedded is False:
             raise SettingsError(f"no broker is named, and kafka.embedded is false: {NAME_A_BROKER}")
@@ -180,8 +180,8 @@ def _serve_with(settings: Settings, *, reload: Callable[[], Settings]) -> None:
 
 
 def _settings(parsed: argparse.Namespace) -> Settings:
-    """Return what file, environment and flags say now."""
-    # Imported late, so that `--help` need not wait for Kafka's client, nor a wrong setting for the web framework.
+    """Return the current settings of file, environment and flags."""
+    # Imported late, so that `--help` does not load Kafka's client, and a wrong setting is reported before the web framework loads.
     from ..kafka.properties_check import properties_problem
 
     flags = {key: value for key in FLAGS if (value := getattr(parsed, key)) is not None}
@@ -222,7 +222,7 @@ async def _serve_until_signalled(app: ChatApp, settings: Settings) -> None:
                 watching.start_soon(_watch_signals, signals, stop)
                 async with trio.open_nursery() as serving:
                     urls: list[str] = await serving.start(partial(serve, app, settings, shutdown_trigger=stop.wait))
-                    if app.service is not None:  # the server binds its port also when the service has just failed
+                    if app.service is not None:  # the server binds its port even if the service has just failed
                         _announce(urls, settings)
                 watching.cancel_scope.cancel()
     except BaseExceptionGroup as group:
@@ -235,22 +235,22 @@ async def _serve_until_signalled(app: ChatApp, settings: Settings) -> None:
 
 
 async def _watch_signals(signals: AsyncIterable[int], stop: trio.Event) -> None:
-    """Ask for the drain at the first signal; end the process at a Ctrl-C that comes after it."""
+    """Start the drain at the first signal; end the process at a later Ctrl-C."""
     async for number in signals:
         if stop.is_set() and number == signal.SIGINT:
-            exit_now(INTERRUPTED)  # at once: a user who pressed it twice does not want to wait
+            exit_now(INTERRUPTED)  # at once, because a user who pressed it twice does not want to wait
         stop.set()
 
 
 def _announce(urls: Sequence[str], settings: Settings) -> None:
-    """Print on stdout where it listens, and with which brokers."""
+    """Print on stdout where it listens, and which brokers it uses."""
     broker = "the embedded broker" if settings.kafka.embedded else f"the brokers {settings.kafka.bootstrap_servers}"
     sys.stdout.write(f"listening on {', '.join(urls)} with {broker}\n")
     sys.stdout.flush()
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield the exceptions in a group, and in the groups in it."""
+    """Yield the exceptions in a group and its nested groups."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from _leaves(inner)
@@ -259,7 +259,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _why_not_listening(error: OSError, settings: Settings) -> str | None:
-    """Return a sentence for what an operator can do about it, or None for another error."""
+    """Return a sentence that says what to do about a bind error, or None for another error."""
     host, port = settings.server.host, settings.server.port
     if error.errno == errno.EADDRINUSE:
         return f"port {port} on {host} is in use; choose another with --port"

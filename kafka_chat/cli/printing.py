@@ -1,4 +1,4 @@
-"""Prints lines on stdout however slow its reader is, and can be cancelled; a failure is one sentence."""
+"""Prints lines on stdout, cancellably, even if the reader is slow; a failure is one sentence."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class OutputFailed(SettingsError):
 
 
 def check_stdout() -> None:
-    """Raise `OutputFailed` where stdout is closed: what is printed there would be lost, and might be noted as printed."""
+    """Raise `OutputFailed` if stdout is closed: output would be lost, and might be noted as printed."""
     if was_closed("stdout"):
         raise OutputFailed("stdout is closed; the output goes there")
 
 
 def print_line(line: str) -> None:
-    """Write a line to stdout, and return once it is there.
+    """Write a line to stdout, and flush it.
 
     Raises:
-        BrokenPipeError: the reader has gone.
-        OutputFailed: it takes nothing.
+        BrokenPipeError: the reader is gone.
+        OutputFailed: it cannot be written.
     """
     with failures_as_sentences():
         sys.stdout.write(line + "\n")
@@ -42,10 +42,10 @@ def print_line(line: str) -> None:
 
 
 def read_stdin() -> str:
-    """Return all that comes from stdin.
+    """Return everything from stdin.
 
     Raises:
-        SettingsError: it is closed, cannot be read, or is no text.
+        SettingsError: it is closed, cannot be read, or is not text.
     """
     if was_closed("stdin"):
         raise SettingsError("stdin is closed; - reads the text from it")
@@ -59,7 +59,7 @@ def read_stdin() -> str:
 
 @contextmanager
 def failures_as_sentences() -> Iterator[None]:
-    """Turn what stdout has against a write into `OutputFailed`, but for `BrokenPipeError`."""
+    """Convert errors of writing to stdout, except `BrokenPipeError`, into `OutputFailed`."""
     try:
         yield
     except BrokenPipeError:
@@ -70,8 +70,8 @@ def failures_as_sentences() -> Iterator[None]:
 
 
 def discard_stdout() -> None:
-    """Let stdout lead nowhere: what it still holds is flushed at exit, which would fail again."""
-    with suppress(ValueError):  # it has no descriptor: something else has been put in its place
+    """Redirect stdout to nowhere, because flushing its buffer at exit would fail again."""
+    with suppress(ValueError):  # it was replaced by something without a descriptor
         null = os.open(os.devnull, os.O_WRONLY)
         try:
             os.dup2(null, sys.stdout.fileno())
@@ -80,7 +80,7 @@ def discard_stdout() -> None:
 
 
 class Printer:
-    """Prints on one stream, whose own buffer stays empty: at exit nobody has to wait for a write that was given up."""
+    """Prints on one stream without its buffer, so that the exit does not wait for an abandoned write."""
 
     def __init__(self, stream: TextIO) -> None:
         self._descriptor = stream.fileno()
@@ -91,11 +91,11 @@ class Printer:
         self._is_terminal = stream.isatty()
 
     async def print(self, line: str) -> None:
-        """Print a line, and return once it is taken. Where this is cancelled, a part of it may be.
+        """Print a line, and return once it is written. After a cancel, a part of it may be written.
 
         Raises:
-            BrokenPipeError: the reader has gone.
-            OutputFailed: the stream takes nothing.
+            BrokenPipeError: the reader is gone.
+            OutputFailed: the stream cannot be written.
         """
         data = f"{line}\n".encode(self._encoding, self._errors)
         with failures_as_sentences():
@@ -106,7 +106,7 @@ class Printer:
                 await trio.to_thread.run_sync(self._write, data, limiter=self._limiter, abandon_on_cancel=True)
 
     def _takes_at_once(self, size: int) -> bool:
-        """Return whether a write will not wait. A thread for each line would cost more than all else about it."""
+        """Return whether a write will not block. A thread for each line would cost more than everything else."""
         if not self._may_wait:
             return True
         if self._is_terminal or size > select.PIPE_BUF:

@@ -1,4 +1,4 @@
-"""How a message looks on a terminal."""
+"""Formats a message for a terminal."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _JOINERS = "\u200c\u200d"
 
 
 def message_line(message: Message, *, now: datetime, colours: bool, with_offsets: bool = False) -> str:
-    """Return a message as a person reads it: `12:03:04 room1 ann: hello  #tag`.
+    """Return a message as a line for people: `12:03:04 room1 ann: hello  #tag`.
 
     A sender's text cannot control the terminal (`harmless`).
 
     Args:
-        message: whose own time is shown, if it has one, with its date where that is not today.
-        now: with the reader's zone.
-        colours: whether to use them.
-        with_offsets: with where the message is in Kafka: `room1/0@41`.
+        message: the message; its timestamp is shown if it has one, with the date if that is not today.
+        now: the current time in the reader's zone.
+        colours: whether to use colours.
+        with_offsets: whether to show the position in Kafka: `room1/0@41`.
     """
     chat, sender, text = (harmless(part) for part in (message.chat, message.sender, message.text))
     tag = f"  #{harmless(message.tag)}" if message.tag is not None else ""
@@ -41,14 +41,14 @@ def message_line(message: Message, *, now: datetime, colours: bool, with_offsets
 def harmless(text: str) -> str:
     """Return `text` with unprintable characters escaped: control characters, escapes, direction marks.
 
-    What joins letters and emoji stays as it is, and any kind of space is one.
+    Joiners of letters and emoji stay, and every kind of space becomes a space.
     """
     return "".join(character if character.isprintable() or character in _JOINERS else _harmless(character) for character in text)
 
 
 def _time(time_ms: int | None, now: datetime) -> str:
     when = now
-    with contextlib.suppress(ValueError, OverflowError, OSError):  # a producer may set any number as its record's time
+    with contextlib.suppress(ValueError, OverflowError, OSError):  # a producer may set any number as the timestamp
         when = now if time_ms is None else datetime.fromtimestamp(time_ms / 1000, now.tzinfo)
     return f"{when:%H:%M:%S}" if when.date() == now.date() else f"{when:%Y-%m-%d %H:%M:%S}"
 
@@ -60,5 +60,5 @@ def _harmless(character: str) -> str:
 
 
 def colours_wanted(stream: TextIO, environ: Callable[[str], str | None] = os.environ.get) -> bool:
-    """Return whether to colour what goes to `stream`: only a terminal, and not where NO_COLOR is set."""
+    """Return whether to use colours on `stream`: only on a terminal, and not if NO_COLOR is set."""
     return stream.isatty() and not environ("NO_COLOR") and environ("TERM") != "dumb"

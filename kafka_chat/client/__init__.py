@@ -1,4 +1,4 @@
-"""A client of the service on trio: a user's messages, each once, and requests over HTTP."""
+"""A trio client of the service: receives a user's messages, each once, and sends requests over HTTP."""
 
 from .address import quoted
 from .chat import Chat, open_chat

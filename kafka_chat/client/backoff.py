@@ -20,7 +20,7 @@ class Pauses:
         """Return how many seconds to wait before the next try.
 
         Args:
-            after: the close code; 0 where there was no connection.
+            after: the close code; 0 if there was no connection.
         """
         asked = pause_after(after) or SOON
         pause = asked.least_seconds + uniform(0, max(self.bound_seconds, asked.bound_seconds))
@@ -28,5 +28,5 @@ class Pauses:
         return pause
 
     def reset(self) -> None:
-        """A try has succeeded."""
+        """Note that a try has succeeded."""
         self.bound_seconds = FIRST_PAUSE_SECONDS

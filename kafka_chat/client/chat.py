@@ -1,4 +1,4 @@
-"""A user's messages over successive connections: none is lost, none comes twice."""
+"""Receives a user's messages over successive connections: none is lost, none comes twice."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def open_chat(
     token: TokenSource | None = None,
     tell: Callable[[str], None] = _log.info,
 ) -> AsyncIterator[Chat]:
-    """Receive a user's messages, each once, across lost connections, for as long as the block lasts.
+    """Receive a user's messages while the block runs, each once, across lost connections.
 
     ```python
     async with open_chat("http://127.0.0.1:8001", "ann", rewind=10) as chat:
@@ -87,13 +87,13 @@ async def open_chat(
     ```
 
     Args:
-        url: of the service, `http://host:port`, with a path prefix if it has one.
-        username: whose messages.
+        url: the service's URL, `http://host:port`, with a path prefix if it has one.
+        username: the user whose messages to receive.
         cursor: begin after it; the `cursor` of an earlier `Chat`.
         from_: where to begin without a cursor.
-        rewind: begin with the last N messages of each chat, without either of them.
+        rewind: begin with the last N messages of each chat, if there is neither of them.
         until: end after the messages older than this; `Live` never comes.
-        chats: only these, subscribed or not; nothing is stored. None: those the user follows.
+        chats: only these chats, subscribed or not, without subscribing. None: those the user follows.
         tags: only messages with one of these, or with none.
         senders: only messages from one of these.
         subscribe_to: first subscribe the user to these chats.
@@ -143,21 +143,21 @@ class Chat:
         self._bare = bare
         self._tokens = Tokens(token)
         self._tell = tell
-        self._come = Progress(cursor)  # of received events: the next connection continues there
-        self._taken = Progress(cursor)  # of events that the caller has taken
+        self._come = Progress(cursor)  # of received events, where the next connection continues
+        self._taken = Progress(cursor)  # of events taken by the caller
         self._begun = False  # the service has sent `hello`
         self._arrivals = Arrivals()
-        self._connection: Connection | None = None  # a connection that has begun, and accepts ops
+        self._connection: Connection | None = None  # a connection that accepts ops
         self._greeted = trio.Event()
         self._trying = trio.CancelScope()
-        self._receiving: trio.CancelScope | None = None  # while there is a connection, which is closed properly
+        self._receiving: trio.CancelScope | None = None  # during a connection; cancelling it closes it properly
         self._no_ops: Refused | Away | None = None  # why ops are refused, if waiting would not help
         self._refused: Refused | None = None
         self._ended = trio.Event()
 
     @property
     def cursor(self) -> str | None:
-        """Where to continue later: after everything taken by iterating. None if unknown yet."""
+        """Where to continue later: after everything taken by iterating. None if not known yet."""
         return self._taken.cursor
 
     def __aiter__(self) -> Self:
@@ -190,7 +190,7 @@ class Chat:
 
         Raises:
             Refused: the service refuses it.
-            Away: the service cannot do it now, or did not answer: it may or may not have been done.
+            Away: the service cannot do it now, or did not answer; then it may or may not have been done.
         """
         return await self._ask({"op": "send", "chat": chat, "text": text, "tag": tag}, Sent, again=False)
 
@@ -243,7 +243,7 @@ class Chat:
 
     async def _stay_away(self, pauses: Pauses, visit: _Visit, code: int, why: str) -> None:
         told = visit.away_until - trio.current_time()
-        # A restarting service spreads the pauses itself; a full one tells every client the same pause.
+        # A restarting service gives random pauses; a full one gives every client the same.
         pause = told if visit.restarts else max(told, 0) + pauses.next(after=code)
         self._tell(f"{why}; reconnecting{f' in {pause:.1f} s' if pause >= 0.1 else ''}")
         await trio.sleep(max(pause, 0))
@@ -325,7 +325,7 @@ class Chat:
             await connection.ask({"op": "auth", "token": token})
 
     def _is_answer(self, connection: Connection, answer: Answer) -> bool:
-        """Hand an answer to its asker, and return whether it was one: subscription changes also come unasked."""
+        """Pass an answer to its asker; return whether it was one, since subscription changes also come without an op."""
         if connection.answer(answer):
             return True
         if isinstance(answer, Failed):
@@ -343,12 +343,12 @@ class Chat:
         self._greeted.set()
 
     async def _ask(self, op: Mapping[str, object], kind: type[_AnswerT], *, again: bool) -> _AnswerT:
-        """Do an op, and return its answer.
+        """Send an op, and return its answer.
 
         Args:
-            op: without its mark.
-            kind: the answer's.
-            again: whether it may be done twice, so that it is repeated if the connection ends before the answer.
+            op: the op, without `re`.
+            kind: the type of its answer.
+            again: whether it may be done twice; then it is repeated if the connection ends before the answer.
         """
         with self._arrivals.unbounded(), trio.move_on_after(ANSWER_SECONDS):
             while True:
@@ -375,8 +375,8 @@ class _Visit:
 
     Attributes:
         begun: when it opened; trio's time.
-        live: whether everything that was there has arrived.
-        speaks_v1: whether the service has agreed to kafka-chat.v1.
+        live: whether everything that existed at the connect has arrived.
+        speaks_v1: whether the service has accepted kafka-chat.v1.
         restarts: whether the service has announced a restart.
         away_until: when to reconnect at the earliest; trio's time.
     """
@@ -388,7 +388,7 @@ class _Visit:
     away_until: float = 0.0
 
     def note(self, event: Message | Control | None) -> None:
-        """Note what an event says of the connection."""
+        """Note what an event says about the connection."""
         if isinstance(event, Live):
             self.live = True
         elif isinstance(event, Reconnect):

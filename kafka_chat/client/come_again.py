@@ -1,4 +1,4 @@
-"""After which end of a connection a client reconnects, and when: the table in docs/protocol.md, "When to reconnect"."""
+"""Decides after which end of a connection to reconnect, and when: the table in docs/protocol.md, "When to reconnect"."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 RESTARTS = 1012
 FIRST_PAUSE_SECONDS = 1.0
-LONGEST_WAIT_SECONDS = 300  # the most of a `Retry-After`: clients return to a service that is back earlier
+LONGEST_WAIT_SECONDS = 300  # the limit of `Retry-After`, because the service may be back earlier
 
 
 class Pause(NamedTuple):
-    """How long to stay away.
+    """How long to wait before reconnecting.
 
     Attributes:
-        least_seconds: at least.
-        bound_seconds: the most that chance adds at first; the bound grows with each attempt.
+        least_seconds: the minimum.
+        bound_seconds: the first bound of the random addition, which grows with each attempt.
     """
 
     least_seconds: float = 0.0
@@ -27,7 +27,7 @@ class Pause(NamedTuple):
 
 
 SOON = Pause()
-CLOSE_CODES: Mapping[int, Pause | None] = {  # None: it would end in the same way again
+CLOSE_CODES: Mapping[int, Pause | None] = {  # None: the next connection would end in the same way
     1000: None,
     1001: SOON,
     1002: None,
@@ -49,7 +49,7 @@ CLOSE_CODES: Mapping[int, Pause | None] = {  # None: it would end in the same wa
     4408: SOON,
 }
 _PASSING_STATUSES = frozenset({408, 425, 429})  # below 500: temporary, not a fault of the request
-_FINAL_STATUSES = frozenset({501, 505})  # from 500 on: no such method, no such version of HTTP
+_FINAL_STATUSES = frozenset({501, 505})  # from 500 on: unsupported method or HTTP version
 
 
 def pause_after(code: int) -> Pause | None:

@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 SUBPROTOCOL = "kafka-chat.v1"
 
-OPENING_SECONDS = 20.0  # the service may wait for its brokers before it accepts, and many may come at once
+OPENING_SECONDS = 20.0  # the service may wait for its brokers before it accepts, and many clients may connect at once
 QUIET_SECONDS = 30.0  # after this long without a frame we ping the service
 PONG_SECONDS = 10.0  # how long it may take to answer
 CLOSING_SECONDS = 1.0
-QUEUED_FRAMES = 16  # between the socket and us; the bound that counts is that of `Arrivals`
-LONGEST_FRAME = 1 << 26  # bytes; `limits.message_bytes` may be set above what trio-websocket takes by default
+QUEUED_FRAMES = 16  # between the socket and us; the limit that matters is that of `Arrivals`
+LONGEST_FRAME = 1 << 26  # bytes; `limits.message_bytes` may exceed trio-websocket's default
 UNANSWERED_OPS = 24  # the service allows 32
-OPS, OPS_SECONDS = 900, 10.0  # so many in so long; the service allows 1,000
+OPS, OPS_SECONDS = 900, 10.0  # ops per period; the service allows 1,000
 
 
 class Closed(NamedTuple):
-    """How a connection ended; 1006 where no close frame came."""
+    """How a connection ended; 1006 if no close frame came."""
 
     code: int
     reason: str
@@ -45,12 +45,12 @@ SILENT = Closed(1006, "the service no longer answers")
 
 
 class Connection:
-    """A connection that is open.
+    """An open connection.
 
     Attributes:
-        speaks_v1: whether the service has agreed to kafka-chat.v1.
+        speaks_v1: whether the service has accepted kafka-chat.v1.
         quiet_seconds: how long it may be silent before it is pinged.
-        limit_bytes: of one message of ours; None before the service has said.
+        limit_bytes: the limit of our messages; None before the service has sent it.
     """
 
     def __init__(self, socket: WebSocketConnection, tasks: trio.Nursery) -> None:
@@ -85,7 +85,7 @@ class Connection:
         self._ops.send_nowait(_encode(op))
 
     async def ask(self, op: Mapping[str, object]) -> Answer | None:
-        """Do an op, and return its answer; None if the connection ended before.
+        """Send an op, and return its answer; None if the connection ended first.
 
         Raises:
             Refused: it is longer than the service accepts.
@@ -101,14 +101,14 @@ class Connection:
                 raise Refused(f"it has {size} bytes; at most {self.limit_bytes} are allowed", code=413)
             self._asked[mark] = asked
             try:
-                self._ops.send_nowait(frame)  # its own task writes it: a write that is cancelled leaves half a frame
+                self._ops.send_nowait(frame)  # a separate task writes it, because a cancelled write leaves half a frame
                 await asked.answered.wait()
             finally:
                 del self._asked[mark]
         return asked.answer
 
     def answer(self, answer: Answer) -> bool:
-        """Hand an answer to its asker; return False if there is none."""
+        """Pass an answer to its asker; return False if there is none."""
         asked = self._asked.get(answer.re) if isinstance(answer.re, int) else None
         if asked is None:
             return False
@@ -155,7 +155,7 @@ async def open_connection(address: Address, path: str, *, token: str | None = No
         token: says who connects; None for none.
 
     Raises:
-        Refused: the service refuses us, and would refuse us again.
+        Refused: the service refuses, and would refuse again.
         Away: there is no connection now.
     """
     try:
@@ -174,7 +174,7 @@ async def open_connection(address: Address, path: str, *, token: str | None = No
 
 
 class _Noticing(trio.abc.Stream):
-    """A stream that reports its end: trio-websocket would go on waiting for an answer to its handshake."""
+    """A stream that reports its end, because trio-websocket would go on waiting for the answer to its handshake."""
 
     def __init__(self, stream: trio.abc.Stream, ended: Callable[[], None]) -> None:
         self._stream = stream
@@ -255,7 +255,7 @@ def _no_answer(address: Address) -> Away:
 
 
 class _Asked:
-    """An op that waits for its answer."""
+    """An op without an answer yet."""
 
     def __init__(self) -> None:
         self.answered = trio.Event()

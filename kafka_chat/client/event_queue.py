@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from .events import Control, Message
 
-QUEUED_EVENTS = 100  # then we stop reading, so that the service notices a slow caller
+QUEUED_EVENTS = 100  # then reading stops, so that the service notices a slow caller
 
 
 class Arrivals:
-    """A bounded queue, unbounded while an answer is awaited, which comes after the queued events.
+    """A bounded queue, which is unbounded while waiting for an answer, since that comes after the queued events.
 
-    A caller that asks in its own loop takes no events in the meantime; with a bounded queue it would wait forever.
+    A caller that sends an op inside its receive loop takes no events meanwhile; with a bounded queue it would wait forever.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Arrivals:
         self._changes.note()
 
     async def take(self) -> Message | Control | None:
-        """Return the next event; None: there will be none."""
+        """Return the next event; None after the last one."""
         await trio.lowlevel.checkpoint()
         while not self._events:
             if self._ended:
@@ -55,7 +55,7 @@ class Arrivals:
 
     @contextmanager
     def unbounded(self) -> Iterator[None]:
-        """Accept any number of events for as long as the block lasts."""
+        """Accept any number of events while the block runs."""
         self._askers += 1
         self._changes.note()
         try:

@@ -14,18 +14,18 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """A message. Fields after `chat` are None from a service that does not speak kafka-chat.v1.
 
     Attributes:
-        sender: who wrote it.
-        text: what.
-        tag: its tag.
-        chat: where.
+        sender: the sender.
+        text: the text.
+        tag: the tag.
+        chat: the chat.
         id: its position, from which a cursor may be built.
-        partition: of the chat's topic.
-        offset: there.
-        time_ms: the record's timestamp, Unix, in milliseconds; None where it has none.
-        key: of the record; bytes where it is not UTF-8.
-        headers: of the record, in order, values as `key`.
-        left_out: which of `key`, `headers` and `time` the record has but the service does not show.
-        frame: as received.
+        partition: the partition of the chat's topic.
+        offset: the offset in the partition.
+        time_ms: the record's timestamp, Unix, in milliseconds; None if it has none.
+        key: the record's key; bytes if it is not UTF-8.
+        headers: the record's headers, in order; values like `key`.
+        left_out: those of `key`, `headers` and `time` that the record has but the service does not show.
+        frame: the frame, as received.
     """
 
     sender: str
@@ -43,16 +43,16 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bare(self) -> str:
-        """The frame for a client that does not ask for kafka-chat.v1."""
+        """The frame that a client without kafka-chat.v1 would get."""
         return _encode(_Bare(self.sender, self.text, self.tag, self.chat)).decode()
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits of a client.
+    """The client's limits.
 
     Attributes:
-        client_message_bytes: of one message.
-        heartbeat_seconds: the interval of heartbeats; None: none.
+        client_message_bytes: the limit of one message.
+        heartbeat_seconds: the interval of heartbeats; None without heartbeats.
     """
 
     client_message_bytes: int | None = None
@@ -67,8 +67,8 @@ class Hello(Control, frozen=True, kw_only=True, tag="hello"):
     """A connection has begun, the first or a later one.
 
     Attributes:
-        session: its name, as the service's log has it.
-        user: whose messages.
+        session: its id in the service's log.
+        user: the user.
         chats: the followed chats.
         resume: `exact`, `gap`, `future` or `none`: how it continues from the cursor.
         cursor: where it continues; None if unknown yet.
@@ -88,21 +88,21 @@ class Hello(Control, frozen=True, kw_only=True, tag="hello"):
 
 
 class Live(Control, frozen=True, kw_only=True, tag="live"):
-    """Everything that was there has arrived; messages from here on are new."""
+    """Everything that existed at the connect has arrived; messages from here on are new."""
 
     cursor: str | None = None
 
 
 class Gap(Control, frozen=True, kw_only=True, tag="gap"):
-    """Messages that were due are gone.
+    """Messages that were due are lost.
 
     Attributes:
-        chat: where; None if the whole cluster is another one.
-        partition: of its topic.
+        chat: the chat; None if the cluster is a different one.
+        partition: the partition of its topic.
         first_lost: the offset that was due.
         first_left: where it continues.
-        cause: `retention` (deleted by age, by size or by hand), `recreated` (the topic was deleted, and perhaps recreated), `truncated`
-            (a broker lost the end of its log), `cluster` (the cursor is of another Kafka cluster, and it begins as without one).
+        cause: `retention` (deleted by age, size or command), `recreated` (the topic was deleted, and possibly recreated), `truncated`
+            (a broker lost the end of its log), `cluster` (the cursor is of another Kafka cluster, and is ignored).
     """
 
     chat: str | None
@@ -116,11 +116,11 @@ class Skipped(Control, frozen=True, kw_only=True, tag="skipped"):
     """A message that exists but is not delivered.
 
     Attributes:
-        chat: where.
-        partition: of its topic.
-        offset: there.
+        chat: the chat.
+        partition: the partition of its topic.
+        offset: the offset in the partition.
         id: its position, like a message's; None from an earlier service.
-        time_ms: the record's timestamp, Unix, in milliseconds; None where it has none.
+        time_ms: the record's timestamp, Unix, in milliseconds; None if it has none.
         cause: `too_large`: with its `meta` it is larger than `limits.message_bytes`.
     """
 
@@ -142,7 +142,7 @@ class Reconnect(Control, frozen=True, kw_only=True, tag="reconnect"):
     """The service is restarting.
 
     Attributes:
-        after_ms: how long to stay away.
+        after_ms: how long to wait before reconnecting.
         cursor: where to continue.
     """
 
@@ -151,10 +151,10 @@ class Reconnect(Control, frozen=True, kw_only=True, tag="reconnect"):
 
 
 class Answer(Control, frozen=True, kw_only=True):
-    """What may be the answer to an op.
+    """A notice that may be the answer to an op.
 
     Attributes:
-        re: the op's mark; None if it comes unasked.
+        re: the op's `re`; None if it is not an answer.
     """
 
     re: object = None
@@ -175,7 +175,7 @@ class Subscribed(Answer, frozen=True, kw_only=True, tag="subscribed"):
 
 
 class Unsubscribed(Answer, frozen=True, kw_only=True, tag="unsubscribed"):
-    """The user follows a chat no more.
+    """The user no longer follows a chat.
 
     Attributes:
         chat: which.
@@ -192,10 +192,10 @@ class Sent(Answer, frozen=True, kw_only=True, tag="sent"):
     """A message is in Kafka.
 
     Attributes:
-        chat: where.
-        partition: of its topic.
-        offset: there.
-        id: the id of its `Message`; None if nobody follows the chat on that instance.
+        chat: the chat.
+        partition: the partition of its topic.
+        offset: the offset in the partition.
+        id: the id of its `Message`; None if the chat is not followed on that instance.
     """
 
     chat: str
@@ -217,12 +217,12 @@ class Pong(Answer, frozen=True, kw_only=True, tag="pong"):
 
 
 class Failed(Answer, frozen=True, kw_only=True, tag="error"):
-    """An op was not done.
+    """An op failed.
 
     Attributes:
-        code: as HTTP has it.
+        code: an HTTP status.
         message: why, a sentence.
-        field: the op's field that is wrong.
+        field: the wrong field of the op, if any.
     """
 
     code: int = 0
@@ -231,7 +231,7 @@ class Failed(Answer, frozen=True, kw_only=True, tag="error"):
 
 
 class NotUnderstood(Exception):
-    """A frame that is not part of the protocol: a sentence."""
+    """A frame is not part of the protocol; the message is a sentence."""
 
 
 Event = Message | Hello | Live | Gap | Skipped | Heartbeat | Subscribed | Unsubscribed

@@ -18,15 +18,15 @@ from .come_again import is_passing, wait_seconds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ANSWER_SECONDS = 20.0  # the service answers everything within 10, if its brokers are distant; a page of history may take a few times that
+ANSWER_SECONDS = 20.0  # the service answers within 10 even with distant brokers; a history page may take a few times that
 
 
 class Refused(KafkaChatError):
-    """The service refuses a request, and would refuse it again: a sentence.
+    """The service refuses a request, and would refuse it again; the message is a sentence.
 
     Attributes:
-        code: the HTTP status or the close code; 0 for none.
-        reason: the service's own words.
+        code: the HTTP status or the close code; 0 if there is none.
+        reason: the service's own sentence.
         field: the wrong parameter or field, if the service names it.
     """
 
@@ -38,11 +38,11 @@ class Refused(KafkaChatError):
 
 
 class Away(KafkaChatError):
-    """The service cannot be reached, or cannot do it now: a sentence.
+    """The service cannot be reached, or cannot do it now; the message is a sentence.
 
     Attributes:
-        code: the HTTP status; 0 for no answer.
-        retry_seconds: how long to wait at least, as the service said.
+        code: the HTTP status; 0 without an answer.
+        retry_seconds: the least wait that the service asks for.
     """
 
     def __init__(self, sentence: str, *, code: int = 0, retry_seconds: int = 0) -> None:
@@ -109,7 +109,7 @@ def bearer(token: str | None) -> dict[str, str]:
 
 
 def refusal(address: Address, status: int, body: bytes, retry_after: str) -> Refused | Away:
-    """Return the error for an answer: the service's own sentence, or what there is instead."""
+    """Return the error for an answer, with the service's own sentence if it has one."""
     field = None
     try:
         said = json.loads(body)
@@ -123,15 +123,15 @@ def refusal(address: Address, status: int, body: bytes, retry_after: str) -> Ref
 
 
 def unreached(address: Address, error: BaseException) -> str:
-    """Return a sentence for why nobody answers there: what the system said, however deep it lies."""
+    """Return a sentence that says why the service cannot be reached, with the system's error from inside any groups."""
     while True:
         inner = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__
         if inner is None:
             break
         error = inner
     why = str(error) or "it speaks another protocol"
-    if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):  # whose numbers are of its own
-        # Trio puts the address before it, which is there already; a name that cannot be resolved has numbers of another kind.
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):  # SSL errors have their own numbers
+        # Trio prefixes the address, which is in the sentence already; errors of name resolution have other numbers.
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
     hint = "; is `kafka-chat serve` running?" if isinstance(error, ConnectionRefusedError) else ""
     return f"{address.origin} cannot be reached: {why}{hint}"

@@ -1,4 +1,4 @@
-"""Up to where messages have come: the cursor to come back with, and what is no news."""
+"""Tracks how far messages have come: the cursor to resume with, and which messages are duplicates."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ..chat.resume_cursor import joined, parse
 from ..errors import RequestError
 from .events import Control, Gap, Hello, Message, Skipped
 
-_TOPIC_CHARACTERS = 28  # of a message's id: 21 bytes that are the topic's own, base64; the first one is the version's
-_TOPIC_BYTES = slice(1, 9)  # of those: what cursors have of a topic, too
+_TOPIC_CHARACTERS = 28  # the first characters of a message's id: base64 of a version byte and 20 bytes of the topic
+_TOPIC_BYTES = slice(1, 9)  # those of them that cursors have of a topic, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Due:
-    """What is due in a partition.
+    """The next message of a partition.
 
     Attributes:
-        topic: the identity of the topic, as cursors have it; None: whichever comes.
-        offset: the next one.
-        gap: what was told last to be lost there, where no message has come since.
+        topic: the identity of the topic, as in cursors; None: any topic.
+        offset: the next offset.
+        gap: the last reported gap, if no message has come since.
     """
 
     topic: bytes | None
@@ -29,26 +29,26 @@ class _Due:
 
 
 class Progress:
-    """Up to where messages have come, a partition at a time.
+    """How far messages have come, by partition.
 
     Args:
-        cursor: where it begins; None: wherever the service says.
+        cursor: where it begins; None: where the service says.
     """
 
     def __init__(self, cursor: str | None = None) -> None:
         self._base = cursor
-        self._ids: dict[tuple[str, int], str] = {}  # (chat, partition) -> the last message's since the base
+        self._ids: dict[tuple[str, int], str] = {}  # (chat, partition) -> the id of the last message since the base
         self._due: dict[tuple[str, int], _Due] = {}
         self._begun = _offsets_of(cursor) if cursor is not None else {}
 
     @property
     def cursor(self) -> str | None:
-        """What stands for it: the last cursor that the service told, and the ids of messages since; None before all that."""
+        """The service's last cursor, joined with the ids of messages since then; None before the first."""
         parts = [*([] if self._base is None else [self._base]), *self._ids.values()]
         return joined(parts) if parts else None
 
     def note(self, event: Message | Control) -> bool:
-        """Move on to behind an event, and return whether it is news: it has not been here before."""
+        """Move past an event; return False if it has come before."""
         if isinstance(event, Message | Skipped):
             return self._advance(event)
         if isinstance(event, Gap):
@@ -63,33 +63,33 @@ class Progress:
 
     def _advance(self, message: Message | Skipped) -> bool:
         if message.id is None or message.partition is None or message.offset is None:
-            return True  # it has no place
+            return True  # it has no position
         topic, at = _topic_of(message.id), (message.chat, message.partition)
         due = self._due.get(at)
         begun = self._begun.get((topic, message.partition), 0)
-        recreated = due is not None and due.topic not in (topic, None)  # then it counts from 0 again
+        recreated = due is not None and due.topic not in (topic, None)  # then offsets start at 0 again
         if message.offset < (begun if due is None else 0 if recreated else due.offset):
             return False
         self._due[at] = _Due(topic=topic, offset=message.offset + 1)
-        # To the end: of a topic that was recreated the last id has to tell which one it is.
+        # Moved to the end, because the last id decides which topic it is if one was recreated.
         self._ids.pop(at, None)
         self._ids[at] = message.id
         return True
 
     def _jump(self, gap: Gap) -> bool:
-        """Go on where a gap ends, which may be before where we are."""
+        """Continue where a gap ends, which may be before our position."""
         if gap.chat is None or gap.partition is None or gap.first_left is None:
             return True
         at = gap.chat, gap.partition
         due = self._due.get(at)
         if due is not None and due.gap == gap:
-            return False  # the connection was cut before the first message after it
+            return False  # reported again, because the connection was lost before the next message
         topic = due.topic if due is not None and gap.cause != "recreated" else None
         self._due[at] = _Due(topic=topic, offset=gap.first_left, gap=gap)
         return True
 
     def _forget(self) -> None:
-        """Begin as without a cursor: what there was is another Kafka's."""
+        """Begin as without a cursor, because the old positions are of another Kafka cluster."""
         self._base = None
         self._ids.clear()
         self._due.clear()
@@ -97,7 +97,7 @@ class Progress:
 
 
 def _topic_of(message_id: str) -> bytes:
-    """Return the identity of a message's topic, from its id; an id of another form gives whatever bytes are in that place."""
+    """Return the identity of a message's topic from its id; for an id of another format, the bytes at that place."""
     try:
         return urlsafe_b64decode(message_id[:_TOPIC_CHARACTERS])[_TOPIC_BYTES]
     except ValueError:
@@ -105,11 +105,11 @@ def _topic_of(message_id: str) -> bytes:
 
 
 def _offsets_of(cursor: str) -> dict[tuple[bytes, int], int]:
-    """Return the next offsets that a cursor tells: (the topic's identity, partition) -> offset."""
+    """Return the next offsets of a cursor: (the topic's identity, partition) -> offset."""
     try:
         entries = parse(cursor).entries
     except RequestError:
-        return {}  # the service tells what is wrong with it; or it is of a later version, which is no business of ours
+        return {}  # the service reports an invalid cursor; one of a later version is valid for the service
     return {
         (mark + entry.identity, partition): offset
         for mark, entry in entries.items()

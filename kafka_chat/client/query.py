@@ -1,4 +1,4 @@
-"""What a client asks for in the address of its WebSocket; docs/protocol.md, "Asking for it"."""
+"""The query parameters of a client's WebSocket; docs/protocol.md, "Asking for it"."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
-LONGEST_IN_ADDRESS = 4096  # of a cursor, in bytes; a longer one comes as the first frame
+LONGEST_IN_ADDRESS = 4096  # bytes of a cursor; a longer one is sent as the first frame
 HEARTBEAT_SECONDS = 20
 
 Moment = str | int | datetime | timedelta
@@ -15,13 +15,13 @@ Moment = str | int | datetime | timedelta
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a client asks for; the defaults ask for nothing.
+    """A client's options; the defaults set none.
 
     Attributes:
-        from_: where to begin, where there is no cursor.
-        rewind: begin with the last so many messages of each chat, where there is no `from_`; 0: no.
-        until: end with what is older.
-        chats: these only, subscribed or not.
+        from_: where to begin without a cursor.
+        rewind: begin with this many last messages of each chat, without `from_`; 0: no.
+        until: end after the messages older than this.
+        chats: only these chats, subscribed or not.
         tags: only messages with one of these, or with none.
         senders: only messages from one of these.
     """
@@ -34,11 +34,11 @@ class Asked:
     senders: tuple[str, ...] = ()
 
     def query(self, cursor: str | None, *, begun: bool) -> str:
-        """Return the query of the address.
+        """Return the query string.
 
         Args:
-            cursor: where to go on, if it is known.
-            begun: the service has said where; what the cursor does not name begins where it was subscribed to, then.
+            cursor: where to continue, if known.
+            begun: whether the service has sent a cursor before; then chats that it does not name begin where they were subscribed to.
         """
         pairs: list[tuple[str, object]] = [("heartbeat", HEARTBEAT_SECONDS)]
         if cursor is not None:
@@ -53,7 +53,7 @@ class Asked:
 
 
 def in_frame(cursor: str) -> bool:
-    """Return whether a cursor is too long for an address."""
+    """Return whether a cursor is too long for a URL."""
     return len(cursor) > LONGEST_IN_ADDRESS
 
 

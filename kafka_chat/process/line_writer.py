@@ -1,8 +1,8 @@
-"""Writes lines to a descriptor in its own thread, so that a slow reader holds nobody up.
+"""Writes lines to a descriptor in a separate thread, so that a slow reader blocks nothing else.
 
-`put` never waits. Lines that the descriptor does not take are kept, up to `HELD_BYTES`. Beyond that lines are dropped and counted,
-until half of the kept ones have been taken; then a line says how many. A blocked write cannot be cancelled, so the
-thread is a daemon, which does not keep the process alive.
+`put` never waits. Up to `HELD_BYTES` of unwritten lines are kept. Beyond that, lines are dropped and counted until half of the kept
+ones are written; then a line says how many were dropped. A blocked write cannot be cancelled, so the thread is a daemon, which does
+not keep the process alive.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HELD_BYTES = 1 << 20  # some 7,000 lines: as many as 3,000 clients write that come back while a log shipper restarts
+HELD_BYTES = 1 << 20  # about 7,000 lines: enough for 3,000 clients that reconnect while a log shipper restarts
 WRITE_BYTES = 1 << 16  # what a pipe takes at once
 END_SECONDS = 0.1  # for the thread to end once it has nothing to write
-STALLED = "stalled"  # why lines were dropped: nobody takes them,
-FAILED = "failed"  # or the write ended with an error: the disk is full, the reader is gone
+STALLED = "stalled"  # why lines were dropped: the reader does not read
+FAILED = "failed"  # or: the write failed, because the disk is full or the reader gone
 
-_SAY_DROPPED = b""  # among the lines: here goes the one that says how many were dropped
+_SAY_DROPPED = b""  # among the lines: stands for the line that says how many were dropped
 
 
 class LineWriter:
-    """Lines on their way to one descriptor, in the order in which they were put. Any thread may put some.
+    """Writes lines to one descriptor, in the order of `put`, which any thread may call.
 
     Attributes:
-        note: gives the line that says how many lines were dropped.
+        note: returns the line that says how many lines were dropped.
     """
 
     def __init__(self, descriptor: int, *, name: str, note: Callable[[int], bytes]) -> None:
-        """Begin to write.
+        """Start the thread.
 
         Args:
-            descriptor: where to; it stays open.
-            name: of the thread.
-            note: as the attribute.
+            descriptor: the descriptor, which is not closed.
+            name: the name of the thread.
+            note: the attribute.
         """
         self.note = note
         self._descriptor = descriptor
-        # Held for moments and never over a write. Garbage that is collected inside it may have something to say, and so
-        # may a signal: they enter it again, in the same thread.
+        # Held briefly, never during a write. Reentrant, because a finalizer or a signal handler may log in the same thread
+        # while it is held.
         self._lock = threading.RLock()
-        self._wake: SimpleQueue[None] = SimpleQueue()  # its put may be entered again, too, which that of a Condition may not
+        self._wake: SimpleQueue[None] = SimpleQueue()  # its put is reentrant, unlike a Condition
         self._lines: deque[bytes | threading.Event] = deque()
         self._held_bytes = 0
         self._writing = False
         self._ending = False
         self._dropping = False
-        self._failed = False  # whether the last write has
-        self._cut = False  # whether that was in the middle of a line
+        self._failed = False  # whether the last write failed
+        self._cut = False  # whether it failed in the middle of a line
         self._dropped = {STALLED: 0, FAILED: 0}
         self._untold = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -73,23 +73,23 @@ class LineWriter:
             if self._dropping or self._held_bytes + len(lines) > HELD_BYTES:
                 self._dropping = True
                 self._count(STALLED, lines)
-                if not self._held_bytes:  # larger than all that may be kept
+                if not self._held_bytes:  # larger than the limit
                     self._resume()
                 return
             self._held_bytes += len(lines)
             self._add(lines)
 
     def flush(self, seconds: float) -> bool:
-        """Wait, with a time limit, until everything put before is written or dropped; return whether it is."""
+        """Wait, at most `seconds`, until everything put before is written or dropped; return whether it is."""
         reached = threading.Event()
         with self._lock:
             self._add(reached)
         return reached.wait(seconds)
 
     def close(self, seconds: float) -> bool:
-        """Write what is left, with a time limit, and end the thread; return whether it has ended.
+        """Write the rest within `seconds`, and end the thread; return whether it has ended.
 
-        If not, it hangs in a write for the life of the process, and everything else goes on.
+        If not, it blocks in a write until the process ends, which affects nothing else.
         """
         deadline = time.monotonic() + seconds
         if not self.flush(seconds):
@@ -132,7 +132,7 @@ class LineWriter:
                 return
 
     def _next(self) -> bytes | threading.Event | None:
-        """Return what is next: lines, as many as are written at once; None if there is nothing."""
+        """Return the next lines, as many as are written at once; None if there are none."""
         with self._lock:
             if not self._lines:
                 self._writing = False
@@ -150,7 +150,7 @@ class LineWriter:
             return bytes(batch)
 
     def _settle(self, size: int) -> None:
-        """Give back the room of what is written, or dropped."""
+        """Subtract the bytes that are written or dropped."""
         with self._lock:
             self._held_bytes -= size
             if self._dropping and self._held_bytes <= HELD_BYTES // 2:
@@ -169,7 +169,7 @@ class LineWriter:
         return True
 
     def _write(self, lines: bytes, *, counted: bool = True) -> bool:
-        """Write lines, however long that takes; return whether that succeeded."""
+        """Write lines, blocking; return whether that succeeded."""
         whole = b"\n" + lines if self._cut else lines
         left = memoryview(whole)
         try:

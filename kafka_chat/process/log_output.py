@@ -13,14 +13,14 @@ from ..telemetry.events import LINES_DROPPED, LINES_LEFT_OUT, Event
 from ..telemetry.lines import Rates, Value, left_out_fields, line_of
 from .standard_streams import LineStream
 
-# Of one logger with one template, so that no library fills the disk: events have rates of their own (`telemetry/events.py`).
+# Per logger and template, so that no library fills the disk. Events have their own rates (`telemetry/events.py`).
 LINES_AT_ONCE = 10
 LINES_A_SECOND = 1
-TEMPLATE_CHARACTERS = 100  # of a template that are looked at, and shown; some libraries have the whole text there
+TEMPLATE_CHARACTERS = 100  # of a template that are compared and shown; some libraries put the whole text there
 
 
 class LogOutput(logging.StreamHandler[TextIO]):
-    """Writes log lines to stderr, and no more of one kind than its rate allows."""
+    """Writes log lines to stderr, each kind at a limited rate."""
 
     def __init__(self, formatter: logging.Formatter) -> None:
         super().__init__(sys.stderr)
@@ -30,13 +30,13 @@ class LogOutput(logging.StreamHandler[TextIO]):
             sys.stderr.writer.note = lambda count: f"{self._line(LINES_DROPPED, {'lines': count})}\n".encode()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line, unless there were too many like it."""
+        """Write a line, unless there were too many of its kind."""
         for kind, reason, count in self._rates.due():
             super().emit(_record(LINES_LEFT_OUT, left_out_fields(kind, reason, count)))
         try:
             template = str(record.msg)[:TEMPLATE_CHARACTERS]
         except Exception:  # noqa: BLE001 - whatever an object that somebody logs does when it is asked what it says
-            self.handleError(record)  # as logging does where a line cannot be made
+            self.handleError(record)  # like logging's handlers
             return
         if hasattr(record, "rated") or self._rates.take(record.name, template, lines_a_second=LINES_A_SECOND, lines_at_once=LINES_AT_ONCE):
             super().emit(record)
@@ -54,14 +54,14 @@ class LogOutput(logging.StreamHandler[TextIO]):
 
 
 def log_to_stderr(logger: str | None = None, *, process: str | None = None) -> LogOutput:
-    """Send log lines to stderr, from INFO up, unless somebody has set up logging already.
+    """Send log lines from INFO up to stderr, unless logging is configured already.
 
     Args:
-        logger: only those of this logger; None for all of the process.
-        process: what it is among those that log to the same place; its pid is written beside it.
+        logger: only the lines of this logger; None: all lines of the process.
+        process: a name that distinguishes processes with the same stderr; its pid is written beside it.
 
     Returns:
-        Where they go.
+        The handler.
     """
     who = f"{process}[{os.getpid()}] " if process is not None else ""
     formatter = logging.Formatter(f"%(asctime)s.%(msecs)03dZ %(levelname)s {who}%(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")

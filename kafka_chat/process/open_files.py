@@ -1,4 +1,4 @@
-"""How many connections the limit of open files and the memory leave."""
+"""Computes the limit of connections from the limit of open files and the memory."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from ..errors import SettingsError
 if TYPE_CHECKING:
     from ..settings.model import Settings
 
-SPARE_CONNECTIONS = 32  # beyond the limit: for health, readiness and metrics, and to refuse other requests
-OWN_FILES = 200  # kept beside connections: the spare ones, Kafka clients (15 of 8 files each and one a broker), libraries
-CONNECTION_BYTES = 32 * 1024  # what one holds at rest: a WebSocket 28 KiB, measured (docs/operations.md)
-MEMORY_SHARE = 0.5  # of the machine's memory, for connections at rest; the rest is for what they are sent, and for others
+SPARE_CONNECTIONS = 32  # beyond the limit, for health, readiness and metrics, and to refuse other requests
+OWN_FILES = 200  # for everything else: spare connections, Kafka clients (15 with 8 files and one per broker each), libraries
+CONNECTION_BYTES = 32 * 1024  # of an idle connection; an idle WebSocket takes 28 KiB, measured (docs/operations.md)
+MEMORY_SHARE = 0.5  # of the machine's memory, for idle connections; the rest is for what is sent to them, and for other processes
 
-_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # of version 2, of 1
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # cgroup v2, v1
 
 
 def connections_limit(settings: Settings) -> int:
-    """Return how many connections there may be, and raise this process's soft limit of open files to the hard one.
+    """Return the limit of connections, after raising this process's soft limit of open files to the hard one.
 
     Returns:
-        `limits.connections`; without it what the limit of open files leaves, but no more than fit in half of the memory.
+        `limits.connections`; by default what the limit of open files allows, but no more than fit in half of the memory.
 
     Raises:
-        SettingsError: the limit of open files is too low for that.
+        SettingsError: the limit of open files is too low for `limits.connections`.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # a sandbox may forbid it; then the soft limit counts
+    with suppress(ValueError, OSError):  # a sandbox may forbid it; then the soft limit holds
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     wanted = settings.limits.connections
     if soft == resource.RLIM_INFINITY:
-        soft = 1 << 20  # what Linux allows one process where nobody has changed it (fs.nr_open)
+        soft = 1 << 20  # Linux's default limit for one process (fs.nr_open)
     possible = soft - OWN_FILES
     if possible < 1:
         raise SettingsError(f"this process may have {soft} files open; at least {OWN_FILES + 1} are needed (ulimit -n)")
@@ -50,9 +50,9 @@ def connections_limit(settings: Settings) -> int:
 
 
 def memory_bytes() -> int:
-    """Return how much memory there is: the machine's, or what a container may use of it."""
+    """Return the machine's memory, or the container's limit."""
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for path in _CGROUP_LIMITS:
-        with suppress(OSError, ValueError):  # no such file; or `max`, which is none
+        with suppress(OSError, ValueError):  # no such file; or `max`, which is not a number
             found.append(int(path.read_text()))
     return min(found)

@@ -1,4 +1,4 @@
-"""Ensures that stdin, stdout and stderr exist, and that writing to the last two never waits for a reader."""
+"""Makes sure that stdin, stdout and stderr exist, and that writing to the last two never waits for a reader."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 FLUSH_SECONDS = 1.0  # at the end; an active reader needs milliseconds
-LAST_SECONDS = 0.2  # where the process ends at once
+LAST_SECONDS = 0.2  # when the process ends at once
 
-_closed: set[str] = set()  # names of what `fill_closed` has filled
+_closed: set[str] = set()  # names of the streams that `fill_closed` has opened
 
 
 class LineStream(io.TextIOBase):
-    """Replaces `sys.stdout` or `sys.stderr`: hands whole lines to a `LineWriter`.
+    """Replaces `sys.stdout` or `sys.stderr`: passes whole lines to a `LineWriter`.
 
-    So everything in Python goes that way: log lines of all libraries, warnings, tracebacks of threads and of the process.
-    What C code writes to the descriptor (an assertion that ends the process, say) does not.
+    This covers everything written by Python: log lines of all libraries, warnings, tracebacks. It does not cover what C code
+    writes to the descriptor, such as a failed assertion.
 
     Attributes:
-        writer: of the lines.
+        writer: writes the lines.
     """
 
     def __init__(self, stream: TextIO, *, name: str) -> None:
-        """Begin.
+        """Wrap `stream`.
 
         Args:
-            stream: whose place this takes; has a descriptor.
+            stream: the replaced stream, which has a descriptor.
             name: `stdout` or `stderr`.
         """
         self.writer = LineWriter(stream.fileno(), name=f"kafka-chat {name}", note=lambda count: f"{_dropped_words(count, name)}\n".encode())
         self._stream = stream
         self._lock = threading.RLock()
-        self._begun: list[str] = []  # of a line that has no end yet
+        self._begun: list[str] = []  # the parts of an unfinished line
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # a plain attribute there
-        """As it was before."""
+        """The encoding of the replaced stream."""
         return self._stream.encoding
 
     @property
     def errors(self) -> str:  # type: ignore[override,mutable-override]  # likewise
-        """How what the encoding lacks is written."""
+        """The error handler of the encoding."""
         return "backslashreplace"
 
     def writable(self) -> bool:
@@ -90,11 +90,11 @@ def unblock(*names: str) -> Callable[[], None]:
     """Make writes to `stdout` and `stderr` independent of their readers.
 
     Args:
-        names: which of the two; one that is closed, or that a test has put something else in place of, stays as it is.
+        names: which of the two; one that is closed, or that a test has replaced, stays unchanged.
 
     Returns:
-        What puts them back, once all that was written is taken. Where that takes more than `FLUSH_SECONDS` they stay as
-        they are, so that nobody waits for them at the very end, either.
+        A function that writes the rest and restores them. If that takes more than `FLUSH_SECONDS`, they are not restored,
+        so that the exit does not wait for them, either.
     """
     taken: list[tuple[str, TextIO, LineStream]] = []
     for name in names:
@@ -110,7 +110,7 @@ def unblock(*names: str) -> Callable[[], None]:
         for _, _, unblocked in taken:
             unblocked.flush()
         for name, stream, unblocked in taken:
-            # One that is stuck must not take the other's time: the traceback of what ends the process comes after this.
+            # One that is stuck must not use up the other's time, because the final traceback is still to come.
             if unblocked.writer.close(max(deadline - time.monotonic(), LAST_SECONDS)):
                 _redirect_log_lines(unblocked, stream)
                 setattr(sys, name, stream)
@@ -120,7 +120,7 @@ def unblock(*names: str) -> Callable[[], None]:
 
 @contextmanager
 def unblocked(*names: str) -> Iterator[None]:
-    """`unblock` for as long as the block lasts."""
+    """Do `unblock` while the block runs."""
     put_back = unblock(*names)
     try:
         yield
@@ -129,7 +129,7 @@ def unblocked(*names: str) -> Iterator[None]:
 
 
 def exit_now(code: int) -> NoReturn:
-    """End the process as `os._exit` does, with what was written before."""
+    """End the process with `os._exit`, after writing the queued lines."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, LineStream):
             stream.flush()
@@ -140,14 +140,14 @@ def exit_now(code: int) -> NoReturn:
 def fill_closed() -> None:
     """Open descriptors 0 to 2 on /dev/null if they are closed.
 
-    Otherwise the next file or socket would get one of these numbers, and text for stderr would reach a client. `was_closed` tells
-    afterwards.
+    Otherwise the next file or socket would get one of these numbers, and text for stderr could reach a client. `was_closed` says
+    afterwards which were closed.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, so this one
+            opened = os.open(os.devnull, os.O_RDWR)  # returns the lowest free number: this one
             os.set_inheritable(opened, True)  # noqa: FBT003 - the standard library's; for workers
             _closed.add(name)
             if getattr(sys, name) is None:

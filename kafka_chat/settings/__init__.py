@@ -1,1 +1,1 @@
-"""The settings, and where they come from."""
+"""The settings and their sources."""

@@ -33,11 +33,11 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def checked(settings: Settings, source: Callable[[str], str]) -> Settings:
-    """Return `settings`, with each default chat by its own name and once, and origins and hosts as browsers write them.
+    """Return `settings` after checks, with default chats, origins and hosts normalised.
 
     Args:
-        settings: each value of its type.
-        source: returns where a key's value came from.
+        settings: settings whose values have the right types.
+        source: returns the source of a key's value.
 
     Raises:
         SettingsError: a value is wrong, or contradicts another one.
@@ -60,7 +60,7 @@ def refuse_properties(
 
     Args:
         properties: librdkafka's names and values.
-        source: returns where a key's value came from.
+        source: returns the source of a key's value.
         problem_of: returns librdkafka's problem with some properties, or None.
     """
     problem = problem_of(properties) if properties else None
@@ -79,7 +79,7 @@ def refuse_properties(
 
 
 def shown(text: str) -> str:
-    """Return text quoted for an error, at most 80 characters of it."""
+    """Return at most 80 characters of text, quoted for an error."""
     return json.dumps(text if len(text) <= 80 else text[:77] + "...", ensure_ascii=False)
 
 
@@ -136,7 +136,7 @@ def _is_broker(broker: str) -> bool:
 
 
 def _origins(settings: Settings, source: Callable[[str], str]) -> tuple[str, ...]:
-    """Return the origins as browsers write them: in lower case, without a default port."""
+    """Return the origins in the form that browsers send: in lower case, without a default port."""
     for origin in settings.access.origins:
         if not origin.isascii() or not _ORIGIN.fullmatch(origin):
             needed = "an origin such as https://chat.example (in ASCII, without a path), or * for any, is needed"
@@ -146,7 +146,7 @@ def _origins(settings: Settings, source: Callable[[str], str]) -> tuple[str, ...
 
 
 def _hosts(settings: Settings, source: Callable[[str], str]) -> tuple[str, ...]:
-    """Return the hosts as they are compared: in lower case, without a dot at the end."""
+    """Return the hosts in the form used for comparisons: in lower case, without a final dot."""
     for host in settings.access.hosts:
         if host != "*" and not (host.isascii() and _HOST_NAME.fullmatch(host)):
             needed = "a name such as chat.example (in ASCII, without a port), or * for any, is needed"

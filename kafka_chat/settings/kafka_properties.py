@@ -1,4 +1,4 @@
-"""Which of librdkafka's properties an operator may set, and why not the others."""
+"""Decides which of librdkafka's properties an operator may set, and says why not the others."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class PropertyProblem(NamedTuple):
     """librdkafka's problem with some properties.
 
     Attributes:
-        sentence: says it.
-        name: of the property; None if it is about several together.
-        unknown: librdkafka has no property of that name.
+        sentence: the problem.
+        name: the property; None if it is about several together.
+        unknown: whether librdkafka has no property of that name.
     """
 
     sentence: str
@@ -119,10 +119,10 @@ _REFUSED: dict[str, str] = {
 
 REFUSED_PROPERTIES = frozenset(_REFUSED)
 
-# An environment variable cannot have dots; these have underscores of their own.
+# Environment variables cannot contain dots; the names of these properties contain underscores.
 _UNDERSCORED = frozenset({"log_level", *(name for name in _REFUSED if "_" in name)})
 
-# Where librdkafka's own message does not say what it would take.
+# For properties where librdkafka's message does not list the allowed values.
 _ALLOWED = {
     "security.protocol": "plaintext, ssl, sasl_plaintext or sasl_ssl",
     "sasl.oauthbearer.method": "default or oidc",
@@ -152,15 +152,15 @@ def refusal(name: str) -> str | None:
 
 
 def allowed_values(name: str) -> str | None:
-    """Return the allowed values of a property, where librdkafka's message lacks them."""
+    """Return the allowed values of a property if librdkafka's message lacks them, or None."""
     return _ALLOWED.get(name)
 
 
 def is_secret(name: str) -> bool:
-    """Tell whether a property's value must never be shown."""
+    """Return whether a property's value must never be shown."""
     return _SECRET.search(name) is not None
 
 
 def masked(properties: Mapping[str, str]) -> dict[str, str]:
-    """Return `properties` with `***` in the place of every secret."""
+    """Return `properties` with every secret replaced by `***`."""
     return {name: MASK if is_secret(name) else value for name, value in properties.items()}

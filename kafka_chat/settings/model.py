@@ -1,4 +1,4 @@
-"""Every setting: its default, and what it means."""
+"""Every setting, with its default and its meaning."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where it listens.
+    """Where the service listens.
 
     Attributes:
         host: a name or an address of this machine.
         port: 0 picks a free one.
-        workers: processes; each has its own limits.
-        drain_seconds: how long clients may take to leave.
+        workers: the number of processes; each has its own limits.
+        drain_seconds: how long clients may take to leave at a shutdown.
     """
 
     host: str = "127.0.0.1"
@@ -29,10 +29,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which brokers, and how to reach them.
+    """Which brokers to use, and how to reach them.
 
     Attributes:
-        bootstrap_servers: `host:port[,host:port…]`, or with a `PROTOCOL://` that is `security.protocol`; None where `embedded`.
+        bootstrap_servers: `host:port[,host:port…]`, or with a `PROTOCOL://` that is `security.protocol`; None if `embedded`.
         embedded: use our own broker, in this process: for trying things out.
         properties: handed to librdkafka as they are (TLS, SASL, …).
         property_files: property -> the file that its value is in, less one line break at its end.
@@ -44,7 +44,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     property_files: dict[str, str] = {}
 
     def __repr__(self) -> str:
-        """Show it without its secrets: it may end up in a log or a traceback."""
+        """Return it without secrets, since it may end up in a log or a traceback."""
         shown = masked(self.properties)
         return f"KafkaSettings(bootstrap_servers={self.bootstrap_servers!r}, embedded={self.embedded!r}, properties={shown!r})"
 
@@ -57,7 +57,7 @@ class ChatSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class SubscriptionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where subscriptions are kept."""
+    """The topic that keeps the subscriptions."""
 
     topic: Annotated[str, Meta(min_length=1, max_length=249, pattern=r"\A[A-Za-z0-9._-]+\Z")] = "kafka_chat-subscriptions"
 
@@ -158,7 +158,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         subscription_records_per_second: subscription changes of all clients together; bursts of ten times as many.
         absent_chats: chats without a topic that all clients together may name in `chat`.
         connections: of any kind; None: what the limit of open files leaves, and what fits in half of the memory.
-        catching_up: clients that read what they missed at the same time.
+        catching_up: how many clients may be reading older messages at the same time.
         write_seconds: how long a write may make no progress.
         idle_seconds: how long a connection may wait between two requests.
         ping_seconds: how often a WebSocket is pinged.
@@ -179,7 +179,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much of Kafka is held in memory, in bytes."""
+    """How much of Kafka's data is kept in memory, in bytes."""
 
     bytes: Annotated[int, Meta(ge=65_536)] = 256 << 20
 
@@ -191,16 +191,16 @@ class TailSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class PageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many consumers read the past at the same time."""
+    """How many consumers read older messages at the same time."""
 
     readers: Annotated[int, Meta(ge=1, le=64)] = 4
 
 
 class HistorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How pages of the past may be cached.
+    """How history pages may be cached.
 
     Attributes:
-        cache: who may cache a page that stays the same: the client, every cache on the way, or nobody.
+        cache: who may cache a page that stays the same: only the client, every cache on the way, or no one.
         cache_seconds: how long such a page is kept; deleted messages may stay in caches for that time.
     """
 
@@ -226,5 +226,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def sending_enabled(self) -> bool:
-        """Whether clients may send: as set, else only with the embedded broker."""
+        """Whether clients may send: the setting, or by default only with the embedded broker."""
         return bool(self.kafka.embedded) if self.sending.enabled is None else self.sending.enabled

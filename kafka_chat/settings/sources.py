@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .kafka_properties import PropertyProblem
 
 DEFAULT_FILE = Path("config.yaml")
-_KUBERNETES = "tcp://"  # of a Service that is called kafka-chat-server it makes KAFKA_CHAT_SERVER_PORT=tcp://10.0.0.1:8001
+_KUBERNETES = "tcp://"  # for a Service named kafka-chat-server it sets KAFKA_CHAT_SERVER_PORT=tcp://10.0.0.1:8001
 ENVIRONMENT_PREFIX = "KAFKA_CHAT_"
 FLAGS = {
     "server.host": "--host",
@@ -46,10 +46,10 @@ class _Given:
     """A value from one source.
 
     Attributes:
-        source: where, as the operator knows it: `config.yaml, line 3`, `KAFKA_CHAT_SERVER__PORT`, `--port`.
-        value: None, a bool, a number, text or a list of texts.
-        is_text: the source has only text, which stands for a value of any type.
-        shown: as written, for an error.
+        source: its source, for an error: `config.yaml, line 3`, `KAFKA_CHAT_SERVER__PORT`, `--port`.
+        value: None, a bool, a number, a string or a list of strings.
+        is_text: whether the source has only strings, which may stand for a value of any type.
+        shown: the value as written, for an error.
     """
 
     source: str
@@ -69,12 +69,12 @@ def load_settings(
 
     Args:
         config_file: must exist; None for `config.yaml` in the working directory, if it exists.
-        environ: only names that begin with `KAFKA_CHAT_` and have a `__` are ours; others that look like it are refused.
+        environ: our names begin with `KAFKA_CHAT_` and contain `__`; similar ones are refused.
         flags: by key (`server.port`); see `FLAGS`.
         check_properties: returns librdkafka's problem with `kafka.properties`, or None.
 
     Raises:
-        SettingsError: with one sentence: key, value, source, and what is allowed.
+        SettingsError: one sentence with key, value, source, and what is allowed.
     """
     given: dict[str, _Given] = {}
     given.update(_from_file(config_file))
@@ -94,10 +94,10 @@ def load_settings(
 
 
 def with_embedded_broker(settings: Settings) -> Settings:
-    """Return `settings` with the embedded broker, if no other is named.
+    """Return `settings` with the embedded broker.
 
     Raises:
-        SettingsError: they are meant for another broker.
+        SettingsError: they name another broker.
     """
     embedded = msgspec.structs.replace(settings, kafka=msgspec.structs.replace(settings.kafka, embedded=True))
     return checked(embedded, lambda _: "no broker is named, so the embedded one is used")
@@ -118,7 +118,7 @@ def _from_file(path: Path | None) -> Iterator[tuple[str, _Given]]:
             path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return
-        except OSError as error:  # it may exist: serving without it could mean serving the wrong brokers
+        except OSError as error:  # it may exist, and without it we might use the wrong brokers
             raise SettingsError(
                 f"{path} cannot be looked up here: {error.strerror}; start in a folder that this user may search, or name "
                 "a file with --config"
@@ -216,7 +216,7 @@ def _from_property_files(given: Mapping[str, _Given]) -> Iterator[tuple[str, _Gi
 
 
 def _from_flags(flags: Mapping[str, object], lower: Mapping[str, _Given]) -> Iterator[tuple[str, _Given]]:
-    """Yield the flags; the one broker that they name replaces the other kind, which the file or the environment named."""
+    """Yield the flags; a broker named by a flag replaces one of the other kind from the file or the environment."""
     for key, value in flags.items():
         yield key, _from_text(value, FLAGS[key]) if isinstance(value, str) else _plain(value=value, source=FLAGS[key])
     if "kafka.bootstrap_servers" in flags and "kafka.embedded" in lower and "kafka.embedded" not in flags:
@@ -277,7 +277,7 @@ def _converted(key: str, one: _Given) -> object:
 
 
 def _property(name: str, one: _Given) -> str:
-    """Return the value of one of librdkafka's properties."""
+    """Return the value of a librdkafka property."""
     if reason := refusal(name):
         raise SettingsError(f"{one.source}: {_PROPERTIES} may not set {name}: {reason}")
     if not isinstance(one.value, str) or "\0" in one.value:
@@ -307,12 +307,12 @@ def _known(key: str, source: str) -> str:
 
 
 def _parts(kind: inspect.Type) -> tuple[inspect.Type, ...]:
-    """Return the types of a union, or the one that it is."""
+    """Return the types of a union, or the type itself."""
     return kind.types if isinstance(kind, inspect.UnionType) else (kind,)
 
 
 def _allowed(kind: inspect.Type, *, is_text: bool) -> str:
-    """Return in words what a setting of this type may be."""
+    """Return in words which values a setting of this type may have."""
     match kind:
         case inspect.UnionType():
             rest = next(part for part in kind.types if not isinstance(part, inspect.NoneType))

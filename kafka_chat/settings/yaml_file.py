@@ -1,4 +1,4 @@
-"""Reads a configuration file into dotted keys, each with its line."""
+"""Reads a configuration file into dotted keys with line numbers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 1 << 20  # a hundred times what all settings take
 PIPE_SECONDS = 10.0  # for what writes to a pipe: the output of a command that fetches secrets may take a while
-DEPTH = 8  # more than any setting has; an alias may contain itself
+DEPTH = 8  # more than any setting needs; an alias may contain itself
 
 _SCALARS = {"tag:yaml.org,2002:" + kind for kind in ("null", "bool", "int", "float", "str", "timestamp")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scalar:
-    """A plain value, as YAML understands it and as it was written.
+    """A plain value, both parsed and as written.
 
     Attributes:
         value: None, a bool, an int, a float or a str.
-        text: what stands in the file, without quotes.
+        text: the text in the file, without quotes.
     """
 
     value: bool | float | str | None
@@ -40,9 +40,9 @@ class Entry:
     """One key of the file.
 
     Attributes:
-        key: the names of the mappings it stands in and its own, joined by dots.
-        line: counted from 1.
-        value: a scalar, a list of them, or None for a mapping that has nothing in it.
+        key: the names of its mappings and its own name, joined by dots.
+        line: its line number, from 1.
+        value: a scalar, a list of scalars, or None for an empty mapping.
     """
 
     key: str
@@ -51,7 +51,7 @@ class Entry:
 
 
 def read_config_file(path: Path) -> list[Entry]:
-    """Return what stands in a YAML file, in its order.
+    """Return the entries of a YAML file, in order.
 
     An error names file and line but never quotes the file, which may contain a password.
 
@@ -71,7 +71,7 @@ def read_config_file(path: Path) -> list[Entry]:
         raise SettingsError(f"{_where(path, error)}: {_problem(error, text)}") from error
     except RecursionError as error:
         raise SettingsError(f"{path} is nested too deeply; settings need at most {DEPTH} levels") from error
-    except yaml.YAMLError as error:  # a character that YAML does not allow; its message would quote it
+    except yaml.YAMLError as error:  # an invalid character; YAML's message would quote it
         raise SettingsError(f"{path} has a control character, which YAML does not allow") from error
     entries: dict[str, Entry] = {}
     if root is None:
@@ -86,7 +86,7 @@ def read_config_file(path: Path) -> list[Entry]:
 
 
 def _entries(path: Path, loader: yaml.SafeLoader, mapping: yaml.MappingNode, *, prefix: str, depth: int) -> Iterator[Entry]:
-    """Yield the keys of a mapping and of those in it."""
+    """Yield the keys of a mapping and of its nested mappings."""
     seen: dict[str, int] = {}
     for name, node in mapping.value:
         line = name.start_mark.line + 1
@@ -131,11 +131,11 @@ def _where(path: Path, error: yaml.MarkedYAMLError) -> str:
 
 
 def _problem(error: yaml.MarkedYAMLError, text: str) -> str:
-    """Return what is wrong, without what YAML quotes from the file."""
+    """Return YAML's error without its quotations from the file."""
     mark = error.problem_mark
     if mark is not None and text[mark.index : mark.index + 1] == "\t":
         return "a tab, where YAML needs spaces"
     problem = re.sub(r"\s*(['\"]).*\1", "", error.problem or "", flags=re.DOTALL)
-    if problem in ("", "expected"):  # what it expected was quoted
+    if problem in ("", "expected"):  # the rest was a quotation
         problem = "something is missing before this"
     return f"this is not YAML ({problem}); text with special characters needs quotes"

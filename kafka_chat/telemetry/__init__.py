@@ -1,1 +1,1 @@
-"""What the operator sees: events as log lines and metrics."""
+"""Events as log lines and metrics, for the operator."""

@@ -1,18 +1,18 @@
-"""The list of every log line with its metric, and of every gauge."""
+"""Lists every log line with its metric, and every gauge."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
 
-# Lines of one event for one reason; further ones are counted, and reported in one line a minute. Ten are enough to see what they
-# have in common, and some 100 MB a day in the worst case.
+# The limit of lines of one event for one reason; further lines are counted, and reported in one line a minute. Ten are enough to see
+# what they have in common, and about 100 MB a day in the worst case.
 LINES_A_SECOND = 10
-# A session's two lines are what an operator looks a client up by, so these have room for all clients of an instance that come
-# back at once, and for a busy day; a client that connects in a loop writes 15 kB a second of them.
+# An operator looks up a client by its session's two lines, so their limits allow for all clients of an instance that reconnect at
+# once, and for a busy day; a client that connects in a loop causes 15 kB of them a second.
 SESSION_LINES_A_SECOND = 50
 SESSION_LINES_AT_ONCE = 10_000
-NOT_ACCEPTED_SECONDS = 60.0  # between two lines that no connection could be accepted, which is tried ten times a second
+NOT_ACCEPTED_SECONDS = 60.0  # between two lines about failed accepts, which are retried ten times a second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +20,12 @@ class Event:
     """One kind of log line.
 
     Attributes:
-        name: what the line begins with.
-        level: of `logging`.
+        name: the beginning of the line.
+        level: the level of `logging`.
         meaning: what happened, for the operator.
-        metric: what counts it, if anything does.
-        lines_a_second: how many are written for one reason in the long run.
-        lines_at_once: how many may be written at once; that many are possible again after this number divided by
+        metric: the metric that counts it, if any.
+        lines_a_second: the long-term rate of lines for one reason.
+        lines_at_once: how many lines may be written at once; as many again are possible after this number divided by
             `lines_a_second` seconds.
     """
 

@@ -1,7 +1,7 @@
-"""The metrics of several processes in one answer: each series with its process.
+"""Combines the metrics of several processes into one answer, each series with a label for its process.
 
-They are not added up: a counter of a restarted worker begins at 0, which Prometheus handles for a series,
-but not for a sum. `sum without (worker) (rate(…))` is always right.
+They are not added up: the counter of a restarted worker begins at 0, which Prometheus handles for a series but not for
+a sum. `sum without (worker) (rate(…))` is always right.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Family(msgspec.Struct, frozen=True, array_like=True):
-    """What `# HELP` and `# TYPE` stand above of."""
+    """The samples below one `# HELP` and `# TYPE`."""
 
     name: str
     meaning: str
@@ -36,7 +36,7 @@ class Family(msgspec.Struct, frozen=True, array_like=True):
 
 
 def families(registry: CollectorRegistry) -> list[Family]:
-    """Return all families in a registry now."""
+    """Return the current values of all families in a registry."""
     return [
         Family(found.name, found.documentation, found.type, [Sample(one.name, one.labels, one.value) for one in found.samples])
         for found in registry.collect()
@@ -47,13 +47,13 @@ def exposition(parts: Mapping[str, Sequence[Family]]) -> bytes:
     """Return all families of all processes in Prometheus' text format.
 
     Args:
-        parts: what the label `worker` says -> that process's families.
+        parts: value of the label `worker` -> that process's families.
     """
     return generate_latest(cast("CollectorRegistry", _Together(parts)))
 
 
 class _Together:
-    """As much of a registry as is asked for."""
+    """The part of a registry that the text format needs."""
 
     def __init__(self, parts: Mapping[str, Sequence[Family]]) -> None:
         self._parts = parts

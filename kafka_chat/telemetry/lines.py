@@ -1,7 +1,7 @@
-"""Writes an event as a log line, and no more lines of it than its rate allows.
+"""Writes events as log lines, each event at a limited rate.
 
-A line is the event's dotted name, then its fields as `key=value`; a value with anything but plain characters in it is a
-JSON string, so a line is always one line.
+A line is the event's dotted name, then its fields as `key=value`; a value with other than plain characters is a JSON
+string, so that an event is always one line.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Value = str | int | float
 
 TELL_SECONDS = 60.0  # how often the number of lines left out is reported, per event and reason
 
-KINDS = 500  # of lines that have their own rate; the others share one. Events and their reasons are some 50.
+KINDS = 500  # how many kinds of lines have their own rate; others share one. There are about 50 events and reasons.
 OTHERS = ("others", "")
 
 RATED = {"rated": True}  # of a log record: its rate has been looked at
@@ -49,10 +49,10 @@ class Lines:
     """The log lines of one service. May be called in any thread."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """Begin.
+        """Make it.
 
         Args:
-            clock: seconds.
+            clock: returns seconds.
         """
         self._rates = Rates(clock)
 
@@ -66,9 +66,9 @@ class Lines:
 
         Args:
             event: what happened.
-            fields: what the line says of it.
-            reason: one of a few; each has the event's rate for itself.
-            error: shown with its traceback.
+            fields: the fields of the line.
+            reason: one of a few reasons, each with its own rate.
+            error: logged with its traceback.
         """
         if not log.isEnabledFor(event.level):
             return
@@ -77,10 +77,10 @@ class Lines:
             _write(event, fields, error=error)
 
     def tell_left_out(self, *, at_end: bool = False) -> None:
-        """Report how many lines were left out, once a minute for each event and reason.
+        """Report how many lines were left out, at most once a minute for each event and reason.
 
         Args:
-            at_end: report it even if the minute is not over.
+            at_end: report even if the minute is not over.
         """
         for event, reason, count in self._rates.due(at_end=at_end):
             _write(LINES_LEFT_OUT, left_out_fields(event, reason, count))
@@ -96,18 +96,18 @@ class Lines:
 
 
 class Rates:
-    """How many lines of a kind may still be written. May be called in any thread.
+    """Limits the lines of each kind. May be called in any thread.
 
     Attributes:
-        left_out: how many were not, of all kinds.
+        left_out: how many lines of all kinds were left out.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.left_out = 0
         self._clock = clock
-        self._lock = threading.RLock()  # collected garbage may log, inside of this
+        self._lock = threading.RLock()  # reentrant, because a finalizer may log while it is held
         self._kinds: dict[tuple[str, str], _Kind] = {}
-        self._silent: set[tuple[str, str]] = set()  # what lines were left out of, and it is not said yet
+        self._silent: set[tuple[str, str]] = set()  # event and reason of lines left out and not reported yet
 
     def take(self, event: str, reason: str, *, lines_a_second: float, lines_at_once: int) -> bool:
         """Return whether one more line may be written now."""
@@ -126,7 +126,7 @@ class Rates:
             return False
 
     def due(self, *, at_end: bool = False) -> list[tuple[str, str, int]]:
-        """Return event, reason and number of the lines left out that are due for a report, and reset their counts."""
+        """Return event, reason and number of left-out lines that are due for a report, and reset the counts."""
         if not self._silent:
             return []
         with self._lock:
@@ -137,7 +137,7 @@ class Rates:
 
 
 class _Kind:
-    """The lines of one event, for one reason."""
+    """The lines of one event for one reason."""
 
     __slots__ = ("_left", "_left_out", "_looked", "silent_since")
 

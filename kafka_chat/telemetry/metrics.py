@@ -1,6 +1,6 @@
 """Reports each event by one method, as its log line (`lines.py`) and its metric.
 
-`events.py` has the whole list. No metric has a label per user or chat, because their number is unbounded.
+`events.py` has the whole list. No metric has a label per user or chat, since their number is unbounded.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
-# Any other code is a client's own invention, and 3,999 label values are possible.
+# Clients may send any other code; 3,999 label values would be possible.
 _CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013})
-# From a client they say nothing about this service; libraries send 1011 for their own bugs.
+# Sent by a client, they say nothing about this service: libraries send 1011 for their own bugs.
 _CODES_OF_SERVERS = frozenset({1011, 1012, 1013})
 
-# Why a line was not written: too many of one event; nobody reads them; the write failed.
+# Why a line was not written: too many of one event; the reader does not read; the write failed.
 DROP_REASONS = ("rate", "stalled", "failed")
 
 
@@ -82,11 +82,11 @@ class Telemetry:
     ask_all: Callable[[], Awaitable[bytes]] | None = None
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, dropped_lines: Callable[[], Mapping[str, int]] = dict) -> None:
-        """Begin counting.
+        """Make it.
 
         Args:
-            clock: seconds, for the rates of log lines.
-            dropped_lines: gives how many log lines were not written since they were logged, by reason.
+            clock: returns seconds, for the rates of log lines.
+            dropped_lines: returns how many log lines were dropped, by reason.
         """
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -137,7 +137,7 @@ class Telemetry:
         self._key_reads_failed = counter("auth_key_reads_failed", "How often an issuer's keys could not be read.", "issuer")
 
     def session_opened(self, *, session_id: str, username: str, peer: str) -> None:
-        """A client is connected: the handshake is answered."""
+        """A client has connected: the handshake is answered."""
         self._sessions.inc()
         self._sessions_opened.inc()
         self._lines.write(SESSION_OPENED, {"session": session_id, "user": username, "peer": peer})
@@ -154,17 +154,17 @@ class Telemetry:
         by_service: bool,
         fell_behind: int,
     ) -> None:
-        """It is gone.
+        """A client is gone.
 
         Args:
-            session_id: which.
-            username: whose.
-            seconds: how long it stayed.
-            messages: how many it got.
-            bytes_sent: their frames.
-            code: of its close frame; 1006: there was none.
-            by_service: the close code is the service's, not the client's.
-            fell_behind: how often it read pages.
+            session_id: its session.
+            username: its user.
+            seconds: how long it was connected.
+            messages: how many messages it got.
+            bytes_sent: the bytes of their frames.
+            code: the code of its close frame; 1006 without one.
+            by_service: whether the close code is the service's, not the client's.
+            fell_behind: how often it had to wait for a page read.
         """
         self._sessions.dec()
         counted = code in _CLOSE_CODES and (by_service or code not in _CODES_OF_SERVERS)
@@ -200,7 +200,7 @@ class Telemetry:
         self._delivered_bytes.inc(size)
 
     def record_rejected(self, *, topic: str, partition: int, offset: int, reason: Reject) -> None:
-        """A record is no chat message."""
+        """A record is not a chat message."""
         self._rejected[reason].inc()
         self._lines.write(RECORD_REJECTED, {"reason": reason, "topic": topic, "partition": partition, "offset": offset}, reason=reason)
 
@@ -210,7 +210,7 @@ class Telemetry:
         self._lines.write(RECORD_SHORTENED, {"what": what, "topic": topic, "partition": partition, "offset": offset}, reason=what)
 
     def position_lost(self, *, topic: str, partition: int, asked: int, first_left: int, cause: LossCause) -> None:
-        """The records of `[asked, first_left)` are gone."""
+        """The records of `[asked, first_left)` are lost."""
         self._lost[cause].inc()
         fields: dict[str, Value] = {"cause": cause, "topic": topic, "partition": partition, "asked": asked, "first_left": first_left}
         self._lines.write(POSITION_LOST, fields, reason=cause)
@@ -226,38 +226,38 @@ class Telemetry:
         self._lines.write(PAGE_READ_FAILED, {"topic": topic, "partition": partition, **_blame(error)}, reason=type(error).__name__)
 
     def connection_failed(self, *, peer: str, error: BaseException) -> None:
-        """A connection ended by an error that is not the client's leaving; the process goes on."""
+        """A connection ended with an unexpected error; the process goes on."""
         self._connections_failed.inc()
-        # Anybody may bring this about, so a traceback each would let them fill the disk.
+        # Any client may cause this, so with a traceback each it could fill the disk.
         shown = error if log.isEnabledFor(logging.DEBUG) else None
         self._lines.write(CONNECTION_FAILED, {"peer": peer, **_blame(error)}, error=shown)
 
     def connection_aborted(self, *, peer: str, reason: str) -> None:
-        """A connection was cut by us: for a limit that it broke (`write_seconds`, `too_large` and so on), or a `protocol_error`."""
+        """We aborted a connection that exceeded a limit (`write_seconds`, `too_large` and so on) or violated the protocol."""
         self._aborted.labels(reason).inc()
         self._lines.write(CONNECTION_ABORTED, {"reason": reason, "peer": peer}, reason=reason)
 
     def accept_failed(self, *, reason: str) -> None:
-        """The system gave no connection to accept, which is tried again; `reason` is the name of its error, such as `EMFILE`."""
+        """An accept failed, and will be retried; `reason` is the name of the system's error, such as `EMFILE`."""
         self._not_accepted.labels(reason).inc()
         self._lines.write(CONNECTION_NOT_ACCEPTED, {"reason": reason}, reason=reason)
 
     def brokers_away(self, *, reason: str) -> None:
-        """No broker answers. Told once, until one does."""
+        """No broker answers. Reported once, until one answers."""
         if self._brokers_answer:
             self._brokers_answer = False
             self._brokers.set(0)
             self._lines.write(BROKERS_AWAY, {"reason": reason})
 
     def brokers_back(self) -> None:
-        """A broker answers; told if none did before."""
+        """A broker answers again."""
         if not self._brokers_answer:
             self._brokers_answer = True
             self._brokers.set(1)
             self._lines.write(BROKERS_BACK, {})
 
     def cluster_replaced(self, *, earlier: str, now: str) -> None:
-        """Another cluster answers in place of an earlier one: their ids."""
+        """Another cluster has replaced the earlier one; both ids."""
         self._clusters.inc()
         self._lines.write(CLUSTER_REPLACED, {"earlier": earlier, "now": now})
 
@@ -266,16 +266,16 @@ class Telemetry:
         self._lines.write(SUBSCRIPTIONS_READ, {"users": users, "records": records, "seconds": round(seconds, 3)})
 
     def subscriptions_lost(self, *, topic: str, subscriptions: int) -> None:
-        """The subscriptions topic was read again, and so many are no longer in it."""
+        """The subscriptions topic was read again, and this many subscriptions are no longer in it."""
         self._subscriptions_lost.inc(subscriptions)
         self._lines.write(SUBSCRIPTIONS_LOST, {"topic": topic, "subscriptions": subscriptions})
 
     def subscriptions_problem(self, *, reason: str) -> None:
-        """The subscriptions topic cannot be used as it is."""
+        """The subscriptions topic cannot be used."""
         self._lines.write(SUBSCRIPTIONS_PROBLEM, {"reason": reason})
 
     def subscription_skipped(self, *, topic: str, offset: int, reason: Skip) -> None:
-        """A record of the subscriptions topic makes no sense."""
+        """A record of the subscriptions topic is invalid."""
         self._skipped.labels(reason.value).inc()
         self._lines.write(SUBSCRIPTION_SKIPPED, {"reason": reason, "topic": topic, "offset": offset}, reason=reason)
 
@@ -317,11 +317,11 @@ class Telemetry:
         self._lines.write(AUTH_OFF, {"host": host})
 
     def gauge(self, name: str, read: Callable[[], float]) -> None:
-        """Show `read()` as the gauge `kafka_chat_{name}` whenever metrics are asked for.
+        """Show `read()` as the gauge `kafka_chat_{name}` in the metrics.
 
         Args:
-            name: one of `GAUGES`; given again, the new `read` takes the place of the old.
-            read: cheap, and called in the trio thread.
+            name: one of `GAUGES`; a second call replaces `read`.
+            read: a cheap function, called in the trio thread.
         """
         if name not in self._gauges:
             self._gauges[name] = Gauge(name, GAUGES[name], namespace="kafka_chat", registry=self._registry)
@@ -332,11 +332,11 @@ class Telemetry:
         return generate_latest(self._registry)
 
     def families(self) -> list[Family]:
-        """Return all metrics as they are handed to another process."""
+        """Return all metrics, to be sent to another process."""
         return families(self._registry)
 
     async def metrics_of_all(self) -> bytes:
-        """Return the metrics of all workers, whichever answers; of this process, if it is the only one.
+        """Return the metrics of all workers; those of this process if it is the only one.
 
         Raises:
             Overloaded: the supervisor does not answer.
@@ -348,7 +348,7 @@ class Telemetry:
         await self._lines.run_left_out()
 
     def tell_left_out(self) -> None:
-        """Say now what `run_left_out` would say."""
+        """Report now what `run_left_out` would report."""
         self._lines.tell_left_out()
 
 
@@ -369,11 +369,11 @@ class WorkersTelemetry:
         self._lines.write(WORKER_SERVING, {"worker": number, "pid": pid, "seconds": round(seconds, 3)})
 
     def worker_stopped_serving(self) -> None:
-        """One of those has ended; why is another event."""
+        """A serving worker has ended; another event says why."""
         self._serving.dec()
 
     def worker_lost(self, *, number: int, pid: int, reason: str, seconds: float, again_in_seconds: float) -> None:
-        """A worker ended unasked, this long after it was started."""
+        """A worker ended unexpectedly, this long after its start."""
         self._lost.inc()
         fields: dict[str, Value] = {"worker": number, "pid": pid, "reason": reason, "seconds": round(seconds, 3)}
         self._lines.write(WORKER_LOST, {**fields, "again_in_seconds": round(again_in_seconds, 3)})
@@ -387,7 +387,7 @@ class WorkersTelemetry:
         self._lines.write(WORKERS_RENEWED, {"workers": workers})
 
     def workers_not_renewed(self, *, reason: str) -> None:
-        """They were not, or not all of them."""
+        """Not all workers were replaced."""
         self._lines.write(WORKERS_NOT_RENEWED, {"reason": reason})
 
     async def run_left_out(self) -> None:
@@ -395,7 +395,7 @@ class WorkersTelemetry:
         await self._lines.run_left_out()
 
     def families(self) -> list[Family]:
-        """Return all metrics as they are put beside those of workers."""
+        """Return all metrics, to be combined with those of workers."""
         return families(self._registry)
 
 

@@ -1,4 +1,4 @@
-"""The messages between the supervisor and a worker: JSON lines on a socket pair, which ends with either of them."""
+"""The messages between the supervisor and a worker: JSON lines on a socket pair, which closes when either ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ M = TypeVar("M")
 
 
 class Begin(msgspec.Struct, frozen=True, tag=True):
-    """The first message: serve with these settings. So secrets are in no argument list and in no file."""
+    """The first message: serve with these settings. Secrets are thus in no argument list and no file."""
 
     settings: Settings
 
@@ -29,7 +29,7 @@ class TellMetrics(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ping(msgspec.Struct, frozen=True, tag=True):
-    """Answer with `Pong`, at once: a worker that serves is never too busy for that."""
+    """Answer with `Pong` at once; a serving worker is never too busy for that."""
 
 
 class MetricsOfAll(msgspec.Struct, frozen=True, tag=True):
@@ -64,7 +64,7 @@ TO_SUPERVISOR: msgspec.json.Decoder[ToSupervisor] = msgspec.json.Decoder(ToSuper
 
 
 class WorkerChannel:
-    """One end of it."""
+    """One end of the socket pair."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
@@ -73,24 +73,24 @@ class WorkerChannel:
     async def send(self, message: ToWorker | ToSupervisor) -> None:
         """Send a message; does nothing once the other end is gone.
 
-        Not cancelled half-way, because half a line would spoil what follows. The other end always reads, and
-        the sender keeps no more in flight than the kernel holds for a stopped process.
+        Shielded, because half a line would corrupt the stream. The other end always reads, and no more is in flight than
+        the kernel buffers for a stopped process.
         """
         with trio.CancelScope(shield=True):
             async with self._sending:
                 try:
                     await self._stream.send_all(msgspec.json.encode(message) + b"\n")
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return  # the task that receives on this channel learns it there
+                    return  # the receiving task of this channel notices
 
     async def received(self, decoder: msgspec.json.Decoder[M]) -> AsyncIterator[M]:
         """Yield messages until the other end is gone.
 
         Args:
-            decoder: `TO_WORKER` or `TO_SUPERVISOR`, by the end we are.
+            decoder: `TO_WORKER` in a worker, `TO_SUPERVISOR` in the supervisor.
 
         Raises:
-            DecodeError: the other end is another version.
+            DecodeError: the other end has another version.
         """
         buffer = bytearray()
         while True:

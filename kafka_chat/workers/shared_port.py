@@ -1,6 +1,6 @@
-"""A TCP port shared by several of our sockets only: the kernel spreads connections over those that listen.
+"""A TCP port shared by several sockets of ours and no others; the kernel spreads connections over those that listen.
 
-Why a socket for each worker, and not one for all: docs/decisions/0005-*.md.
+docs/decisions/0005-*.md says why each worker has its own socket.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class SharedPort:
-    """Holds the port without listening on it, for as long as the `with` block of `reserved` lasts, or until it is closed."""
+    """Holds the port without listening on it, until the `with` block of `reserved` ends or it is closed."""
 
     def __init__(self, host: str, port: int) -> None:
         self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        # SO_REUSEPORT comes after bind, so that a port which somebody else shares is in use for us. Without SO_REUSEADDR,
-        # which bind needs to see past connections of an earlier process, nobody who uses it can come beside us, either.
+        # SO_REUSEPORT is set after bind, so that bind fails on a port that another process shares. SO_REUSEADDR, which bind needs to
+        # ignore connections of an earlier process, is removed, so that no process that sets it can bind beside us, either.
         self._reserve = socket.socket(self._family, socket.SOCK_STREAM)
         try:
             self._reserve.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -38,7 +38,7 @@ class SharedPort:
         return f"http://[{host}]:{port}" if self._family == socket.AF_INET6 else f"http://{host}:{port}"
 
     def bind(self) -> socket.socket:
-        """Return one more socket on the port; it takes part once it listens."""
+        """Return one more socket on the port; it gets connections once it listens."""
         bound = socket.socket(self._family, socket.SOCK_STREAM)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -49,7 +49,7 @@ class SharedPort:
         return bound
 
     def close(self) -> None:
-        """Release this process's hold of the port."""
+        """Stop holding the port."""
         self._reserve.close()
 
 

@@ -1,8 +1,8 @@
-"""Runs `server.workers` processes that serve on one port, and starts another for each that ends.
+"""Runs `server.workers` processes that serve on one port, and restarts those that end.
 
-The port belongs to this process, and each worker serves on its own inherited socket (`shared_port.py`). A
-worker that ends unasked does not affect the others: its socket is closed, so the kernel gives connections to them until
-its successor serves. The embedded broker lives here, so that all workers have the same one.
+This process holds the port, and each worker serves on its own inherited socket (`shared_port.py`). A worker that ends unexpectedly
+does not affect the others: its socket is closed, so the kernel gives its connections to them until its successor serves. The
+embedded broker runs here, so that all workers share it.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ FAILED = 1
 WRONG_SETTINGS = 2
 INTERRUPTED = 128 + signal.SIGINT
 
-STEADY_SECONDS = 60.0  # a worker that ran this long did not end because of its start
+STEADY_SECONDS = 60.0  # the end of a worker that ran this long is not a failed start
 FIRST_WAIT_SECONDS = 0.5  # after the second end in a row; then twice as long each time
 LONGEST_WAIT_SECONDS = 30.0
-LEAVING_SECONDS = 10.0  # between the SIGHUP of a shell that ends and the end of its terminal; it is a fraction of one in life
-LOOK_SECONDS = 0.1  # how often to look meanwhile
+LEAVING_SECONDS = 10.0  # from the SIGHUP of an ending shell to the end of its terminal; in practice a fraction of a second
+LOOK_SECONDS = 0.1  # how often to check meanwhile
 
 
 async def supervise(
@@ -54,26 +54,26 @@ async def supervise(
 ) -> int:
     """Serve with `settings.server.workers` processes until SIGTERM or SIGINT; a second SIGINT ends everything at once.
 
-    SIGHUP replaces the workers, one after the other: each new one serves before the old one drains.
+    SIGHUP replaces the workers one by one: each new one serves before the old one drains.
 
     Args:
         settings: where to listen, how many workers, and the workers' settings.
         reload: returns the settings for workers after SIGHUP, or raises `SettingsError`.
         announce: called with the URLs once all workers serve.
-        telemetry: counts what the supervisor logs.
+        telemetry: records the supervisor's events.
         command: starts a worker; its number and two descriptors are appended.
         silent_seconds: how long a serving worker may be silent before it is replaced.
 
     Returns:
-        The exit code: 0 if all workers ended as requested; 2 if one of the first found its settings wrong, which it
-        has said; otherwise 1.
+        The exit code: 0 if all workers ended as requested; 2 if one of the first workers found its settings wrong, and
+        printed that; otherwise 1.
 
     Raises:
         OSError: the address is not available.
         SettingsError: the limit of open files is too low.
     """
     connections_limit(settings)
-    terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()  # nohup has it ignored
+    terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()  # nohup ignores it
     async with AsyncExitStack() as stack:
         signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         port = stack.enter_context(reserved(settings.server.host, settings.server.port))
@@ -87,14 +87,14 @@ async def supervise(
 
 
 class _Supervisor:
-    """All workers.
+    """The supervisor of all workers.
 
     Args:
-        settings: of the workers.
-        port: theirs.
+        settings: the workers' settings.
+        port: the workers' port.
         telemetry: reports their events.
-        command: starts one.
-        terminal: whether this process was started in a terminal, with whose end it ends.
+        command: starts a worker.
+        terminal: whether this process was started in a terminal, so that it ends with it.
         silent_seconds: how long a worker may be silent.
 
     Attributes:
@@ -175,7 +175,7 @@ class _Supervisor:
 
         async with trio.open_nursery() as asking:
             for worker in self.workers:
-                if worker.serving.is_set() and not worker.terminating:  # its successor has the same number
+                if worker.serving.is_set() and not worker.terminating:  # and not one that is replaced by a successor of the same number
                     asking.start_soon(ask, worker)
         return exposition({**dict(sorted(found.items())), "supervisor": self.telemetry.families()}).decode()
 
@@ -189,30 +189,30 @@ class _Supervisor:
         announce([self.port.url])
 
     async def _run_signals(self, signals: AsyncIterable[int], renew: trio.MemorySendChannel[None], tasks: trio.Nursery) -> None:
-        """Act on signals.
+        """Handle signals.
 
         Args:
-            signals: as they come.
-            renew: receives requests to replace all workers.
-            tasks: runs the check whether the terminal stays.
+            signals: the received signals.
+            renew: gets requests to replace all workers.
+            tasks: runs the check of the terminal.
         """
         async for number in signals:
-            # A terminal that closes also sends SIGHUP, and then the process should end.
+            # A closing terminal also sends SIGHUP; then the process should end.
             if number == signal.SIGHUP and (not self._had_terminal or _has_terminal()):
-                with suppress(trio.WouldBlock):  # it is going to be done anyway
+                with suppress(trio.WouldBlock):  # a renewal is pending already
                     renew.send_nowait(None)
                 if self._had_terminal:
                     tasks.start_soon(self._stop_with_terminal)
             elif self.stopping.is_set() and number == signal.SIGINT:
                 for worker in self.workers:
                     worker.kill()
-                exit_now(INTERRUPTED)  # at once: a user who pressed it twice does not want to wait
+                exit_now(INTERRUPTED)  # at once, because a user who pressed it twice does not want to wait
             else:
                 self.stop()
 
     async def _stop_with_terminal(self) -> None:
-        """Stop if the terminal goes now: a shell that is told so passes SIGHUP on while its terminal is still there."""
-        self._leaving.cancel()  # the one before, of an earlier SIGHUP
+        """Stop if the terminal closes soon: an ending shell forwards SIGHUP while its terminal still exists."""
+        self._leaving.cancel()  # the check of an earlier SIGHUP
         with trio.move_on_after(LEAVING_SECONDS) as self._leaving:
             while _has_terminal():  # noqa: ASYNC110 - the kernel has no event for that but one that typing sets off, too
                 await trio.sleep(LOOK_SECONDS)
@@ -238,7 +238,7 @@ class _Supervisor:
 
 
 class _Renewal:
-    """The request that a worker is replaced; once that is over, how the new one ended if it did not start serving."""
+    """A request to replace a worker; at its end, how the new one ended if it did not start serving."""
 
     def __init__(self) -> None:
         self.over = trio.Event()
@@ -246,7 +246,7 @@ class _Renewal:
 
 
 class _Slot:
-    """One of `server.workers`: a process, after that its successor, and so on.
+    """One of `server.workers`: a process, later its successor, and so on.
 
     Attributes:
         number: from 0.
@@ -261,7 +261,7 @@ class _Slot:
         self._renewal: _Renewal | None = None
 
     async def renew(self) -> str | None:
-        """Replace the worker by one with the current settings; return how that one ended, if it did not start serving."""
+        """Replace the worker with one with the current settings; return how the new one ended if it did not start serving."""
         renewal = self._renewal = _Renewal()
         self._requested.set()
         await renewal.over.wait()
@@ -273,8 +273,8 @@ class _Slot:
         ends_in_a_row = 0
         async with trio.open_nursery() as processes:
             while not stopping.is_set():
-                # A new socket each time: connections that the last one has not accepted are reset now, and clients reconnect to the
-                # others; otherwise they would wait as long as a worker takes to start.
+                # A new socket each time: connections that the last worker did not accept are reset now, and clients reconnect to the
+                # others; otherwise they would wait until the new worker serves.
                 try:
                     listener = self._supervisor.port.bind()
                 except OSError as error:
@@ -294,12 +294,12 @@ class _Slot:
                     await stopping.wait()
 
     async def _serve(self, processes: trio.Nursery, listener: socket.socket) -> WorkerProcess:
-        """Serve until a worker has ended unasked, or all is over; return that worker."""
+        """Serve until a worker has ended unexpectedly, or the shutdown; return the last worker."""
         worker = await self._started(processes, listener)
         while not worker.ended.is_set():
             await _first_of(worker.ended.wait, self._requested.wait, self._supervisor.stopping.wait)
             if self._supervisor.stopping.is_set():
-                listener.close()  # ours first, so that the port is closed as soon as the worker has closed its own
+                listener.close()  # ours first, so that the port is closed as soon as the worker closes its own
                 worker.terminate()
                 await worker.ended.wait()
             elif self._renewal is not None:
@@ -308,11 +308,11 @@ class _Slot:
                     worker.terminate()
                     worker = successor
                 self._end_renewal(None if worker is successor else successor.reason)
-        self._end_renewal(None)  # the next start is it
+        self._end_renewal(None)  # the next start is the renewal
         return worker
 
     async def _started(self, processes: trio.Nursery, listener: socket.socket) -> WorkerProcess:
-        """Start a worker, and return it once it serves, or has ended, or it is time to stop."""
+        """Start a worker, and return it once it serves or has ended, or at the shutdown."""
         worker = self._supervisor.new_worker(self.number)
         processes.start_soon(self._supervisor.run_worker, worker, listener)
         await _first_of(worker.serving.wait, worker.ended.wait, self._supervisor.stopping.wait)
@@ -336,14 +336,14 @@ def _wait_seconds(ends_in_a_row: int) -> float:
 
 
 def _kept(before: Settings, after: Settings) -> Settings:
-    """Return new settings with what cannot change while this process runs: the port, the number of workers, an embedded broker."""
+    """Return new settings, with the old port, number of workers and embedded broker, which cannot change while this process runs."""
     server = msgspec.structs.replace(after.server, host=before.server.host, port=before.server.port, workers=before.server.workers)
     kafka = before.kafka if before.kafka.embedded or after.kafka.embedded else after.kafka
     return msgspec.structs.replace(after, server=server, kafka=kafka)
 
 
 def _has_terminal() -> bool:
-    """Return whether this process has a terminal that is still there."""
+    """Return whether this process has a terminal that is still open."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
@@ -352,7 +352,7 @@ def _has_terminal() -> bool:
 
 
 async def _first_of(*waits: Callable[[], Awaitable[None]]) -> None:
-    """Wait for whichever is over first."""
+    """Return when the first of the waits returns."""
     async with trio.open_nursery() as waiting:
 
         async def wait(one: Callable[[], Awaitable[None]]) -> None:

@@ -1,4 +1,4 @@
-"""One of several processes that serve on one port, from its first message of the supervisor to its exit code."""
+"""Runs a worker, from the supervisor's first message to the exit code."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 OK = 0
 FAILED = 1
 WRONG_SETTINGS = 2
-ANSWER_SECONDS = 5.0  # for the supervisor, who gives the workers less
+ANSWER_SECONDS = 5.0  # for the supervisor, which gives the workers less
 
 
 def main() -> int:
     """Serve until asked to stop or until the supervisor is gone, and return the exit code of `kafka-chat serve`."""
     number, channel, bound = (int(argument) for argument in sys.argv[1:])
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's; it says SIGTERM to whom it means
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # SIGHUP is for the supervisor, which ends workers with SIGTERM
     with unblocked("stdout", "stderr"):
         log = log_to_stderr(process=f"worker-{number}")
         try:
@@ -58,7 +58,7 @@ async def _work(channel_fd: int, bound: int, dropped_lines: Callable[[], Mapping
             raise SettingsError(f"the supervisor is another version; restart it: {error}") from error
         if not isinstance(begin, Begin):
             return FAILED  # the supervisor is gone
-        # Imported late: the first half second is theirs, and the supervisor's word is worth having before.
+        # Imported late: the import takes half a second, and the supervisor's message is checked first.
         from ..application import create
         from ..web.server.serve import serve
 
@@ -72,7 +72,7 @@ async def _work(channel_fd: int, bound: int, dropped_lines: Callable[[], Mapping
                 listening.start_soon(_listen, messages, channel, telemetry, asking, stop)
                 async with trio.open_nursery() as serving:
                     await serving.start(partial(serve, app, begin.settings, bound=bound, shutdown_trigger=stop.wait))
-                    if app.service is not None:  # the server listens also when the service has just failed
+                    if app.service is not None:  # the server listens even if the service has just failed
                         await channel.send(Serving())
                 listening.cancel_scope.cancel()
         except BaseExceptionGroup as group:
@@ -90,7 +90,7 @@ async def _stop_at_signal(signals: AsyncIterable[int], stop: trio.Event) -> None
 async def _listen(
     messages: AsyncIterable[ToWorker], channel: WorkerChannel, telemetry: Telemetry, asking: _Asking, stop: trio.Event
 ) -> None:
-    """Act on the supervisor's messages, and stop when it is gone, however it ended."""
+    """Handle the supervisor's messages, and stop when it is gone, however it ended."""
     async for message in messages:
         if isinstance(message, MetricsOfAll):
             asking.answered(message.text)
@@ -102,7 +102,7 @@ async def _listen(
 
 
 class _Asking:
-    """Asks the supervisor for the metrics of all workers, for anyone who asks this one."""
+    """Asks the supervisor for the metrics of all workers when this one is asked for them."""
 
     def __init__(self, channel: WorkerChannel) -> None:
         self._line = channel
@@ -125,6 +125,6 @@ class _Asking:
             raise Overloaded("the supervisor of the workers does not answer; try again later")
 
     def answered(self, text: str) -> None:
-        """Take the answer. It may be a late one, and then it is a little older."""
+        """Take the answer, possibly a late one with slightly older values."""
         self._text = text
         self._answers.note()

@@ -23,33 +23,33 @@ if TYPE_CHECKING:
 
 
 def working_folder() -> str | None:
-    """Return where this process runs; None where that folder has been deleted."""
+    """Return the working directory; None if it has been deleted."""
     try:
         return os.getcwd()
     except OSError:
         return None
 
 
-# `kafka-chat` does not look for modules in the working directory, `python -m kafka_chat` does; its workers do as it does.
+# `kafka-chat` does not import modules from the working directory, `python -m kafka_chat` does; workers do the same.
 _SAFE_PATH = [] if sys.path and sys.path[0] in ("", working_folder()) else ["-P"]
 WORKER = (sys.executable, *_SAFE_PATH, "-m", "kafka_chat.worker")
-END_SECONDS = 10.0  # beyond the drain, for a worker to release its Kafka clients; then it is killed
-# How long a serving worker may be silent; then it is killed and replaced. Its clients are cut off, and reconnect to
-# the others; while it hangs they get nothing, and the kernel keeps giving it new ones. Nothing in it holds its loop for a second.
+END_SECONDS = 10.0  # after the drain, for a worker to close its Kafka clients; then it is killed
+# How long a serving worker may be silent before it is killed and replaced. Its clients are disconnected, and reconnect to the
+# others; while it hangs they get nothing, and the kernel keeps giving it new ones. Nothing blocks a worker's loop for a second.
 SILENT_SECONDS = 30.0
-PINGS = 6  # within that time, all without an answer: who wakes up together with its worker, after a pause of the machine, has asked once
-METRICS_SECONDS = 2.0  # for a worker to tell its metrics
+PINGS = 6  # unanswered pings in that time before it is killed: after a pause of the machine, there was only one ping
+METRICS_SECONDS = 2.0  # for a worker to send its metrics
 
 
 class WorkerProcess:
-    """A child process that serves until it is asked to end, or ends by itself.
+    """A child process that serves until it is told to end, or ends by itself.
 
     Attributes:
-        number: of the worker; its successor has the same.
-        pid: of the process; 0 before it is started.
+        number: the worker's number, which its successor inherits.
+        pid: the process id; 0 before the start.
         serving: set once it serves.
         ended: set once it has ended.
-        code: then its exit code; negative: the signal that ended it.
+        code: the exit code after its end; negative: the signal that ended it.
         terminating: whether `terminate` was called.
     """
 
@@ -62,22 +62,22 @@ class WorkerProcess:
         self._settings = settings
         self._command = command
         self._ping_seconds = silent_seconds / PINGS
-        self._answers = 0  # to pings
+        self._answers = 0  # pongs received
         self._process: trio.Process | None = None
         self._terminating = trio.Event()
         self._began = trio.current_time()
         self._ended_at = self._began
         self._problem: str | None = None
         self._metrics: list[Family] = []
-        self._metrics_came: trio.Event | None = None  # while it is asked
-        self._questions = Changes()  # for metrics
+        self._metrics_came: trio.Event | None = None  # set while it is asked for metrics
+        self._questions = Changes()  # requests for its metrics
 
     async def run(self, listener: socket.socket, metrics_of_all: Callable[[], Awaitable[str]]) -> None:
-        """Start it and stay until it has ended. Cancelling this kills it.
+        """Start it, and return once it has ended. A cancel kills it.
 
         Args:
-            listener: a bound socket, on which it listens.
-            metrics_of_all: returns the answer to its question for all metrics.
+            listener: the bound socket to listen on.
+            metrics_of_all: returns the answer to its `AskMetrics`.
         """
         try:
             process, channel = await self._start(listener)
@@ -98,7 +98,7 @@ class WorkerProcess:
                     [*self._command, str(self.number), *map(str, descriptors)],
                     stdin=subprocess.DEVNULL,
                     pass_fds=descriptors,
-                    process_group=0,  # a terminal's Ctrl-C is for us; we ask it to stop
+                    process_group=0,  # a terminal's Ctrl-C is for us; we tell it to stop
                 )
             except BaseException:
                 ours.close()
@@ -117,12 +117,12 @@ class WorkerProcess:
                 tasks.cancel_scope.cancel()
         finally:
             process.kill()
-            with trio.CancelScope(shield=True):  # it is dying
+            with trio.CancelScope(shield=True):  # it is about to end
                 self.code = await process.wait()
                 await channel.aclose()
 
     def terminate(self) -> None:
-        """Ask it to drain and end (SIGTERM); it is killed if it does not."""
+        """Tell it to drain and end (SIGTERM); it is killed if it does not."""
         if not self._terminating.is_set():
             self._terminating.set()
             if self._process is not None:
@@ -145,7 +145,7 @@ class WorkerProcess:
 
     @property
     def ended_cleanly(self) -> bool:
-        """Whether it drained when asked to. A worker that never served had nobody to drain."""
+        """Whether it drained when told to. A worker that never served had no clients to drain."""
         return self.terminating and (self.code == 0 or not self.serving.is_set())
 
     @property
@@ -157,7 +157,7 @@ class WorkerProcess:
 
     async def metrics(self) -> list[Family] | None:
         """Return its metrics; None if it does not answer in time."""
-        if self._metrics_came is None:  # else it has not answered the last time; one question waits, and no more
+        if self._metrics_came is None:  # otherwise the last request is unanswered; there is at most one at a time
             self._metrics_came = trio.Event()
             self._questions.note()
         came = self._metrics_came
@@ -178,14 +178,14 @@ class WorkerProcess:
                             self.serving.set()
                         case Pong():
                             self._answers += 1
-                        case AskMetrics():  # it asks once at a time
+                        case AskMetrics():  # one at a time
                             answering.start_soon(_answer, channel, metrics_of_all)
                         case Metrics():
                             self._metrics = message.families
                             if self._metrics_came is not None:
                                 self._metrics_came.set()
                                 self._metrics_came = None
-            except msgspec.DecodeError as error:  # another version was installed since this process began
+            except msgspec.DecodeError as error:  # another version has been installed since this process started
                 self._problem = f"is not understood: {error}"
                 self.kill()
             answering.cancel_scope.cancel()
@@ -198,7 +198,7 @@ class WorkerProcess:
             await channel.send(TellMetrics())
 
     async def _watch(self, channel: WorkerChannel) -> None:
-        """Kill a worker that serves and does not answer."""
+        """Kill a serving worker that does not answer."""
         await self.serving.wait()
         unanswered = 0
         while unanswered < PINGS:
@@ -206,7 +206,7 @@ class WorkerProcess:
             await channel.send(Ping())
             await trio.sleep(self._ping_seconds)
             unanswered = 0 if self._answers > answers else unanswered + 1
-        if not self.terminating:  # one that drains has its own time
+        if not self.terminating:  # a draining worker has its own time limit
             self._problem = f"did not answer for {PINGS * self._ping_seconds:g} s, and was killed"
             self.kill()
 

@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from kafka_chat.chat.names import TOPIC_LENGTH
 from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.chat.subscription_fold import record_key
 from kafka_chat.delivery.writes.subscriptions import FollowedChat, Subscriptions
@@ -90,6 +91,13 @@ async def test_a_subscription_begins_at_the_ends_of_the_topic_that_is_there(auto
             ({"user": "ann", "chat": "later"}, {"v": 1, "topic_id": "", "from": {}}),
         ]
         assert [(change.chat, dict(change.starts)) for change in here.changes] == [("room1", {0: 0, 1: 2}), ("later", {})]
+
+
+async def test_a_chat_of_the_longest_name_is_followed(autojump_clock) -> None:
+    async with opened() as here:
+        longest = "x" * (TOPIC_LENGTH - len(PREFIX))
+        await here.subscriptions.subscribe("ann", [longest])
+        assert await here.chats() == ["global", longest]
 
 
 async def test_subscribing_again_writes_nothing(autojump_clock) -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from kafka_chat.client import Away, Refused
 from kafka_chat.client.address import address_of
-from kafka_chat.client.come_again import CLOSE_CODES, SOON, is_passing, pause_after, wait_seconds
+from kafka_chat.client.backoff import Pauses
+from kafka_chat.client.come_again import CLOSE_CODES, FIRST_PAUSE_SECONDS, SOON, is_passing, pause_after, wait_seconds
 from kafka_chat.client.http_api import refusal
 from tests.support.deadlines import HANG_SECONDS
 from tests.support.node import node
@@ -94,3 +95,13 @@ def test_a_pause_may_be_asked_for_by_a_date(ahead: timedelta, least: int, most: 
 @given(st.text())
 def test_whatever_is_asked_for_is_a_pause_within_bounds(asked: str):
     assert 0 <= wait_seconds(asked) <= 300
+
+
+def test_a_first_pause_is_anything_up_to_its_bound_and_a_close_code_may_ask_for_a_longer_one():
+    pauses = [Pauses().next() for _ in range(500)]
+    assert 0 <= min(pauses) < 0.1 * FIRST_PAUSE_SECONDS
+    assert 0.9 * FIRST_PAUSE_SECONDS < max(pauses) <= FIRST_PAUSE_SECONDS
+    for code, asked in CLOSE_CODES.items():
+        if asked is not None:
+            bound = max(FIRST_PAUSE_SECONDS, asked.bound_seconds)
+            assert all(asked.least_seconds <= Pauses().next(after=code) <= asked.least_seconds + bound for _ in range(20)), code

@@ -50,10 +50,10 @@ def ends_between(connection: ChatTCPServer, early: float, late: float) -> bool:
     """Whether a look after `early` seconds from now would let it be, and one after `late` ones ends it."""
     now = trio.current_time()
     connection.check_alive(now + early)
-    if connection._ending:
+    if connection.output.ending:
         return False
     connection.check_alive(now + late)
-    return connection._ending
+    return connection.output.ending
 
 
 @pytest.mark.promise("p-idle", "p-rests")

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from ...chat.loss_cause import LossCause
-from ...chat.resume_cursor import NO_EPOCH, OF_A_PAGE, head_of_cursor, text_of, topic_entry
+from ...chat.partition_key import PartitionKey
+from ...chat.resume_cursor import OF_A_PAGE, head_of_cursor, text_of, topic_entry
 from ...errors import BrokerUnreachable, NotFound
 from ..audience.offset_queries import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
-from ..audience.wanted_start import Latest, Rewind
+from ..audience.wanted_start import Latest, Rewind, epoch_named, offset_named, partitions_named
 from ..log.last_messages import last_messages
 from ..log.log_source import LogSource
 from ..log.merge import BackwardScan, ForwardScan, merge_by_time
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from ...chat.partition_key import PartitionKey
     from ..log.merge import PartitionScan
     from ..log.partition_log import PartitionLog
     from ..ports import Lookup
@@ -226,14 +226,16 @@ class PageReading:
         return cluster is not None and query.cursor is not None and query.cursor.cluster == cluster and reader.resumes_wholly(self._logs)
 
     def _cursor(self, positions: Mapping[PartitionKey, int]) -> str:
-        by_partition = {key.partition: position for key, position in positions.items()}
-        key, cursor = self._logs[0].key, self._query.cursor
+        """Return the cursor of these positions; a partition without a leader keeps its place in the request's cursor."""
+        first, cursor, resumed = self._logs[0].key, self._query.cursor, self._reader.resumed
         # The subscriptions offset is copied, so that two answers to the same request do not differ in it.
         head = head_of_cursor(self._context.cluster.mark, OF_A_PAGE if cursor is None else cursor.subscriptions)
-        epochs = {log.key.partition: log.epochs.before(positions[log.key]) for log in self._logs}
-        numbers = range(max(by_partition) + 1)
-        places = [by_partition.get(number) for number in numbers], [epochs.get(number, NO_EPOCH) for number in numbers]
-        return text_of(head + topic_entry(key.topic, key.topic_id, *places))
+        logs = {log.key: log for log in self._logs}
+        partitions = max(1 + max(key.partition for key in logs), partitions_named(resumed, first.topic_id))
+        keys = [PartitionKey(first.topic, first.topic_id, partition) for partition in range(partitions)]
+        offsets = [positions[key] if key in logs else offset_named(resumed, key) for key in keys]
+        epochs = [logs[key].epochs.before(positions[key]) if key in logs else epoch_named(resumed, key) for key in keys]
+        return text_of(head + topic_entry(first.topic, first.topic_id, offsets, epochs))
 
 
 def _positions(logs: Sequence[PartitionLog], scans: Sequence[PartitionScan]) -> Positions:

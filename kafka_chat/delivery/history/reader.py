@@ -102,10 +102,12 @@ class HistoryReader:
         await self.follower.wait(parked=False)
 
     def resumes_wholly(self, logs: Sequence[PartitionLog]) -> bool:
-        """Whether its cursor is of this topic, and names its start in each of these logs."""
+        """Whether its cursor is of this topic, and names its start in each of these logs and in no other partition."""
         if self.resumed is None or not self.resumed.entry.whole:
             return False
         entry = self.resumed.entry
+        if entry.names_others({log.key.partition for log in logs}):
+            return False  # a partition without a leader, whose messages belong in between
         return all(entry.identity == identity_of(log.key.topic_id) and entry.next(log.key.partition) is not None for log in logs)
 
     def follows(self, logs: Sequence[PartitionLog]) -> bool:

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
     from hypercorn.typing import AppWrapper, LifespanState
 
-    from .owed_bytes import DirectWriter
-
 LINGER_SECONDS = 0.5  # for the client to read our last bytes: closing at once resets a client that is still sending
 SPARE_SECONDS = 5.0  # for a connection beyond the limit to ask for health, or be refused
 GONE_SECONDS = 1.0  # for the app to end by itself once the client is gone
@@ -69,7 +67,6 @@ class ChatTCPServer(HeardBytes, TCPServer):
         self.peer = _peer(self._socket)
         self.is_spare = False
         self._scope = trio.CancelScope()
-        self._ending = False
         self._has_place = False  # it counts towards `limits.connections`
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
@@ -145,18 +142,16 @@ class ChatTCPServer(HeardBytes, TCPServer):
 
     def end(self) -> None:
         """End it after everything is sent: half-close, give the client a moment to read and close, then close."""
-        if not self._ending:
-            self._ending = True
+        if not self.output.ending:
             self.times.expect_nothing()
             self.policy.idle.leave(self)
-            self.stop_taking()
             self.over_within(LINGER_SECONDS)
             self.output.finish()
             self._wake_reader()
 
     def lost(self) -> None:
         """Note that a write failed, so the client is gone (`Owner`); the read loop notices by itself and ends the connection."""
-        self.stop_taking()
+        self.times.pinged = False
         self.over_within(GONE_SECONDS)
 
     def over_within(self, seconds: float) -> None:
@@ -166,14 +161,14 @@ class ChatTCPServer(HeardBytes, TCPServer):
     def _shut(self) -> None:
         """Close the socket, and wake the tasks that wait for it."""
         self.output.close()
-        self.stop_taking()
+        self.times.pinged = False
         self.policy.ready_sockets.forget(self._socket.fileno())
         self._socket.close()
 
     def check_alive(self, now: float) -> None:
         """Ping it or end it, if that is due (`Pingable`)."""
         output, limits = self.output, self.policy.limits
-        if output.closed or self._ending:
+        if output.closed or output.ending:
             return
         if output.takes_nothing(now):
             self.abort("write_seconds")
@@ -215,14 +210,8 @@ class ChatTCPServer(HeardBytes, TCPServer):
         self._requests.forget_http()
         self.state.clear()
 
-    def start_taking(self, writer: DirectWriter) -> None:
-        """Accept offers, unless it is ending (`OwedBytes`)."""
-        self.output.start_taking(writer)
-        if self._ending:
-            self.output.stop_taking()
-
     def stop_taking(self) -> None:
-        """Stop accepting offers and pinging: a close frame is about to be appended, or it is ending."""
+        """Stop accepting offers and pinging: a close frame is about to be appended."""
         self.output.stop_taking()
         self.times.pinged = False
 
@@ -252,14 +241,14 @@ class ChatTCPServer(HeardBytes, TCPServer):
         try:
             while data := await self._receive():
                 self.times.heard_at = trio.current_time()
-                if not self._ending:
+                if not self.output.ending:
                     await self._requests.handle(RawData(data))
                     if self.policy.idle.rests(self):  # so this is the beginning of a request
                         self._expect_request()
             await self._answer_the_last()
         finally:
-            self.stop_taking()
-            self._ending = True  # from here on start nothing in the nursery: it may be closing
+            self.times.pinged = False
+            self.output.end()  # from here on start nothing in the nursery: it may be closing
         self.over_within(GONE_SECONDS if self._requests.is_busy else 0.0)
         await self._requests.handle(Closed())
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hypercorn.events import Event
     from hypercorn.protocol import ProtocolWrapper
 
+    from .owed_bytes import OwedBytes
     from .policy import ConnectionPolicy
     from .time_limits import TimeLimits
 
@@ -70,7 +71,7 @@ class HeardBytes:
     stream: trio.SSLStream[trio.SocketStream]
     _socket: trio.socket.SocketType
     _tls: bool
-    _ending: bool
+    output: OwedBytes
     times: TimeLimits
 
     def __init__(self) -> None:
@@ -150,7 +151,7 @@ class HeardBytes:
 
     async def _answer_the_last(self) -> None:
         """After the client's FIN, answer its complete requests whose answers end by themselves."""
-        while not (self._ending or self._awaits_news):
+        while not (self.output.ending or self._awaits_news):
             if self._requests.is_held and self._requests.has_turn:
                 await self._requests.go_on()
             elif self._requests.is_answering:

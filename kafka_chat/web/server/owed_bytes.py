@@ -63,6 +63,7 @@ class OwedBytes:
 
     Attributes:
         taking: whether offers are accepted: from `start_taking` to the first sign of the end.
+        ending: whether the connection has begun to end, so that offers are never accepted again.
         closed: whether nothing is written any more.
         room_at: when a full socket last had room again: its client has acknowledged something, so it is alive.
     """
@@ -71,7 +72,7 @@ class OwedBytes:
     __slots__ = (
         "_drain_lock",
         "_encrypt",
-        "_finishing",
+        "_half_closes",
         "_moved_at",
         "_owed",
         "_owed_bytes",
@@ -84,6 +85,7 @@ class OwedBytes:
         "_writer",
         "_written",
         "closed",
+        "ending",
         "room_at",
         "taking",
     )
@@ -98,6 +100,7 @@ class OwedBytes:
         encrypt: Callable[[bytes], Awaitable[None]] | None = None,
     ) -> None:
         self.taking = False
+        self.ending = False
         self.closed = False
         self.room_at = 0.0
         self._socket = socket
@@ -106,7 +109,7 @@ class OwedBytes:
         self._write_seconds = write_seconds
         self._encrypt = encrypt
         self._writer: DirectWriter | None = None
-        self._finishing = False
+        self._half_closes = False  # once everything owed is written
         self._owed: list[bytes | memoryview] = []
         self._owed_bytes = 0
         self._plain: list[bytes | memoryview] | None = None if encrypt is None else []  # owed, and not yet encrypted
@@ -129,7 +132,7 @@ class OwedBytes:
             writer: its `direct` says from now on whether it may write to the socket.
         """
         self._writer = writer
-        self.taking = not (self._finishing or self.closed)
+        self.taking = not (self.ending or self.closed)
         self._room_changed()
 
     def stop_taking(self) -> None:
@@ -209,10 +212,15 @@ class OwedBytes:
 
     # The end
 
+    def end(self) -> None:
+        """Accept no more offers, now or later."""
+        self.ending = True
+        self.stop_taking()
+
     def finish(self) -> None:
         """Accept no more offers, and half-close the socket once everything owed is written."""
-        self.stop_taking()
-        self._finishing = True
+        self.end()
+        self._half_closes = True
         self._half_close_if_done()
 
     def close(self) -> None:
@@ -298,7 +306,7 @@ class OwedBytes:
             self._room_changed()
 
     def _half_close_if_done(self) -> None:
-        if self._finishing and not self.owed:
+        if self._half_closes and not self.owed:
             with suppress(OSError):
                 self._socket.shutdown(sockets.SHUT_WR)
 

@@ -53,8 +53,9 @@ class TimeLimits:
         self._busy_at, self._idle_since = trio.current_time(), None
 
     def expect_nothing(self) -> None:
-        """Wait for no request: the connection is about to end."""
+        """Wait for no request, and ping no more: the connection is about to end."""
         self._idle_since = None
+        self.pinged = False
 
     def begin_pings(self, limits: Limits) -> None:
         """Start pinging: it is a WebSocket, and the 101 is sent."""

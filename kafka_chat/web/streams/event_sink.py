@@ -59,7 +59,7 @@ class ConnectionEventsSink(OnConnection):
         """
         super().__init__(connection, send)
         self.spoke_at = trio.current_time()
-        connection.start_taking(self)
+        self._output.start_taking(self)
 
     def offer(self, events: bytes) -> bool:
         """Write whole events as one chunk."""

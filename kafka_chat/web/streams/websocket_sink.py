@@ -28,7 +28,7 @@ class OnConnection:
     __slots__ = ("_connection", "_output", "_send", "direct")
 
     def __init__(self, connection: ChatTCPServer, send: ASGISendCallable) -> None:
-        """Make a sink that accepts no offers before `connection.start_taking`.
+        """Make a sink that accepts no offers before `start_taking`.
 
         Args:
             connection: a connection whose response has begun, with nothing owed.
@@ -89,7 +89,7 @@ class ConnectionSink(OnConnection):
         # A method of the socket object, not a remembered descriptor, which may be another client's by now.
         self._write = connection.bare_socket.send
         if connection.times.pinged:
-            connection.start_taking(self)
+            self._output.start_taking(self)
 
     def offer(self, frames: bytes) -> bool:
         """Write whole frames with one system call if nothing is owed; otherwise append them."""
