@@ -14,8 +14,15 @@ const tell = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 const [url, username] = positionals;
 const { cursor, from, until } = values;
 let asked = 0;
+const token = async () => {
+  const found = values.token[Math.min(asked++, values.token.length - 1)];
+  if (!found) {
+    throw new Error("whoever makes the tokens cannot be reached");
+  }
+  return found;
+};
 const chat = new KafkaChat(url, username, {
-  token: values.token.length ? async () => values.token[Math.min(asked++, values.token.length - 1)] : undefined,
+  token: values.token.length ? token : undefined,
   cursor,
   from,
   until,

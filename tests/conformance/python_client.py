@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from kafka_chat.client import Gap, Message, Refused, Skipped, open_chat
+from kafka_chat.client import Away, Gap, Message, Refused, Skipped, open_chat
 
 
 async def main() -> None:
@@ -24,7 +24,10 @@ async def main() -> None:
 
     async def token() -> str:
         await trio.lowlevel.checkpoint()
-        return next(left, asked["token"][-1])
+        found = next(left, asked["token"][-1])
+        if not found:
+            raise Away("whoever makes the tokens cannot be reached")
+        return found
 
     options["token"] = token if asked["token"] else None
     try:

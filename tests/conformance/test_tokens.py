@@ -16,7 +16,7 @@ BEGINNING = cursor_of({ROOM: [0]})
 
 
 class Run(Protocol):
-    """Starts the client under test: each of its tokens is asked for in turn, the last one again and again."""
+    """Starts the client under test: each of its tokens is asked for in turn, the last one again and again; an empty one cannot be had."""
 
     def __call__(self, *tokens: str) -> AbstractAsyncContextManager[Client]: ...
 
@@ -56,6 +56,25 @@ async def test_it_answers_a_challenge_with_the_next_token_and_comes_back_with_th
         await visit.control("authorized", re=said["re"], expires_in=600, denied=[])
         await visit.cut()
         assert (await service.visit()).token == "second"
+
+
+async def test_where_no_token_can_be_had_it_asks_again_and_connects_as_ever(client: Run, service: FakeService):
+    async with client("", "first"):
+        visit = await service.visit()
+        assert visit.token == "first"
+        assert visit.protocols[0] == "kafka-chat.v1"
+
+
+async def test_a_challenge_for_which_no_token_can_be_had_leaves_the_connection_as_it_is(client: Run, service: FakeService):
+    async with client("first", "", "second") as told:
+        visit = await service.visit()
+        await visit.greet(BEGINNING)
+        await visit.control("challenge", expires_in=20)
+        await visit.send(ROOM.message(0))
+        await told.tells(("message", "room1", 0, 0, "room1 0 0"))
+        await visit.control("challenge", expires_in=10)
+        said = await visit.next_frame()
+        assert (said["op"], said["token"]) == ("auth", "second")
 
 
 @pytest.mark.parametrize("greeted", ["greeted", ""])

@@ -219,7 +219,7 @@ export class KafkaChat {
       return;
     }
     const waits = () => this.#state === "connecting" && !this.#socket;
-    this.#watch(OPENING_MS, () => this.#lost(1006, "no token came", false));
+    this.#watch(OPENING_MS, () => this.#lost(1006, "no token came", true)); // which says nothing of the subprotocol
     this.#tokens.renew().then(
       () => waits() && this.#open(),
       (error) => waits() && this.#noToken(error),
@@ -231,7 +231,7 @@ export class KafkaChat {
     if (error.code === NO_TOKEN) {
       this.#finish(NO_TOKEN, error.message);
     } else {
-      this.#lost(1006, `no token: ${error?.message ?? error}`, false);
+      this.#lost(1006, `no token: ${error?.message ?? error}`, true);
     }
   }
 
@@ -371,13 +371,13 @@ export class KafkaChat {
     if (!this.#tokens.renewable) {
       return;
     }
+    let token;
     try {
-      await this.#ask({ op: "auth", token: await this.#tokens.renew() });
-    } catch (error) {
-      if (!(error instanceof KafkaChatError)) {
-        this.#report(error);
-      }
+      token = await this.#tokens.renew();
+    } catch {
+      return; // who makes tokens is away; if that lasts, `onState` says why when the connection has ended
     }
+    this.#ask({ op: "auth", token }).catch(() => {}); // the service keeps the old token, or closes the connection and says why
   }
 
   /** Note the cursor of a frame, if it has one; a `hello` has none while no broker answers. */
