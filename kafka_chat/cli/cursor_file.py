@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
 from ..changes import Changes
-from ..chat.resume_cursor import parse
+from ..chat.resume_cursor import TEXT_LENGTH, parse
 from ..errors import KafkaChatError, RequestError, SettingsError
 from ..nursery import open_tasks
 
@@ -52,7 +53,10 @@ class CursorFile:
             SettingsError: it cannot be read, or contains something else.
         """
         try:
-            text = self._path.read_text(encoding="ascii").strip()
+            if not stat.S_ISREG(self._path.stat().st_mode):  # reading it may never end, and saving would replace it
+                raise SettingsError(f"--cursor-file: {self._path} is not a file; name a file, or one that does not exist yet")
+            with self._path.open(encoding="ascii") as file:
+                text = file.read(TEXT_LENGTH + 2).strip()  # and a line end; anything longer is no cursor
             if not text:  # after a power failure, on a file system that keeps the name without the content
                 raise SettingsError(f"--cursor-file: {self._path} is empty; {_BEGIN}")
             parse(text)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 
+MOST_CHARACTERS = 16 << 20  # what `limits.client_message_bytes` may be at most
+
+
 class OutputFailed(SettingsError):
     """Exit code 2. Stdout is closed or cannot be written, as on a full disk."""
 
@@ -45,16 +48,19 @@ def read_stdin() -> str:
     """Return everything from stdin.
 
     Raises:
-        SettingsError: it is closed, cannot be read, or is not text.
+        SettingsError: it is closed, cannot be read, is too long, or is not text.
     """
     if was_closed("stdin"):
         raise SettingsError("stdin is closed; - reads the text from it")
     try:
-        return sys.stdin.read()
+        text = sys.stdin.read(MOST_CHARACTERS + 1)
     except OSError as error:
         raise SettingsError(f"stdin cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"stdin is not text in {error.encoding} (byte {error.start})") from error
+    if len(text) > MOST_CHARACTERS:
+        raise SettingsError(f"stdin has more than {MOST_CHARACTERS:,} characters; a message or a cursor has fewer")
+    return text
 
 
 @contextmanager

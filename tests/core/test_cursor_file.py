@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from kafka_chat.cli.cursor_file import CursorFile
 from kafka_chat.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ONE = "AQAAAAAA"
 
@@ -54,3 +58,18 @@ def test_a_path_that_leads_nowhere_is_said(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to(tmp_path / "a")
     with pytest.raises(SettingsError, match=r"--cursor-file: .*a "):
         CursorFile(tmp_path / "a").read()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_neither_read_nor_replaced(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "cursor")
+    with pytest.raises(SettingsError, match="is not a file"):
+        CursorFile(tmp_path / "cursor").read()
+
+
+def test_of_a_file_that_is_too_large_for_a_cursor_not_all_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "cursor"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # with nothing in it
+    with pytest.raises(SettingsError, match="holds no cursor"):
+        CursorFile(path).read()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import trio
@@ -27,6 +29,7 @@ from kafka_chat.cli.listen import gap_sentence, in_flags
 from kafka_chat.cli.main import main
 from kafka_chat.client import Gap
 from kafka_chat.errors import SettingsError
+from tests.support.deadlines import HANG_SECONDS
 
 TOPIC, TOPIC_ID = "kafka.chat.room1", "Tq7hxZ0bQnCkzN8r0gHbDw"
 MARK, CLUSTER = topic_mark(TOPIC).hex(), cluster_mark("abc").hex()
@@ -170,7 +173,7 @@ def test_a_file_that_holds_something_else_is_left_alone(tmp_path, content):
 
 
 def test_a_file_that_cannot_be_read_or_written_is_told(tmp_path):
-    with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
+    with pytest.raises(SettingsError, match="is not a file"):
         CursorFile(tmp_path).read()
     with pytest.raises(CursorNotKept, match="cannot be written: No such file or directory"):
         CursorFile(tmp_path / "no" / "cursor").keep(CURSOR)
@@ -223,3 +226,17 @@ def test_a_topic_that_the_cursor_does_not_name_is_told(capsys: pytest.CaptureFix
 )
 def test_what_the_service_refuses_is_told_by_the_flag(sentence: str, said: str):
     assert in_flags(sentence) == said
+
+
+def test_a_cursor_without_end_on_stdin_is_not_read_to_its_end():
+    with open("/dev/zero") as zero:
+        done = subprocess.run(
+            [sys.executable, "-m", "kafka_chat", "cursor", "-"],
+            stdin=zero,
+            capture_output=True,
+            text=True,
+            timeout=HANG_SECONDS,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("kafka-chat: stdin has more than 16,777,216 characters")
