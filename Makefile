@@ -10,7 +10,7 @@ READY := .venv/ready
 COMPILE := .cache/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links
 
-.PHONY: help setup run quick test prove mutants lint pages image image-try lock clean
+.PHONY: help setup run quick test tokens prove mutants lint pages image image-try lock clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -25,6 +25,9 @@ quick: setup lint  ## lint, and the tests that need neither a broker nor a socke
 
 test: setup lint  ## lint, and all tests, real Kafka included
 	@exec $(BIN)/python tests/run.py
+
+tokens: setup  ## run the behaviour tests with access on and a token in each request (15 minutes)
+	WITH_TOKENS=1 $(BIN)/pytest tests/behaviour
 
 prove: setup  ## run the stress tests in full, of which `make test` runs a tenth: no client loses or doubles a message (15 minutes)
 	PROVE=1 $(BIN)/pytest -o faulthandler_timeout=7200 tests/prove tests/behaviour/test_resume_clients.py -s

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.brokers import embedded_broker, kafka_cluster
 from tests.support.chats import Chats
 from tests.support.leaks import task_tree
+from tests.support.with_tokens import WITH_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -55,10 +56,19 @@ def chats() -> Chats:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "promise(*names): the anchors of the promises in docs/ that this test holds; tests/core/promises.py")
+    config.addinivalue_line("markers", "access_off: it holds only where no tokens are asked for")
     # How long an example takes decides nothing: the machine may have other things to do.
     settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("any machine")
     config.addinivalue_line("markers", f"deadline(seconds): how long this async test may take, instead of {DEADLINE_SECONDS:g} s")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what holds only without tokens, if there are some."""
+    if WITH_TOKENS:
+        left_out = [item for item in items if item.get_closest_marker("access_off")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_collection_finish() -> None:

@@ -112,6 +112,7 @@ async def test_a_page_leads_on_to_a_stream_without_a_hole(broker: Broker, chats:
 
 
 @pytest.mark.promise("p-page-waits")
+@pytest.mark.access_off
 async def test_a_page_waits_for_news_and_ends_when_they_come(broker: Broker, chats: Chats) -> None:
     topic = chats.topic("room1")
     broker.create_topic(topic, partitions=1)
@@ -209,6 +210,7 @@ async def test_links_lead_through_the_whole_chat_with_the_filter_kept(kafka: Kaf
         assert found == [str(number) for number in range(60) if number % 2 == 0 and number % 3 == 1]
 
 
+@pytest.mark.access_off
 async def test_a_page_that_stays_the_same_may_be_kept_unless_its_topic_is_compacted(kafka: KafkaCluster, chats: Chats) -> None:
     old = {"room1": "delete", "room2": "compact,delete"}
     for chat, policy in old.items():
@@ -230,6 +232,7 @@ async def test_a_page_that_stays_the_same_may_be_kept_unless_its_topic_is_compac
 
 
 @pytest.mark.promise("p-page-stays", "p-page-no-store")
+@pytest.mark.access_off
 async def test_a_page_that_could_be_kept_is_another_one_once_its_records_are_deleted_or_its_topic_is_made_anew(
     kafka: KafkaCluster, chats: Chats
 ) -> None:

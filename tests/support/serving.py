@@ -26,6 +26,7 @@ from .deadlines import HANG_SECONDS
 from .http_client import http
 from .leaks import nothing_left
 from .processes import end_process, start_process, temporary_folder
+from .with_tokens import show_tokens, with_issuer
 
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
@@ -82,7 +83,10 @@ async def serving(settings: Settings, *, telemetry: Telemetry | None = None, che
     Raises:
         BaseExceptionGroup: the service died. What the block itself raises leaves it as it is.
     """
+    asked, settings = settings, with_issuer(settings)
     app = create(settings)
+    if settings is not asked:
+        show_tokens(app)
     if telemetry is not None:
         app.open_service = partial(open_service, settings, telemetry=telemetry)
     stop, ended = trio.Event(), trio.Event()
