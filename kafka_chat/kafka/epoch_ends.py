@@ -89,7 +89,7 @@ def end_told(error: KafkaError) -> int | None:
     if said is not None:
         return int(said[1]) if int(said[1]) >= 0 else NO_END
     # Sometimes an error that the assigned position is out of range comes first.
-    logging.getLogger("kafka_chat.kafka").debug("no end of an epoch is told by: %s", error.str())
+    logging.getLogger("kafka_chat.kafka").debug("not the end of an epoch: %s", error.str())
     return None
 
 

@@ -125,7 +125,7 @@ SUBSCRIPTIONS_LOST = Event(
     name="subscriptions.lost",
     level=logging.WARNING,
     metric="kafka_chat_subscriptions_lost_total",
-    meaning="The subscriptions topic was deleted, recreated or cut off while it was in use: so many `subscriptions` are no longer in it.",
+    meaning="The subscriptions topic was deleted, recreated or truncated while it was in use: `subscriptions` says how many it lost.",
 )
 SUBSCRIPTIONS_PROBLEM = Event(
     name="subscriptions.problem",
