@@ -1,4 +1,4 @@
-"""What every test may ask for: brokers, names of its own, and a deadline that it gets unasked."""
+"""What every test may use: brokers, unique names, and a deadline, which is set without asking."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AUTOJUMP_DEADLINE_SECONDS = 30 * 86400.0
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[KafkaCluster]:
-    """One real Kafka broker, shared by all tests; whoever stops or freezes brokers starts a `kafka_cluster` instead."""
+    """One real Kafka broker, shared by all tests; a test that stops or freezes brokers starts a `kafka_cluster` instead."""
     with kafka_cluster() as cluster:
         yield cluster
 

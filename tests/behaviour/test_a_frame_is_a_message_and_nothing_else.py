@@ -1,4 +1,4 @@
-"""What a client gets: one text frame of strict JSON for each record that is a message, and nothing else."""
+"""A client gets one text frame of strict JSON for each record that is a message, and nothing else."""
 
 from __future__ import annotations
 

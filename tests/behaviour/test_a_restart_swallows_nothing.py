@@ -1,4 +1,4 @@
-"""A client that does not read is owed bytes when the service restarts: what it is told then says all that its cursor lies behind."""
+"""A client that does not read when the service restarts gets, before the close, every notice that its cursor is past."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client that is slow reads the past from Kafka: nothing lost, nothing twice, and at nobody else's cost."""
+"""A slow client reads older messages from Kafka: none is lost or comes twice, and no other client is slowed down."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def produce(broker: Broker, topic: str, first: int, count: int) -> None:
 
 
 async def numbers(client: RawClient, count: int, *, seconds: float = HANG_SECONDS) -> list[int]:
-    """Read so many messages and return the numbers that their texts begin with."""
+    """Read `count` messages and return the numbers at the beginning of their texts."""
     found = []
     with trio.fail_after(seconds):
         for _ in range(count):

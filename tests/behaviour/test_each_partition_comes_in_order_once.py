@@ -1,4 +1,4 @@
-"""What a client gets of a partition: every message that counts, in order, once, whatever becomes of the topic."""
+"""A client gets every committed message of a partition, in order, once, whatever happens to the topic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Server-sent events bring the same messages as a WebSocket, and who is cut off comes back to exactly what it missed."""
+"""Server-sent events bring the same messages as a WebSocket, and a client that reconnects gets exactly what it missed."""
 
 from __future__ import annotations
 

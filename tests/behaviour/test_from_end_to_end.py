@@ -1,4 +1,4 @@
-"""The installed command as its users have it: a process, a Kafka, a WebSocket library and HTTP that are not ours."""
+"""The installed command as users run it: a process, a Kafka, and libraries for WebSocket and HTTP that are not ours."""
 
 from __future__ import annotations
 

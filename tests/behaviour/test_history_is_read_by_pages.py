@@ -1,4 +1,4 @@
-"""Pages of a chat's past: all of it, once, from any place, and from there on live."""
+"""History pages: all messages, once, from any position, and from there on live."""
 
 from __future__ import annotations
 

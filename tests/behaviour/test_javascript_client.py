@@ -1,4 +1,4 @@
-"""`kafka-chat.js` in Node: what it asks for is answered once, and what it is given wrongly is told."""
+"""`kafka-chat.js` in Node: each op is answered once, and wrong arguments are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A message that is acknowledged after the handshake is answered, or a subscription, is delivered: on every instance."""
+"""A message acknowledged after the handshake or a subscription is answered is delivered, on every instance."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_what_is_acknowledged_after_the_handshake_is_delivered_on_both_ins
 
         async with meanwhile(noise):
             for trial in range(TRIALS):
-                # Nobody else follows room1: it is opened for each of them anew.
+                # Nobody else follows room1, so it is opened again for each of them.
                 async with open_chat(here.url, "alice") as on_this, open_chat(there.url, "alice") as on_that:
                     await produce(broker, topic, f"trial {trial}")
                     for client in (on_this, on_that):

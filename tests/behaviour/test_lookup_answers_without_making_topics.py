@@ -1,4 +1,4 @@
-"""What a Lookup answers, on both brokers, and that nothing it is asked makes a topic."""
+"""The answers of a Lookup, on both brokers; no request creates a topic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""However a client goes, its session ends, and nothing is left of it."""
+"""However a client leaves, its session ends, and nothing of it is left."""
 
 from __future__ import annotations
 

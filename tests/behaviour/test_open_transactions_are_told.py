@@ -1,4 +1,4 @@
-"""A partition that an open transaction holds up is told of, by the offset, until the transaction ends; then all of it is delivered."""
+"""A partition that an open transaction blocks is reported, with the offset, until the transaction ends; then everything is delivered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a PageSource reads, where a page ends, and what it says where there is nothing; on both brokers."""
+"""What a PageSource reads, where a page ends, and which errors it raises; on both brokers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a newcomer pastes from the README works."""
+"""The examples of the README work as they are pasted."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def as_curl(line: str) -> None:
 
 
 async def _connected(url: str, count: int) -> None:
-    """Wait until so many clients are connected."""
+    """Wait until this many clients are connected."""
     with trio.fail_after(HANG_SECONDS):
         while f"kafka_chat_sessions {float(count)}" not in (await http(url, "GET", "/metrics")).text:  # noqa: ASYNC110 - it is polled by nature
             await trio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""What clients do all at once, or again and again: restarts, half-open sockets, history while it grows, the same op five times."""
+"""What clients do all at once or repeatedly: restarts, half-open sockets, history while it grows, the same op five times."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_a_client_that_reconnects_round_a_restart_again_and_again_loses_no
                     await late.read_until(lambda: late.visit.live is not None)
                     await early.read_until(lambda: early.visit.messages > 0)
                     if rng.random() < 0.5:
-                        await early.cut(rng.choice(list(Cut)))  # gone before the restart; the other one is told
+                        await early.cut(rng.choice(list(Cut)))  # gone before the restart; the other one is notified
                 await late.read()
                 assert (late.visit.close_code, late.visit.controls[-1].type) == (1012, "reconnect")
                 await early.cut(Cut.RESET)
@@ -151,7 +151,7 @@ async def subscribe_five_times(client: ResumingClient, chat: Noted, producer: St
 
 
 async def wait_for(producer: SteadyProducer, count: int) -> None:
-    """Wait until so many are acknowledged."""
+    """Wait until this many are acknowledged."""
     await until(lambda: producer.acknowledged >= count)
 
 

@@ -1,4 +1,4 @@
-"""Wherever a client's place lies in the log, it gets what follows, or is told exactly what is not there any more."""
+"""Wherever a client's position is in the log, it gets what follows, and exact notices of what no longer exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever producers put into records, clients get each message once, live and by resuming in the middle of a batch."""
+"""Whatever producers put into records, clients get each message once, live and after resuming in the middle of a batch."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def put(producer: Producer, chat: Noted, values: Sequence[bytes], numbers:
 
 
 async def numbered(chat: Noted, producer: Producer, count: int, *, padding: str = "", **more: object) -> list[int]:
-    """Produce so many messages in one go."""
+    """Produce this many messages at once."""
     numbers = [chat.number() for _ in range(count)]
     return await put(producer, chat, [message(f"{number} {padding}") for number in numbers], numbers, **more)
 

@@ -1,4 +1,4 @@
-"""Topics come, grow, go and come again while clients are here or away: each is told, and gets the rest."""
+"""Topics are created, extended, deleted and recreated while clients are here or away: each client is notified, and gets the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A message that was sent is in its chat's topic, in its sender's order; one that was refused made nothing."""
+"""A sent message is in its chat's topic, in its sender's order; a refused one leaves nothing."""
 
 from __future__ import annotations
 

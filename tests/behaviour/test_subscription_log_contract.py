@@ -1,4 +1,4 @@
-"""The subscription log and the publisher in memory do what the real ones do, as far as the core relies on it."""
+"""The in-memory subscription log and publisher do what the real ones do, as far as the core relies on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Subscriptions hold on every instance and after every restart, for they are a topic."""
+"""Subscriptions hold on every instance and after every restart, because they are in a topic."""
 
 from __future__ import annotations
 

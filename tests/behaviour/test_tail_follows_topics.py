@@ -1,4 +1,4 @@
-"""What a Tail tells of topics that are there, that come, and that nobody wants any more; on both brokers."""
+"""What a Tail reports of topics that exist, are created, or are no longer wanted; on both brokers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_a_topic_is_opened_at_its_ends_and_what_comes_is_appended_in_order
 
 
 async def test_everything_produced_after_a_request_was_answered_is_appended(broker, chats):
-    """Again and again with a topic that the Tail meets anew, since the races are in the first moments."""
+    """Repeated, each time with a topic that is new to the Tail, because races happen in the first moments."""
     async with following(broker, chats) as following_:
         told = following_.told
         for number in range(10):

@@ -1,4 +1,4 @@
-"""What a Tail tells where topics are deleted, made anew, grow, are cut off below, or written in transactions."""
+"""What a Tail reports when topics are deleted, recreated, extended, truncated, or written in transactions."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_a_deleted_topic_is_lost_and_opened_at_zero_when_there_is_a_new_on
 
 
 async def made_anew_with(kafka, chats, count: int) -> None:
-    """Make a topic anew between two looks, with another number of records than the Tail has had."""
+    """Recreate a topic between two looks, with a different number of records than the Tail has read."""
     topic = chats.topic("anew")
     first = kafka.create_topic(topic)
     kafka.produce_many(topic, numbered(0, 20), partition=0)

@@ -1,4 +1,4 @@
-"""`from` is an offset, `until` is each message's own time: on sockets, on streams and on pages, however times lie in a log."""
+"""`from` is an offset, `until` is each message's own time: on sockets, streams and pages, in whatever order timestamps are."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def now_ms() -> int:
 
 
 async def everywhere(url: str, user: str, **asked: Any) -> list[str]:
-    """What each form of reader gets of room1 before it is told that this is all; it is the same."""
+    """Return what each kind of reader gets of room1 up to the end; it is the same."""
     query = {"from" if name == "begin" else name: str(value) for name, value in asked.items()}
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(open_v1(url, user, ("chat", "room1"), *query.items()))

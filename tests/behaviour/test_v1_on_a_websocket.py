@@ -1,4 +1,4 @@
-"""kafka-chat.v1 over a WebSocket, on the real service: what is asked, told, done and refused."""
+"""kafka-chat.v1 over a WebSocket, on the real service: options, notices, ops and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients say is discarded, counted and never answered; too much of it ends the connection, and its end is always seen."""
+"""What bare clients send is discarded, counted and never answered; too much of it ends the connection, and its end is always noticed."""
 
 from __future__ import annotations
 

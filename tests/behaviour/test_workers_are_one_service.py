@@ -1,4 +1,4 @@
-"""Several workers on one port are one service: whichever of them a client reaches, it sees the same."""
+"""Several workers on one port are one service: a client sees the same on each of them."""
 
 from __future__ import annotations
 

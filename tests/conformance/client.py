@@ -1,4 +1,4 @@
-"""A client under test: a command that tells what comes to it, a line of JSON each."""
+"""A client under test: a command that prints what it receives, a JSON object per line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Client:
         assert self.told == list(expected)
 
     async def answers_to(self, count: int, *, seconds: float = ANSWER_SECONDS) -> list[dict[str, Any]]:
-        """Wait for so many answers, and return them."""
+        """Wait for this many answers, and return them."""
         await self._until(lambda: len(self.answers) >= count, seconds)
         return self.answers
 

@@ -1,4 +1,4 @@
-"""A service of kafka-chat.v1 whose every byte a test decides, on real sockets."""
+"""A kafka-chat.v1 service on real sockets, whose every byte a test decides."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Chat:
 
     Attributes:
         name: of the chat.
-        identity: of the topic; one that was made anew has another.
+        identity: the topic's identity; a recreated topic has another.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a client of kafka-chat.v1 owes its user, whatever happens to its connections; README.md says how to try another one."""
+"""What every client of kafka-chat.v1 must do, whatever happens to its connections; README.md says how to test another one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cursor, or a subscription, of a topic that this instance's Tail has not found yet: another instance knows it already."""
+"""A cursor or a subscription may be of a topic that this instance's Tail has not found yet, if another instance knows it."""
 
 from __future__ import annotations
 

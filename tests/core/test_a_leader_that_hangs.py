@@ -1,4 +1,4 @@
-"""A leader that takes questions and does not answer delays who asks of its partitions, and nobody else."""
+"""A leader that takes requests and does not answer delays readers of its partitions, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page of a topic that was deleted delays no page of another topic that the same broker leads."""
+"""A page of a deleted topic delays no page of another topic with the same leader."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GONE = "kafka.chat.gone"
 
 
 class Listing(FakeKafka):
-    """One that is asked anew for each description, as a lookup is that has described nothing for a second."""
+    """A lookup that asks again for each description, like one that has described nothing for a second."""
 
     def described(self, topic: str, *, seconds: float) -> None:
         return None

@@ -1,4 +1,4 @@
-"""A client that is told to come again has first been told of all that its cursor lies behind."""
+"""Before a client is told to reconnect, it gets every notice that its cursor is past."""
 
 from __future__ import annotations
 

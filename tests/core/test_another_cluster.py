@@ -1,4 +1,4 @@
-"""Another cluster in place of the earlier one: its mark is known before anything of it is, and nothing of the earlier one stays."""
+"""When another cluster replaces the earlier one, its mark is known before anything of it, and nothing of the earlier one stays."""
 
 from __future__ import annotations
 

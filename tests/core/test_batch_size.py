@@ -1,4 +1,4 @@
-"""What a batch says that it holds is what Python holds for it, whatever is in its records and whoever reads it."""
+"""The size that a batch reports is the memory that Python uses for it, whatever is in its records and however it is read."""
 
 from __future__ import annotations
 

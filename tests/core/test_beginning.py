@@ -1,4 +1,4 @@
-"""Where a client begins in a topic: what it asks for, what its cursor says, and since when its user is subscribed."""
+"""Where a client begins in a topic, from its options, its cursor, and its user's subscription."""
 
 from __future__ import annotations
 

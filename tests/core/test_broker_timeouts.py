@@ -1,4 +1,4 @@
-"""Brokers are given as long as what was measured of them makes sensible: 5 s before that, and never more than 10 s."""
+"""Timeouts of brokers follow their measured response times: 5 s before any, and never more than 10 s."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A session that is cancelled, at whichever checkpoint, leaves nothing."""
+"""A session that is cancelled, at any checkpoint, leaves nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever waits for a change gets the next one after the look, and none is missed between."""
+"""A task that waits for a change gets the next one after its look, and misses none in between."""
 
 from __future__ import annotations
 

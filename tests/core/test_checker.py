@@ -1,4 +1,4 @@
-"""The checker names every fault that it is fed, with its offsets, and finds none where there is none."""
+"""The checker finds every injected fault, with its offsets, and none where there is none."""
 
 from __future__ import annotations
 

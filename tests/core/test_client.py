@@ -1,4 +1,4 @@
-"""What the client makes of addresses, answers and failures, before any of them is met."""
+"""What the client makes of URLs, answers and failures, without a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a chat behaves towards its caller: what it hands over when, what it asks, how it ends."""
+"""How a `Chat` behaves towards its caller: what it delivers and when, what it sends, how it ends."""
 
 from __future__ import annotations
 

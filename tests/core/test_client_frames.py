@@ -1,4 +1,4 @@
-"""What the client reads in frames, and writes in addresses."""
+"""How the client parses frames, and builds URLs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program asks over HTTP arrives as it was asked, and the answer comes back."""
+"""A request over HTTP arrives as it was made, and the answer comes back."""
 
 from __future__ import annotations
 

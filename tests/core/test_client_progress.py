@@ -1,4 +1,4 @@
-"""A client's place: what it comes back with, and what is no news to it."""
+"""A client's position: the cursor it resumes with, and which messages are duplicates."""
 
 from __future__ import annotations
 

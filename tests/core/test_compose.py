@@ -1,4 +1,4 @@
-"""The compose file and the Dockerfile name only what there is."""
+"""The compose file and the Dockerfile name only what exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cursor file is whole at any time, after a power cut too; one that is not is said, with what to do."""
+"""A cursor file is whole at any time, even after a power failure; a damaged one is reported, with what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `kafka-chat cursor` says, and how `listen` keeps one in a file and tells of gaps."""
+"""What `kafka-chat cursor` prints, and how `listen` keeps a cursor in a file and reports gaps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cursor that a client comes with is held until it is fixed where the client begins, and no longer."""
+"""A client's cursor is kept until the client's start is fixed, and no longer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever installs the package gets all that it imports, on each Python that it is for."""
+"""Installing the package installs everything that it imports, on each supported Python."""
 
 from __future__ import annotations
 

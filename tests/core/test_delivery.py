@@ -1,4 +1,4 @@
-"""What a session delivers, whatever comes in whichever order."""
+"""What a session delivers, in whatever order events come."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client that asks is answered message by message, in order, and ends as a listening one does."""
+"""A client of a dialogue is answered message by message, in order, and ends like a listening one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documents say of the code is so."""
+"""What the documents say about the code is true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An event has an id that comes back as everything up to it, also while a leader hangs and it is not fixed where its client begins."""
+"""An event's id resumes exactly after it, even while a leader hangs and the client's start is not fixed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def two_chats(core: Core, *, partitions: int = 1) -> str:
 
 
 async def heard(core: Core, last_id: str | None, seconds: float = 5) -> list[Event]:
-    """What a client of events gets in so many seconds, as it comes back with an id."""
+    """Return what a client of events gets in `seconds` when it resumes with an id."""
     client, parser = FakeClient(), EventsParser()
     parser.feed(b"id: %b\ndata: 0\n\n" % (last_id or "").encode())  # an `EventSource` keeps its last one where a stream has none
     options = parse_options(b"", format=Format.EVENTS, names=NAMES, now_ms=0, last_had=last_id)

@@ -1,4 +1,4 @@
-"""What a stream of events is to clients that are stricter, or laxer, than a browser: no empty message, and no id that cannot come back."""
+"""An event stream works for clients that are stricter or laxer than a browser: no empty message, and no id that is too long."""
 
 from __future__ import annotations
 

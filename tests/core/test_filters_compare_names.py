@@ -1,4 +1,4 @@
-"""A filter lets pass what a person would take for the same name, however it is spelled in Unicode; what is delivered stays as it was."""
+"""A filter matches a name in any Unicode spelling; the delivered message is unchanged."""
 
 from __future__ import annotations
 

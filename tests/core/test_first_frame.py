@@ -1,4 +1,4 @@
-"""A client whose cursor comes as its first frame is heard once, for ten seconds, and told what it did wrong."""
+"""A client whose cursor comes as its first frame has ten seconds for it, and learns what is wrong with it."""
 
 from __future__ import annotations
 

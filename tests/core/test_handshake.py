@@ -1,4 +1,4 @@
-"""Which handshakes of WebSockets are in order (RFC 6455 section 4.2.1), and how the others are refused."""
+"""Which WebSocket handshakes are correct (RFC 6455 section 4.2.1), and how the others are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages of a chat's past: every message on one of them, in order, with cursors that go on exactly there."""
+"""History pages: every message on one of them, in order, with cursors that continue exactly there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each of our clients of Kafka is given, what an operator may change of it, and what nobody may."""
+"""How each of our Kafka clients is configured, which properties an operator may change, and which not."""
 
 from __future__ import annotations
 

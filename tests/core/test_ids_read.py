@@ -1,4 +1,4 @@
-"""Which topic a Consumer reads: what librdkafka's log says of ids is noted, and the operator sees what he would see without that."""
+"""The id of the topic that a Consumer reads, from librdkafka's log; the operator sees the same lines as without that."""
 
 from __future__ import annotations
 

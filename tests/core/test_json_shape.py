@@ -1,4 +1,4 @@
-"""What is wrong with a client's JSON is said in plain words, with the field."""
+"""What is wrong with a client's JSON is reported in plain words, with the field."""
 
 from __future__ import annotations
 

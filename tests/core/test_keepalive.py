@@ -1,4 +1,4 @@
-"""Connections are looked at in turn, and what a process that stood still has missed is no client's fault."""
+"""Connections are checked in turn, and the time in which the process stood still does not count against a client."""
 
 from __future__ import annotations
 

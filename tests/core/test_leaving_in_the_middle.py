@@ -1,4 +1,4 @@
-"""Who leaves a log, or comes to it again, while it is being delivered gets what is theirs, once."""
+"""A follower that leaves a log, or returns to it, during a delivery gets its messages once."""
 
 from __future__ import annotations
 

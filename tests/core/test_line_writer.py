@@ -1,4 +1,4 @@
-"""Lines reach a descriptor in their order, or are dropped and counted; who writes them waits for nobody."""
+"""Lines reach a descriptor in order, or are dropped and counted; writing them never blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that is said in a process goes to stderr by one way, at a rate, and waits for nobody."""
+"""All log lines of a process go to stderr in one way, at a limited rate, without blocking."""
 
 from __future__ import annotations
 

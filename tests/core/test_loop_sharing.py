@@ -1,4 +1,4 @@
-"""A long walk gives others their turn."""
+"""A long walk yields to other tasks."""
 
 from __future__ import annotations
 

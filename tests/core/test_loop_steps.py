@@ -1,4 +1,4 @@
-"""The measure of how long the loop is held sees what holds it, and nothing else."""
+"""The measure of how long the loop is blocked sees what blocks it, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.loop_steps import UNIT_ROUNDS, loop_steps
 
 
 def work(units: int) -> None:
-    """Take about so many calibrated milliseconds."""
+    """Take about this many calibrated milliseconds."""
     kept: dict[int, int] = {}
     for number in range(units * UNIT_ROUNDS):
         kept[number & 255] = number + len(kept)

@@ -1,4 +1,4 @@
-"""However many pages are read at a time, a round of the loop stays short: who waits for a message gets it after a few milliseconds."""
+"""However many pages are read at a time, each iteration of the loop stays short, so a live message arrives within milliseconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory holds as much as it may, and no more is forgotten than has to be: the oldest first, what was just used last."""
+"""Memory keeps as much as it may, and drops no more than it must: the oldest first, the most recently used last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page looks far enough for messages that a filter lets pass, and no further."""
+"""A page scans far enough for messages that match a filter, and no further."""
 
 from __future__ import annotations
 

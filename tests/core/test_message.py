@@ -1,4 +1,4 @@
-"""What is a chat message, and what a client gets of it."""
+"""Which records are chat messages, and what a client gets of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client sends is counted over ten seconds, in little memory."""
+"""A client's messages are counted over ten seconds, in little memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which names are legal, and which are the same."""
+"""Which names are valid, and which are the same."""
 
 from __future__ import annotations
 

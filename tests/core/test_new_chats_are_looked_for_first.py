@@ -1,4 +1,4 @@
-"""Chats that somebody subscribed to are looked for each second, however many absent ones clients only name; and all have their turn."""
+"""Chats with a subscriber are looked up each second, however many absent ones clients only name; and all of them have their turn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMED = 10 * TOPICS_A_LOOK
 
 
 class Listener:
-    """Knows what was subscribed to, and is told of nothing."""
+    """Knows the subscriptions, and ignores every event."""
 
     def __init__(self, subscribed: set[str]) -> None:
         self.subscribed = subscribed

@@ -1,4 +1,4 @@
-"""What comes while somebody looks is seen by that look, or wakes it: at whichever checkpoint it comes."""
+"""An event during a look is seen by that look, or wakes the next one, at whichever checkpoint it comes."""
 
 from __future__ import annotations
 

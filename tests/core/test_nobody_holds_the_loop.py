@@ -1,4 +1,4 @@
-"""No walk over clients holds the loop, and who comes or goes in the middle of one gets what is theirs, once."""
+"""No walk over clients blocks the loop, and a client that comes or goes during one gets its messages once."""
 
 from __future__ import annotations
 

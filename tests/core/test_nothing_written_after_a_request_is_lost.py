@@ -1,4 +1,4 @@
-"""What is written after a request that begins by a time comes, however far the brokers are and wherever the time lies."""
+"""A record written after a request with a start time is delivered, however far the brokers are and whatever the time is."""
 
 from __future__ import annotations
 

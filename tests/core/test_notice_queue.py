@@ -1,4 +1,4 @@
-"""However many notices wait, they are few, and say in the end what all of them would have said."""
+"""However many notices are pending, the merged ones are few, and end with the same knowledge."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_nothing_is_left_after_clear() -> None:
 
 @dataclass
 class Client:
-    """What a client knows, folded from what it is told."""
+    """A client's knowledge, folded from its notices."""
 
     followed: dict[str, bool] = field(default_factory=dict)
     goes_on: dict[tuple[str, int], int] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a client of kafka-chat.v1 asks for and does not read stays small, and so does what others cause it to be told."""
+"""What a kafka-chat.v1 client asks for and does not read stays small, and so do the notices that others cause for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes out of the nursery of an `open_x`."""
+"""Which errors leave the nursery of an `open_x`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client asks for by an op is done, and the answer says from where on it has what it asked for."""
+"""An op is carried out, and its answer says from which offset on it holds."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_a_chat_is_had_from_where_the_answer_says(autojump_clock):
             core.kafka.produce(ROOM, value("m3"))
             await wait_all_tasks_blocked()
             assert client.texts == ["m3"]
-            # Who asks a second time is told where it is now, not where it began.
+            # A second op is answered with the current position, not the start.
             assert await answers(client, {"op": "subscribe", "chats": ["room", "global"], "re": None}) == [
                 {"type": "subscribed", "re": None, "chat": "room", "exists": True, "positions": {"0": 4, "1": 0}},
                 {"type": "subscribed", "re": None, "chat": "global", "exists": True, "positions": {"0": 0}},

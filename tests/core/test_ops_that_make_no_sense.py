@@ -1,4 +1,4 @@
-"""Whatever a client's frame holds, it is an op, or it is refused by a sentence: no frame ends its session as a bug would."""
+"""Whatever a client's frame contains, it is an op, or it is refused with a sentence: no frame ends its session as a bug would."""
 
 from __future__ import annotations
 

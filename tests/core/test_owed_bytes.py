@@ -1,4 +1,4 @@
-"""What is decided to be written arrives whole and in its order, whatever the client takes, and whoever is cancelled meanwhile."""
+"""What is written arrives whole and in order, whatever the client takes, and whichever task is cancelled meanwhile."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MUCH = b"m" * 4_000_000  # more than a socket takes
 
 
 class Connection:
-    """An owner that notes what it is told."""
+    """An owner that records its calls."""
 
     def __init__(self) -> None:
         self.lost_times = 0
@@ -60,7 +60,7 @@ class Pair:
         return self.output.write(data)
 
     def take(self, most: int = 1 << 24) -> bytes:
-        """Read what has come, up to so many bytes."""
+        """Read what has come, up to `size` bytes."""
         taken = bytearray()
         while len(taken) < most:
             try:

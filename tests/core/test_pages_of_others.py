@@ -1,4 +1,4 @@
-"""Pages of others change nothing and get no stream; a host that is not ours is not served; no answer can be made more of than it is."""
+"""Pages of other origins change nothing and get no stream; other host names are refused; no answer can be misused as a page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OWN = [
 Asked = tuple[str, str, bool]  # method, path, whether it is a handshake
 
 NAMES = {"username": "ada", "chat": "room1", "name": "redoc-2.5.4/LICENSE"}
-# Paths whose GET and HEAD only read. It is written a second time here, so that whoever opens one more has to mean it.
+# Paths whose GET and HEAD only read. The list is repeated here, so that one more is opened only on purpose.
 READING = {
     *("/receive-message/client/ada", "/receive-messages/user/ada", "/send-message/chat/room1"),  # 426: only a handshake does something
     *("/history/room1", "/subscribing/ada", "/health", "/ready", "/metrics"),

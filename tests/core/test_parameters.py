@@ -1,4 +1,4 @@
-"""What a client asks for in its address is understood as docs/protocol.md says, or refused by the parameter's name."""
+"""The query parameters of a client are understood as docs/protocol.md says, or refused by name."""
 
 from __future__ import annotations
 

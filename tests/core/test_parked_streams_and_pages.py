@@ -1,4 +1,4 @@
-"""Event streams and long polls wait at the heads of logs, and are given what comes; nothing is lost, nothing comes twice."""
+"""Event streams and long polls wait parked at the heads of logs, and get what comes; nothing is lost or comes twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A partition that has no leader when a client comes back begins where its cursor says, however late it is opened."""
+"""A partition without a leader when a client resumes begins where the cursor says, however late it is opened."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from kafka_chat.kafka.poller_pool import PARTITIONS_EACH, Pollers
 
 
 class FakePoller:
-    """Keeps what it is told; its thread is a task."""
+    """Records its calls; its thread is a task."""
 
     def __init__(self) -> None:
         self.wanted: dict[tuple[str, int], Assignment] = {}

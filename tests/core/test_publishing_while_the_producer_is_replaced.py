@@ -1,4 +1,4 @@
-"""A record is never handed to a producer that the polling thread is ending, whatever the moment at which that is replaced."""
+"""A record never goes to a producer that the polling thread is ending, at whatever moment it is replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client waits for to be told by a broker goes when the client goes, however long the brokers are away."""
+"""A client's pending questions to brokers go when the client goes, however long the brokers are away."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many clients whose requests ask brokers something in one instant do so one after the other: each round of the loop has one question."""
+"""When many clients ask brokers at the same instant, they take turns: one question per iteration of the loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/ready` tells of partitions without a leader, and of those that a transaction holds up, however many there are."""
+"""`/ready` names partitions without a leader and those that a transaction blocks, however many there are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""However many sockets are ready at once, a round of the loop serves a few of them, and none is forgotten."""
+"""However many sockets are ready at once, an iteration of the loop serves a few of them, and none is forgotten."""
 
 from __future__ import annotations
 

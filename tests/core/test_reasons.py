@@ -1,4 +1,4 @@
-"""Why brokers cannot be reached is said once, without what changes from one error to the next."""
+"""The reason why brokers cannot be reached is reported once, without the parts that change from one error to the next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a record has beside its value is shown as text where it is text, in base64 where not, and cut where it is too large."""
+"""A record's key and headers are shown as text, or in base64 if they are not text, and left out if too large."""
 
 from __future__ import annotations
 

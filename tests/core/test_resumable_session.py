@@ -1,4 +1,4 @@
-"""A client begins where it says, sees what it asked for, and is told what it misses."""
+"""A client begins where it asks to, sees what it asked for, and is notified of what it misses."""
 
 from __future__ import annotations
 

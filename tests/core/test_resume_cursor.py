@@ -1,4 +1,4 @@
-"""A cursor is read back as it was written, and what is none is refused."""
+"""A cursor is read back as it was written, and anything else is refused."""
 
 from __future__ import annotations
 

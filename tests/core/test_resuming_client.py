@@ -1,4 +1,4 @@
-"""The client of the proofs is slow at a known rate, and tells what is late from what is lost."""
+"""The client of the proofs reads at a known rate, and distinguishes late from lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/history/{chat}`: what is asked for, what may be kept, and where the neighbours of a page are."""
+"""`/history/{chat}`: its parameters, its caching, and its links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/receive-message/client/{username}`: who is let in, and what the others are told."""
+"""`/receive-message/client/{username}`: which clients are accepted, and how the others are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/send-message/chat/{chat}`: which bodies are messages, and what the others are told."""
+"""`/send-message/chat/{chat}`: which bodies are messages, and how the others are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/subscribing/{username}`: what is answered to what is asked."""
+"""`/subscribing/{username}`: requests and answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shutdown of the server is told to whoever waits for it, by the first connection that there is, before or after."""
+"""The first connection reports the server's shutdown to all who wait for it, whenever either comes."""
 
 from __future__ import annotations
 

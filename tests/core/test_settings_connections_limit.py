@@ -15,7 +15,7 @@ from tests.support.deadlines import HANG_SECONDS
 
 
 def run_with_files(soft: int, hard: int, code: str) -> str:
-    """Run Python code in a process that may open so many files."""
+    """Run Python code in a process with this limit of open files."""
     command = [sys.executable, "-c", f"from kafka_chat.process.open_files import *\nfrom kafka_chat.settings.model import *\n{code}"]
     limit = (soft, hard)
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""What is wrong with settings is one sentence: key, value, source, what is allowed."""
+"""An error in settings is one sentence: key, value, source, what is allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings are read from a file or a pipe, of bounded size and in bounded time, whatever is named."""
+"""Settings are read from any file or pipe, with limits of size and time."""
 
 from __future__ import annotations
 

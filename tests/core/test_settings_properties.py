@@ -1,4 +1,4 @@
-"""librdkafka's properties pass through, but for those that carry a promise; no secret is ever shown."""
+"""librdkafka's properties are passed through, except those on which promises depend; no secret is ever shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a client asks to begin with, it is greeted in time, and gets all that is due from there on."""
+"""Whatever start a client asks for, it gets `hello` in time, and everything from there on."""
 
 from __future__ import annotations
 

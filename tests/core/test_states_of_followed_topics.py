@@ -1,4 +1,4 @@
-"""The states of a followed topic: each step of the table, and what a listener is told whatever becomes of topics."""
+"""The states of a followed topic: each transition of the table, and what a listener is notified of."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ STEPS = st.builds(
 
 
 class Listened(Told):
-    """Checks besides that a topic is missing once until it is opened, and that nothing is told of one that nobody follows.
+    """Also checks that a topic is reported missing once until it is opened, and that a topic that is not followed is never reported.
 
     Attributes:
         followed: topics.

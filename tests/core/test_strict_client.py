@@ -1,4 +1,4 @@
-"""The client that judges the server's bytes: it lets right ones pass and names wrong ones."""
+"""The strict client accepts correct bytes of a server, and names wrong ones."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""Who follows what, on a Kafka in memory."""
+"""Reading and changing subscriptions, with a Kafka in memory."""
 
 from __future__ import annotations
 

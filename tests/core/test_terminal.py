@@ -1,4 +1,4 @@
-"""How messages look on a terminal, and when a client comes back."""
+"""How messages look on a terminal, and when a client reconnects."""
 
 from __future__ import annotations
 

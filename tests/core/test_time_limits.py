@@ -1,4 +1,4 @@
-"""What a client has to do in time is due when it is due, and never while its process stood still."""
+"""The time limits of a client are kept, and do not count time in which the process stood still."""
 
 from __future__ import annotations
 

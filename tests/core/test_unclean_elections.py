@@ -1,4 +1,4 @@
-"""After an unclean election every message is delivered or told as lost: live, on resume, in history, whatever the new log's length."""
+"""After an unclean election every message is delivered or reported as lost: live, on resume, in history, whatever the new log's length."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def messages(client: FakeClient) -> list[str]:
 
 
 async def had(core: Core, count: int, **options: Any) -> str:
-    """The cursor of a client that has had so many messages, with ids in it."""
+    """Return the cursor of a client that has received this many messages, with ids in it."""
     async with visiting(core, v1(**options)) as client:
         core.kafka.produce(GLOBAL, *[value(f"old {n}") for n in range(count)])
     assert len(messages(client)) == count
@@ -366,7 +366,7 @@ async def test_a_cursor_ahead_of_a_tail_that_read_nothing_of_what_was_lost_is_to
 class LateTail:
     """Tells an instance what happens in a Kafka that is another one's: in order, and when a test wants it, or some seconds later.
 
-    What is lost before it is told may have been read, or not.
+    Records that are lost before the report may have been read, or not.
     """
 
     SECONDS = 2.0
@@ -400,7 +400,7 @@ class LateTail:
             self._heads[partition] = told.head
 
     def tell_all(self, *, seconds: float = 0.0) -> None:
-        """Tell all that happened so many seconds ago, or earlier."""
+        """Report everything that happened at least this many seconds ago."""
         for partition, untold in self._untold.items():
             while untold and untold[0].time <= trio.current_time() - seconds:
                 self.tell(partition)

@@ -1,4 +1,4 @@
-"""`until` holds for each message's own time, up to the end of each partition as it was when that was asked."""
+"""`until` applies to each message's own time, up to each partition's end at the time of the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to a topic or a user is carried to all of its sessions, without holding the loop, whoever comes and goes meanwhile."""
+"""Events of a topic or a user reach all its sessions, without blocking the loop, whichever sessions come and go meanwhile."""
 
 from __future__ import annotations
 

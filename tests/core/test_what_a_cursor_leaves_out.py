@@ -1,4 +1,4 @@
-"""What a cursor does not say is what a subscription's own record says, so nothing is lost that it leaves out."""
+"""A cursor leaves out only what a subscription's record says, so nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A broker that answers by an error, or not at all, delays only what is asked of it: other reads, other partitions, the end."""
+"""A broker that answers with an error, or not at all, delays only its own requests: not other reads, other partitions, or the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written to clients is counted once, whoever writes it, and nothing else is counted as delivered."""
+"""Each message written to a client is counted once, whichever code writes it, and nothing else is counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents and clients have one table of what is passing and what is final: close codes, statuses, `Retry-After`."""
+"""Documents and clients have the same table of temporary and final close codes, statuses and `Retry-After`."""
 
 from __future__ import annotations
 

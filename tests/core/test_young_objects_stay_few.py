@@ -1,4 +1,4 @@
-"""However many requests begin while as many end, Python looks at what is new in small portions: a look stops everybody."""
+"""However many requests begin while as many end, the garbage collector works in small steps, since each blocks everything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An answer that is cut at any moment, by its client, a limit or a drain that is over, ends its connection without a word of h11's."""
+"""An answer that is cut off by its client, a limit or the end of a drain ends its connection, without an error of h11."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ async def test_a_cut_before_any_message_of_an_answer_is_no_failure(cut: Callable
 
 
 async def test_an_app_that_answers_behind_a_refusal_of_the_servers_own_is_not_written(caplog: pytest.LogCaptureFixture):
-    """The app is told that the client is gone; what it says before it sees that reaches nobody."""
+    """The app gets the disconnect; what it sends before it sees that is dropped."""
     async with serving_small() as served, open_raw(served.url) as client:
         begun, refused, said = trio.Event(), trio.Event(), trio.Event()
 

@@ -1,4 +1,4 @@
-"""A response that goes on and on, under hypercorn: over HTTP/1.0 and HTTP/1.1, on our server and on another."""
+"""An unending response under hypercorn: over HTTP/1.0 and HTTP/1.1, on our server and on another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a stranger sends ends the stranger's connection alone."""
+"""Whatever a client sends ends only its own connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The list of what we touch of hypercorn, h11, wsproto, quart-trio and trio is complete, true, and each of its tests is there."""
+"""The list of names of hypercorn, h11, wsproto, quart-trio and trio that we use is complete and correct, and each of its tests exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done with a client that breaks the rules, says too much, or says nothing."""
+"""How the server treats a client that violates the protocol, sends too much, or sends nothing."""
 
 from __future__ import annotations
 

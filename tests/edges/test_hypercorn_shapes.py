@@ -1,4 +1,4 @@
-"""What we assume of hypercorn, wsproto and trio; a test that fails here says what to look at after an upgrade."""
+"""What we assume of hypercorn, wsproto and trio; a failure here says what to look at after an upgrade."""
 
 from __future__ import annotations
 

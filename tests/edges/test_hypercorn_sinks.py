@@ -1,4 +1,4 @@
-"""What holds of a sink whatever is behind it, and what is left after many clients."""
+"""What every kind of sink guarantees, and what is left after many clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the Lookup assumes of librdkafka's AdminClient, and of the mock cluster; a newer one that differs fails here, by name."""
+"""What the Lookup assumes of librdkafka's AdminClient, and of the mock cluster; fails if a newer version differs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `publish_together` assumes of librdkafka: what is handed over at once is one batch, which a broker appends whole."""
+"""What `publish_together` assumes of librdkafka: records produced at once are one batch, which a broker appends whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the Tail and the pages assume of librdkafka's Consumer; a newer one that differs fails here, by name."""
+"""What the Tail and the pages assume of librdkafka's Consumer; fails if a newer version differs."""
 
 from __future__ import annotations
 

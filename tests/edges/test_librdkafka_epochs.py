@@ -1,4 +1,4 @@
-"""What we assume of librdkafka about leader epochs: they come with records and ends, and a seek says where one ends."""
+"""What we assume of librdkafka about leader epochs: records and ends have them, and a seek reveals where one ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `kafka/records.py` assumes of confluent_kafka: how a header's name that is not UTF-8 comes out, and how the rest is got at."""
+"""What `kafka/records.py` assumes of confluent_kafka about a header whose name is not UTF-8."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What confluent_kafka forgets, and what we do about it; fails by name when upstream mends it."""
+"""The memory that confluent_kafka leaks, and our workaround; fails when upstream fixes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the publisher assumes of librdkafka's Producer: it is connected to every broker before there is anything to write."""
+"""What the publisher assumes of librdkafka's Producer: it connects to every broker before the first record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The properties that librdkafka has, and what it says of wrong ones, are what our settings rest on."""
+"""What our settings assume of librdkafka's properties and of its errors for wrong ones."""
 
 from __future__ import annotations
 

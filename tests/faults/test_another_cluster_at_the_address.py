@@ -1,4 +1,4 @@
-"""Another cluster answers at the brokers' addresses while the service runs: every instance knows it, and no message is lost untold."""
+"""Another cluster answers at the brokers' addresses while the service runs: every instance notices, and reports every lost message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Brokers that take questions and do not answer: nobody is told an offset that is none."""
+"""Brokers that take requests and do not answer: no wrong offset is returned."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.deadline(120)
 
 
 async def asked_in_vain(ask: Callable[[], Awaitable[Mapping[PartitionKey, int]]]) -> None:
-    """Ask twice, for an answer may have been on its way; what is told is told right."""
+    """Ask twice, because an answer may have been on its way; an answer that comes is right."""
     for _ in range(2):
         try:
             told = await ask()

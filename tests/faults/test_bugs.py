@@ -1,4 +1,4 @@
-"""A bug in one session ends that session; a bug in what serves everybody ends the process, and its exit code says so."""
+"""A bug in one session ends that session; a bug in a shared task ends the process, with an exit code that says so."""
 
 from __future__ import annotations
 

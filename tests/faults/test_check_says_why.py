@@ -1,4 +1,4 @@
-"""`kafka-chat check` and `/ready` say why brokers cannot be reached, in librdkafka's words: each tried on a listener of that kind."""
+"""`kafka-chat check` and `/ready` say why brokers cannot be reached, in librdkafka's words, for each kind of listener."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Brokers that hang: a dialogue is told so message by message, and ends as soon as it is to end."""
+"""While brokers hang, a dialogue answers each message with an error, and ends at once when it should end."""
 
 from __future__ import annotations
 

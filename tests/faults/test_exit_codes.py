@@ -1,4 +1,4 @@
-"""What keeps it from serving is one sentence and an exit code, whichever command it was."""
+"""A failed start of any command is one sentence and an exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""While no broker answers, hello comes in two seconds whatever a client asks to begin with; what is due comes when one is back."""
+"""While no broker answers, `hello` comes in two seconds whatever start a client asks for; the messages come when one is back."""
 
 from __future__ import annotations
 

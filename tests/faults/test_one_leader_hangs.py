@@ -1,4 +1,4 @@
-"""One broker of three hangs: who follows chats that others lead notices nothing, whatever is asked of those that it leads."""
+"""One broker of three hangs: clients of chats with other leaders are not disturbed, whatever is requested of that broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service may do on the brokers what docs/operations.md lists: with it all is well, and without it it says so and lives on."""
+"""With the permissions that docs/operations.md lists everything works, and without one the service says so and goes on."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Permission(NamedTuple):
 
 
 def documented() -> set[Permission]:
-    """What operators are told to allow."""
+    """The permissions that the documents ask operators for."""
     table = OPERATIONS.partition("## Permissions in Kafka\n")[2].partition("\n\nOn brokers")[0]
     rows = re.findall(r"^\| (?:<a id=[^>]*></a>)?(t.*?) \| (.*?) \|", table, re.MULTILINE)
     return {Permission(resource, operation) for resource, operations in rows for operation in operations.split(", ")}

@@ -1,4 +1,4 @@
-"""What clients wait for while brokers are away goes with them, on every way in, and inside the Kafka client as well."""
+"""Pending requests of a client that leaves while brokers are away end with it, on every route, and inside the Kafka client as well."""
 
 from __future__ import annotations
 

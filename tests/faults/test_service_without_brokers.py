@@ -1,4 +1,4 @@
-"""The whole service while brokers are away, hang, or die one at a time: nobody is cut, nothing is lost, nothing comes twice."""
+"""The whole service while brokers are away, hang, or die one by one: no client is disconnected, no message is lost or comes twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: nobody is let in, everybody is told, who is stuck is cut, the exit code is 0."""
+"""SIGTERM and Ctrl-C: no client is admitted, all are notified, stuck ones are aborted, the exit code is 0."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def nobody_let_in(server: ChildServer, seconds: float) -> None:
 
 @asynccontextmanager
 async def open_stuck(server: ChildServer, kafka: KafkaCluster, chats: Chats) -> AsyncIterator[None]:
-    """Be a client that does not read, to whom more is owed than the kernel takes, for as long as the block lasts."""
+    """While the block runs, be a client that does not read, and is owed more than the kernel takes."""
     kafka.create_topic(chats.topic("big"))
     await until_ready(server)
     assert (await http(server.url, "POST", "/subscribing/stuck?topic=big")).status == 200

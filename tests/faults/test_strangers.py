@@ -1,4 +1,4 @@
-"""Whatever strangers send to the whole service, who is there already notices nothing."""
+"""Whatever clients send to the whole service, other clients are not disturbed."""
 
 from __future__ import annotations
 

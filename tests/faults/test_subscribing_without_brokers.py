@@ -1,4 +1,4 @@
-"""Brokers away, killed or hanging: what is refused stays refused, what was answered holds, nothing is held up."""
+"""Subscribing while brokers are away, killed or hanging: a refused call has no effect, a confirmed one holds, nothing is delayed."""
 
 from __future__ import annotations
 

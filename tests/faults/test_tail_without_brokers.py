@@ -1,4 +1,4 @@
-"""A Tail whose brokers are killed, hang, are not there yet, or lose a leader."""
+"""A Tail whose brokers are killed, hang, have not started yet, or lose a leader."""
 
 from __future__ import annotations
 

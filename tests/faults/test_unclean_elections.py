@@ -1,4 +1,4 @@
-"""An unclean election rewrites the end of a log: who is there, comes back or reads pages is told, and gets what is there now."""
+"""An unclean election rewrites the end of a log: live and resuming clients and page readers are notified, and get the new records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the supervisor does with workers that do not come to serve."""
+"""What the supervisor does with workers that fail to start serving."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A browser, a service, and a network between them; where there is no browser that is told loudly, and in CI it is a failure."""
+"""A browser, a service, and a network between them; a missing browser is reported loudly, and in CI it is a failure."""
 
 from __future__ import annotations
 

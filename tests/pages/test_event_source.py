@@ -1,4 +1,4 @@
-"""`/events` as a browser's own `EventSource` reads it: cut off again and again, it loses nothing and shows nothing twice."""
+"""`/events` with a browser's own `EventSource`: disconnected again and again, it loses nothing and shows nothing twice."""
 
 from __future__ import annotations
 

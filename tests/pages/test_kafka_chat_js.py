@@ -1,4 +1,4 @@
-"""`/kafka-chat.js` in a real page: whatever happens to that or to the network, nothing is lost and nothing comes twice."""
+"""`/kafka-chat.js` in a real page: whatever happens to the page or the network, nothing is lost and nothing comes twice."""
 
 from __future__ import annotations
 

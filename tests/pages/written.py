@@ -19,7 +19,7 @@ class Written:
     records: list[list[object]] = field(default_factory=list)
 
     def write(self, count: int) -> None:
-        """Write so many messages, over the partitions in turn."""
+        """Write this many messages, over the partitions in turn."""
         for _ in range(count):
             self.write_text(str(len(self.records)))
 

@@ -1,4 +1,4 @@
-"""How much of each proof is run: all of it by PROVE=1, which is `make prove`; a tenth otherwise. PROVE_SEED is for other dice."""
+"""How much of each proof is run: all of it with PROVE=1, which is `make prove`; otherwise a tenth. PROVE_SEED seeds it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SEED = int(os.environ.get("PROVE_SEED", "1"))
 
 
 def scaled(full: int, least: int = 1) -> int:
-    """Return all of `full`, or a tenth, but at least so many."""
+    """Return all of `full`, or a tenth, but at least `least`."""
     return full if FULL else max(least, full // 10)
 
 

@@ -1,4 +1,4 @@
-"""Who was away for thousands of messages gets each of them once, from memory or, on another instance, from Kafka."""
+"""A client that was away for thousands of messages gets each of them once, from memory or, on another instance, from Kafka."""
 
 from __future__ import annotations
 

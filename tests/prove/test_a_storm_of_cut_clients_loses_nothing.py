@@ -1,4 +1,4 @@
-"""Hundreds of clients are cut off again and again while messages come: each gets every message once, from any instance."""
+"""Hundreds of clients are disconnected again and again while messages come: each gets every message once, from any instance."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FROZEN_SECONDS = 1.0
 COME_SECONDS = 300.0  # ends a hang: all of them together are given no more than they take
 CHATS = ("red", "green", "blue")
 PARTITIONS = 3
-SLOW_EVERY = 5  # one client of so many is slow while the storm lasts: it takes
+SLOW_EVERY = 5  # one client of this many is slow during the storm: it takes
 SLOW_PER_SECOND = PER_SECOND / len(CHATS) / 4  # of what comes to it
 SLOW_BUFFER = 65_536  # bytes in its kernel, so that the service's are filled: twice loopback's MSS, below which the kernel sets the rate
 LEAST_PER_SECOND = 1_000  # that all clients together take of what is left when the storm is over; a hundredth of what they do on two cores
@@ -41,7 +41,7 @@ class Storm:
         urls: the instances.
         producer: of all that they are owed.
         over: set once all cuts were made and all is produced.
-        rest_until: when whoever has not got the rest is late; trio's time.
+        rest_until: when clients without the rest are late; trio's time.
     """
 
     urls: list[str]
@@ -70,7 +70,7 @@ class Storm:
         client.journal.stopped_early = rest.cancelled_caught
 
     async def read(self, client: ResumingClient, rng: random.Random) -> None:
-        """Read without an end; whom the service has cut off comes back."""
+        """Read without end, reconnecting after each disconnect."""
         while not await client.read():
             await self.come(client, rng)
 

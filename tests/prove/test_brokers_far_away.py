@@ -101,7 +101,7 @@ async def open_far(port: int, *, to: int, round_trip_seconds: float) -> AsyncIte
 
 
 async def _pass(source: trio.SocketStream, target: trio.SocketStream, seconds: float) -> None:
-    """Hand bytes on, each piece so many seconds after it came, however many are on their way."""
+    """Forward bytes, each piece `seconds` after it came, however many are on their way."""
     put, take = trio.open_memory_channel[tuple[float, bytes]](1 << 20)
 
     async def deliver() -> None:

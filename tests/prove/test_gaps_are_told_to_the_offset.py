@@ -1,4 +1,4 @@
-"""What was deleted before a client got it is told to the offset: in each of hundreds of trials, away or connected."""
+"""Messages deleted before a client got them are reported to the exact offset: in each of hundreds of trials, away or connected."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Produced:
         self._room = room
 
     async def more(self, count: int, padding: str = "") -> None:
-        """Produce so many."""
+        """Produce this many."""
         numbers = range(self.end, self.end + count)
         values = [message(f"{number} {padding}") for number in numbers]
         records = await trio.to_thread.run_sync(partial(self._kafka.produce_many, self._room.topic, values, partition=0))

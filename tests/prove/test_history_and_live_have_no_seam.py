@@ -1,4 +1,4 @@
-"""History is asked for while messages come: between the past and the present nothing is missing, and nothing comes twice."""
+"""History is read while messages come: between history and live messages nothing is missing, and nothing comes twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""After a restart thousands come back within a second, each with its cursor: all are taken in, and none loses anything."""
+"""After a restart thousands reconnect within a second, each with its cursor: all are admitted, and none loses a message."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MISSED = scaled(10_000)  # messages that are produced while nobody is there, ove
 PER_SECOND = 200
 MEMORY_BYTES = 32 << 20
 COME_SECONDS = 600.0  # ends a hang: so long a machine that is busy with other things may take for all of them
-DRAIN_SECONDS = 60.0  # likewise, for whoever is told to go; the service is gone as soon as they are
+DRAIN_SECONDS = 60.0  # likewise, for clients to leave; the service ends as soon as they have
 
 
 async def first_visits(client: ResumingClient, url: str, *, rng: random.Random, task_status: trio.TaskStatus[None]) -> None:
@@ -35,7 +35,7 @@ async def first_visits(client: ResumingClient, url: str, *, rng: random.Random, 
 
 
 async def come_back(client: ResumingClient, url: str, producer: SteadyProducer, *, rng: random.Random) -> None:
-    """Come within a second, come again where we are told to, and read until the last message of all, for as long as any come."""
+    """Connect within a second, reconnect when told to, and read until the last message, for as long as any come."""
     await trio.sleep(rng.uniform(0, 1))
     while True:
         await client.come_soon(lambda: url, rng=rng, seconds=COME_SECONDS)

@@ -1,4 +1,4 @@
-"""Unclean elections under load: what each client has, less what it was told is lost, is the log as it is in the end.
+"""Unclean elections under load: what each client has, minus what was reported as lost, is the final log.
 
 In full only: an election takes ten seconds. One of them, with other lengths, is in `tests/faults`.
 """

@@ -1,4 +1,4 @@
-"""Whatever happens to clients, instances, topics and subscriptions, in whatever order: nobody loses or doubles anything."""
+"""Whatever happens to clients, instances, topics and subscriptions, in any order: no client loses or doubles a message."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class HistoriesOfKafka(Histories):
 
 
 def run(machine: type[Histories], made: World, *, examples: int, phases: tuple[Any, ...]) -> None:
-    """Try so many histories."""
+    """Try this many histories."""
     in_world = type(machine.__name__, (machine,), {"world": made})
     run_state_machine_as_test(
         seed(SEED)(in_world),

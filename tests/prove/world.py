@@ -94,7 +94,7 @@ class Subscription:
 
 
 class World(Topics):
-    """What there is, what happens to it, and what is owed to whom. All methods are for one caller at a time, not async.
+    """What exists, what happens to it, and what each client must get. All methods are for one caller at a time, not async.
 
     Attributes:
         clients: those of this example.
@@ -156,7 +156,7 @@ class World(Topics):
     # --- what happens
 
     def restart(self, instance: int) -> None:
-        """End an instance, and begin it anew."""
+        """End an instance, and start it again."""
         self.happened["restart"] += 1
         self._loop.do(self._instances[instance].end)
         self._loop.do(self._instances[instance].begin, self._loop.nursery)
@@ -348,7 +348,7 @@ class World(Topics):
         await self._start_reading(client)
 
     async def _known_everywhere(self, user: str) -> None:
-        """Wait until all instances know what a user follows; who comes to one that does not is told a moment later."""
+        """Wait until all instances know what a user follows; on one that does not, a client is notified a moment later."""
         for instance in self._instances:
             with trio.fail_after(SETTLE_SECONDS):
                 while set(await following(instance.url, user)) != {*self._subscriptions[user], "global"}:  # noqa: ASYNC110 - nobody tells

@@ -51,7 +51,7 @@ class Loop:
 
 
 class Instance:
-    """One service, which can be ended and begun anew."""
+    """One service, which can be ended and started again."""
 
     def __init__(self, settings: Settings) -> None:
         self.url = ""

@@ -1,4 +1,4 @@
-"""The topics of a world: what is produced, trimmed and made anew, and how far readers may see by then."""
+"""The topics of a world: what is produced, trimmed and recreated, and how far readers may see."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Topics:
         self.create(chat, partitions)
 
     def produce(self, chat: str, partition: int, count: int, *, tag: str | None = None, large: bool = False) -> None:
-        """Produce so many messages."""
+        """Produce this many messages."""
         self.happened["produce"] += 1
         lane = self._topics[chat][partition % len(self._topics[chat])]
         numbers = range(self._number, self._number + count)
@@ -87,7 +87,7 @@ class Topics:
         for number in range(self._number, self._number + count):
             record = self._transaction.produce(self._names.topic(chat), message(f"{number} "), partition=lane.partition)
             self._open_from.setdefault(lane, record.offset)
-            self._pending.append((lane, record.offset, Record(number, committed=False)))  # whether it counts is told at the end
+            self._pending.append((lane, record.offset, Record(number, committed=False)))  # the end decides whether it counts
         self._number += count
 
     @property

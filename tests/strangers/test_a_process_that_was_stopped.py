@@ -1,4 +1,4 @@
-"""A process that was stopped and goes on (SIGSTOP, a paused machine) has lost nobody who was there all the while."""
+"""A process that was stopped and continues (SIGSTOP, a paused machine) loses no client that stayed connected."""
 
 from __future__ import annotations
 

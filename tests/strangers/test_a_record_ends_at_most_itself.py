@@ -1,4 +1,4 @@
-"""A record ends at most itself: whatever bytes a producer puts into one, everybody goes on and gets the records around it."""
+"""A bad record affects only itself: whatever bytes a producer puts into it, all clients go on and get the records around it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A restart tells each of many clients where it was, and holds nobody up."""
+"""At a restart each of many clients gets its cursor, and none delays the others."""
 
 from __future__ import annotations
 

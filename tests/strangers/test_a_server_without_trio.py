@@ -1,4 +1,4 @@
-"""A server that runs the app on asyncio says so in one sentence, and does not answer 500 for ever."""
+"""A server that runs the app on asyncio gets one sentence of error, instead of answering 500 forever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server with workers that was started in a terminal ends with it, however the terminal goes; with nohup it stays."""
+"""A server with workers that was started in a terminal ends with it, however the terminal closes; with nohup it stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The thousandth answer on a connection says that it is the last, and nothing behind its request is done."""
+"""The thousandth answer on a connection says that it is the last, and later requests are ignored."""
 
 from __future__ import annotations
 

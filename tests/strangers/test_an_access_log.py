@@ -1,4 +1,4 @@
-"""Hypercorn's own access log has one line a request, which the client cannot write a part of."""
+"""Hypercorn's own access log has one line per request, in which the client cannot forge anything."""
 
 from __future__ import annotations
 

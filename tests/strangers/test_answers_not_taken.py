@@ -1,4 +1,4 @@
-"""An answer that its client does not take is held within limits, for a limited time, and in the place of that client."""
+"""An answer that its client does not take is kept within limits of size and time, and within that client's slot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documents promise of long heads, cursors and handshakes comes through real proxies that are configured as they say."""
+"""The promises about long heads, cursors and handshakes hold behind real proxies, configured as documented."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever comes first on a connection gets one answer, however the network cuts it, and harms nobody else."""
+"""Whatever the first bytes of a connection are, they get one answer, however they are split into packets, and disturb no other client."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ GET = b"GET /health HTTP/1.1\r\nHost: x\r\n"
 
 
 def head_of(size: int) -> bytes:
-    """Return a request whose head has so many bytes."""
+    """Return a request whose head has this many bytes."""
     start = GET + b"X: "
     return start + b"a" * (size - len(start) - 4) + b"\r\n\r\n"
 
 
 def with_lines(count: int) -> bytes:
-    """Return a request with so many lines of headers."""
+    """Return a request with this many header lines."""
     return GET + b"".join(b"X%d: y\r\n" % number for number in range(count - 1)) + b"\r\n"
 
 

@@ -1,4 +1,4 @@
-"""httpx-sse, with its defaults, gets messages and nothing empty, comes back to what it missed, and is told to come again."""
+"""httpx-sse, with its defaults, gets every message and no empty one, resumes exactly, and is told when to reconnect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records as the world writes them: every form of reader gets the same messages of them, live and past, forward and backward."""
+"""Arbitrary records: every kind of reader gets the same messages, live and past, forward and backward."""
 
 from __future__ import annotations
 

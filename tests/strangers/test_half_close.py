@@ -1,4 +1,4 @@
-"""A client that closes its side behind a whole request gets its answer; what would go on for ever ends with it."""
+"""A client that half-closes after a whole request gets its answer; an answer that never ends, ends with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection may rest between two requests, but not in one; where no place is left, the longest rest ends."""
+"""A connection may be idle between two requests, but not inside one; when the limit is reached, the longest idle one is closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever folder, user and standard streams a command is started with: it starts, or says one sentence and ends with 2."""
+"""With any working directory, user and standard streams, a command starts, or says one sentence and ends with 2."""
 
 from __future__ import annotations
 

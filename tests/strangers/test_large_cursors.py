@@ -1,4 +1,4 @@
-"""A cursor as large as a stranger likes costs what its bytes cost, for as long as it takes to begin after it."""
+"""A very large cursor costs what its bytes cost, until the client has begun after it."""
 
 from __future__ import annotations
 

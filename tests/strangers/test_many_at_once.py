@@ -1,4 +1,4 @@
-"""Whatever a thousand clients do in one and the same instant, each round of the loop serves a few of them, and the others notice little."""
+"""Whatever a thousand clients do in the same instant, each iteration of the loop serves a few of them, and others hardly notice."""
 
 from __future__ import annotations
 

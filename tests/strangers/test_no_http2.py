@@ -1,4 +1,4 @@
-"""A client that comes with HTTP/2 learns in HTTP/1.1 that it is not spoken, or gets HTTP/1.1."""
+"""A client of HTTP/2 learns in HTTP/1.1 that it is not supported, or gets HTTP/1.1."""
 
 from __future__ import annotations
 

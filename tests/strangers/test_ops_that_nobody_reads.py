@@ -1,4 +1,4 @@
-"""A stranger asks, and does not read the answers; others do things to a user who does not read. Nobody else notices."""
+"""A client sends ops and does not read the answers; others change the subscriptions of a user who does not read. No one else notices."""
 
 from __future__ import annotations
 

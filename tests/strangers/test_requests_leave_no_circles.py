@@ -1,4 +1,4 @@
-"""No request leaves anything of ours to the garbage collector: a full collection over millions of objects would stop everybody."""
+"""No request leaves reference cycles of ours: a full collection over millions of objects would block everything."""
 
 from __future__ import annotations
 

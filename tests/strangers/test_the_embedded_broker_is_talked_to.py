@@ -1,4 +1,4 @@
-"""Whoever talks nonsense to the embedded broker's port is told of in the log, at its rate, and nothing is written past it."""
+"""Nonsense sent to the embedded broker's port is logged at a limited rate, and nothing is written to stderr directly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who reads the log, or stdout, and stops, is waited for by nobody: lines are dropped and counted, and all is served on."""
+"""A reader of the log or of stdout that stops reading delays nothing: lines are dropped and counted, and the service goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever comes on a TLS port before, in and after the handshake ends at most its own connection, and a neighbour notices nothing."""
+"""Whatever comes to a TLS port before, in and after the handshake ends at most its own connection, and disturbs no other client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections of any kind are counted: beyond the limit nobody is served, and the operator still learns how the service is."""
+"""Connections of any kind are counted: beyond the limit none is served, and the operator still gets health and metrics."""
 
 from __future__ import annotations
 

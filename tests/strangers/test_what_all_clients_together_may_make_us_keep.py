@@ -1,4 +1,4 @@
-"""Strangers who subscribe without end, or name chats without end, are told to come again; those who are there notice nothing."""
+"""Clients that subscribe or name chats without end are told to retry later; other clients are not disturbed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client has said that is not whole, not taken or has to be remembered counts for `memory.bytes`, and beyond that it is refused."""
+"""Incomplete, waiting and remembered input of clients counts for `memory.bytes`, and is refused beyond it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients ask at the very moment of a restart is done and told, or not told; never told and not done, never done twice."""
+"""Ops at the moment of a restart are done and answered, or not answered; never answered and not done, never done twice."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Account:
         self._news = trio.Event()
 
     def note(self, text: str, partition: int, offset: int) -> None:
-        """Note that a message is told to be in Kafka."""
+        """Note that a message is acknowledged."""
         self.told[text] = partition, offset
         self._news.set()
 
     async def more(self, count: int) -> None:
-        """Wait until so many more are told."""
+        """Wait until this many more are acknowledged."""
         due = len(self.told) + count
         while len(self.told) < due:
             self._news = trio.Event()

@@ -1,4 +1,4 @@
-"""What is held of Kafka is counted, and bounded: whatever records are large by, memory.bytes is the most that a process grows by.
+"""Everything kept of Kafka is counted: whatever makes records large, the process grows by at most memory.bytes.
 
 docs/operations.md, "Sizing", has the sum: 1.3 times memory.bytes, what a socket costs, and what librdkafka holds ahead.
 """

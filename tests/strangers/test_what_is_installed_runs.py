@@ -1,4 +1,4 @@
-"""What pip installs from the wheel or from the source archive runs, with nothing beside it but what is declared."""
+"""What pip installs from the wheel or the source archive runs, with nothing but the declared dependencies."""
 
 from __future__ import annotations
 

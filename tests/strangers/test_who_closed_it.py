@@ -1,4 +1,4 @@
-"""What the server closes for what a client sent is the service's close, in the log and in the metric."""
+"""A close by the server, for what the client sent, counts as the service's close, in the log and in the metric."""
 
 from __future__ import annotations
 

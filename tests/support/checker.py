@@ -306,9 +306,9 @@ def _gap_faults(ledger: Ledger, journal: Journal, lane: Lane) -> list[Fault]:
 
 
 def _read_before_the_change_was_seen(ledger: Ledger, journal: Journal, lane: Lane) -> set[int]:
-    """Return which of the recorded are those of a topic made anew that came as the old one's.
+    """Return which of the recorded messages are those of a recreated topic that came as the old one's.
 
-    No broker tells of that change, so it is possible until it is seen; then the client is told that all begins anew.
+    No broker reports that change, so it is possible until it is noticed; then the client is notified that everything starts over.
     """
     changes = [gap.had.get(lane, 0) for gap in journal.gaps[lane.chat, lane.partition] if gap.cause == "recreated"]
     if not (changes and ledger.is_deleted(lane)):

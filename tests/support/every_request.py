@@ -15,7 +15,7 @@ ANN = "ann"
 ABSENT = [f"absent{number}" for number in range(5)]
 JSON = {"sender": ANN, "text": "hello"}
 
-BUSY_TIMES, BUSY_SECONDS = 100, 0.2  # how often, and when, to come again where a machine that is busy makes brokers late: 503
+BUSY_TIMES, BUSY_SECONDS = 100, 0.2  # how often and when to retry a 503, since brokers are late on a busy machine
 
 Visit = Callable[[str], Awaitable[None]]
 

@@ -259,7 +259,7 @@ async def ask(
     """Send one request, or WebSocket handshake, to the application as hypercorn would.
 
     Args:
-        app: whom.
+        app: the app.
         method: of HTTP; a handshake is a GET.
         target: as it stands on the request line, percent-encoded.
         body: of the request.
@@ -267,8 +267,8 @@ async def ask(
         json_body: sent as JSON, with its content type, where it is given.
         websocket: whether it is a handshake; the client leaves as soon as it is accepted, has said all, and has its frames. One
             that gets a stream of events leaves after its first piece.
-        root_path: as a server behind a proxy is told.
-        scheme: as such a server is told.
+        root_path: the one of a server behind a proxy.
+        scheme: the one of a server behind a proxy.
         raw_query: the query where it is no ASCII.
         stalled: the end of the body never comes.
         says: the messages of a client whose handshake went well.

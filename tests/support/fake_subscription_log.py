@@ -49,7 +49,7 @@ class FakeSubscriptionLog:
     """One instance's tail of a subscriptions topic; several may have the same publisher, and so the same topic.
 
     Attributes:
-        listener: is told of changes.
+        listener: is notified of changes.
         problem: a test sets it.
     """
 

@@ -58,7 +58,7 @@ class Noted:
         await self.create(partitions)
 
     async def add_partitions(self, total: int) -> None:
-        """Make it have so many. All clients are owed all of them."""
+        """Set the number of partitions. All clients must get all of them."""
         old = set(self.lanes)
         await trio.to_thread.run_sync(self.kafka.add_partitions, self.topic, total)
         self.room = Room(self.chat, self.topic, identity_told(self.kafka.topic_id(self.topic)), total)
@@ -67,7 +67,7 @@ class Noted:
                 client.journal.owe(lane, 0)
 
     async def produce(self, count: int = 1, *, partition: int = 0, padding: str = "", tag: str | None = None) -> list[int]:
-        """Produce so many, and return their offsets."""
+        """Produce this many, and return their offsets."""
         numbers = list(itertools.islice(self._numbers, count))
         values = [message(f"{number} {padding}", tag=tag) for number in numbers]
         records = await trio.to_thread.run_sync(partial(self.kafka.produce_many, self.topic, values, partition=partition))
@@ -84,7 +84,7 @@ class Noted:
         self.ledger.produced(self.lanes[partition], offset, Record(number, committed=committed, tag=tag))
 
     async def in_transaction(self, count: int, *, commit: bool, partition: int = 0) -> list[int]:
-        """Produce so many in a transaction, end that, and return their offsets."""
+        """Produce this many in a transaction, end it, and return their offsets."""
         transaction = await trio.to_thread.run_sync(self.kafka.transaction)
         offsets = []
         for number in itertools.islice(self._numbers, count):

@@ -29,7 +29,7 @@ ID_PREFIX = 28  # characters of an id that name its topic: 21 bytes
 AWAY_SECONDS = 0.05  # before trying again where nobody listens
 READ_BYTES = 65536
 PACED_BYTES = 2048  # a client that is slow on purpose reads so much at a time: some seven messages, so its rate is even
-MOST_EPOCHS = 1_000  # no test has so many elections
+MOST_EPOCHS = 1_000  # more elections than any test has
 QUIET_SECONDS = 60.0  # after so long without a message none comes any more: pauses and page reads take seconds on a busy machine
 
 
@@ -153,7 +153,7 @@ class ResumingClient:
     async def come_soon(
         self, url: Callable[[], str], *, rng: random.Random, seconds: float = 60.0, in_frame: bool = False, by_query: bool = False
     ) -> Visit:
-        """Connect, and try again for as long as nobody is there or we are told to come later.
+        """Connect, and retry for as long as no service answers or it asks to retry later.
 
         Args:
             url: asked for each try.
@@ -294,7 +294,7 @@ class ResumingClient:
             raise BrokenStream(f"the handshake was answered with {response.headers}")
 
     def _paced(self, messages: int) -> None:
-        """Put off the next read for as long as so many messages take at our pace, over all connections."""
+        """Delay the next read for as long as `messages` take at our pace, over all connections."""
         if self.pace is not None:
             self._paced_until = max(self._paced_until, trio.current_time()) + messages / self.pace
 

@@ -106,7 +106,7 @@ class SteadyProducer:
         self._stop.set()
 
     def some(self, count: int) -> None:
-        """Produce so many as quickly as it goes, and return once they are acknowledged; not beside `run`."""
+        """Produce this many as fast as possible, and return once they are acknowledged; not during `run`."""
         for room in self.rooms:
             self._producer.list_topics(room.topic, timeout=HANG_SECONDS)
         for _ in range(count):

@@ -208,7 +208,7 @@ async def following(
         limits: other ones than the defaults.
         lookup: another one than the broker's.
         consumers: how many it may have.
-        held_seconds: how long a transaction is open before it is told of.
+        held_seconds: how long a transaction is open before it is reported.
     """
     told, noted = Told(), Noted()
     async with AsyncExitStack() as stack:

@@ -33,7 +33,7 @@ async def pid_of_user(server: ChildServer, username: str) -> int:
 
 @asynccontextmanager
 async def sockets_on_each(server: ChildServer, count: int = 3) -> AsyncIterator[dict[int, list[RawClient]]]:
-    """Connect user after user until each worker has so many clients at least, and yield pid -> clients."""
+    """Connect user after user until each worker has at least this many clients, and yield pid -> clients."""
     async with AsyncExitStack() as stack:
         clients: dict[int, list[RawClient]] = {pid: [] for pid in serving_pids(server).values()}
         number = 0
