@@ -199,7 +199,7 @@ def _from_jwk(described: object) -> VerifyingKey:
 
 def _check_jwk(described: Mapping[str, object]) -> None:
     if any(name in described for name in _PRIVATE):
-        raise KeyRefused("it has private parts: whoever reads it can sign tokens")
+        raise KeyRefused("it has private parts: anyone who reads it can sign tokens")
     if described.get("kty") not in ("RSA", "EC", "OKP"):
         raise NotForSigning("its kty is not RSA, EC or OKP")
     if described.get("use", "sig") != "sig":

@@ -33,7 +33,7 @@ def add_token(commands: Commands) -> None:
         "token",
         help="make a token, to try things out",
         description="Make a token for an issuer with a secret_file, and print it. Needs no service. Meant for trying things out: "
-        "whoever has the secret can be any user.",
+        "anyone who has the secret can act as any user.",
         epilog="Exit codes: 0 the token is on stdout; 2 wrong flags, or a secret that may not be used. "
         "Example: kafka-chat token --user ann --read 'room*' --for 1h --secret-file secret > ann.token",
     )

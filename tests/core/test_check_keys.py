@@ -51,7 +51,7 @@ async def test_what_is_refused_and_was_meant_for_tokens_is_wrong(tmp_path: Path)
     assert findings[1:] == [
         (
             False,
-            'auth.issuers.main has the EC key "leaked", which is left out: it has private parts: whoever reads it can sign tokens',
+            'auth.issuers.main has the EC key "leaked", which is left out: it has private parts: anyone who reads it can sign tokens',
         )
     ]
     assert str(private["d"]) not in str(findings)
