@@ -165,6 +165,7 @@ async def test_pings_of_many_clients_are_spread():
         assert max(times) - min(times) > 0.2
 
 
+@pytest.mark.promise("p-body-seconds")
 async def test_a_client_that_dribbles_its_request_is_cut():
     async with serving_small(limits=Limits(ping_seconds=0.4, pong_seconds=0.4)) as served, open_raw(served.url) as client:
         await client.send(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")

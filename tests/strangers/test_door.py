@@ -100,6 +100,18 @@ async def test_what_follows_a_chunked_body_has_the_same_limits(served: Served):
     assert statuses(await answers(served, [long[:20_000], long[20_000:]])) == [431]
 
 
+@pytest.mark.promise("p-empty-lines")
+async def test_empty_lines_before_a_request_are_ignored_however_they_are_cut(served: Served):
+    get, post = GET + b"\r\n", b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
+    for whole in (b"\r\n" + get, b"\r\n\r\n" + get, post + b"\r\n" + get, get + b"\r\n" + post + b"\r\n\r\n" + get + b"\r\n"):
+        requests = whole.count(b"HTTP/1.1")
+        assert statuses(await answers(served, [whole])) == [200] * requests
+        for cut_at in range(1, 4):
+            assert statuses(await answers(served, [whole[:cut_at], whole[cut_at:]])) == [200] * requests
+        for cut_at in range(len(post), len(post) + 4):
+            assert statuses(await answers(served, [whole[:cut_at], whole[cut_at:]])) == [200] * requests
+
+
 @pytest.mark.parametrize(
     ("request_bytes", "status", "sentence"),
     [

@@ -61,6 +61,7 @@ h11
     LocalProtocolError, RemoteProtocolError: for events in a wrong state, for malformed requests [strangers/test_door]
 h11._receivebuffer
     ReceiveBuffer: _data, _multiple_lines_search: the search for blank_line_regex [strangers/test_door]
+    ReceiveBuffer: _extract, is_next_line_obviously_invalid_request_line: for empty lines before a request [strangers/test_door]
     blank_line_regex: matches the end of a head [strangers/test_door]
 h11._state
     MIGHT_SWITCH_PROTOCOL: the client's state after a handshake or CONNECT [strangers/test_half_close]

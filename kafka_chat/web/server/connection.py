@@ -243,7 +243,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
                 self.times.heard_at = trio.current_time()
                 if not self.output.ending:
                     await self._requests.handle(RawData(data))
-                    if self.policy.idle.rests(self):  # so this is the beginning of a request
+                    if self.policy.idle.rests(self) and self._requests.has_begun:
                         self._expect_request()
             await self._answer_the_last()
         finally:
@@ -262,7 +262,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
 
     def _rest(self) -> None:
         """Note that a request has been answered."""
-        if self._requests.held_bytes:  # the next one has begun
+        if self._requests.has_begun:
             self._expect_request()
         else:
             self.times.expect_request(self.policy.limits.idle_seconds)

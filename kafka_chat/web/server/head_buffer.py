@@ -38,6 +38,15 @@ class HeadBuffer(ReceiveBuffer):
         lines_found: list[bytearray] | None = super().maybe_extract_lines()
         return lines_found
 
+    def skip_empty_lines(self) -> None:
+        """Drop empty lines before a request line: some clients send one after a body (RFC 9112 section 2.2)."""
+        while self._data[:2] == b"\r\n":
+            self._extract(2)
+
+    def is_next_line_obviously_invalid_request_line(self) -> bool:
+        """Return whether no request can begin like this; half of an empty line may be followed by the other half."""
+        return self._data != b"\r" and bool(super().is_next_line_obviously_invalid_request_line())
+
     def maybe_extract_next_line(self) -> bytearray | None:
         """Return the next line if it is complete: the line before a chunk.
 

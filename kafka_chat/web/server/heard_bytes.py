@@ -35,6 +35,10 @@ class Requests(Protocol):
         """How many bytes have arrived and are not parsed yet."""
 
     @property
+    def has_begun(self) -> bool:
+        """Whether a part of the next request has arrived; an empty line is none."""
+
+    @property
     def has_turn(self) -> bool:
         """Whether the previous request has been answered, so that the next one may be read."""
 

@@ -84,6 +84,12 @@ class ChatH11Protocol(H11Protocol):
         return len(self.connection.trailing_data[0])
 
     @property
+    def has_begun(self) -> bool:
+        """Whether a part of the next request has arrived; an empty line is none."""
+        self._skip_empty_lines()
+        return self.held_bytes > 0
+
+    @property
     def has_turn(self) -> bool:
         """Whether the previous request has been answered, so that the next one may be read."""
         return self.connection.their_state is h11.IDLE
@@ -164,6 +170,7 @@ class ChatH11Protocol(H11Protocol):
     async def _handle_events(self) -> None:
         """Like hypercorn's, but returns when the next request must wait, so that the client's end is noticed meanwhile."""
         while self.connection.their_state not in (h11.MUST_CLOSE, h11.CLOSED):
+            self._skip_empty_lines()
             if self.connection.they_are_waiting_for_100_continue:
                 go_on = h11.InformationalResponse(status_code=100, headers=self.config.response_headers("h11"))
                 await self._send_h11_event(go_on)
@@ -196,6 +203,11 @@ class ChatH11Protocol(H11Protocol):
                 await self.stream.handle(event)
             else:
                 return
+
+    def _skip_empty_lines(self) -> None:
+        buffer = self.connection._receive_buffer if isinstance(self.connection, h11.Connection) else None
+        if self.has_turn and isinstance(buffer, HeadBuffer):
+            buffer.skip_empty_lines()
 
     async def _create_stream(self, request: h11.Request) -> None:
         """Like hypercorn's, but headers that are lists may be spread over several lines."""
