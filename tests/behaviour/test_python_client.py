@@ -291,7 +291,7 @@ async def test_listen_tells_of_a_gap_and_of_what_is_refused(kafka: KafkaCluster,
             assert lost in listener.stderr
         async with child([COMMAND, "listen", "ann", "--from", "12", "--url", server.url]) as listener:
             assert await listener.wait() == 1
-            assert listener.stderr.startswith("kafka-chat: from is 12; Unix milliseconds are needed")
+            assert listener.stderr.startswith("kafka-chat: --from is 12; Unix milliseconds are needed")
         file.write_text("hello")
         async with child(command(server.url)) as listener:
             assert await listener.wait() == 2
