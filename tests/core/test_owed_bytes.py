@@ -60,7 +60,7 @@ class Pair:
         return self.output.write(data)
 
     def take(self, most: int = 1 << 24) -> bytes:
-        """Read what has come, up to `size` bytes."""
+        """Read what has come, up to `most` bytes."""
         taken = bytearray()
         while len(taken) < most:
             try:
