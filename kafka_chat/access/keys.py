@@ -92,16 +92,18 @@ class KeySet:
         return any(one.kid == key.kid and one.key == key.key for one in self.keys)
 
     def knows(self, kid: str | None) -> bool:
-        """Whether there is a key of this name; a token without a `kid` never asks for newer keys."""
-        return kid is None or any(key.kid == kid for key in self.keys)
+        """Whether newer keys would not help a token of this `kid`: there is a key of this name, or it has none, or no key has one."""
+        return kid is None or any(key.kid == kid for key in self.keys) or all(key.kid is None for key in self.keys)
 
     def find(self, kid: str | None, algorithm: str) -> VerifyingKey:
         """Return the key that a token of this header is verified with.
 
+        A key without a name, as one in PEM or a secret is, may be meant by any `kid`: back ends set one though nobody else knows it.
+
         Raises:
             TokenRefused: there is none, or more than one.
         """
-        named = [key for key in self.keys if kid is None or key.kid == kid]
+        named = [key for key in self.keys if kid is None or key.kid == kid] or [key for key in self.keys if key.kid is None]
         fitting = [key for key in named if algorithm in key.algorithms]
         if len(fitting) == 1:
             return fitting[0]

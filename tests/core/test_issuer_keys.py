@@ -96,6 +96,21 @@ def test_a_key_of_another_kind_is_no_secret(known_to_everybody: bytes):
         read_secret(known_to_everybody)
 
 
+def test_a_key_without_a_name_is_meant_by_any_and_gives_way_to_one_that_has_it():
+    for nameless in (read_pem(RSA.as_pem(private=False)), read_secret(b"s" * SECRET_BYTES)):
+        [only] = nameless.keys
+        algorithm = min(only.algorithms)
+        assert nameless.knows("any")
+        assert nameless.find("any", algorithm) is nameless.find(None, algorithm) is only
+    unnamed = jwk.RSAKey.generate_key(2048)
+    mixed = read(public(unnamed), public(RSA))
+    assert mixed.find("r1", "RS256").kid == "r1"
+    assert mixed.find("new", "RS256").kid is None
+    assert not mixed.knows("new")
+    with pytest.raises(TokenRefused, match="more than one"):
+        read(public(unnamed), public(jwk.RSAKey.generate_key(2048))).find("new", "RS256")
+
+
 def test_a_key_is_found_by_its_name_and_never_guessed_between_two():
     two = read(public(RSA), public(jwk.RSAKey.generate_key(2048, {"kid": "r2"})), public(EC))
     assert two.find("r2", "RS256").kid == "r2"
