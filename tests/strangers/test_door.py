@@ -92,9 +92,14 @@ async def test_a_head_has_at_most_100_lines_of_headers(lines: int, status: int, 
 @pytest.mark.promise("p-head-limits")
 async def test_what_follows_a_chunked_body_has_the_same_limits(served: Served):
     chunked = b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n"
-    trailers = b"".join(b"X%d: y\r\n" % number for number in range(4_000)) + b"\r\n"
     assert statuses(await answers(served, [chunked + b"X: y\r\n\r\n"])) == [200]
-    assert statuses(await answers(served, [chunked + trailers])) == [431]
+    for lines, status in ((HEADER_LINES, 200), (HEADER_LINES + 1, 431), (4_000, 431)):
+        trailers = b"".join(b"X%d: y\r\n" % number for number in range(lines)) + b"\r\n"
+        assert statuses(await answers(served, [chunked + trailers])) == [status]
+        assert statuses(await answers(served, [chunked, trailers])) == [status]
+    too_long = await answers(served, [chunked + b"X: " + b"y" * HEAD_BYTES + b"\r\n\r\n"])
+    assert statuses(too_long) == [431]
+    assert b"what follows the body of a request has more than 32768 bytes" in too_long
     long = chunked.replace(b"\r\n2\r\n", b"\r\n2;" + b"x" * 40_000 + b"\r\n")
     assert statuses(await answers(served, [long])) == [431]
     assert statuses(await answers(served, [long[:20_000], long[20_000:]])) == [431]

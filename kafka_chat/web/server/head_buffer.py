@@ -14,7 +14,12 @@ class HeadBuffer(ReceiveBuffer):
     """Refuses a head by its size before h11 parses it.
 
     h11 checks its own limit only when a read ends inside the head: the same head passes in one packet and fails in two.
+
+    Attributes:
+        has_body: whether a request's head has come, so that lines are those around its body.
     """
+
+    has_body = False
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
         """Return the lines up to the first empty one, if they are complete: a head, or the trailers of a chunked body.
@@ -28,11 +33,12 @@ class HeadBuffer(ReceiveBuffer):
         end = blank_line_regex.search(data, self._multiple_lines_search)
         size = len(data) if end is None else end.end()
         if data[:1] != b"\n" and data[:2] != b"\r\n":
-            _check_size(size, "the head of a request")
-            lines = data.count(b"\n", 0, size) - (1 if end is None else 2)  # without the request line, and the empty one
+            what = "what follows the body of a request" if self.has_body else "the head of a request"
+            _check_size(size, what)
+            lines = data.count(b"\n", 0, size) - (end is not None) - (not self.has_body)  # without the empty line, and the request line
             if lines > HEADER_LINES:
                 raise h11.LocalProtocolError(
-                    f"a request has more than {HEADER_LINES} lines of headers; at most {HEADER_LINES} are allowed",
+                    f"{what} has more than {HEADER_LINES} lines of headers; at most {HEADER_LINES} are allowed",
                     error_status_hint=_TOO_LARGE,
                 )
         lines_found: list[bytearray] | None = super().maybe_extract_lines()

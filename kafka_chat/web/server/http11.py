@@ -86,7 +86,7 @@ class ChatH11Protocol(H11Protocol):
     @property
     def has_begun(self) -> bool:
         """Whether a part of the next request has arrived; an empty line is none."""
-        self._skip_empty_lines()
+        self._prepare_buffer()
         return self.held_bytes > 0
 
     @property
@@ -170,7 +170,7 @@ class ChatH11Protocol(H11Protocol):
     async def _handle_events(self) -> None:
         """Like hypercorn's, but returns when the next request must wait, so that the client's end is noticed meanwhile."""
         while self.connection.their_state not in (h11.MUST_CLOSE, h11.CLOSED):
-            self._skip_empty_lines()
+            self._prepare_buffer()
             if self.connection.they_are_waiting_for_100_continue:
                 go_on = h11.InformationalResponse(status_code=100, headers=self.config.response_headers("h11"))
                 await self._send_h11_event(go_on)
@@ -204,10 +204,12 @@ class ChatH11Protocol(H11Protocol):
             else:
                 return
 
-    def _skip_empty_lines(self) -> None:
+    def _prepare_buffer(self) -> None:
         buffer = self.connection._receive_buffer if isinstance(self.connection, h11.Connection) else None
-        if self.has_turn and isinstance(buffer, HeadBuffer):
-            buffer.skip_empty_lines()
+        if isinstance(buffer, HeadBuffer):
+            buffer.has_body = self.waits_for_body
+            if self.has_turn:
+                buffer.skip_empty_lines()
 
     async def _create_stream(self, request: h11.Request) -> None:
         """Like hypercorn's, but headers that are lists may be spread over several lines."""
