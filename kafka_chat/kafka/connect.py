@@ -50,7 +50,7 @@ _PAUSES = ("reconnect.backoff.ms", "reconnect.backoff.max.ms")
 
 # The same for clients that stay connected to all brokers. While no broker can be used, librdkafka discards its brokers after each failure
 # and starts again with the first pause, so the pause never grows. With 100 ms, clients without TLS at a listener that requires a password
-# take 0.13 of a core; with 500 ms 0.05. Consumers keep 100 ms: a leader that cut a connection must be read again soon.
+# take 0.15 of a core; with 500 ms 0.07. Consumers keep 100 ms: a leader that cut a connection must be read again soon.
 _CONNECTED_TO_ALL: dict[str, Property] = {"reconnect.backoff.ms": 500}
 
 # The same for the producer only: how many KiB may wait for their acknowledgement. librdkafka's default is 1 GiB; beyond the limit
