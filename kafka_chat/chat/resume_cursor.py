@@ -87,6 +87,11 @@ class TopicOffsets:
             return self._by_ids[partition][1]
         return self._epochs[partition] - 1 if partition < len(self._epochs) else NO_EPOCH
 
+    def since_ms(self, partition: int) -> int | None:
+        """Return the time since which messages of a partition without a next offset are due, Unix milliseconds; None if unknown."""
+        since = self.epoch(partition) if self.is_unknown(partition) else NO_EPOCH
+        return None if since == NO_EPOCH else since * 1000
+
     def is_unknown(self, partition: int) -> bool:
         """Whether a partition existed whose next offset was still unknown."""
         return partition < len(self._numbers) and self.next(partition) is None
@@ -217,9 +222,10 @@ def place_in(position: int | None, epoch: int) -> bytes:
 
     Args:
         position: the next offset; None if unknown.
-        epoch: the leader epoch of the record before it, or a later one of that log; `NO_EPOCH` if unknown.
+        epoch: the leader epoch of the record before it, or a later one of that log; `NO_EPOCH` if unknown. Without a position: the time
+            since which its messages are due, in Unix seconds; `NO_EPOCH` if unknown.
     """
-    return b"\0\0" if position is None else varint(position + 1) + varint(epoch + 1)
+    return varint(0 if position is None else position + 1) + varint(epoch + 1)
 
 
 def absent_entry(topic: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ..chat.resume_cursor import NO_EPOCH, NOT_KNOWN, OF_A_PAGE, topic_mark
@@ -33,9 +34,9 @@ def words_of(cursor: ResumeCursor, topics: Sequence[str]) -> Iterator[str]:
         yield f"topic {mark.hex()}{_named(names, mark)}{_identity_words(entry)}"
         for partition in sorted({*entry.offsets, *entry.unknown}):
             offset = entry.next(partition)
-            epoch = entry.epoch(partition)
-            after = "" if epoch == NO_EPOCH else f", after epoch {epoch} at most"
-            yield f"  partition {partition}: " + ("next is unknown" if offset is None else f"next is offset {offset}{after}")
+            yield f"  partition {partition}: " + (
+                _unknown_words(entry, partition) if offset is None else _offset_words(entry, partition, offset)
+            )
         if cursor.whole and entry.identity is not None and not entry.whole:
             yield "  other partitions begin where the user subscribed, or else as without a cursor"
     if cursor.complete:
@@ -67,6 +68,18 @@ def facts_of(cursor: ResumeCursor, topics: Sequence[str]) -> dict[str, object]:
 def unmatched(cursor: ResumeCursor, topics: Sequence[str]) -> list[str]:
     """Return those of the topics that the cursor does not name."""
     return [topic for topic in topics if topic_mark(topic) not in cursor.entries]
+
+
+def _unknown_words(entry: TopicOffsets, partition: int) -> str:
+    since_ms = entry.since_ms(partition)
+    if since_ms is None:
+        return "next is unknown"
+    return f"next is unknown; messages since {datetime.fromtimestamp(since_ms // 1000, UTC):%Y-%m-%dT%H:%M:%SZ} are due"
+
+
+def _offset_words(entry: TopicOffsets, partition: int, offset: int) -> str:
+    epoch = entry.epoch(partition)
+    return f"next is offset {offset}" + ("" if epoch == NO_EPOCH else f", after epoch {epoch} at most")
 
 
 def _names(topics: Sequence[str]) -> Mapping[bytes, str]:

@@ -216,6 +216,14 @@ def test_a_topic_that_the_cursor_does_not_name_is_told(capsys: pytest.CaptureFix
     ]
 
 
+def test_a_partition_that_had_no_leader_is_told_with_the_time_since_when_its_messages_are_due():
+    cursor = parse(text_of(head_of_cursor(None, NOT_KNOWN) + topic_entry("kafka.chat.x", "id", [None, None], [1_796_000_000, -1])))
+    assert [line for line in words_of(cursor, []) if "partition" in line] == [
+        "  partition 0: next is unknown; messages since 2026-11-30T00:53:20Z are due",
+        "  partition 1: next is unknown",
+    ]
+
+
 @pytest.mark.parametrize(
     ("sentence", "said"),
     [

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import time
+from array import array
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from kafka_chat.chat.resume_cursor import head_of_cursor, parse, text_of, topic_entry
+from kafka_chat.chat.partition_key import PartitionKey
+from kafka_chat.chat.resume_cursor import (
+    NO_EPOCH,
+    TopicOffsets,
+    entry_again,
+    head_of_cursor,
+    identity_of,
+    parse,
+    text_of,
+    topic_entry,
+)
 from kafka_chat.chat.subscription_change import SubscriptionChange
+from kafka_chat.delivery.audience.wanted_start import EARLIEST, LATEST, AtOffsets, Resumed, Rewind, Since, Start, since_named
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from tests.support.fake_topics import value
-from tests.support.fakes import FakeClient, open_core
+from tests.support.fakes import Core, FakeClient, open_core
 
 GLOBAL, ROOM = "kafka.chat.global", "kafka.chat.room"
 
@@ -41,6 +55,65 @@ async def test_it_begins_where_the_cursor_says_and_the_next_cursor_says_so_too(a
             core.kafka.produce(GLOBAL, value("new"), partition=late)
             await trio.sleep(1)
             assert [said["text"] for said in client.deliveries if "text" in said] == ["new"]
+
+
+@pytest.mark.promise("p-latest", "p-exact", "p-no-leader-yet")
+@pytest.mark.parametrize("again", [False, True])
+async def test_who_began_without_its_place_and_comes_back_gets_what_came_meanwhile(autojump_clock: MockClock, *, again: bool) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    async with open_core() as core:
+        core.kafka.create(GLOBAL, partitions=2)
+        core.kafka.produce(GLOBAL, value("old"), time_ms=now_ms - 60_000)
+        core.audience.pin(GLOBAL)
+        await wait_all_tasks_blocked()
+        core.audience.followed[GLOBAL].logs.pop(0)
+        core.audience.followed[GLOBAL].changed()
+        cursor = await cursor_of(core, None)
+        if again:  # it comes back while there is no leader, and goes again
+            cursor = await cursor_of(core, cursor)
+        core.kafka.produce(GLOBAL, value("meanwhile"), time_ms=now_ms + 10, tail=False)
+        core.audience.followed.topic_opened(GLOBAL, core.kafka.topics[GLOBAL].topic_id, {0: 2}, created=False)
+        client = FakeClient()
+        async with core.connected(client, options=SessionOptions(format=Format.V1, cursor=parse(cursor))):
+            await trio.sleep(10)
+        assert [said["text"] for said in client.deliveries if "text" in said] == ["meanwhile"]
+
+
+async def cursor_of(core: Core, cursor: str | None) -> str:
+    """The cursor of a client that is there for a moment."""
+    client = FakeClient()
+    async with core.connected(client, options=SessionOptions(format=Format.V1, cursor=None if cursor is None else parse(cursor))):
+        await wait_all_tasks_blocked()
+    told: str = [said["meta"]["cursor"] for said in client.deliveries if "cursor" in said["meta"]][-1]
+    return told
+
+
+@pytest.mark.parametrize(
+    ("start", "seconds"),
+    [
+        (LATEST, 90),
+        (Rewind(5), 90),
+        (Since(50_999), 50),
+        (EARLIEST, 0),
+        (AtOffsets("id", {0: 5}), NO_EPOCH),
+        (Resumed(TopicOffsets(identity_of("id"), array("q", [0]), array("i", [71]), whole=True), LATEST), 70),
+        (Resumed(TopicOffsets(identity_of("id"), array("q", [0]), array("i", [0]), whole=True), LATEST), 90),
+        (Resumed(TopicOffsets(identity_of("other"), array("q", [0]), array("i", [71]), whole=True), LATEST), 90),
+        (None, NO_EPOCH),
+    ],
+)
+def test_without_an_offset_a_cursor_says_since_when_messages_are_due(start: Start | None, seconds: int) -> None:
+    assert since_named(start, PartitionKey(GLOBAL, "id", 0), 100_000) == seconds
+
+
+def test_a_time_comes_back_from_a_cursor_and_from_one_that_repeats_it() -> None:
+    entry = parse(text_of(head_of_cursor(None, 0) + topic_entry(GLOBAL, "id", [None, None, 7], [1_796_000_000, NO_EPOCH, 3]))).entry(GLOBAL)
+    assert entry is not None
+    again = parse(text_of(head_of_cursor(None, 0) + entry_again(GLOBAL, entry))).entry(GLOBAL)
+    for one in (entry, again):
+        assert one is not None
+        assert [one.since_ms(partition) for partition in range(4)] == [1_796_000_000_000, None, None, None]
+        assert [one.next(partition) for partition in range(3)] == [None, None, 7]
 
 
 async def test_a_rewind_goes_on_where_a_chat_is_left_before_a_broker_has_told_of_it(autojump_clock: MockClock) -> None:

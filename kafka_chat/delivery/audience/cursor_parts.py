@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...chat.partition_key import PartitionKey
 from ...chat.resume_cursor import NO_EPOCH, MessageIds, absent_entry, entry_again, head_of_entry, place_in, text_of
-from .wanted_start import Resumed, epoch_named, offset_named, partitions_named
+from .wanted_start import Resumed, epoch_named, offset_named, partitions_named, since_named
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
@@ -83,7 +83,9 @@ class CursorParts:
                 log = logs.get(partition)
                 if log is None:
                     key = PartitionKey(topic, followed.topic_id, partition)
-                    self._parts.append(place_in(offset_named(start, key), epoch_named(start, key)))
+                    offset = offset_named(start, key)
+                    since = epoch_named(start, key) if offset is not None else since_named(start, key, follower.joined_ms)
+                    self._parts.append(place_in(offset, since))
                     continue
                 cursor = follower.cursors.get(log.key)
                 if cursor is not None:

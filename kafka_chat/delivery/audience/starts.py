@@ -170,7 +170,7 @@ class Starts:
             return None
         due, epoch, known = start.offset(log.key), start.epoch(log.key), log.epochs.latest
         if due is None:
-            return start.otherwise
+            return start.unresumed(log.key)
         if epoch in (NO_EPOCH, known):
             self._resume_at(follower, log, due, epoch)
         elif epoch < known or known == NO_EPOCH:  # an election since: do the records that the client has received still exist?

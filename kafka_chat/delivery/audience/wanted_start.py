@@ -12,6 +12,7 @@ from ...chat.resume_cursor import NO_EPOCH, TopicOffsets, identity_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+LAST_SECOND = (1 << 31) - 2  # a cursor has room for 32 bits there
 EARLIER_MS = 10_000  # how long before its accept a session begins if no broker answered then
 
 
@@ -99,6 +100,11 @@ class Resumed:
             return None
         return max(least, offset or 0)
 
+    def unresumed(self, key: PartitionKey) -> Unresumed:
+        """Return how a partition begins whose `offset` is None."""
+        since_ms = self.entry.since_ms(key.partition) if self.entry.identity == identity_of(key.topic_id) else None
+        return self.otherwise if since_ms is None else Since(since_ms)
+
     def epoch(self, key: PartitionKey) -> int:
         """Return the leader epoch of its client's last record before `offset`; `NO_EPOCH` if unknown."""
         offset = self.offset(key)
@@ -141,6 +147,27 @@ def offset_named(start: Start | None, key: PartitionKey) -> int | None:
 def epoch_named(start: Start | None, key: PartitionKey) -> int:
     """Return the leader epoch of `offset_named`; `NO_EPOCH` if there is none."""
     return start.epoch(key) if isinstance(start, Resumed) else NO_EPOCH
+
+
+def since_named(start: Start | None, key: PartitionKey, joined_ms: int) -> int:
+    """Return the time, in Unix seconds, since which messages of a partition are due of which `offset_named` is None.
+
+    Args:
+        start: the start; None: there is none.
+        key: a partition without a leader, so without a log.
+        joined_ms: when the follower joined, Unix milliseconds; nothing of the partition was acknowledged between that and its next leader.
+    """
+    match start:
+        case Resumed():
+            since_ms = start.entry.since_ms(key.partition) if start.entry.identity == identity_of(key.topic_id) else None
+            return since_named(start.otherwise, key, joined_ms) if since_ms is None else since_ms // 1000
+        case Since(time_ms):
+            return min(max(0, time_ms // 1000), LAST_SECOND)
+        case Earliest():
+            return 0
+        case Latest() | Rewind():
+            return min(max(0, (joined_ms - EARLIER_MS) // 1000), LAST_SECOND)
+    return NO_EPOCH
 
 
 def partitions_named(start: Start | None, topic_id: str) -> int:

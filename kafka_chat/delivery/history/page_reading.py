@@ -11,7 +11,7 @@ from ...chat.partition_key import PartitionKey
 from ...chat.resume_cursor import OF_A_PAGE, head_of_cursor, text_of, topic_entry
 from ...errors import BrokerUnreachable, NotFound
 from ..audience.offset_queries import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
-from ..audience.wanted_start import Latest, Rewind, epoch_named, offset_named, partitions_named
+from ..audience.wanted_start import Latest, Rewind, epoch_named, offset_named, partitions_named, since_named
 from ..log.last_messages import last_messages
 from ..log.log_source import LogSource
 from ..log.merge import BackwardScan, ForwardScan, merge_by_time
@@ -235,7 +235,12 @@ class PageReading:
         keys = [PartitionKey(first.topic, first.topic_id, partition) for partition in range(partitions)]
         offsets = [positions[key] if key in logs else offset_named(resumed, key) for key in keys]
         epochs = [logs[key].epochs.before(positions[key]) if key in logs else epoch_named(resumed, key) for key in keys]
-        return text_of(head + topic_entry(first.topic, first.topic_id, offsets, epochs))
+        start, joined_ms = resumed or self._query.begin, self._reader.follower.joined_ms
+        unknown = [
+            since_named(start, key, joined_ms) if offset is None else epoch
+            for key, offset, epoch in zip(keys, offsets, epochs, strict=True)
+        ]
+        return text_of(head + topic_entry(first.topic, first.topic_id, offsets, unknown))
 
 
 def _positions(logs: Sequence[PartitionLog], scans: Sequence[PartitionScan]) -> Positions:

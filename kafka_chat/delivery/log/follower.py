@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -86,15 +87,17 @@ class Follower:
         parked: whether the fan-out may offer it messages.
         offer: the owner's `take` itself, since it is called for each message and client; only while parked.
         fell_behind: how often it had to read a page of the past.
+        joined_ms: when it was made, Unix milliseconds.
     """
 
-    __slots__ = ("_awake", "_left_positions", "_owner", "cursors", "fell_behind", "offer", "page_reads", "parked", "view")
+    __slots__ = ("_awake", "_left_positions", "_owner", "cursors", "fell_behind", "joined_ms", "offer", "page_reads", "parked", "view")
 
     def __init__(self, owner: Owner, view: View, page_reads: PageReads) -> None:
         self.view = view
         self.cursors: dict[PartitionKey, LogCursor] = {}
         self.parked = False
         self.fell_behind = 0
+        self.joined_ms = time.time_ns() // 1_000_000
         self.offer = owner.take
         self._owner = owner
         self.page_reads = page_reads
