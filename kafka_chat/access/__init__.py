@@ -1,1 +1,1 @@
-"""Who somebody is, by a signed token, and what they may do."""
+"""Identifies a client by a signed token, and decides what it may do."""

@@ -1,4 +1,4 @@
-"""What a verified token says: who, what they may, until when."""
+"""Reads the claims of a verified token: the user, the rights, the times."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRules:
-    """What an issuer's tokens have to say, and where they say it.
+    """The rules for the claims of an issuer's tokens.
 
     Attributes:
-        issuer: `iss`, letter for letter.
-        audience: has to be in `aud`.
-        users: whom the issuer may speak for.
+        issuer: must equal `iss`.
+        audience: must be in `aud`.
+        users: the users that the issuer may name.
         user_claim: the claim that names the user.
         chats_claim: the claim that names chats.
         roles_claim: the path of the claim that names roles; empty: this issuer grants none.
-        leeway_seconds: how far the issuer's clock and ours may be apart.
+        leeway_seconds: the largest difference between the issuer's clock and ours.
         max_lifetime_seconds: how long a token may be valid.
     """
 
@@ -46,17 +46,17 @@ class ClaimRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """What a token says, all of it well-formed. Times are Unix times in seconds.
+    """The well-formed claims of a token. Times are Unix times in seconds.
 
     Attributes:
-        user: in NFC.
-        rights: what the token itself names.
-        roles: names of roles; what they may is in the settings.
+        user: the user, in NFC.
+        rights: the rights in the token itself.
+        roles: names of roles, whose rights are in the settings.
         issued_at: `iat`.
         not_before: `nbf`, or `iat`.
         expires_at: `exp`.
-        session_expires_at: until when a session that the token opens may last; None: until `expires_at`.
-        token_id: `jti`; None where there is none.
+        session_expires_at: the end of a session that the token opens; None: `expires_at`.
+        token_id: `jti`; None if there is none.
     """
 
     user: str
@@ -70,7 +70,7 @@ class Claims:
 
 
 def read_claims(claims: Mapping[str, object], rules: ClaimRules) -> Claims:
-    """Return what a verified payload says. Whether it is valid now is asked by `check_time`, each time that it is used.
+    """Return the claims of a verified payload. `check_time` checks its times at each use.
 
     Raises:
         TokenRefused: `ISSUER`, `AUDIENCE`, `TIME` or `CLAIMS`.
@@ -117,7 +117,7 @@ def check_time(claims: Claims, rules: ClaimRules, now: float) -> None:
 
 
 def session_end(claims: Claims, rules: ClaimRules, now: float) -> float:
-    """Return until when a session may last that this token opens now: a Unix time."""
+    """Return the end of a session that this token opens now: a Unix time."""
     if claims.session_expires_at is None:
         return claims.expires_at + rules.leeway_seconds
     return min(claims.session_expires_at, now + rules.max_lifetime_seconds)
@@ -160,7 +160,7 @@ def _rights(claimed: object) -> Rights:
 
 
 def _roles(claims: Mapping[str, object], path: Sequence[str]) -> tuple[str, ...]:
-    """Return the roles; none where the claim is not there. A single string is one role, as some issuers write it."""
+    """Return the roles; empty if the claim is missing. A single string is one role, as some issuers write it."""
     if not path:
         return ()
     value: object = claims

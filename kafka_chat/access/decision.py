@@ -1,4 +1,4 @@
-"""The one function that decides whether somebody may do something."""
+"""The one function that decides whether a client may do something."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Need(enum.Enum):
 
     PUBLIC = "public"  # nothing
     USER = "user"  # a token that may name the user, if the path names one
-    READ = "read"  # to read chats; the only need that is met without a token, where `auth.anonymous` covers the chats
+    READ = "read"  # to read chats; the only need that a client without a token can meet, if `auth.anonymous` covers the chats
     FOLLOW = "follow"  # to change a user's subscriptions: `USER`, and to read the chats
     SEND = "send"  # `USER`, and to send to the chats
     CREATE = "create"  # `USER`, and to create the chats
@@ -54,13 +54,13 @@ class Forbidden(RequestError):
 
 
 def decide(need: Need, identity: Identity, *, user: str | None = None, chats: Iterable[str] = ()) -> None:
-    """Check that somebody may do something. Nothing is looked up for it.
+    """Check that a client may do something, without any lookup.
 
     Args:
-        need: what was declared for it.
-        identity: who asks.
-        user: whom the request names, in NFC, in its path or as a sender; None: nobody.
-        chats: which it names.
+        need: the declared need.
+        identity: the client's identity.
+        user: the user that the request names, in NFC, in its path or as a sender; None without one.
+        chats: the chats that it names.
 
     Raises:
         Unauthorized: a token is needed, and there is none.
@@ -68,7 +68,7 @@ def decide(need: Need, identity: Identity, *, user: str | None = None, chats: It
     """
     if need is Need.PUBLIC or identity.unlimited:
         return
-    if identity.user is None:  # anonymous: may read some chats, if there are any, and the name in the path stands for nobody
+    if identity.user is None:  # anonymous: may read some chats at most, and the name in the path has no meaning
         if need is not Need.READ or not identity.rights.read or not all(identity.may(Action.READ, chat) for chat in chats):
             raise Unauthorized
         return

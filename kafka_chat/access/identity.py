@@ -1,4 +1,4 @@
-"""Who asks, and what they may do: the one place that decides."""
+"""The identity of a client, and what it may do: the one place that decides."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who asks.
+    """The identity of a client.
 
     Attributes:
-        user: whom the token names, in NFC; None: there is no token.
-        rights: what the token, its roles and the settings allow, added up.
-        act_as: the other users whom the token may name, in a path or as a sender.
-        unlimited: access is off (no `auth.issuers`), and everybody may do everything.
-        ends_at: until when its streams last, a Unix time in seconds; None: for ever.
-        issuer: the name, in the settings, of the issuer of the token; None: there is no token.
+        user: the token's user, in NFC; None without a token.
+        rights: the combined rights of the token, its roles and the settings.
+        act_as: the other users that the token may name, in a path or as a sender.
+        unlimited: whether access control is off (no `auth.issuers`), so that every client may do everything.
+        ends_at: when its streams end, a Unix time in seconds; None: never.
+        issuer: the name, in the settings, of the token's issuer; None without a token.
         issued_at: `iat` of the token.
         token_id: `jti` of the token.
     """
@@ -39,7 +39,7 @@ class Identity:
 
     @property
     def is_anonymous(self) -> bool:
-        """Whether access is on and there is no token: the name in the path stands for nobody."""
+        """Whether access control is on and there is no token; then the name in the path has no meaning."""
         return self.user is None and not self.unlimited
 
     def may(self, action: Action, chat: str) -> bool:

@@ -1,4 +1,4 @@
-"""One who signs tokens: its rules, its keys of now, and the tokens of it that were verified lately."""
+"""An issuer of tokens: its rules, its current keys, and its recently verified tokens."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from .keys import KeySet, VerifyingKey
     from .token_shape import UnverifiedToken
 
-TOKENS_KEPT = 10_000  # verified ones, some 1 KiB each with their rights
+TOKENS_KEPT = 10_000  # verified tokens, about 1 KiB each with their rights
 
 
 class Issuer:
-    """Knows whether a token is its own.
+    """Verifies its own tokens.
 
     Attributes:
-        name: in the settings.
-        rules: what its tokens have to say.
-        algorithms: that it may sign with.
-        keys: those of now; None: they have not been read yet. Replaced as a whole, from outside.
+        name: its name in the settings.
+        rules: the rules for its claims.
+        algorithms: the algorithms that it may sign with.
+        keys: its current keys; None: not read yet. Replaced as a whole, from outside.
     """
 
     def __init__(self, name: str, rules: ClaimRules, algorithms: Collection[str]) -> None:
@@ -38,10 +38,10 @@ class Issuer:
         self.keys: KeySet | None = None
 
     def verify(self, token: UnverifiedToken) -> VerifiedToken:
-        """Return what a token of this issuer says.
+        """Verify a token of this issuer.
 
         Raises:
-            TokenRefused: it is not its, or not well-formed, or it may not speak for this user.
+            TokenRefused: it is not this issuer's, or not well-formed, or the issuer may not name this user.
             KeysUnknown: its keys have not been read yet.
         """
         try:
@@ -59,12 +59,12 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedToken:
-    """A token whose signature and claims were right when it was looked at.
+    """A token whose signature and claims were right when it was verified.
 
     Attributes:
-        issuer: who signed it.
-        key: with which key.
-        claims: what it says.
+        issuer: the issuer that signed it.
+        key: the key that it was signed with.
+        claims: its claims.
     """
 
     issuer: Issuer
@@ -73,7 +73,7 @@ class VerifiedToken:
 
 
 class Issuers:
-    """All who sign tokens. Verifies each token once, and asks for its time and its key each time."""
+    """All issuers. Verifies each token once, and checks its times and its key at each use."""
 
     def __init__(self, issuers: Sequence[Issuer]) -> None:
         self._by_iss: dict[str, list[Issuer]] = {}
@@ -82,21 +82,21 @@ class Issuers:
         self._verified: dict[bytes, VerifiedToken] = {}  # by SHA-256; the oldest first
 
     def issuer_of(self, token: UnverifiedToken) -> Issuer:
-        """Return whose token it claims to be.
+        """Return the issuer that a token claims to be of.
 
         Raises:
-            TokenRefused: nobody's.
+            TokenRefused: there is no such issuer.
         """
         claimed = token.claims.get("iss")
         issuers = self._by_iss.get(claimed, ()) if isinstance(claimed, str) else ()
         if not issuers:
             raise TokenRefused(Reason.ISSUER, "iss is none of auth.issuers", kid=token.kid)
-        # Several of one `iss` differ in their audience; where a token has both of them, who knows its key is meant, else the first.
+        # Issuers with the same `iss` differ in their audience. If a token has both, the one that knows its key counts, else the first.
         meant = [issuer for issuer in issuers if is_for(token.claims, issuer.rules.audience)] or issuers
         return next((issuer for issuer in meant if issuer.keys is not None and token.kid and issuer.keys.knows(token.kid)), meant[0])
 
     def verified(self, text: bytes, now: float) -> VerifiedToken | None:
-        """Return what a token says that was verified before, with a key that is still its issuer's; None: it has to be verified.
+        """Return a token that was verified before, with a key that is still its issuer's; None: it must be verified.
 
         Raises:
             TokenRefused: it has expired.
@@ -115,7 +115,7 @@ class Issuers:
         """Verify a token and remember it.
 
         Raises:
-            TokenRefused: nobody may use it, at least not now.
+            TokenRefused: it is not valid, at least not now.
             KeysUnknown: its issuer's keys have not been read yet.
         """
         found = self.issuer_of(token).verify(token)
@@ -126,7 +126,7 @@ class Issuers:
         return found
 
     def read(self, text: bytes, now: float) -> VerifiedToken:
-        """Return what a token says, verified now or before, with the keys that are known. Raises as `verify` does."""
+        """Return a token, verified now or before, with the known keys. Raises what `verify` does."""
         return self.verified(text, now) or self.verify(parse_token(text), now)
 
     def _check_time(self, token: VerifiedToken, now: float) -> None:

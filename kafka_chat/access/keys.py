@@ -27,34 +27,34 @@ if TYPE_CHECKING:
 RSA_BITS = 2048
 RSA_BITS_MOST = 8192  # a verify with 16,384 bits takes 2 ms
 SECRET_BYTES = 32  # RFC 7518 section 3.2: as long as the hash of HS256
-KEYS = 100  # of one issuer; real ones have two or three
+KEYS = 100  # the most keys of one issuer; usual are two or three
 
 _CURVES = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _BASE64URL = re.compile(r"(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-]{2,3})?")
 _KINDS = ((RSAPublicKey, RSAKey), (EllipticCurvePublicKey, ECKey), (Ed25519PublicKey | Ed448PublicKey, OKPKey))
-# What is a public key, or looks like one, would be a secret that everybody knows; of a broken one the library only warns.
+# A public key, or text that looks like one, would be a public secret; for a broken one the library only warns.
 _MARKS = (b"-----BEGIN ", b"---- BEGIN ", b"ssh-", b"ecdsa-sha2-")
 _PRIVATE = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
 
 
 class KeyRefused(ValueError):
-    """A key that may not be used. Its sentence says why, without a byte of the key."""
+    """A key may not be used; the message says why, without a byte of the key."""
 
 
 class NotForSigning(KeyRefused):
-    """A key for something else, such as encryption, or of another kind; many issuers publish some beside those that are used here."""
+    """A key for something else, such as encryption, or of another kind; many issuers also publish such keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyingKey:
-    """A key that tokens may be signed with.
+    """A key that verifies tokens.
 
     Attributes:
-        kid: its name; None: it has none.
+        kid: its key id; None if it has none.
         kind: `RSA`, `EC`, `OKP` or `oct`.
-        algorithms: that it may be used with.
-        key: the library's.
+        algorithms: the algorithms that it may be used with.
+        key: the library's key object.
     """
 
     kid: str | None
@@ -68,10 +68,10 @@ class RefusedKey:
     """A key that is left out.
 
     Attributes:
-        kid: its name, where it has one.
-        kind: its `kty`, where it has one.
-        why: a sentence.
-        for_signing: whether it could be meant for tokens; others are left out as a matter of course.
+        kid: its key id, if it has one.
+        kind: its `kty`, if it has one.
+        why: why it is left out, a sentence.
+        for_signing: whether it may be meant for tokens; leaving out others is normal.
     """
 
     kid: str | None
@@ -82,13 +82,13 @@ class RefusedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySet:
-    """The keys of one issuer at one time; never those of another."""
+    """The keys of one issuer at one time."""
 
     keys: Sequence[VerifyingKey] = ()
     refused: Sequence[RefusedKey] = ()
 
     def __contains__(self, key: VerifyingKey) -> bool:
-        """Whether this very key is still among them, by what it is and not by its name."""
+        """Whether this key is still among them, compared by its content, not its id."""
         return any(one.kid == key.kid and one.key == key.key for one in self.keys)
 
     def knows(self, kid: str | None) -> bool:
@@ -96,7 +96,7 @@ class KeySet:
         return kid is None or any(key.kid == kid for key in self.keys) or all(key.kid is None for key in self.keys)
 
     def find(self, kid: str | None, algorithm: str) -> VerifyingKey:
-        """Return the key that a token of this header is verified with.
+        """Return the key for a token with this header.
 
         A key without a name, as one in PEM or a secret is, may be meant by any `kid`: back ends set one though nobody else knows it.
 
@@ -115,10 +115,10 @@ class KeySet:
 
 
 def read_jwks(text: bytes) -> KeySet:
-    """Return the keys of a JWKS (RFC 7517 section 5). A bad key is left out; the others count.
+    """Return the keys of a JWKS (RFC 7517 section 5), without invalid ones.
 
     Raises:
-        KeyRefused: it is no JWKS.
+        KeyRefused: it is not a JWKS.
     """
     try:
         found = json.loads(text)
@@ -144,7 +144,7 @@ def read_pem(text: bytes) -> KeySet:
     """Return the one public key of a PEM file.
 
     Raises:
-        KeyRefused: it has none, or one that may not be used.
+        KeyRefused: it has no public key, or one that may not be used.
     """
     if b"PRIVATE KEY" in text:
         raise KeyRefused("it is a private key; the public key alone is needed")
@@ -161,7 +161,7 @@ def read_pem(text: bytes) -> KeySet:
 
 
 def read_keys_file(text: bytes) -> KeySet:
-    """Return the keys of a file, which is a JWKS or a PEM.
+    """Return the keys of a JWKS or PEM file.
 
     Raises:
         KeyRefused: it is neither.
@@ -170,7 +170,7 @@ def read_keys_file(text: bytes) -> KeySet:
 
 
 def read_secret(text: bytes) -> KeySet:
-    """Return the key that is the bytes of a secret file, without one line break at its end.
+    """Return the content of a secret file, without a final newline, as a key.
 
     Raises:
         KeyRefused: it is too short.
@@ -218,7 +218,7 @@ def _check_jwk(described: Mapping[str, object]) -> None:
 
 
 def _check_rsa(bits: int) -> None:
-    """Refuse a size before the library is given the key, which only warns of it."""
+    """Refuse a key by its size, before the library, which only warns."""
     if not RSA_BITS <= bits <= RSA_BITS_MOST:
         raise KeyRefused(f"it is RSA with {bits} bits; {RSA_BITS} to {RSA_BITS_MOST} are needed")
 
@@ -233,7 +233,7 @@ def _checked(key: Key, *, kid: str | None, only: str | None) -> VerifyingKey:
 
 
 def _algorithms(key: Key) -> Iterator[str]:
-    """Yield the algorithms that a key fits."""
+    """Yield the algorithms that fit a key."""
     if isinstance(key, RSAKey):
         yield from _RSA
     elif isinstance(key, ECKey) and key.curve_name in _CURVES:

@@ -1,4 +1,4 @@
-"""A right is a pattern: the name of a chat or a user, or a prefix of it with `*` at its end."""
+"""Patterns in rights: the name of a chat or a user, or a prefix with `*` at its end."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ PATTERN_CHARACTERS = 255
 USER = "{user}"
 
 _CHAT = re.compile(r"[A-Za-z0-9._-]*")
-# A user's name may stand for a part of a chat's name only where it cannot be taken for more than one part: no dot, no `*`.
+# `{user}` matches only names that are one part of a chat's name: no dot, no `*`.
 _PLAIN_USER = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class PatternError(ValueError):
-    """A pattern that is not one. Its sentence says what is wrong, without the pattern itself."""
+    """A pattern is invalid; the message says why, without the pattern itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatPattern:
-    """Chats by name, `{user}` in it being the name of the user who asks.
+    """A pattern of chats, in which `{user}` stands for the client's user.
 
     Attributes:
-        pieces: what stands before, between and behind the user's name; a single piece where the pattern does not name the user.
-        is_prefix: the pattern ends with `*`.
+        pieces: the parts before, between and after `{user}`; a single part without `{user}`.
+        is_prefix: whether the pattern ends with `*`.
     """
 
     pieces: tuple[str, ...]
     is_prefix: bool
 
     def covers(self, chat: str, user: str | None) -> bool:
-        """Return whether `chat` is one of them for `user`; None: nobody, for whom `{user}` stands for nothing."""
+        """Return whether it matches `chat` for `user`; for None, `{user}` matches nothing."""
         if len(self.pieces) == 1:
             name = self.pieces[0]
         elif user is None or not _PLAIN_USER.fullmatch(user):

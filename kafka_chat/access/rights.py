@@ -1,4 +1,4 @@
-"""What somebody may do with which chats."""
+"""The rights of a client: what it may do with which chats."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from .patterns import ChatPattern
 
-PATTERNS = 1000  # of one claim; a token of 8 KiB has room for more, and each is tried at each decision
+PATTERNS = 1000  # the most patterns of a claim; a token of 8 KiB has room for more, and each decision tries all
 
 
 class Action(enum.StrEnum):
-    """What one may do with a chat."""
+    """An action on a chat."""
 
     READ = "read"
     SEND = "send"
@@ -33,23 +33,23 @@ class Rights:
     create: tuple[ChatPattern, ...] = ()
 
     def allow(self, action: Action, chat: str, user: str | None) -> bool:
-        """Return whether `user` may do this with `chat`; None: somebody without a token."""
+        """Return whether `user` may do this with `chat`; None: a client without a token."""
         patterns: tuple[ChatPattern, ...] = getattr(self, action.value)
         return any(pattern.covers(chat, user) for pattern in patterns)
 
     def __add__(self, other: Rights) -> Rights:
-        """Return what either of the two allows."""
+        """Return the rights of both together."""
         return Rights(**{field.name: (*getattr(self, field.name), *getattr(other, field.name)) for field in fields(self)})
 
     @classmethod
     def parse(cls, claimed: object) -> Self:
-        """Return the rights that a claim or a setting names.
+        """Return the rights in a claim or a setting.
 
         Args:
-            claimed: a list of patterns, which is of chats to read; or a mapping of `read`, `send`, `create` to such lists.
+            claimed: a list of patterns of chats to read; or a mapping of `read`, `send`, `create` to such lists.
 
         Raises:
-            PatternError: something else, or a bad pattern in it.
+            PatternError: it is something else, or contains an invalid pattern.
         """
         lists = claimed if isinstance(claimed, dict) else {Action.READ.value: claimed}
         if lists.keys() - set(Action):

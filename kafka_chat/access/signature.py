@@ -22,7 +22,7 @@ ALGORITHMS = frozenset({
 
 
 class _OneAlgorithm(JWSRegistry):
-    """Takes one algorithm, and headers with further parameters, which are to be overlooked (RFC 7515 section 4)."""
+    """Accepts one algorithm, and ignores further header parameters (RFC 7515 section 4)."""
 
     max_header_length = max_payload_length = TOKEN_BYTES
 
@@ -40,7 +40,7 @@ _registries = {algorithm: _OneAlgorithm(algorithm) for algorithm in ALGORITHMS}
 
 
 def verify(token: UnverifiedToken, key: VerifyingKey) -> None:
-    """Check that `token` was signed with `key`, which fits its algorithm.
+    """Check that `token` was signed with `key`, whose algorithms include the token's.
 
     Raises:
         TokenRefused: it was not.

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class TokenTooLong(ValueError):
-    """The claims make a token that no service takes."""
+    """The token would be too long for the service."""
 
 
 def sign(claims: Mapping[str, object], secret: bytes) -> str:
-    """Return a token that says `claims`, signed with HS256.
+    """Return a token with `claims`, signed with HS256.
 
     Args:
-        claims: what it says.
+        claims: its claims.
         secret: the content of `secret_file`.
 
     Raises:

@@ -8,11 +8,11 @@ import enum
 class Reason(enum.StrEnum):
     """The classes of reasons; the label of a counter."""
 
-    SHAPE = "shape"  # too large, not three segments, no JSON, a name twice
-    HEADER = "header"  # a header parameter that is not taken
-    ALGORITHM = "algorithm"  # not one that the issuer may use
-    ISSUER = "issuer"  # nobody whom the settings name, or it may not speak for this user
-    KEY = "key"  # no key of the issuer fits
+    SHAPE = "shape"  # too large, not three segments, not JSON, a name twice
+    HEADER = "header"  # a header parameter that is not accepted
+    ALGORITHM = "algorithm"  # not one of the issuer's
+    ISSUER = "issuer"  # not in the settings, or may not name this user
+    KEY = "key"  # none of the issuer's keys fits
     SIGNATURE = "signature"
     AUDIENCE = "audience"
     TIME = "time"  # expired, from the future, or valid for too long
@@ -20,12 +20,12 @@ class Reason(enum.StrEnum):
 
 
 class TokenRefused(Exception):
-    """A token that nobody may use.
+    """A token is refused.
 
     Attributes:
         reason: its class.
-        issuer: the name, in the settings, of the issuer that the token claims to be of; None where there is none.
-        kid: which key the token claims to be signed with; None where it does not say so.
+        issuer: the name, in the settings, of the issuer that the token claims; None if there is none.
+        kid: the key id that the token claims; None if it has none.
     """
 
     def __init__(self, reason: Reason, detail: str, *, issuer: str | None = None, kid: str | None = None) -> None:
@@ -37,4 +37,4 @@ class TokenRefused(Exception):
 
 
 class KeysUnknown(Exception):
-    """The issuer's keys have not been read yet: come again."""
+    """The issuer's keys have not been read yet; try again later."""

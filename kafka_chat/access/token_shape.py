@@ -1,6 +1,6 @@
-"""What a token looks like before its signature is verified.
+"""Checks the shape of a token before its signature is verified.
 
-The library that verifies refuses most wrong tokens by itself; this refuses what it lets through.
+The library refuses most invalid tokens by itself; this refuses those that it accepts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TOKEN_BYTES = 8192
-KID_CHARACTERS = 255  # longer ones are refused, for they stand in log lines
+KID_CHARACTERS = 255  # longer ones are refused, because they appear in log lines
 
 # Header, payload and signature, base64url without padding (RFC 7515 section 7.1).
 _TOKEN = re.compile(rb"[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}")
@@ -28,12 +28,12 @@ _KEYS_IN_THE_TOKEN = ("jku", "jwk", "x5u", "x5c")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnverifiedToken:
-    """A token of the right shape. Nothing of it is to be believed.
+    """A token of the right shape, of which nothing may be trusted yet.
 
     Attributes:
-        text: all of it.
-        algorithm: which one its header names.
-        kid: the key that its header names; None: none.
+        text: the whole token.
+        algorithm: the algorithm in its header.
+        kid: the key id in its header; None without one.
         claims: its payload.
     """
 
@@ -67,7 +67,7 @@ def parse_token(text: bytes) -> UnverifiedToken:
 
 
 def _check_header(header: Mapping[str, object], kid: str | None) -> None:
-    if "crit" in header or "b64" in header:  # we understand no extension, and an empty list is not allowed either
+    if "crit" in header or "b64" in header:  # no extensions are supported, and an empty list is not allowed, either
         raise TokenRefused(Reason.HEADER, "the header has crit or b64", kid=kid)
     if "cty" in header:
         raise TokenRefused(Reason.HEADER, "the header has cty", kid=kid)

@@ -1,4 +1,4 @@
-"""What `kafka-chat check` says of the issuers' keys: each is fetched or read once, and every key is listed."""
+"""Checks the issuers' keys for `kafka-chat check`: reads them once, and lists every key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 async def check_keys(auth: AuthSettings) -> list[Finding]:
-    """Read the keys of all issuers, side by side, in some 10 s at most."""
+    """Read the keys of all issuers concurrently, in about 10 s at most."""
     found: dict[str, list[Finding]] = {}
 
     async def look(name: str, issuer: IssuerSettings) -> None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from .commands import Commands
 
-NAME = "kafka-chat"  # of the issuer and the audience, where no other is asked for
-SECRET_FILE_BYTES = 64 * 1024  # a secret has some dozens
+NAME = "kafka-chat"  # the default of the issuer and the audience
+SECRET_FILE_BYTES = 64 * 1024  # secrets are much shorter
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _ACTIONS = ("read", "send", "create")
 
@@ -88,13 +88,13 @@ def _claims(parsed: argparse.Namespace, now: float) -> Mapping[str, object]:
 
 
 def _text(flag: str, text: str) -> str:
-    if not text or not text.isprintable():  # which surrogates, from bytes that are no UTF-8, are not either
+    if not text or not text.isprintable():  # also false for surrogates, from bytes that are not UTF-8
         raise SettingsError(f"{flag} is empty, or has characters that cannot be printed")
     return text
 
 
 def _user(name: str) -> str:
-    """Return a user's name in NFC, the form that tokens have it in."""
+    """Return a user's name in NFC, as in tokens."""
     try:
         return check_username(unicodedata.normalize("NFC", name), field="--user")
     except RequestError as error:
@@ -111,7 +111,7 @@ def _patterns(flag: str, patterns: list[str]) -> list[str]:
 
 
 def _seconds(flag: str, text: str) -> int:
-    """Return how many seconds `30s`, `5m`, `1h` or `1d` have."""
+    """Return the seconds of `30s`, `5m`, `1h` or `1d`."""
     found = re.fullmatch(r"([1-9][0-9]{0,5})([smhd])", text, re.ASCII)
     if found is None:
         raise SettingsError(f'{flag} is "{text}"; a number with s, m, h or d behind it, such as 30s, 5m, 1h or 1d, is needed')

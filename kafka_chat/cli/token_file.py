@@ -1,4 +1,4 @@
-"""Where the command line has its token from: a file, stdin, or the environment; never an argument, which every `ps` shows."""
+"""Reads the command line's token from a file, stdin, or the environment; never from an argument, which `ps` shows."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 VARIABLE = "KAFKA_CHAT_TOKEN"
-TOKEN_BYTES = 8192  # of any token that the service takes
+TOKEN_BYTES = 8192  # the service's limit
 
 
 def token_source(file: str | None, environ: Mapping[str, str]) -> str | Callable[[], str] | None:
-    """Return the token, or how to read the one that is in the file by then; None: there is none.
+    """Return the token, or a function that reads the current one from the file; None if there is none.
 
     Args:
-        file: its name; `-` for stdin, which is read now; None for none.
-        environ: has the token where no file is named.
+        file: the name of the file; `-` for stdin, which is read now; None without one.
+        environ: has the token if no file is named.
 
     Raises:
         SettingsError: there is no token where it should be.
@@ -36,7 +36,7 @@ def token_source(file: str | None, environ: Mapping[str, str]) -> str | Callable
 
 
 def token_of(source: str | Callable[[], str] | None) -> str | None:
-    """Return the token now."""
+    """Return the current token."""
     return source() if callable(source) else source
 
 
@@ -49,7 +49,7 @@ def _read(path: Path) -> str:
 
 
 def _checked(text: str, source: str) -> str:
-    """Return a token without the spaces around it. An error does not quote it."""
+    """Return a token without surrounding whitespace. An error does not quote it."""
     token = text.strip()
     if not token:
         raise SettingsError(f"{source} has no token in it")

@@ -1,1 +1,1 @@
-"""Who signs tokens: their keys, fetched and read again, and who asks by a token. Needs the extra `kafka-chat[auth]`."""
+"""The issuers of tokens: reads their keys periodically, and identifies clients by tokens. Needs the extra `kafka-chat[auth]`."""

@@ -1,4 +1,4 @@
-"""Says who asks, by their token: what the routes, the ops and the first frames go by."""
+"""Identifies clients by their tokens, for routes, ops and first frames."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 
 class Authority:
-    """Knows the issuers, and what their tokens allow here.
+    """Knows the issuers, and the rights of their tokens.
 
     Args:
         auth: the settings.
-        telemetry: the service's.
+        telemetry: records refused tokens.
 
     Attributes:
-        sources: of the issuers' keys, by the issuers' names.
+        sources: issuer's name -> the source of its keys.
     """
 
     def __init__(self, auth: AuthSettings, telemetry: Telemetry) -> None:
@@ -52,7 +52,7 @@ class Authority:
         self._nobody = Identity(user=None, rights=Rights(read=tuple(map(parse_chat_pattern, auth.anonymous))))
 
     def readiness(self) -> Readiness:
-        """Return whether tokens can be verified. One issuer whose keys are not known does not keep the others' users out."""
+        """Return whether tokens can be verified. An issuer with unknown keys does not affect the others' users."""
         unknown = [
             f"the keys of auth.issuers.{name} are not known: {source.problem}" for name, source in self.sources.items() if source.problem
         ]
@@ -60,16 +60,16 @@ class Authority:
         return Readiness(ready=ready, problems=[] if ready else unknown, notices=unknown if ready else [])
 
     async def identify(self, token: bytes | None, peer: str) -> Identity:
-        """Return who asks.
+        """Return a client's identity.
 
-        Waits only for the newest keys of an issuer, where the token's is unknown, and then for two seconds at most.
+        Waits only if the token's key is unknown, for the issuer's newest keys, and two seconds at most.
 
         Args:
-            token: that was shown; None: there is none.
-            peer: who shows it, for the log.
+            token: the client's token; None without one.
+            peer: the client's address, for the log.
 
         Raises:
-            Unauthorized: nobody may use this token, or not any more. Why is in the log.
+            Unauthorized: the token is not valid, or no longer. The log says why.
             KeysNotKnown: its issuer's keys have not been read yet.
         """
         if token is None:
@@ -78,7 +78,7 @@ class Authority:
             return await self._verified(token)
         except TokenRefused as refused:
             self._telemetry.auth_refused(issuer=refused.issuer, reason=refused.reason.value, kid=refused.kid, peer=peer, why=str(refused))
-            raise Unauthorized from None  # whose traceback would keep the token
+            raise Unauthorized from None  # the cause's traceback would keep the token
         except KeysUnknown:
             raise KeysNotKnown from None
 
@@ -117,7 +117,7 @@ class Authority:
 
 @asynccontextmanager
 async def open_authority(auth: AuthSettings, telemetry: Telemetry) -> AsyncIterator[Authority]:
-    """Keep the issuers' keys new for as long as the block lasts."""
+    """Keep the issuers' keys up to date while the block runs."""
     authority = Authority(auth, telemetry)
     async with open_tasks() as tasks:
         for source in authority.sources.values():

@@ -1,4 +1,4 @@
-"""One GET for an issuer's keys, on trio, so that it can be cancelled: no redirects, a bound, a clock."""
+"""One GET for an issuer's keys, on trio, so that it can be cancelled: no redirects, limits of size and time."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _PIECE = 16 * 1024
 
 
 class FetchFailed(Exception):
-    """The keys could not be fetched: a sentence."""
+    """The keys could not be fetched; the message is a sentence."""
 
 
 async def fetch(url: str, ca_file: str | None) -> bytes:
-    """Return what is at `url`.
+    """Return the content of `url`.
 
     Args:
-        url: `https://`, whose certificate has to name the host; or `http://` of this machine.
-        ca_file: who vouches for it; None: whom the system trusts.
+        url: `https://`, with a certificate for the host; or `http://` of this machine.
+        ca_file: the CA certificates to trust; None: those of the system.
 
     Raises:
-        FetchFailed: it could not be fetched, or is not an answer with 200.
+        FetchFailed: it could not be fetched, or the status is not 200.
     """
     try:
         with trio.fail_after(FETCH_SECONDS):
@@ -55,7 +55,7 @@ async def _get(url: str, ca_file: str | None) -> bytes:
 
 
 def _context(ca_file: str | None) -> ssl.SSLContext:
-    """Return whom to trust. The system's list takes 20 ms to read, so a thread does it."""
+    """Return a TLS context. Reading the system's certificates takes 20 ms, so a thread does it."""
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:
@@ -63,7 +63,7 @@ def _context(ca_file: str | None) -> ssl.SSLContext:
 
 
 def _why(error: BaseException) -> str:
-    """Return what the system or the TLS library said, however deep it lies."""
+    """Return the error of the system or the TLS library, from inside any groups."""
     while True:
         inner = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__
         if inner is None:
@@ -72,7 +72,7 @@ def _why(error: BaseException) -> str:
 
 
 async def _body(connection: h11.Connection, stream: trio.abc.Stream) -> bytes:
-    """Return the body of a 200."""
+    """Return the body of an answer with 200."""
     body = bytearray()
     while len(body) <= JWKS_BYTES:
         event = connection.next_event()

@@ -1,4 +1,4 @@
-"""Keeps the keys of one issuer new: a JWKS is fetched again every ten minutes, a file is looked at every 30 seconds."""
+"""Keeps the keys of one issuer up to date: fetches a JWKS every ten minutes, reads a file every 30 seconds."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 
 FETCH_AGAIN_SECONDS = 600.0
 READ_AGAIN_SECONDS = 30.0
-WITHOUT_KEYS_SECONDS = 2.0  # until the next try, while there are no keys at all
-FAILED_SECONDS = 60.0  # and after a failed one, while the last good keys are used
+WITHOUT_KEYS_SECONDS = 2.0  # until the next try, while there are no keys
+FAILED_SECONDS = 60.0  # after a failed try, while the last good keys are used
 UNKNOWN_SECONDS = 2.0  # how long a token with an unknown key waits for the newest keys
-QUIET_SECONDS = 30.0  # after a fetch, during which unknown keys cause no other one
-JITTER = 0.2  # processes that start together do not fetch together
+QUIET_SECONDS = 30.0  # after a fetch, during which unknown keys cause no further fetch
+JITTER = 0.2  # so that processes that start together do not fetch together
 
 
 class KeySource:
-    """The keys of one issuer, put into its `Issuer` as a whole.
+    """Sets the keys of one `Issuer`, as a whole.
 
     Args:
-        issuer: whose keys.
-        read: returns them; raises `FetchFailed` or `KeyRefused`.
-        again_seconds: how often.
-        asked: whether an unknown key is a reason to read them at once: of a JWKS, not of a file.
-        telemetry: the service's.
+        issuer: the issuer.
+        read: returns the keys; raises `FetchFailed` or `KeyRefused`.
+        again_seconds: how often to read them.
+        asked: whether to read them at once for an unknown key: for a JWKS, not for a file.
+        telemetry: records failures.
 
     Attributes:
-        problem: why there are no keys; None: there are.
+        problem: why there are no keys; None if there are.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class KeySource:
         self._told: str | None = None
 
     async def run(self) -> None:
-        """Read the keys again and again, until cancelled."""
+        """Read the keys periodically, until cancelled."""
         while True:
             wanted = self._wanted.version
             good = await self.read_once()
@@ -71,7 +71,7 @@ class KeySource:
                 await self._wanted.wait_beyond(wanted)
 
     async def read_once(self) -> bool:
-        """Read the keys; False: it failed, and the last good ones stay."""
+        """Read the keys; returns False if that failed, and the last good ones stay."""
         self._reading = True
         try:
             keys = await self._read()
@@ -93,12 +93,12 @@ class KeySource:
             self._done.note()
 
     async def look_for_newer(self) -> None:
-        """Wait for newer keys than those that do not have the key of a token; not for long, and not often."""
+        """Wait for newer keys because a token's key is unknown; not for long, and not often."""
         if not self._asked or (not self._reading and trio.current_time() < self._quiet_until):
             return
         done = self._done.version
         if not self._reading:
-            self._reading = True  # so that others wait for the same
+            self._reading = True  # so that others wait for the same read
             self._wanted.note()
         with trio.move_on_after(UNKNOWN_SECONDS):
             await self._done.wait_beyond(done)
@@ -115,7 +115,7 @@ def _changed(before: KeySet | None, now: KeySet) -> bool:
 
 
 def key_source(issuer: Issuer, settings: IssuerSettings, telemetry: Telemetry) -> KeySource:
-    """Return the source that the settings name."""
+    """Return the source for an issuer's settings."""
     fetched = settings.jwks_url is not None
     again_seconds = FETCH_AGAIN_SECONDS if fetched else READ_AGAIN_SECONDS
     return KeySource(issuer, partial(read_keys, settings), again_seconds=again_seconds, asked=fetched, telemetry=telemetry)
@@ -125,8 +125,8 @@ async def read_keys(settings: IssuerSettings) -> KeySet:
     """Fetch or read an issuer's keys, once.
 
     Raises:
-        FetchFailed: they cannot be had.
-        KeyRefused: what is there is something else.
+        FetchFailed: they cannot be read.
+        KeyRefused: the content is something else.
     """
     if settings.jwks_url is not None:
         return read_jwks(await fetch(settings.jwks_url, settings.ca_file))
@@ -136,7 +136,7 @@ async def read_keys(settings: IssuerSettings) -> KeySet:
 
 
 async def _from_file(path: str, parse: Callable[[bytes], KeySet]) -> KeySet:
-    """Return the keys of a file; a mounted one may hang, so nobody waits for its thread."""
+    """Return the keys of a file; the thread is abandoned on a cancel, since a mounted file may hang."""
     try:
         content = await trio.to_thread.run_sync(_content, path, abandon_on_cancel=True)
     except OSError as error:
@@ -147,6 +147,6 @@ async def _from_file(path: str, parse: Callable[[bytes], KeySet]) -> KeySet:
 
 
 def _content(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # which a pipe without a writer does not hold up
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # does not block on a pipe without a writer
     with os.fdopen(descriptor, "rb") as file:
         return file.read(JWKS_BYTES + 1)

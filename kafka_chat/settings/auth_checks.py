@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .model import Settings
 
-EXTRA = "joserfc"  # what the extra `kafka-chat[auth]` brings
+EXTRA = "joserfc"  # installed by the extra `kafka-chat[auth]`
 SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
 KEY_ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519", "Ed448",
@@ -32,11 +32,11 @@ _WAYS = ("jwks_url", "keys_file", "secret_file")
 
 
 def check_auth(settings: Settings, source: Callable[[str], str]) -> None:
-    """Check who signs tokens, and what they allow.
+    """Check the issuers and their rights.
 
     Args:
-        settings: each value of its type.
-        source: returns where a key's value came from.
+        settings: settings whose values have the right types.
+        source: returns the source of a key's value.
 
     Raises:
         SettingsError: a value is wrong, is missing, or contradicts another one.
@@ -64,7 +64,7 @@ def check_auth(settings: Settings, source: Callable[[str], str]) -> None:
                 f"{source('auth.cookie')}: auth.cookie needs access.origins to list the pages that may use the service; with * any page "
                 "could use it in the name of whoever looks at it"
             )
-    if settings.history.cache != HistorySettings().cache:  # the default may stand in a file, as it does in ours
+    if settings.history.cache != HistorySettings().cache:  # the default may be in a file, as in ours
         raise SettingsError(
             f"{source('history.cache')}: history.cache is {settings.history.cache}, but with auth.issuers no page may be kept without "
             "asking again: each answer is private, no-cache"
@@ -148,7 +148,7 @@ def _is_safe(url: str) -> bool:
         parts = urlsplit(url)
         if not parts.hostname or parts.username is not None or parts.fragment or not url.isascii() or not url.isprintable() or " " in url:
             return False
-        parts.hostname.encode("idna")  # raises where a label is empty, or has over 63 characters
+        parts.hostname.encode("idna")  # raises if a label is empty or longer than 63 characters
         return parts.port != 0 and (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname)))
     except ValueError:  # an invalid port, a missing bracket, no name of a host
         return False

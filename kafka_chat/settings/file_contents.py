@@ -1,4 +1,4 @@
-"""Reads a whole file, or a pipe, of bounded size and in bounded time."""
+"""Reads a whole file or pipe, with limits of size and time."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ PIECE = 65_536
 
 
 def contents(path: Path, most: int, *, seconds: float) -> bytes:
-    """Return all of it.
+    """Return the whole content.
 
-    A pipe (`/dev/stdin`, `<(command)`, a FIFO) is waited for; a device, such as a terminal, too.
+    Waits for a pipe (`/dev/stdin`, `<(command)`, a FIFO), and for a device such as a terminal.
 
     Args:
-        path: of a file, a pipe or a device.
-        most: bytes.
+        path: a file, a pipe or a device.
+        most: the most bytes.
         seconds: how long a pipe may take until its end.
 
     Raises:
         OSError: it cannot be read.
-        SettingsError: it is larger, takes longer, or is a pipe with nothing in it.
+        SettingsError: it is larger, takes longer, or is an empty pipe.
     """
-    # Without O_NONBLOCK the open of a FIFO waits for a writer, without a bound.
+    # Without O_NONBLOCK, opening a FIFO waits for a writer, without limit.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
         mode = os.fstat(descriptor).st_mode
@@ -42,13 +42,13 @@ def contents(path: Path, most: int, *, seconds: float) -> bytes:
                 raise SettingsError(f"{path} has more than {most:,} bytes; settings need fewer")
     finally:
         os.close(descriptor)
-    if stat.S_ISFIFO(mode) and not found:  # to go on without settings could mean to serve the wrong brokers
+    if stat.S_ISFIFO(mode) and not found:  # without settings we might use the wrong brokers
         raise SettingsError(f"{path} is a pipe with nothing in it: what writes to it has failed, or it has been read before")
     return bytes(found)
 
 
 def _piece(path: Path, descriptor: int, until: float, seconds: float, *, is_file: bool) -> bytes:
-    """Return the next bytes; none at the end."""
+    """Return the next bytes; empty at the end."""
     while True:
         if not is_file:
             left = max(0.0, until - time.monotonic())

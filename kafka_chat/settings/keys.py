@@ -1,4 +1,4 @@
-"""Which settings there are, by their keys: `server.port`, `auth.issuers.main.audience`, `kafka.properties.sasl.mechanism`."""
+"""The keys of all settings: `server.port`, `auth.issuers.main.audience`, `kafka.properties.sasl.mechanism`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ MAPPINGS = (*TEXTS, *FIELDS)
 
 
 def keys() -> dict[str, inspect.Type]:
-    """Return every key there is, with its type; a mapping stands for all that may be in it."""
+    """Return every key with its type; a mapping stands for everything in it."""
     return {key: inspect.type_info(annotation) for key, annotation in _annotations("", Settings)}
 
 
 def sections() -> set[str]:
-    """Return the keys that have keys under them and are no mappings."""
+    """Return the keys that contain other keys and are not mappings."""
     return {key.rpartition(".")[0] for key in keys()}
 
 
 def annotation_of(key: str) -> object:
-    """Return the type of a setting as it is annotated; None: there is no such setting. A mapping itself is none."""
+    """Return the annotated type of a setting; None if there is no such setting, or for a mapping itself."""
     mapping, name, field = in_mapping(key)
     if mapping in TEXTS:
         return str if name else None
@@ -40,7 +40,7 @@ def annotation_of(key: str) -> object:
 
 
 def in_mapping(key: str) -> tuple[str, str, str]:
-    """Return the mapping that a key is in, the name there, and the field below that; empty where there is none."""
+    """Return the mapping that a key is in, the name in it, and the field below that; empty strings if there is none."""
     for mapping in MAPPINGS:
         rest = key.removeprefix(mapping + ".") if key != mapping else ""
         if rest == key:
@@ -53,13 +53,13 @@ def in_mapping(key: str) -> tuple[str, str, str]:
 
 
 def path_of(key: str) -> list[str]:
-    """Return the names of the objects that lead to a setting, and its own: a name in a mapping may have dots."""
+    """Return a key's parts; a name in a mapping may contain dots."""
     mapping, name, field = in_mapping(key)
     return [*mapping.split("."), name, *([field] if field else [])] if mapping else key.split(".")
 
 
 def keys_in(section: str) -> list[str]:
-    """Return what may stand under a section, a mapping, or a name in one."""
+    """Return the keys directly below a section, a mapping, or a name in one."""
     mapping, name, _ = in_mapping(section + ".")
     if mapping in FIELDS and name:
         return [one.name for one in msgspec.structs.fields(FIELDS[mapping])]
@@ -67,7 +67,7 @@ def keys_in(section: str) -> list[str]:
 
 
 def nearest(key: str) -> str | None:
-    """Return the key that was probably meant: one of the same or nearly the same name, in any section."""
+    """Return the key that was probably meant: one with the same or a similar name, in any section."""
     section, _, name = key.rpartition(".")
     inside = get_close_matches(name, keys_in(section), n=1, cutoff=0.6)
     if inside:
@@ -78,12 +78,12 @@ def nearest(key: str) -> str | None:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return names as a sentence has them."""
+    """Return names as a list in a sentence."""
     return ", ".join(names)
 
 
 def all_sections() -> str:
-    """Return the sections as a sentence has them."""
+    """Return all sections as a list in a sentence."""
     return "the sections " + listed(section.name for section in msgspec.structs.fields(Settings))
 
 

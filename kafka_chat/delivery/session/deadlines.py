@@ -1,4 +1,4 @@
-"""Tells live sockets when the time of their token is over: one heap and one task, however many sockets there are."""
+"""Calls live sockets when their token's time is over, with one heap and one task for all sockets."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import trio
 from ...changes import Changes
 from ...loop_sharing import Turn
 
-LEFT_BEHIND = 1000  # entries of sockets that are gone; beyond that, and beyond half of all, they are swept out
+LEFT_BEHIND = 1000  # entries of closed sockets; beyond that, and beyond half of all entries, they are removed
 
 
 class HasDeadline(Protocol):
-    """A live socket, as far as its token is concerned."""
+    """The part of a live socket that concerns its token."""
 
     @property
     def deadline(self) -> float | None:
         """When to call `on_deadline`, on trio's clock; None: never."""
 
     def on_deadline(self) -> None:
-        """Do what is due; `deadline` is then the next one."""
+        """Do what is due; afterwards `deadline` is the next one."""
 
 
 class Deadlines:
-    """The times at which sockets have something to do about their tokens, on trio's clock."""
+    """The deadlines of all sockets' tokens, on trio's clock."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int]] = []
@@ -40,7 +40,7 @@ class Deadlines:
         return len(self._numbers)
 
     def watch(self, live: HasDeadline) -> None:
-        """Call `live.on_deadline()` at `live.deadline`, if it has one; in place of an earlier one."""
+        """Call `live.on_deadline()` at `live.deadline`, if it has one; replaces an earlier deadline."""
         self.forget(live)
         if live.deadline is None:
             return
@@ -52,7 +52,7 @@ class Deadlines:
             self._sooner.note()
 
     def forget(self, live: HasDeadline) -> None:
-        """Call it no more."""
+        """Do not call it any more."""
         number = self._numbers.pop(live, None)
         if number is None:
             return

@@ -1,4 +1,4 @@
-"""What each route needs, declared where it is registered, and decided before it runs; docs/access.md."""
+"""Declares what each route needs, and checks it before the route runs; docs/access.md."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     _P = ParamSpec("_P")
     _R = TypeVar("_R")
 
-IDENTITY = "kafka_chat.identity"  # in a scope: who asks, once that is known
+IDENTITY = "kafka_chat.identity"  # in a scope: the client's identity, once known
 _NEED = "_kafka_chat_need"
 
 
 class HasTokenFinder(Protocol):
-    """The app, as far as tokens are concerned."""
+    """The part of the app that concerns tokens."""
 
     tokens: TokenFinder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """What a request, or a message of a dialogue, names.
+    """The user and chats that a request, or a message of a dialogue, names.
 
     Attributes:
-        user: in NFC; None: nobody.
-        chats: by their names here.
-        token_follows: its token comes in the first frame, if none comes with the handshake; everything is decided then.
+        user: the user, in NFC, or None.
+        chats: the names of the chats.
+        token_follows: whether its token may come in the first frame; then everything is decided there.
     """
 
     user: str | None = None
@@ -50,11 +50,11 @@ class Named:
 
 
 def needs(need: Need, names: Callable[[], Named] = Named) -> Callable[[Callable[_P, Awaitable[_R]]], Callable[_P, Awaitable[_R]]]:
-    """Declare what a route needs; it runs only if that is met.
+    """Declare a route's need; the route runs only if it is met.
 
     Args:
-        need: likewise.
-        names: returns what the current request names; raises `RequestError` as the route would.
+        need: the need.
+        names: returns what the current request names; raises `RequestError` like the route.
     """
 
     def declare(route: Callable[_P, Awaitable[_R]]) -> Callable[_P, Awaitable[_R]]:
@@ -71,12 +71,12 @@ def needs(need: Need, names: Callable[[], Named] = Named) -> Callable[[Callable[
 
 
 def need_of(route: Callable[..., Any]) -> Need | None:
-    """Return what a route needs; None: it does not say so."""
+    """Return a route's need; None if it declares none."""
     return cast("Need | None", getattr(route, _NEED, None))
 
 
 def check_all_declare(app: Quart) -> None:
-    """Check that each route of `app` says what it needs.
+    """Check that each route of `app` declares its need.
 
     Raises:
         RuntimeError: one does not.
@@ -87,14 +87,14 @@ def check_all_declare(app: Quart) -> None:
 
 
 def identity() -> Identity:
-    """Return who asks; a route that needs nothing does not know."""
+    """Return the client's identity; not for a route that needs nothing."""
     if service().identify is None:
         return EVERYBODY
     return cast("Mapping[str, Identity]", websocket.scope if has_websocket_context() else request.scope)[IDENTITY]
 
 
 async def _decide(need: Need, names: Callable[[], Named]) -> None:
-    """Find out who asks, and check what the current request may do. Kafka is not asked; for a bad token nothing is parsed."""
+    """Identify the client, and check the current request. Does not ask Kafka; for an invalid token nothing is parsed."""
     identify = service().identify
     if identify is None:
         return

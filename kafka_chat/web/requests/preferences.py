@@ -1,4 +1,4 @@
-"""What a client prefers, by its header `Prefer` (RFC 7240)."""
+"""Parses the header `Prefer` (RFC 7240)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# A name, with or without a value, and what separates it from the next one: a comma before another preference, a semicolon before a
-# parameter. Clients write `respond-async; wait=10`, too, so the two count alike.
+# A name, with or without a value, and a separator: a comma before another preference, a semicolon before a parameter. Clients also
+# write `respond-async; wait=10`, so the two are treated alike.
 _PREFERENCE = re.compile(
     r"""[\s,;]*
         (?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)
@@ -20,13 +20,13 @@ _PREFERENCE = re.compile(
 
 
 def preference(lines: Iterable[str], name: str) -> str | None:
-    """Return the value of a preference, its first one; None where there is none, or none with a value.
+    """Return the first value of a preference; None if there is none.
 
-    What is malformed is ignored, with all that is behind it in its line.
+    A malformed preference is ignored, with the rest of its line.
 
     Args:
-        lines: of the header.
-        name: in lower case.
+        lines: the lines of the header.
+        name: the preference, in lower case.
     """
     for line in lines:
         at = 0

@@ -1,4 +1,4 @@
-"""Finds the token that a request shows; docs/access.md, "Where a token is"."""
+"""Finds the token in a request; docs/access.md, "Where a token is"."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
     from ...settings.model import AuthSettings
 
-BEARER = "bearer."  # before a token in a subprotocol
+BEARER = "bearer."  # the prefix of a token in a subprotocol
 PARAMETER = "access_token"  # RFC 6750 section 2.3
 
 
 class TokenFinder:
-    """Finds it in the header, in a subprotocol, in the cookie, or in the address.
+    """Finds it in the header, in a subprotocol, in the cookie, or in the query.
 
     Args:
-        auth: which of these may have it.
+        auth: says which of these are allowed.
         origins: the pages that may use the service.
     """
 
@@ -35,10 +35,10 @@ class TokenFinder:
         self._origins = frozenset(origins)
 
     def find(self) -> bytes | None:
-        """Return the token of the current request or handshake; None: it shows none.
+        """Return the token of the current request or handshake; None without one.
 
         Raises:
-            RequestError: it shows several, or one in a subprotocol that is not beside another.
+            RequestError: it has several, or one in a subprotocol without another subprotocol.
         """
         asked = websocket if has_websocket_context() else request
         shown = {*self._in_headers(asked), *self._in_subprotocols(asked), *self._in_address(asked)}
@@ -69,17 +69,17 @@ class TokenFinder:
         return Query(asked.query_string).all(PARAMETER) if self._query else []
 
     def _in_cookie(self, asked: Request | Websocket) -> str | None:
-        """Return the cookie's token, if no page of a foreign origin can have made the browser send it."""
+        """Return the cookie's token, unless a page of another origin may have made the browser send it."""
         values = set() if self._cookie is None else set(asked.cookies.getlist(self._cookie))
         if not values:
             return None
         origins = asked.headers.getlist("Origin")
         if origins:
             trusted = len(origins) == 1 and origins[0] in self._origins
-        else:  # a browser says of a request of the same origin that it is one; what says nothing is no browser
+        else:  # a browser marks requests of the same origin; a request without marks is not from a browser
             trusted = all(site.strip().lower() == "same-origin" for site in asked.headers.getlist("Sec-Fetch-Site"))
         if not trusted:
             return None
-        if len(values) > 1:  # a neighbouring domain may have set one for us; which is meant, nobody knows
+        if len(values) > 1:  # a neighbouring domain may have set another one, and it is unknown which is meant
             raise RequestError(f"the cookie {self._cookie} is there more than once")
         return values.pop()
