@@ -57,8 +57,9 @@ def facts_of(cursor: ResumeCursor, topics: Sequence[str]) -> dict[str, object]:
                 "name": names.get(mark),
                 "id": _identity(entry),
                 "whole": entry.whole,
-                "epochs": {str(n): epoch for n in range(entry.partitions) if (epoch := entry.epoch(n)) != NO_EPOCH},
+                "epochs": {str(n): epoch for n in sorted(entry.offsets) if (epoch := entry.epoch(n)) != NO_EPOCH},
                 "next": {str(partition): entry.next(partition) for partition in sorted({*entry.offsets, *entry.unknown})},
+                "since_ms": {str(n): since_ms for n in sorted(entry.unknown) if (since_ms := entry.since_ms(n)) is not None},
             }
             for mark, entry in cursor.entries.items()
         ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import trio
@@ -93,8 +94,16 @@ def test_programs_get_the_same():
         "whole": True,
         "complete": False,
         "topics": [
-            {"hash": MARK, "name": TOPIC, "id": "Tq7hx", "whole": True, "epochs": {"0": 3}, "next": {"0": 41, "1": None, "2": 0}},
-            {"hash": topic_mark("kafka.chat.x").hex(), "name": None, "id": None, "whole": True, "epochs": {}, "next": {}},
+            {
+                "hash": MARK,
+                "name": TOPIC,
+                "id": "Tq7hx",
+                "whole": True,
+                "epochs": {"0": 3},
+                "next": {"0": 41, "1": None, "2": 0},
+                "since_ms": {},
+            },
+            {"hash": topic_mark("kafka.chat.x").hex(), "name": None, "id": None, "whole": True, "epochs": {}, "next": {}, "since_ms": {}},
         ],
     }
 
@@ -222,6 +231,8 @@ def test_a_partition_that_had_no_leader_is_told_with_the_time_since_when_its_mes
         "  partition 0: next is unknown; messages since 2026-11-30T00:53:20Z are due",
         "  partition 1: next is unknown",
     ]
+    facts: Any = facts_of(cursor, [])["topics"]
+    assert [(one["epochs"], one["since_ms"]) for one in facts] == [({}, {"0": 1_796_000_000_000})]
 
 
 @pytest.mark.parametrize(
