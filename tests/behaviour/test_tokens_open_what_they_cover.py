@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from kafka_chat.settings.model import Settings
 from tests.support.brokers import Broker
 from tests.support.calls import running
 from tests.support.chats import Chats, message
-from tests.support.clients import http, receive_path, refusal
+from tests.support.clients import Opcode, close_code, http, open_raw, receive_path, refusal
 from tests.support.events_client import open_events
 from tests.support.issuer import AUDIENCE, ISS, SECRET, secret_token
 from tests.support.v1_client import open_v1
@@ -164,3 +165,28 @@ async def test_without_a_token_the_name_in_the_path_is_nobodys(broker: Broker, c
         assert (await http(server.url, "GET", f"/history/{COVERED}")).status == 200
         for target in (f"/history/{DENIED}", f"/history/{ABSENT}", "/subscribing/ann"):
             assert (await http(server.url, "GET", target)).status == 401
+
+
+async def test_every_open_stream_ends_with_its_token(embedded: Broker, chats: Chats, tmp_path: Path) -> None:
+    everyone = {"read": ["*"], "send": ["*"]}
+    async with (
+        running(guarded(embedded, chats, tmp_path, auth__everyone=everyone, auth__leeway_seconds=0)) as server,
+        AsyncExitStack() as open_,
+    ):
+        shown = bearer(seconds=3)
+        v1 = await open_.enter_async_context(open_v1(server.url, "ann", subprotocols=v1_protocols(seconds=3)))
+        sockets = []
+        for path in (receive_path("ann"), "/subscribing/ann", "/send-message/chat/global"):
+            client = await open_.enter_async_context(open_raw(server.url))
+            assert (await client.handshake(path, headers=shown)).status == 101
+            sockets.append(client)
+        events = await open_.enter_async_context(open_events(server.url, "ann", headers=shown))
+        assert (await v1.closed()).code == 4401
+        for client in sockets:
+            while (frame := await client.read_frame()) is not None and frame.opcode is not Opcode.CLOSE:
+                pass
+            assert frame is not None
+            assert close_code(frame)[0] == 4401
+        ended = await events.read_to_end()
+        assert ended[-1].name == "reconnect"
+        assert ended[-1].meta["cursor"]
