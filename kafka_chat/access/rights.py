@@ -38,7 +38,9 @@ class Rights:
         return any(pattern.covers(chat, user) for pattern in patterns)
 
     def __add__(self, other: Rights) -> Rights:
-        """Return the rights of both together."""
+        """Return the rights of both together; one of them itself if the other has none, as each connection keeps its rights."""
+        if NOTHING in (self, other):
+            return other if self == NOTHING else self
         return Rights(**{field.name: (*getattr(self, field.name), *getattr(other, field.name)) for field in fields(self)})
 
     @classmethod

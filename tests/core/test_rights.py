@@ -71,3 +71,9 @@ def test_rights_add_up_to_what_either_allows(one, other, chat, user, action):
     first, second = Rights.parse({action.value: one}), Rights.parse(other)
     both = first + second
     assert both.allow(action, chat, user) == (first.allow(action, chat, user) or second.allow(action, chat, user))
+
+
+def test_rights_that_add_nothing_take_no_memory():
+    some = Rights.parse(["a"])
+    assert some + Rights() is some
+    assert Rights() + some is some
