@@ -86,7 +86,7 @@ def running(
     centrifugo: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
-    """Run a server for as long as the block lasts.
+    """Run a server while the block runs.
 
     Args:
         peer: one of `PEERS`.

@@ -50,7 +50,7 @@ def log_of(name: str) -> Path:
 
 @contextlib.contextmanager
 def running(name: str, *, here: bool) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a part for as long as the block lasts."""
+    """Run a part while the block runs."""
     with contextlib.ExitStack() as files:
         output = None if here else files.enter_context(log_of(name).open("wb"))
         # In a session of its own, so that Ctrl-C in a terminal reaches us alone, and we end it.

@@ -147,7 +147,7 @@ class Connection:
 
 @asynccontextmanager
 async def open_connection(address: Address, path: str, *, token: str | None = None) -> AsyncIterator[Connection]:
-    """Keep a connection for as long as the block lasts.
+    """Keep a connection while the block runs.
 
     Args:
         address: of the service.

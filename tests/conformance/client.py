@@ -84,7 +84,7 @@ class Client:
 
 @asynccontextmanager
 async def running(command: Sequence[str], *arguments: str, folder: Path) -> AsyncIterator[Client]:
-    """Run the command for as long as the block lasts; what it says on stderr is shown where the block fails."""
+    """Run the command while the block runs; what it says on stderr is shown where the block fails."""
     client = Client()
     ours, theirs = os.pipe()
     errors = folder / "stderr"

@@ -309,7 +309,7 @@ class FakeService:
 
 @asynccontextmanager
 async def open_fake_service() -> AsyncIterator[FakeService]:
-    """Listen on loopback for as long as the block lasts."""
+    """Listen on loopback while the block runs."""
     came, visits = trio.open_memory_channel[Visit](100)
 
     async def serve(stream: trio.SocketStream) -> None:

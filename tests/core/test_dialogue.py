@@ -46,7 +46,7 @@ def dialogue(answer: Answer = echo, *, opening: Callable[[], Awaitable[bytes]] |
 
 @asynccontextmanager
 async def running(live: Dialogue, client: FakeClient) -> AsyncIterator[list[int]]:
-    """Run it for as long as the block lasts, at most; yields the code that it ended with."""
+    """Run it while the block runs, at most; yields the code that it ended with."""
     codes: list[int] = []
 
     async def run() -> None:

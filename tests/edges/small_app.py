@@ -217,7 +217,7 @@ async def serving_small(
     drain_seconds: float = 0.5,
     ours: bool = True,
 ) -> AsyncIterator[Served]:
-    """Serve the small app for as long as the block lasts; where not `ours`, by hypercorn as it is, for want of another server."""
+    """Serve the small app while the block runs; where not `ours`, by hypercorn as it is, for want of another server."""
     settings = Settings(server=ServerSettings(port=0, drain_seconds=drain_seconds), limits=limits or Limits())
     service = SmallService(settings, session)
     app = small_app(service)
@@ -234,7 +234,7 @@ async def serving_small(
 
 @contextmanager
 def plain_hypercorn() -> Iterator[None]:
-    """Give hypercorn its own classes back, for as long as the block lasts."""
+    """Give hypercorn its own classes back, while the block runs."""
     places = ((hypercorn.trio.run, "TCPServer"), (hypercorn.trio.tcp_server, "ProtocolWrapper"), (hypercorn.protocol.h11, "WSStream"))
     installed = [getattr(*place) for place in places]
     for (module, name), own in zip(places, (TCPServer, ProtocolWrapper, WSStream), strict=True):

@@ -30,7 +30,7 @@ async def server(kafka: KafkaCluster, chats: Chats) -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def watched(server: Server, kafka: KafkaCluster, chats: Chats) -> AsyncIterator[None]:
-    """Have a client there for as long as the block lasts, which gets a message every 50 ms, in time, in order, once."""
+    """Have a client there while the block runs, which gets a message every 50 ms, in time, in order, once."""
     texts: list[str] = []
     done = trio.Event()
 

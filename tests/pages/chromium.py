@@ -127,7 +127,7 @@ class Browser:
 
     @asynccontextmanager
     async def open_page(self) -> AsyncIterator[Page]:
-        """Open a tab with a profile of its own for as long as the block lasts."""
+        """Open a tab with a profile of its own while the block runs."""
         context = (await self.command("Target.createBrowserContext", {}))["browserContextId"]
         target = (await self.command("Target.createTarget", {"url": "about:blank", "browserContextId": context}))["targetId"]
         session = (await self.command("Target.attachToTarget", {"targetId": target, "flatten": True}))["sessionId"]
@@ -140,7 +140,7 @@ class Browser:
 
 @asynccontextmanager
 async def open_chromium() -> AsyncIterator[Browser]:
-    """Run Chromium for as long as the block lasts; there has to be one."""
+    """Run Chromium while the block runs; there has to be one."""
     executable = chromium()
     assert executable is not None
     with temporary_folder("chromium-") as folder:

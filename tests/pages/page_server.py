@@ -11,7 +11,7 @@ import trio
 
 @asynccontextmanager
 async def open_site(pages: Mapping[str, str]) -> AsyncIterator[str]:
-    """Serve pages on loopback for as long as the block lasts.
+    """Serve pages on loopback while the block runs.
 
     Args:
         pages: path -> HTML.

@@ -80,7 +80,7 @@ async def subscribe_send_and_receive(server: Server) -> None:
 
 @asynccontextmanager
 async def open_far(port: int, *, to: int, round_trip_seconds: float) -> AsyncIterator[None]:
-    """Listen on a port of loopback for as long as the block lasts, and hand connections on to another one.
+    """Listen on a port of loopback while the block runs, and hand connections on to another one.
 
     Args:
         port: where to listen.

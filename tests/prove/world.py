@@ -387,7 +387,7 @@ class World(Topics):
 
 @contextmanager
 def world(broker: Broker, chats: Chats) -> Iterator[World]:
-    """Be in a world for as long as the block lasts."""
+    """Be in a world while the block runs."""
     made = World(broker, chats)
     made.start()
     try:

@@ -1,4 +1,4 @@
-"""What a test does with Kafka as others use it: it produces, and looks."""
+"""Kafka as other programs use it: produces records, and reads topics and offsets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ANSWER_SECONDS = 60.0  # for one question, which takes milliseconds; it ends a h
 
 
 class PublishedRecord(NamedTuple):
-    """Where a record was put; the broker has acknowledged it with acks=all."""
+    """The partition and offset of a record, acknowledged with acks=all."""
 
     partition: int
     offset: int
@@ -31,10 +31,10 @@ class PublishedRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offsets:
-    """The marks of one partition.
+    """The watermarks of one partition.
 
     Attributes:
-        first: the first offset that is left.
+        first: the first offset that still exists.
         last_stable: below it everything is committed or aborted.
         high: below it everything is replicated.
     """
@@ -56,7 +56,7 @@ class StoredRecord:
 
 
 class Broker(ABC):
-    """Kafka under some address.
+    """Kafka at an address.
 
     Every method blocks for as long as the brokers need, a few milliseconds where they are well. In a trio test call the
     quick ones as they are; what takes longer (starting a node) goes through `trio.to_thread.run_sync`.
@@ -91,7 +91,7 @@ class Broker(ABC):
             client.list_topics(timeout=ANSWER_SECONDS)
 
     def close(self) -> None:
-        """Let go of the clients' connections."""
+        """Close the clients' connections."""
         with self._lock:
             self._asker.close()
 
@@ -102,7 +102,7 @@ class Broker(ABC):
 
     @abstractmethod
     def create_topic(self, name: str, partitions: int = 1) -> str:
-        """Make a topic, and return its identity once it can be produced to and read.
+        """Create a topic, and return its id once it can be written and read.
 
         Args:
             name: of the topic.
@@ -121,7 +121,7 @@ class Broker(ABC):
         headers: Sequence[tuple[str, bytes | None]] | None = None,
         timestamp_ms: int | None = None,
     ) -> PublishedRecord:
-        """Put one record into a topic, and return once it is acknowledged.
+        """Produce one record to a topic, and return once it is acknowledged.
 
         Args:
             topic: made by the broker if it is missing, as brokers do by default; `create_topic` says how it should be.
@@ -146,13 +146,13 @@ class Broker(ABC):
         headers: Sequence[tuple[str, bytes | None]] | None = None,
         timestamp_ms: int | None = None,
     ) -> list[PublishedRecord]:
-        """Put records into a topic in this order, and return once all are acknowledged."""
+        """Produce records to a topic in this order, and return once all are acknowledged."""
         with self._lock:
             producer = self.meet(topic)
             return produce_records(producer, topic, values, key=key, partition=partition, headers=headers, timestamp_ms=timestamp_ms)
 
     def meet(self, topic: str) -> Producer:
-        """Have the producer know a topic, which makes it where it is missing; return the producer."""
+        """Make the producer look up a topic, which creates it if it is missing; return the producer."""
         with self._lock:
             if topic not in self._met:
                 # By itself it looks up new topics once a second.
@@ -168,7 +168,7 @@ class Broker(ABC):
             return {name: len(topic.partitions) for name, topic in self._asker.list_topics(timeout=ANSWER_SECONDS).topics.items()}
 
     def offsets(self, topic: str, partition: int = 0) -> Offsets:
-        """Return the marks of one partition, as its leader has them now."""
+        """Return the current watermarks of one partition, from its leader."""
         return Offsets(
             first=self._offset(topic, partition, _EARLIEST, IsolationLevel.READ_UNCOMMITTED),
             last_stable=self._offset(topic, partition, _LATEST, IsolationLevel.READ_COMMITTED),
@@ -282,7 +282,7 @@ def _place(message: Message) -> tuple[int, int]:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Ask again and again until it holds; brokers that do not answer yet are asked again, too."""
+    """Check repeatedly until the condition holds, also while brokers do not answer yet."""
     deadline = time.monotonic() + seconds
     error: Exception | None = None
     while True:

@@ -44,13 +44,13 @@ def kafka_cluster(
     properties: Mapping[str, str | int | float | bool] | None = None,
     java_options: Sequence[str] | None = None,
 ) -> Iterator[KafkaCluster]:
-    """Run real Kafka brokers for as long as the block lasts.
+    """Run real Kafka brokers while the block runs.
 
     Args:
         nodes: how many; with 3, topics have three replicas of which two must be in sync.
-        heap_mb: of memory for each; 512 is enough for some hundred partitions, thousands need 1536.
-        properties: further broker settings, or other values for those that are set here.
-        java_options: for the Java machine, instead of those that make it start quickly; for benchmarks.
+        heap_mb: the heap of each; 512 is enough for some hundred partitions, thousands need 1536.
+        properties: further broker settings, or other values for those set here.
+        java_options: for the JVM, instead of those that make it start quickly; for benchmarks.
     """
     distribution = kafka_distribution()
     options = (f"-Xms{min(heap_mb, 128)}m", f"-Xmx{heap_mb}m", *(QUICK_JAVA if java_options is None else java_options))
@@ -64,7 +64,7 @@ def kafka_cluster(
 def started(
     nodes: dict[int, KafkaNode], properties: Callable[[KafkaNode], Mapping[str, str | int | float | bool]]
 ) -> Iterator[KafkaCluster]:
-    """Run nodes as one new cluster for as long as the block lasts.
+    """Run nodes as one new cluster while the block runs.
 
     Args:
         nodes: by their ids; their folders are empty.
@@ -82,7 +82,7 @@ def started(
 
 @contextlib.contextmanager
 def embedded_broker() -> Iterator[EmbeddedBroker]:
-    """Run librdkafka's mock cluster in this process for as long as the block lasts."""
+    """Run librdkafka's mock cluster in this process while the block runs."""
     # The cluster lives in the client that asked for it, and ends with it.
     owner = Consumer({"group.id": "owner", "client.id": "test-embedded-broker", "test.mock.num.brokers": 1, "log_level": 3})
     try:
@@ -98,7 +98,7 @@ def embedded_broker() -> Iterator[EmbeddedBroker]:
 
 
 class EmbeddedBroker(Broker):
-    """The mock cluster: topics have four partitions, no identity, and stay; it has no transactions worth the name."""
+    """The mock cluster: topics have four partitions, no ids, and are never deleted; transactions hardly work."""
 
     PARTITIONS = 4
 
@@ -139,7 +139,7 @@ class KafkaCluster(Broker):
         self.connect()
 
     def replace(self) -> None:
-        """Have another cluster answer at the same addresses, without any topics. Takes some seconds."""
+        """Replace the cluster at the same addresses with another one without topics. Takes some seconds."""
         for number in self._nodes:
             self.kill(number)
         with self._lock:
@@ -174,7 +174,7 @@ class KafkaCluster(Broker):
         self._nodes[node].signal(signal.SIGCONT)
 
     def mend(self) -> None:
-        """Thaw what is frozen, start what does not run, and return once the cluster is ready."""
+        """Thaw frozen nodes, start stopped ones, and return once the cluster is ready."""
         for number, node in self._nodes.items():
             if node.running:
                 self.thaw(number)
@@ -188,11 +188,11 @@ class KafkaCluster(Broker):
         return frozenset(number for number, node in self._nodes.items() if node.running)
 
     def leader(self, topic: str, partition: int = 0) -> int:
-        """Return the node that leads a partition; -1 where none does."""
+        """Return the leader of a partition; -1 if there is none."""
         return self.leaders(topic)[partition]
 
     def leaders(self, topic: str) -> dict[int, int]:
-        """Return partition -> the node that leads it; -1 where none does."""
+        """Return partition -> its leader; -1 if there is none."""
         with self._lock:
             found = self._asker.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic].partitions
         return {number: partition.leader for number, partition in found.items()}
@@ -264,7 +264,7 @@ class KafkaCluster(Broker):
             self.connect()
 
     def add_partitions(self, name: str, total: int) -> None:
-        """Make a topic have `total` partitions, and return once they can be used."""
+        """Extend a topic to `total` partitions, and return once they can be used."""
         self._admin.create_partitions([NewPartitions(name, total)], operation_timeout=ANSWER_SECONDS)[name].result()
         self._met.discard(name)  # the producer has to look at it again
         self._wait_usable(name, total)
@@ -297,7 +297,7 @@ class KafkaCluster(Broker):
         return found[0]
 
     def delete_records(self, topic: str, partition: int, before: int) -> int:
-        """Drop what a partition holds below an offset, as retention does; return the first offset that is left."""
+        """Delete the records below an offset, like retention; return the first offset that still exists."""
         where = TopicPartition(topic, partition, before)
         return int(self._admin.delete_records([where], request_timeout=ANSWER_SECONDS)[where].result().low_watermark)
 
@@ -341,11 +341,11 @@ class Transaction:
         return record
 
     def commit(self) -> None:
-        """Make them count, and return once readers see them."""
+        """Commit them, and return once readers see them."""
         self._end(self._producer.commit_transaction)
 
     def abort(self) -> None:
-        """Make them nothing, and return once readers see what comes after them."""
+        """Abort them, and return once readers see what comes after them."""
         self._end(self._producer.abort_transaction)
 
     def _end(self, end: Callable[[float], None]) -> None:

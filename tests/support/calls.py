@@ -1,4 +1,4 @@
-"""What a test asks of a running service over HTTP, or waits for, when nobody tells."""
+"""Requests to a running service over HTTP, and waits that poll."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAMPLE = re.compile(r"(?m)^(kafka_chat_\w+(?:\{[^}]*\})?) (\S+)$")
 
 @asynccontextmanager
 async def running(settings: Settings, *, check_leaks: bool = True) -> AsyncIterator[Server]:
-    """Serve for as long as the block lasts; once it has begun, `/ready` says so."""
+    """Serve while the block runs; once it has begun, `/ready` says so."""
     async with serving(settings, check_leaks=check_leaks) as server:
         await until_ready(server)
         yield server
@@ -38,12 +38,12 @@ async def unsubscribe(url: str, username: str, *chats: str) -> list[str]:
 
 
 async def subscribe_patiently(url: str, username: str, *chats: str) -> list[str]:
-    """Subscribe a user as a client does that comes again where the answer is 503, and return the chats that are then followed."""
+    """Subscribe a user, repeating the request after a 503, and return the chats that are then followed."""
     return _chats(await _answered(url, "POST", _target(username, chats)))
 
 
 async def unsubscribe_patiently(url: str, username: str, *chats: str) -> list[str]:
-    """Unsubscribe a user likewise."""
+    """Unsubscribe a user, repeating the request after a 503."""
     return _chats(await _answered(url, "DELETE", _target(username, chats)))
 
 
@@ -82,7 +82,7 @@ async def until(true: Callable[[], object], *, seconds: float = HANG_SECONDS) ->
 
 @asynccontextmanager
 async def meanwhile(act: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Do something again and again for as long as the block lasts, and let it be finished."""
+    """Do something again and again while the block runs, and let it be finished."""
     ended = False
 
     async def repeat() -> None:
@@ -98,7 +98,7 @@ async def meanwhile(act: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
 
 
 async def _answered(url: str, method: str, target: str) -> Answer:
-    """Ask, again and again while brokers cannot answer."""
+    """Send a request, repeating it while brokers cannot answer."""
     with trio.fail_after(HANG_SECONDS):
         while (answer := await http(url, method, target)).status == 503:  # noqa: ASYNC110 - nobody is told
             await trio.sleep(AGAIN_SECONDS)

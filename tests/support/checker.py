@@ -1,8 +1,8 @@
-"""Says whether clients got what they were owed, without our code on purpose: all of it, in order, once, and nothing else.
+"""Checks that clients got what they were owed: all of it, in order, once, and nothing else. Deliberately without our code.
 
 What was produced goes into a `Ledger`, what one client recorded over all of its connections into a `Journal`. Messages are
-told apart by numbers that are used once. Holes in the offsets (transactions, compaction) are no loss; what is gone is no
-loss either if the client was told of exactly that.
+identified by unique numbers. Gaps in the offsets (transactions, compaction) are not losses; deleted records are not, either, if the
+client was notified of exactly those.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHOWN = 12  # ranges of offsets, of faults
 
 
 class Lane(NamedTuple):
-    """A partition of one topic, which dies with that topic; a topic of the same name that is made later has others.
+    """A partition of one topic; a recreated topic has other lanes.
 
     Attributes:
         chat: the topic without its prefix.
@@ -38,7 +38,7 @@ class Lane(NamedTuple):
 
 
 class Kind(StrEnum):
-    """What can be wrong."""
+    """The kinds of faults."""
 
     LOST = "lost"  # it was owed, never came, and neither did anything after it, though the client waited
     LATE = "late"  # likewise, but the client was stopped while messages came: whether this one would have come nobody knows
@@ -82,7 +82,7 @@ class Record(NamedTuple):
 
 
 class Ledger:
-    """What was produced with all replicas' acknowledgement, and what has become of it."""
+    """The records that all replicas acknowledged, and what happened to them."""
 
     def __init__(self) -> None:
         self.lanes: dict[Lane, dict[int, Record]] = defaultdict(dict)
@@ -92,7 +92,7 @@ class Ledger:
         self._places: dict[int, tuple[Lane, int]] = {}
 
     def produced(self, lane: Lane, offset: int, record: Record) -> None:
-        """Note where a record is."""
+        """Note the place of a record."""
         if offset in self.lanes[lane] or record.number in self._places:
             raise ValueError(f"{lane} offset {offset}, number {record.number}: one of them is taken")
         self.lanes[lane][offset] = record
@@ -107,7 +107,7 @@ class Ledger:
         self._deleted.add((chat, topic))
 
     def is_gone(self, lane: Lane, offset: int) -> bool:
-        """Whether it was deleted: it by itself, or with its topic."""
+        """Whether it was deleted, alone or with its topic."""
         return self.is_deleted(lane) or offset < self._trimmed.get(lane, 0)
 
     def is_deleted(self, lane: Lane) -> bool:
@@ -120,7 +120,7 @@ class Ledger:
 
 
 class Gap(NamedTuple):
-    """What a client was told, and how much of the lane it had recorded by then."""
+    """A gap notice, and how much of the lane the client had recorded by then."""
 
     first_lost: int
     first_left: int
@@ -129,7 +129,7 @@ class Gap(NamedTuple):
 
 
 class Owed(NamedTuple):
-    """Offsets that have to come, or may.
+    """Offsets that must come, or may come.
 
     Attributes:
         first: the first of them.
@@ -215,7 +215,7 @@ def check(ledger: Ledger, journals: Iterable[Journal]) -> list[Fault]:
 
 
 def assert_nothing_wrong(ledger: Ledger, journals: Iterable[Journal]) -> None:
-    """Raise `AssertionError` that names what is wrong, if anything is."""
+    """Raise an `AssertionError` that names the faults, if there are any."""
     faults = check(ledger, journals)
     if faults:
         kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(fault.kind.value for fault in faults).items())

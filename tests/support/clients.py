@@ -1,4 +1,4 @@
-"""A WebSocket client as users have it, of the library `websockets` so that it shares no code with ours: it checks each frame it gets."""
+"""A WebSocket client with the library `websockets`, which shares no code with ours; it checks each frame."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Closed(NamedTuple):
 
 
 class WrongFrame(AssertionError):
-    """A frame that is not exactly a delivery."""
+    """A frame is not exactly a delivery."""
 
 
 def receive_path(username: str) -> str:
@@ -85,7 +85,7 @@ def parse_delivery(frame: str | bytes) -> Delivery:
 class ChatClient:
     """The client of the library `websockets`, which shares no code with our server, as its documentation has it.
 
-    It takes what comes at once, so it is never why something is late.
+    It reads at once, so it is never the reason for a delay.
 
     Attributes:
         received: everything so far, in order, also what `next` has returned.
@@ -187,7 +187,7 @@ def closed_as(connection: ClientConnection) -> Closed:
 
 @asynccontextmanager
 async def open_chat(url: str, username: str, *, path: str | None = None) -> AsyncIterator[ChatClient]:
-    """Be connected as a user for as long as the block lasts. Once it has begun, the server has accepted.
+    """Connect as a user while the block runs; the server has accepted when it begins.
 
     Args:
         url: the server, `http://host:port`.

@@ -17,7 +17,7 @@ PAUSE_SECONDS = 0.1
 def create_topic(
     cluster: KafkaCluster, name: str, leader: int, follower: int, *, partitions: int = 1, cleanup_policy: str = "delete"
 ) -> None:
-    """Make a topic of two replicas whose follower may be elected though it lacks acknowledged records."""
+    """Create a topic with two replicas whose follower may be elected although it lacks acknowledged records."""
     cluster.create_topic(
         name,
         partitions,
@@ -29,7 +29,7 @@ def create_topic(
 
 
 class Writer:
-    """A producer as many are, not idempotent: one that is finds its sequence broken by an unclean election, and gives up for good."""
+    """A producer that is not idempotent: an idempotent one fails for good when an unclean election breaks its sequence."""
 
     def __init__(self, cluster: KafkaCluster) -> None:
         config: dict[str, str | int | bool] = {"linger.ms": 0, "enable.idempotence": False, "topic.metadata.refresh.interval.ms": 500}

@@ -1,4 +1,4 @@
-"""A client of server-sent events that reads as the HTML standard says (section 9.2.6), without our code on purpose."""
+"""A client of server-sent events that follows the HTML standard (section 9.2.6), deliberately without our code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .raw_client import connected
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What an `EventSource` would hand to its page.
+    """An event as an `EventSource` passes it to its page.
 
     Attributes:
         name: `message` where the event has none.
@@ -38,7 +38,7 @@ class Event:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What stands in `meta`."""
+        """Its `meta`."""
         found: dict[str, Any] = self.said["meta"]
         return found
 
@@ -116,7 +116,7 @@ class EventsClient:
 
     @property
     def last_id(self) -> str:
-        """What a client that has had the events that were returned, and no more, comes back with."""
+        """The id with which a client resumes after the returned events."""
         return self.events[self._returned - 1].last_id if self._returned else ""
 
     async def begin(self, request: h11.Request, body: bytes = b"") -> None:

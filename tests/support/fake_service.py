@@ -122,7 +122,7 @@ class FakeSending:
 
 
 class FakeHistory:
-    """Hands out `answer`, and keeps what was asked; `failing` is raised instead."""
+    """Returns `answer`, and records the queries; `failing` is raised instead."""
 
     def __init__(self) -> None:
         self.asked: list[PageQuery] = []
@@ -137,7 +137,7 @@ class FakeHistory:
 
 
 class FakeService:
-    """What routes and connections ask for, without Kafka."""
+    """The service behind routes and connections, without Kafka."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

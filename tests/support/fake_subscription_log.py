@@ -91,7 +91,7 @@ class FakeSubscriptionLog:
             await self._moved.wait()
 
     def read(self) -> None:
-        """Read to the end of the topic; nothing is read by itself but by `run`."""
+        """Read to the end of the topic; otherwise only `run` reads."""
         for record in self._records[self._position :]:
             outcome = self._following.apply(*record[:2], offset=self._position)
             self._position += 1

@@ -85,7 +85,7 @@ class FakeKafka:
             self.listener.topic_lost(topic, gone.topic_id, cause)
 
     def produce(self, topic: str, *values: bytes | None, partition: int = 0, tail: bool = True, hole: int = 0, time_ms: int = 0) -> int:
-        """Append records (after `hole` lost offsets), tell the Tail's listener, return the offset of the last."""
+        """Append records (after `hole` lost offsets), notify the Tail's listener, return the offset of the last."""
         log = self.topics[topic].partitions[partition]
         first = log.end
         log.end += hole
@@ -104,7 +104,7 @@ class FakeKafka:
         self.listener.append(self.key(topic, partition), [self.batch(topic, partition, first, log.end)])
 
     def elect(self, topic: str, end: int | None = None, partition: int = 0, *, tail: bool = True) -> None:
-        """Have another leader; with `end` one whose log ends there, which is an unclean election. The Tail tells of that, if it knows."""
+        """Elect another leader; with `end` one whose log ends there: an unclean election, which the Tail reports if it knows."""
         log = self.topics[topic].partitions[partition]
         asked, log.end, log.epoch = log.end, log.end if end is None else min(end, log.end), log.epoch + 1
         log.epoch_starts = {epoch: start for epoch, start in log.epoch_starts.items() if start < log.end} | {log.epoch: log.end}

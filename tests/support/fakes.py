@@ -143,7 +143,7 @@ class Core:
     async def connected(
         self, client: FakeClient, username: str = "ann", *, options: SessionOptions | None = None, identity: Identity = EVERYBODY
     ) -> AsyncIterator[Session]:
-        """A session that runs for as long as the block lasts, its start fixed."""
+        """A session that runs while the block runs, its start fixed."""
         session = session_for(options or DEFAULT_OPTIONS, self.context, username=username, caught_up=lambda: None)
         session.authorize(identity)
         self.context.deadlines.watch(session)

@@ -55,7 +55,7 @@ async def http(
     headers: Mapping[str, str] | None = None,
     seconds: float = HANG_SECONDS,
 ) -> Answer:
-    """Send one request on a connection of its own.
+    """Send one request on a new connection.
 
     Args:
         url: the server, of which host and port count.

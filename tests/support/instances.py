@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Instance:
-    """What one process has of the subscriptions.
+    """The subscriptions part of one process.
 
     Attributes:
-        changes: all that the listener was told.
+        changes: the changes reported to the listener.
     """
 
     publisher: KafkaPublisher
@@ -51,7 +51,7 @@ class Instance:
 async def opened(
     settings: Settings, *, ready: bool = True, lookup: Callable[[Lookup], Lookup] = lambda lookup: lookup
 ) -> AsyncIterator[Instance]:
-    """Open an instance for as long as the block lasts.
+    """Open an instance while the block runs.
 
     Args:
         settings: as for the service.

@@ -112,7 +112,7 @@ class JwksServer:
 
 @asynccontextmanager
 async def open_jwks_server(*keys: Key, tls: bool = False) -> AsyncIterator[JwksServer]:
-    """Serve keys for as long as the block lasts; with `tls` as localhost, by the certificate `CERTIFICATE`."""
+    """Serve keys while the block runs; with `tls` as localhost, by the certificate `CERTIFICATE`."""
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     context = None
     if tls:

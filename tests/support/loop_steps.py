@@ -1,4 +1,4 @@
-"""How long the steps of tasks hold the loop, in units that a busy machine does not change.
+"""Measures how long the steps of tasks block the loop, in units that do not depend on other work of the machine.
 
 A step is what a task does between two checkpoints; nothing else runs meanwhile. Its cost is CPU time of the loop's thread, so what
 other processes take of the machine is not in it, and it is told in milliseconds of the machine that the bound is for: a fixed
@@ -18,7 +18,7 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MOST_MS = 10.0  # nobody holds the loop for longer
+MOST_MS = 10.0  # nothing blocks the loop for longer
 LONGEST_KEPT = 10
 UNIT_ROUNDS = 24_000  # of the calibrated piece: 1 ms of CPU on the machine that the bound of 10 ms was written for
 NOTED_SECONDS = 0.001  # a shorter step is not worth a calibration
@@ -105,7 +105,7 @@ class LoopSteps(trio.abc.Instrument):
 
 @contextmanager
 def loop_steps() -> Iterator[LoopSteps]:
-    """Measure the steps of this trio run for as long as the block lasts; call it in the run."""
+    """Measure the steps of this trio run while the block runs; call it in the run."""
     steps = LoopSteps()
     trio.lowlevel.add_instrument(steps)
     gc.callbacks.append(steps.collection)
@@ -147,7 +147,7 @@ class LoopRounds(trio.abc.Instrument):
 
 @contextmanager
 def loop_rounds() -> Iterator[LoopRounds]:
-    """Count the steps of this trio run's rounds for as long as the block lasts; call it in the run."""
+    """Count the steps of this trio run's rounds while the block runs; call it in the run."""
     rounds = LoopRounds()
     trio.lowlevel.add_instrument(rounds)
     try:

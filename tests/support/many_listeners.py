@@ -1,4 +1,4 @@
-"""A broker that is reached in many ways: near, far, with TLS and a password, or under a name that nobody knows."""
+"""A broker with many listeners: near, far, with TLS and a password, or under a name that does not resolve."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def secured() -> dict[str, str]:
 
 @contextlib.contextmanager
 def many_listeners(more: Mapping[str, str] | None = None) -> Iterator[ManyListeners]:
-    """Run it for as long as the block lasts.
+    """Run it while the block runs.
 
     Args:
         more: further properties of the broker.

@@ -1,4 +1,4 @@
-"""Messages of one chat, produced as a test says, each noted in a ledger; and clients that are owed all of them."""
+"""Messages of one chat, each noted in a ledger, and clients that must get all of them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Noted:
         return self.room.lanes
 
     async def create(self, partitions: int = 1, **config: str | int) -> None:
-        """Make its topic. All clients so far are owed all of it."""
+        """Create its topic. All clients so far must get all of it."""
         self.room = await trio.to_thread.run_sync(partial(made, self.kafka, self._chats, self.chat, partitions, **config))
         for client in self.clients:
             self._owe(client)
@@ -134,7 +134,7 @@ class Noted:
         return has
 
     async def get_all(self, *clients: ResumingClient) -> None:
-        """Have clients read until they have all that they are owed, for as long as anything comes; what does not is named by `check`."""
+        """Let clients read until they have everything, for as long as anything comes; `check` names what is missing."""
         for client in clients:
             await client.read_rest(self.has_all(client), quiet_seconds=SECONDS)
 

@@ -121,7 +121,7 @@ def end_process(process: subprocess.Popen[bytes], *, kill: bool = False, seconds
 
 @contextlib.contextmanager
 def temporary_folder(prefix: str) -> Iterator[Path]:
-    """A folder that is gone afterwards, also when we are killed."""
+    """A folder that is deleted afterwards, even if we are killed."""
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     _undertaker.tell("folder", folder)
     try:

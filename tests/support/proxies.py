@@ -1,4 +1,4 @@
-"""Real proxies, nginx and HAProxy, with the configurations that docs/operations.md has: only addresses are others."""
+"""Real proxies, nginx and HAProxy, with the configurations of docs/operations.md and other addresses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ http {{
 
 
 class OpenProxy(Protocol):
-    """Runs a proxy in front of the service for as long as the block lasts; yields `http://127.0.0.1:port`."""
+    """Runs a proxy in front of the service while the block runs; yields `http://127.0.0.1:port`."""
 
     def __call__(self, *upstreams: int) -> AbstractAsyncContextManager[str]:
         """Run it.
@@ -50,7 +50,7 @@ class OpenProxy(Protocol):
 
 @asynccontextmanager
 async def open_nginx(*upstreams: int, prefix: str = "") -> AsyncIterator[str]:
-    """See `OpenProxy`; `prefix` are lines of its `server`, in front of the documented ones."""
+    """Run nginx (`OpenProxy`); `prefix` are lines of its `server`, before the documented ones."""
     port = free_port()
     text = _replaced(_documented("nginx"), r"listen 80;", f"listen 127.0.0.1:{port};\n{prefix}")
     text = _replaced(text, r"(?:    server 10\.0\.0\.\d:8001;\n)+", "".join(f"    server 127.0.0.1:{one};\n" for one in upstreams))
@@ -63,7 +63,7 @@ async def open_nginx(*upstreams: int, prefix: str = "") -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def open_haproxy(*upstreams: int) -> AsyncIterator[str]:
-    """See `OpenProxy`."""
+    """Run HAProxy (`OpenProxy`)."""
     port = free_port()
     text = _replaced(_documented("haproxy"), r"bind :80$", f"bind 127.0.0.1:{port}")
     names = "abcdef"[: len(upstreams)]

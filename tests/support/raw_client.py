@@ -1,4 +1,4 @@
-"""A WebSocket client down to its bytes, without a library on purpose: for rude ones, broken ones, and to check what the server sends."""
+"""A WebSocket client down to its bytes, deliberately without a library: for broken clients, and to check the server's bytes."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ class RawClient:
     # --- inside
 
     async def _read_more(self) -> bool:
-        """Read what is there; False at the end of the stream, or where it was reset."""
+        """Read what has come; False at the end of the stream, or after a reset."""
         data = await self.receive()
         self._buffer += data
         return bool(data)
@@ -324,7 +324,7 @@ class RawClient:
 
 @asynccontextmanager
 async def open_raw(url: str, path: str | None = None, *, receive_buffer: int | None = None) -> AsyncIterator[RawClient]:
-    """Connect for as long as the block lasts; with a path, be a WebSocket client that was accepted there."""
+    """Connect while the block runs; with a path, be a WebSocket client that was accepted there."""
     client = await RawClient.connect(url, receive_buffer=receive_buffer)
     try:
         if path is not None:

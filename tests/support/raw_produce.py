@@ -1,4 +1,4 @@
-"""Produces records by the bytes that Kafka's protocol has for them: what no Python client agrees to send."""
+"""Produces records as bytes of Kafka's protocol, which no Python client agrees to send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A way to a service that can be interrupted, as networks are."""
+"""A relay to a service that can be interrupted like a network."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Relay:
         return len(self._connections)
 
     def break_off(self) -> None:
-        """Let nothing pass any more, and tell nobody."""
+        """Forward nothing any more, silently."""
         self._whole = trio.Event()
 
     def mend(self) -> None:
-        """Let new connections pass; those that there were are unknown here."""
+        """Forward new connections; old ones are unknown here."""
         self.cut()
         self._whole.set()
 
@@ -79,7 +79,7 @@ class Relay:
 
 @asynccontextmanager
 async def open_relay(service: str) -> AsyncIterator[Relay]:
-    """Listen on loopback for as long as the block lasts."""
+    """Listen on loopback while the block runs."""
     relay = Relay(service)
     async with trio.open_nursery() as nursery:
         (listener,) = await nursery.start(partial(trio.serve_tcp, relay.hand_on, 0, host="127.0.0.1"))

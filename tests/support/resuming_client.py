@@ -1,4 +1,4 @@
-"""A client of kafka-chat.v1 that is cut off and comes back with its cursor, without our code on purpose: by docs/protocol.md alone.
+"""A kafka-chat.v1 client that is disconnected and resumes with its cursor, by docs/protocol.md, deliberately without our code.
 
 Hundreds fit into one process.
 """
@@ -103,12 +103,12 @@ class ResumingClient:
         return ".".join(parts) or None
 
     def begin_at(self, cursor: str) -> None:
-        """Take a cursor that somebody else gave for its own."""
+        """Take another client's cursor."""
         self.cursor = cursor
         self._ids.clear()
 
     def take(self, shown: object) -> None:
-        """Record a message that came by another way: what its frame would have been."""
+        """Record a message that came in another way, as its frame."""
         self._record(msgspec.convert(shown, FrameV1))
 
     # --- coming
@@ -273,7 +273,7 @@ class ResumingClient:
                 self.left_open.append(raw)
 
     def let_go(self) -> None:
-        """Close what was left open."""
+        """Close the connections that were left open."""
         for raw in [*self.left_open, *([self._raw] if self._raw is not None else [])]:
             raw.let_go()
         self.left_open.clear()

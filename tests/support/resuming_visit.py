@@ -1,4 +1,4 @@
-"""What a `ResumingClient` keeps of one connection, from its beginning to its end; also how it may end."""
+"""A `ResumingClient`'s record of one connection, and the ways to end it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ decode = msgspec.json.Decoder(FrameV1).decode
 
 
 class Refused(Exception):
-    """The service does not take us in now.
+    """The service does not accept us now.
 
     Attributes:
         code: of HTTP or of the close frame.

@@ -72,7 +72,7 @@ class Server:
 
 @asynccontextmanager
 async def serving(settings: Settings, *, telemetry: Telemetry | None = None, check_leaks: bool = True) -> AsyncIterator[Server]:
-    """Serve for as long as the block lasts, and end by the shutdown trigger, as the command does.
+    """Serve while the block runs, and end by the shutdown trigger, as the command does.
 
     Args:
         settings: with port 0, as `Chats.settings_for` gives them.
@@ -140,12 +140,12 @@ class ChildServer:
 
     @property
     def stdout(self) -> str:
-        """What it has said there so far."""
+        """Its output so far."""
         return (self._folder / "stdout").read_text(errors="replace")
 
     @property
     def stderr(self) -> str:
-        """What it has logged so far."""
+        """Its log so far."""
         return (self._folder / "stderr").read_text(errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
@@ -192,7 +192,7 @@ class ChildServer:
 
 @asynccontextmanager
 async def spawned(*arguments: str, settings: Settings | None = None, env: Mapping[str, str] | None = None) -> AsyncIterator[ChildServer]:
-    """Run the installed command `kafka-chat serve` for as long as the block lasts; ready once it has begun.
+    """Run the installed command `kafka-chat serve` while the block runs; ready once it has begun.
 
     Args:
         arguments: after `serve`; `--port 0` is there already.
@@ -209,7 +209,7 @@ async def spawned(*arguments: str, settings: Settings | None = None, env: Mappin
 async def spawned_hypercorn(
     *arguments: str, settings: Settings | None = None, env: Mapping[str, str] | None = None
 ) -> AsyncIterator[ChildServer]:
-    """Run the application under hypercorn's own command for as long as the block lasts; ready once it has begun.
+    """Run the application under hypercorn's own command while the block runs; ready once it has begun.
 
     Args:
         arguments: further ones of hypercorn.

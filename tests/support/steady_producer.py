@@ -1,4 +1,4 @@
-"""Produces messages at a steady rate from a thread of its own, and notes in a ledger where each of them is."""
+"""Produces messages at a steady rate from a thread, and notes each one's place in a ledger."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class SteadyProducer:
         self.flush()
 
     def stop(self) -> None:
-        """Have `run` return."""
+        """Make `run` return."""
         self._stop.set()
 
     def some(self, count: int) -> None:
@@ -128,7 +128,7 @@ class SteadyProducer:
         return all((came := journal.recorded[lane].offsets) and came[-1] >= self._last[lane] for lane in journal.owed)
 
     def flush(self) -> None:
-        """Wait until all that was produced is acknowledged."""
+        """Wait until everything produced is acknowledged."""
         if self._producer.flush(30) or self._failed is not None:
             raise KafkaException(self._failed or KafkaError(KafkaError._TIMED_OUT))
 
@@ -166,7 +166,7 @@ class SteadyProducer:
 
 @asynccontextmanager
 async def producing(producer: SteadyProducer) -> AsyncIterator[None]:
-    """Produce for as long as the block lasts; all is acknowledged when it has ended."""
+    """Produce while the block runs; all is acknowledged when it has ended."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.to_thread.run_sync, producer.run)
         try:

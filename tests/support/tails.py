@@ -1,4 +1,4 @@
-"""A Tail on some broker, and a listener that remembers what it was told."""
+"""A Tail on a broker, and a listener that records its events."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ Event = Opened | Missing | Gone | Jumped | Appended
 
 
 class Told:
-    """A `TailListener` that checks what every listener relies on: opened before appended to, and no hole in between.
+    """A `TailListener` that checks what listeners rely on: opened before appended to, without gaps.
 
     Attributes:
         events: what it was told, in order.
@@ -153,7 +153,7 @@ class Told:
 
 
 class Noted(Telemetry):
-    """A `Telemetry` that remembers what a Tail tells it."""
+    """A `Telemetry` that records a Tail's events."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class Noted(Telemetry):
 
 @dataclass(frozen=True, kw_only=True)
 class Following:
-    """A Tail, and what it tells."""
+    """A Tail, and its events."""
 
     tail: KafkaTail
     told: Told

@@ -1,4 +1,4 @@
-"""A WebSocket client of kafka-chat.v1, of the library `websockets` so that it shares no code with ours: it keeps a cursor."""
+"""A kafka-chat.v1 client with the library `websockets`, which shares no code with ours; it keeps a cursor."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class V1Client:
 
     @property
     def cursor(self) -> str:
-        """Everything before it has been got."""
+        """The cursor after everything received."""
         return ".".join([self._cursor, *self._ids.values()]) if self._cursor else ".".join(self._ids.values())
 
     async def next(self, *, seconds: float = HANG_SECONDS) -> Frame:
@@ -96,7 +96,7 @@ class V1Client:
 async def open_v1(
     url: str, username: str, *parameters: tuple[str, str], cursor: str = "", subprotocols: Sequence[str] = ("kafka-chat.v1",)
 ) -> AsyncIterator[V1Client]:
-    """Be connected as a user for as long as the block lasts.
+    """Connect as a user while the block runs.
 
     Args:
         url: the server, `http://host:port`.

@@ -1,4 +1,4 @@
-"""Frames of a WebSocket (RFC 6455) as bytes, those that a client may not send included; without a library on purpose."""
+"""WebSocket frames (RFC 6455) as bytes, including invalid ones; deliberately without a library."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BrokenStream(AssertionError):
 
 
 class StreamEnded(BrokenStream):
-    """The connection ended where something was due."""
+    """The connection ended too early."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a test knows of the workers of one service: from its log, and from /proc."""
+"""Information about the workers of one service, from its log and from /proc."""
 
 from __future__ import annotations
 
