@@ -1,4 +1,4 @@
-"""Cursors and ids of messages, byte by byte as docs/protocol.md says: shares no code with the service on purpose."""
+"""Cursors and ids of messages, byte by byte as docs/protocol.md says: shares no code with the service."""
 
 from __future__ import annotations
 
