@@ -106,13 +106,16 @@ class Cluster(Protocol):
 
 
 class Tail(Protocol):
-    """Follows topics at their live end. One thread owns its Consumer; these two leave requests for it."""
+    """Follows topics at their live end. One thread owns its Consumer; `follow` and `unfollow` leave requests for it."""
 
     def follow(self, topic: str) -> None:
         """Follow a topic, existing or not; the `TailListener` is notified of it. Idempotent."""
 
     def unfollow(self, topic: str) -> None:
         """Stop following it. Once this has returned, the listener gets no more events of this topic. Idempotent."""
+
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions a followed topic has, also those that have had no leader yet; 0 if unknown."""
 
 
 class TailListener(Protocol):

@@ -127,6 +127,11 @@ class KafkaTail:
         stands = self._poller.rounds == self._rounds
         return f"the tail has made no progress for {stuck:.0f} s" if stands and stuck > STUCK_SECONDS else None
 
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions a followed topic has; see `Tail`."""
+        followed = self._followed.get(topic)
+        return 0 if followed is None else max(followed.known, default=-1) + 1
+
     @property
     def leaderless(self) -> Mapping[str, frozenset[int]]:
         """Topic -> partitions that have no leader now; topics without any are left out."""

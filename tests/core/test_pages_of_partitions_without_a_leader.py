@@ -60,6 +60,24 @@ async def test_pages_go_on_in_it_where_they_were(autojump_clock, late: int, *, b
         assert sorted(texts(there_and_back)) == [f"{partition} {1 - number}" for partition in range(PARTITIONS)]
 
 
+@pytest.mark.promise("p-page-links", "p-page-end")
+@pytest.mark.parametrize("late", range(PARTITIONS))
+@pytest.mark.parametrize("backward", [False, True])
+async def test_pages_that_began_without_it_come_to_it_once_it_has_one(autojump_clock, late: int, *, backward: bool) -> None:
+    async with open_core() as core:
+        await a_chat(core)
+        lose_leader(core, late)
+        page = await core.history.page(PageQuery(chat="global", backward=backward))
+        assert len(page.messages) == 2 * (PARTITIONS - 1)
+        find_leader(core, late)
+        on = PageQuery(
+            chat="global",
+            cursor=parse(page.prev if backward else page.next),
+            backward=backward,
+        )
+        assert texts(await core.history.page(on)) == [f"{late} 0", f"{late} 1"]
+
+
 @pytest.mark.promise("p-page-stays")
 async def test_a_page_that_lacks_it_is_not_said_to_stay_the_same(autojump_clock) -> None:
     async with open_core() as core:

@@ -59,20 +59,23 @@ async def test_it_begins_where_the_cursor_says_and_the_next_cursor_says_so_too(a
 
 @pytest.mark.promise("p-latest", "p-exact", "p-no-leader-yet")
 @pytest.mark.parametrize("again", [False, True])
-async def test_who_began_without_its_place_and_comes_back_gets_what_came_meanwhile(autojump_clock: MockClock, *, again: bool) -> None:
+@pytest.mark.parametrize("late", [0, 1])
+async def test_who_began_without_its_place_and_comes_back_gets_what_came_meanwhile(
+    autojump_clock: MockClock, late: int, *, again: bool
+) -> None:
     now_ms = time.time_ns() // 1_000_000
     async with open_core() as core:
         core.kafka.create(GLOBAL, partitions=2)
-        core.kafka.produce(GLOBAL, value("old"), time_ms=now_ms - 60_000)
+        core.kafka.produce(GLOBAL, value("old"), partition=late, time_ms=now_ms - 60_000)
         core.audience.pin(GLOBAL)
         await wait_all_tasks_blocked()
-        core.audience.followed[GLOBAL].logs.pop(0)
+        core.audience.followed[GLOBAL].logs.pop(late)
         core.audience.followed[GLOBAL].changed()
         cursor = await cursor_of(core, None)
         if again:  # it comes back while there is no leader, and goes again
             cursor = await cursor_of(core, cursor)
-        core.kafka.produce(GLOBAL, value("meanwhile"), time_ms=now_ms + 10, tail=False)
-        core.audience.followed.topic_opened(GLOBAL, core.kafka.topics[GLOBAL].topic_id, {0: 2}, created=False)
+        core.kafka.produce(GLOBAL, value("meanwhile"), partition=late, time_ms=now_ms + 10, tail=False)
+        core.audience.followed.topic_opened(GLOBAL, core.kafka.topics[GLOBAL].topic_id, {late: 2}, created=False)
         client = FakeClient()
         async with core.connected(client, options=SessionOptions(format=Format.V1, cursor=parse(cursor))):
             await trio.sleep(10)

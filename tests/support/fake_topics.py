@@ -146,6 +146,9 @@ class FakeKafka:
         self.requested.discard(topic)
         self.opened.discard(topic)
 
+    def partitions(self, topic: str) -> int:
+        return len(self.topics[topic].partitions) if topic in self.opened and topic in self.topics else 0
+
     def _look(self, topic: str) -> None:
         if self.away or topic not in self.requested:
             return

@@ -189,7 +189,8 @@ class Audience:
             if not self.has_started(session):
                 return parts.stale_text()
             unsaid = () if session.only else self._begun_by_record(session, subscriptions)
-            parts.make(head, {topic: self.followed[topic] for topic in topics}, session.follower, unsaid, session.kept)
+            followed = {topic: self.followed[topic] for topic in topics}
+            parts.make(head, followed, session.follower, unsaid, session.kept, there=self.partitions_of)
         return parts.text(head)
 
     async def subscriptions_read(self) -> None:
@@ -250,8 +251,12 @@ class Audience:
     def _entry(self, session: Member, topic: str) -> TopicOffsets | None:
         """Return where a session is in a topic, as a cursor says it."""
         parts = CursorParts()
-        parts.make(head_of_cursor(None, NOT_KNOWN), {topic: self.followed[topic]}, session.follower, unsaid=())
+        parts.make(head_of_cursor(None, NOT_KNOWN), {topic: self.followed[topic]}, session.follower, unsaid=(), there=self.partitions_of)
         return parse(parts.text(head_of_cursor(None, NOT_KNOWN))).entry(topic)
+
+    def partitions_of(self, topic: str) -> int:
+        """Return how many partitions a followed topic is known to have, also those without a log; 0 if unknown."""
+        return self._tail.partitions(topic)
 
     def positions(self, session: Member, chat: str) -> dict[int, int]:
         """Return partition -> position of `session` in a chat, for partitions where its position is fixed."""

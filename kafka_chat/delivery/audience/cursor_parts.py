@@ -10,7 +10,7 @@ from ...chat.resume_cursor import NO_EPOCH, MessageIds, absent_entry, entry_agai
 from .wanted_start import Resumed, epoch_named, offset_named, partitions_named, since_named
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
 
     from ...chat.resume_cursor import TopicOffsets
     from ..log.follower import Follower, LogCursor
@@ -50,6 +50,8 @@ class CursorParts:
         follower: Follower,
         unsaid: Container[str],
         kept: Mapping[str, TopicOffsets] = NONE_KEPT,
+        *,
+        there: Callable[[str], int],
     ) -> None:
         """Make the parts from a cursor's head and a follower's positions in the topics it follows.
 
@@ -62,6 +64,7 @@ class CursorParts:
             follower: whose cursor it is.
             unsaid: absent topics whose subscriptions say themselves where they begin.
             kept: where the client is in topics that are not followed; repeated as they are.
+            there: how many partitions a topic is known to have.
         """
         self.versions = [followed.version for followed in followed_topics.values()]
         self._begun_with = ""
@@ -77,7 +80,7 @@ class CursorParts:
                 elif topic not in unsaid:
                     self._parts.append(absent_entry(topic))
                 continue
-            partitions = max(max(logs) + 1, partitions_named(start, followed.topic_id))
+            partitions = max(max(logs) + 1, partitions_named(start, followed.topic_id), there(topic))
             self._parts.append(head_of_entry(topic, followed.topic_id, partitions))
             for partition in range(partitions):
                 log = logs.get(partition)

@@ -103,7 +103,9 @@ class Resumed:
     def unresumed(self, key: PartitionKey) -> Unresumed:
         """Return how a partition begins whose `offset` is None."""
         since_ms = self.entry.since_ms(key.partition) if self.entry.identity == identity_of(key.topic_id) else None
-        return self.otherwise if since_ms is None else Since(since_ms)
+        if since_ms is None:
+            return self.otherwise
+        return Since(since_ms) if since_ms else EARLIEST  # also messages without a time
 
     def epoch(self, key: PartitionKey) -> int:
         """Return the leader epoch of its client's last record before `offset`; `NO_EPOCH` if unknown."""

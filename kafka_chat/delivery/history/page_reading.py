@@ -213,6 +213,11 @@ class PageReading:
             return None
         return logs[0].key.topic_id, reader.follower.view, self._query.limit, reader.positions, _heads(logs)
 
+    @property
+    def _there(self) -> int:
+        """How many partitions the topic is known to have."""
+        return self._context.audience.partitions_of(self._logs[0].key.topic)
+
     def _is_closed(self, found: Sequence[HistoryMessage]) -> bool:
         """Whether the same request gets the same page for as long as its messages exist.
 
@@ -221,6 +226,8 @@ class PageReading:
         """
         query, reader, cluster = self._query, self._reader, self._context.cluster.mark
         full = len(found) == query.limit or sum(len(message.payload) for message in found) >= PAGE_BYTES
+        if self._there > len(self._logs):
+            return False  # the messages of a partition without a leader belong in between
         if not full or query.backward or query.until_ms is not None or reader.gaps or not all(scan.holds for scan in self._scans):
             return False
         return cluster is not None and query.cursor is not None and query.cursor.cluster == cluster and reader.resumes_wholly(self._logs)
@@ -231,7 +238,7 @@ class PageReading:
         # The subscriptions offset is copied, so that two answers to the same request do not differ in it.
         head = head_of_cursor(self._context.cluster.mark, OF_A_PAGE if cursor is None else cursor.subscriptions)
         logs = {log.key: log for log in self._logs}
-        partitions = max(1 + max(key.partition for key in logs), partitions_named(resumed, first.topic_id))
+        partitions = max(1 + max(key.partition for key in logs), partitions_named(resumed, first.topic_id), self._there)
         keys = [PartitionKey(first.topic, first.topic_id, partition) for partition in range(partitions)]
         offsets = [positions[key] if key in logs else offset_named(resumed, key) for key in keys]
         epochs = [logs[key].epochs.before(positions[key]) if key in logs else epoch_named(resumed, key) for key in keys]
