@@ -418,7 +418,7 @@ async def test_what_its_user_subscribes_to_elsewhere_is_told(autojump_clock):
             await core.audience.user_changed(SubscriptionChange(subscribed=False, starts={}, **change))
     assert kinds(client) == ["[hello]", "[live]", "[subscribed]", "m", "[unsubscribed]"]
     assert told(client, "subscribed")[0] == {"type": "subscribed", "chat": "room", "exists": True, "positions": {"0": 0}}
-    assert told(client, "unsubscribed")[0]["positions"] == {"0": 1}
+    assert told(client, "unsubscribed")[0] == {"type": "unsubscribed", "chat": "room", "exists": True, "positions": {"0": 1}}
 
 
 @pytest.mark.promise("p-bare-parameters")
