@@ -245,6 +245,7 @@ class ChatTCPServer(HeardBytes, TCPServer):
                     await self._requests.handle(RawData(data))
                     if self.policy.idle.rests(self) and self._requests.has_begun:
                         self._expect_request()
+                del data  # else each idle connection would keep what it has said last: the head of its request, with a token in it
             await self._answer_the_last()
         finally:
             self.times.pinged = False
