@@ -54,7 +54,7 @@ async def _reachable(settings: Settings) -> AsyncIterator[ClientConfig]:
 
 @asynccontextmanager
 async def _authority(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Authority | None]:
-    """Yield who says who asks; None where nobody is asked for a token."""
+    """Yield the authority that identifies clients; None if access control is off."""
     if not settings.auth.issuers:
         if not _is_loopback(settings.server.host):
             telemetry.auth_off(host=settings.server.host)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Ends the sentence of an error after which nobody knows: a broker took what was to be written, and has not answered.
+# Ends the sentence of an error after which the outcome is unknown: a broker took the records and has not answered.
 MAY_BE_WRITTEN = "; it may or may not have been written"
 
 

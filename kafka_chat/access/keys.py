@@ -98,7 +98,7 @@ class KeySet:
     def find(self, kid: str | None, algorithm: str) -> VerifyingKey:
         """Return the key for a token with this header.
 
-        A key without a name, as one in PEM or a secret is, may be meant by any `kid`: back ends set one though nobody else knows it.
+        Any `kid` may mean a key without an id, such as a PEM or a secret, because back ends set a `kid` that no one else knows.
 
         Raises:
             TokenRefused: there is none, or more than one.

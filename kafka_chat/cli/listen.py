@@ -94,7 +94,7 @@ async def listen(wanted: Wanted, *, show: Callable[[str], Awaitable[None]], tell
 
 
 def in_flags(sentence: str) -> str:
-    """Return a sentence of the service with the flag in the place of the parameter that it begins with."""
+    """Return a sentence of the service, with the parameter at its beginning replaced by the flag."""
     name, space, rest = sentence.partition(" ")
     return _FLAGS.get(name, name) + space + rest
 

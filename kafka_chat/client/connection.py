@@ -117,7 +117,7 @@ class Connection:
         return True
 
     def start(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run something beside, for as long as the connection lasts."""
+        """Run a task during the connection."""
         self._tasks.start_soon(work)
 
     def end(self) -> None:

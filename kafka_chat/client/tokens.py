@@ -32,7 +32,7 @@ class Tokens:
         self._asking = trio.Lock()
 
     async def current(self) -> str | None:
-        """Return the token to connect with; ask for one where there is none.
+        """Return the token to connect with; ask for one if there is none.
 
         Raises:
             Refused: it is the one that has just been refused.

@@ -35,7 +35,7 @@ class LogOutput(logging.StreamHandler[TextIO]):
             super().emit(_record(LINES_LEFT_OUT, left_out_fields(kind, reason, count)))
         try:
             template = str(record.msg)[:TEMPLATE_CHARACTERS]
-        except Exception:  # noqa: BLE001 - whatever an object that somebody logs does when it is asked what it says
+        except Exception:  # noqa: BLE001 - formatting a logged object may raise anything
             self.handleError(record)  # like logging's handlers
             return
         if hasattr(record, "rated") or self._rates.take(record.name, template, lines_a_second=LINES_A_SECOND, lines_at_once=LINES_AT_ONCE):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .kafka_properties import PropertyProblem
     from .model import Settings
 
-DEFAULT = "the default"  # the source of what nobody has set
+DEFAULT = "the default"  # the source of a value that is not set
 
 _BROKER = re.compile(
     r"(?:(?P<protocol>plaintext|ssl|sasl_plaintext|sasl_ssl)://)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})", re.IGNORECASE

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
     from ..chat.subscription_fold import Skip
 
-# Each counter has a series of when it was created otherwise, which nobody needs: `process_start_time_seconds` says that.
+# Otherwise each counter has a series with its creation time, which is not needed: see `process_start_time_seconds`.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -292,7 +292,7 @@ class Telemetry:
         """A token was refused.
 
         Args:
-            issuer: the name of the one whose it claims to be, in the settings; None: nobody's there.
+            issuer: the name, in the settings, of the issuer that it claims; None if there is none.
             reason: its class.
             kid: the key that it names.
             peer: who showed it.

@@ -26,7 +26,7 @@ class Member(Protocol):
 
     @property
     def subscriber(self) -> str | None:
-        """Whose changes of subscriptions it follows; None: nobody's. Stays the same while it is a member."""
+        """The user whose subscription changes it follows, or None. Does not change while it is a member."""
 
     @property
     def follower(self) -> Follower:

@@ -24,8 +24,8 @@ class NamedChats:
     """Lets clients name chats, unless too many of them do not exist.
 
     A user may name half of what other users leave of the limit, so that there is always some left for the next user.
-    Whether a chat exists is unknown while nobody follows it. Near a limit a broker is asked, so a client that uses up the absent
-    chats keeps nobody from existing ones.
+    It is unknown whether a chat exists that is not followed. Near a limit a broker is asked, so a client that uses up the absent
+    chats does not keep others from existing ones.
 
     Args:
         audience: knows which chats are named.
@@ -45,7 +45,7 @@ class NamedChats:
     async def existing(self, username: str, chats: Collection[str]) -> Collection[str]:
         """Return which of these chats have a topic, if that decides whether they may be named; otherwise return none.
 
-        Clients ask one after the other. If many wait already, or no broker answers, chats that nobody follows count as absent.
+        Clients ask one after the other. If many wait already, or no broker answers, chats that are not followed count as absent.
         """
         if not self._refusal(username, chats) or self._asking.statistics().tasks_waiting >= WAITING:
             return ()

@@ -36,7 +36,7 @@ class HistoryReader:
     Attributes:
         follower: its cursors in the logs.
         only: its chat.
-        subscriber: nobody.
+        subscriber: always None.
         kept: nothing.
         gaps: the gaps reported to it.
         resumed: its cursor's part for the topic; None without one.

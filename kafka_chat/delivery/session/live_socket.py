@@ -41,7 +41,7 @@ class LiveSocket(ABC):
 
     Attributes:
         session_id: for the operator.
-        username: whose it is; "" if the path names nobody.
+        username: the user in the path; "" if it names none.
         identity: who it belongs to, and what that one may do.
         ends_at: when its token ends, on trio's clock; None: never.
         sink: set once the connection is accepted.

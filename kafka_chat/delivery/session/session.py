@@ -62,7 +62,7 @@ class Session(LiveSocket):
 
     @property
     def subscriber(self) -> str | None:
-        """Whose changes of subscriptions it follows; None: nobody's, for it names its chats, or it has no token."""
+        """The user whose subscription changes it follows; None if it names its chats, or has no token."""
         return None if self.only or self.identity.is_anonymous else self.username
 
     def chats(self) -> Mapping[str, SubscriptionChange | None]:

@@ -150,7 +150,7 @@ class Subscriptions:
             username: valid and normalised.
             chats: as for `subscribe`; chats that are not followed stay unchanged. None: all chats except the default ones.
             written: as for `subscribe`.
-            found: called with those of `chats` that have a topic, whether or not anybody follows them.
+            found: called with those of `chats` that have a topic, followed or not.
             may_read: as for `following`.
 
         Raises:

@@ -48,7 +48,7 @@ def answer_messages(username: str, messages: Messages[M], *, opening: Callable[[
     """Give the client of the current handshake a slot, and have each of its messages answered.
 
     Args:
-        username: whose slot; "" if the path names nobody.
+        username: the user of the slot; "" if the path names none.
         messages: what each message needs, and what it is answered with. Expected errors are answered, too.
         opening: a first answer, to what stands in the address; None for none. The route has decided that it may be given.
 
