@@ -9,7 +9,9 @@ import pytest
 import websockets.trio.client
 from websockets.typing import Subprotocol
 
+from kafka_chat.access.decision import Need
 from kafka_chat.access.token_shape import TOKEN_BYTES
+from kafka_chat.delivery.session.ops import OPS
 from kafka_chat.settings.model import Settings
 from tests.support.brokers import Broker
 from tests.support.calls import running
@@ -165,6 +167,30 @@ async def test_without_a_token_the_name_in_the_path_is_nobodys(broker: Broker, c
         assert (await http(server.url, "GET", f"/history/{COVERED}")).status == 200
         for target in (f"/history/{DENIED}", f"/history/{ABSENT}", "/subscribing/ann"):
             assert (await http(server.url, "GET", target)).status == 401
+
+
+async def test_each_op_of_the_table_asks_for_its_right_before_it_looks(embedded: Broker, chats: Chats, tmp_path: Path) -> None:
+    for name in (COVERED, DENIED, "global"):
+        embedded.create_topic(chats.topic(name))
+    async with running(guarded(embedded, chats, tmp_path, auth__anonymous=["global"])) as server:
+        async with open_v1(server.url, "ann", subprotocols=v1_protocols(**ANN)) as v1:
+            await v1.control("live")
+            for op, kind in OPS.items():
+                if op == "auth":
+                    continue  # its token says it
+                covered, *denied = [await v1.op(op=op, chat=chat, text="hello") for chat in (COVERED, DENIED, ABSENT)]
+                assert covered["type"] != "error", op
+                if kind.need in (Need.PUBLIC, Need.USER):
+                    assert all(answer.get("code") != 403 for answer in denied), op
+                else:
+                    assert [answer["code"] for answer in denied] == [403, 403], op
+                    assert denied[0] == denied[1], op
+        async with open_v1(server.url, "ann") as v1:
+            await v1.control("live")
+            for op, kind in OPS.items():
+                if op != "auth":
+                    answer = await v1.op(op=op, chat="global", text="hello")
+                    assert answer.get("code") == (None if kind.need is Need.PUBLIC else 401), op
 
 
 async def test_every_open_stream_ends_with_its_token(embedded: Broker, chats: Chats, tmp_path: Path) -> None:
