@@ -1,8 +1,15 @@
-"""`python -m kafka_chat` runs `kafka-chat`."""
+"""`python -m kafka_chat`, and the command `kafka-chat`."""
 
-import sys
+from typing import NoReturn
 
 from .cli.main import main
+from .process.ending import end_with
+
+
+def run() -> NoReturn:
+    """Run the command, and end the process with its exit code."""
+    end_with(main)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

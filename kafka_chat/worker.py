@@ -3,9 +3,8 @@
 Its path must not change: a supervisor that keeps running while the package is upgraded starts its workers by this name.
 """
 
-import sys
-
+from .process.ending import end_with
 from .workers.worker_main import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

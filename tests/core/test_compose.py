@@ -74,7 +74,7 @@ def test_a_variable_that_is_misspelt_would_be_noticed(variable):
 
 def test_every_command_is_one_of_ours():
     entrypoint, *arguments = image_command()
-    assert f'\n{entrypoint} = "kafka_chat.cli.main:main"\n' in (ROOT / "pyproject.toml").read_text()
+    assert f'\n{entrypoint} = "kafka_chat.__main__:run"\n' in (ROOT / "pyproject.toml").read_text()
     for given in (arguments, SERVICE["command"]):
         assert _parser().parse_args(given).run is not None
 
