@@ -121,6 +121,6 @@ async def open_jwks_server(*keys: Key, tls: bool = False) -> AsyncIterator[JwksS
     server = JwksServer(listener.socket.getsockname()[1], context)
     server.keys = list(keys)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(trio.serve_listeners, server.serve, [listener]))
+        await nursery.start(partial(trio.serve_listeners, server.serve, [listener]))
         yield server
         nursery.cancel_scope.cancel()
