@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import inspect
+from types import CoroutineType
 
 import trio.testing
 
@@ -19,7 +19,9 @@ def has_token(value: object) -> bool:
 
 def kept_in_locals() -> list[str]:
     """Return the coroutines of ours that hold the token in a local variable while they wait."""
-    frames = [(one.__qualname__, one.cr_frame) for one in gc.get_objects() if inspect.iscoroutine(one) and one.cr_frame is not None]
+    # By their very type: `isinstance` would look behind weak proxies of other tests, to objects that are gone.
+    objects = [one for one in gc.get_objects() if type(one) is CoroutineType]
+    frames = [(one.__qualname__, one.cr_frame) for one in objects if one.cr_frame is not None]
     ours = [(name, frame) for name, frame in frames if frame.f_globals.get("__name__", "").startswith("kafka_chat")]
     assert ours
     return [name for name, frame in ours if any(map(has_token, frame.f_locals.values()))]
