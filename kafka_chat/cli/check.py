@@ -28,7 +28,7 @@ ANSWER_SECONDS = 30.0  # for all checks: about ten requests to brokers that may 
 async def check(settings: Settings) -> list[Finding]:
     """Check everything that the service needs; change nothing.
 
-    With near brokers it takes less than a second, without a reachable broker 5 s, and never more than 30.
+    With near brokers it takes less than a second, with silent ones 10 s, and never more than 30.
 
     Args:
         settings: with named brokers, or with the embedded one.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 from confluent_kafka import KafkaException
 
+from ..delivery.timeouts import MOST_SECONDS
 from ..errors import BrokerUnreachable
 from .admins import PING_TOPIC
 
@@ -47,7 +48,8 @@ class Listings:
 
     def reach(self) -> None:
         """Return if any broker answers; if librdkafka reaches none, raise `BrokerUnreachable` with its reasons."""
-        until, seconds = time.monotonic() + self._timeouts.answer_seconds, REACH_SECONDS
+        # Not `answer_seconds`: nothing is measured yet, and brokers half a second away with TLS and SASL take up to 7 s.
+        until, seconds = time.monotonic() + MOST_SECONDS, REACH_SECONDS
         while True:
             left = until - time.monotonic()
             try:
