@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from .identity import Identity
 
     Identify = Callable[[bytes | None, str], Awaitable[Identity]]
-    """Tells who asks by a token, or without one; the text says who shows it, for the log. Raises `Unauthorized` and `KeysNotKnown`."""
+    """Returns the identity for a token, or for none; the text is the client's address, for the log.
+
+    Raises `Unauthorized` and `KeysNotKnown`.
+    """
 
 _WORDS = {Action.READ: "read", Action.SEND: "send to", Action.CREATE: "create"}
 CHALLENGE = 'Bearer error="invalid_token"'  # RFC 6750 section 3

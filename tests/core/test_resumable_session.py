@@ -19,7 +19,7 @@ from kafka_chat.delivery.audience.wanted_start import EARLIEST, LATEST, Since
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from tests.support.fake_topics import value
-from tests.support.fakes import Core, FakeClient, FakeCluster, open_core
+from tests.support.fakes import Core, FakeClient, FakeCluster, cursor_of, open_core, told
 
 GLOBAL = "kafka.chat.global"
 ROOM = "kafka.chat.room"
@@ -33,25 +33,9 @@ def resumed(text: str, **options: Any) -> SessionOptions:
     return v1(cursor=parse(text), **options)
 
 
-def told(client: FakeClient, kind: str) -> list[dict[str, Any]]:
-    return [frame["meta"] for frame in client.deliveries if frame["meta"].get("type") == kind]  # type: ignore[attr-defined,misc]
-
-
 def kinds(client: FakeClient) -> list[str]:
     """What came, in order: texts of messages, and types of control frames in brackets."""
     return [str(frame.get("text", f"[{frame['meta'].get('type')}]")) for frame in client.deliveries]  # type: ignore[attr-defined]
-
-
-def cursor_of(client: FakeClient) -> str:
-    """The cursor that a client makes of what it has had."""
-    cursor, ids = "", {}
-    for frame in client.deliveries:
-        meta: dict[str, Any] = frame["meta"]  # type: ignore[assignment]
-        if meta.get("cursor"):
-            cursor, ids = meta["cursor"], {}
-        elif "id" in meta:
-            ids[frame["chat"], meta["partition"]] = meta["id"]
-    return ".".join([cursor, *ids.values()])
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ from kafka_chat.chat.subscription_change import SubscriptionChange
 from kafka_chat.delivery.records.formats import Format
 from kafka_chat.delivery.session.options import SessionOptions
 from tests.support.fake_topics import value
-from tests.support.fakes import Core, FakeClient, open_core
+from tests.support.fakes import Core, FakeClient, cursor_of, open_core, told
 from tests.support.loop_steps import MOST_MS, loop_steps
 
 if TYPE_CHECKING:
@@ -36,24 +36,8 @@ def person(*chats: str, user: str | None = "ann", seconds: float | None = None) 
     return Identity(user=user, rights=Rights.parse(list(chats)), ends_at=None if seconds is None else time.time() + seconds)
 
 
-def told(client: FakeClient, kind: str) -> list[dict[str, Any]]:
-    return [frame["meta"] for frame in client.deliveries if frame["meta"].get("type") == kind]  # type: ignore[attr-defined,misc]
-
-
 def texts(client: FakeClient) -> list[object]:
     return [frame["text"] for frame in client.deliveries if "text" in frame]
-
-
-def cursor_of(client: FakeClient) -> str:
-    """The cursor that a client makes of what it has had."""
-    cursor, ids = "", {}
-    for frame in client.deliveries:
-        meta: dict[str, Any] = frame["meta"]  # type: ignore[assignment]
-        if meta.get("cursor"):
-            cursor, ids = meta["cursor"], {}
-        elif "id" in meta:
-            ids[frame["chat"], meta["partition"]] = meta["id"]
-    return ".".join([cursor, *ids.values()])
 
 
 @asynccontextmanager

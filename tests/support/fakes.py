@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
@@ -112,6 +113,23 @@ class FakeCluster:
     async def may_be(self, mark: bytes | None) -> bool:
         await trio.lowlevel.checkpoint()
         return mark is None or mark == self.mark
+
+
+def told(client: FakeClient, kind: str) -> list[dict[str, Any]]:
+    """Return the `meta` of the control frames of one type that a v1 client got."""
+    return [frame["meta"] for frame in client.deliveries if frame["meta"].get("type") == kind]  # type: ignore[attr-defined,misc]
+
+
+def cursor_of(client: FakeClient) -> str:
+    """The cursor that a client makes of what it has had."""
+    cursor, ids = "", {}
+    for frame in client.deliveries:
+        meta: dict[str, Any] = frame["meta"]  # type: ignore[assignment]
+        if meta.get("cursor"):
+            cursor, ids = meta["cursor"], {}
+        elif "id" in meta:
+            ids[frame["chat"], meta["partition"]] = meta["id"]
+    return ".".join([cursor, *ids.values()])
 
 
 @dataclass

@@ -42,7 +42,7 @@ class SessionContext:
         page_reads: reads what is not in memory.
         memory: counts what is held for clients.
         telemetry: the service's.
-        identify: tells who asks by a token, or without one; None where access is off.
+        identify: returns the identity for a token, or for none; None while access is off.
         deadlines: of tokens.
     """
 

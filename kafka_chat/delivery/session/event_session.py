@@ -125,7 +125,7 @@ class EventSession(ResumableSession):
     def _cursor(self) -> str | None:
         context, parts = self._context, self._parts
         text = context.audience.cursor(self, cluster=context.cluster.mark, subscriptions=context.subscriptions_read, parts=parts)
-        # One that is continued may be too long for a while, and the one made anew is not: then events have none meanwhile.
+        # A continued cursor may be too long for a while; events have no id until a shorter one can be made.
         return None if text is not None and parts.continues and len(text) > ID_BYTES - _ONE_ID_BYTES else text
 
 

@@ -255,7 +255,7 @@ def _chats(op: Op, context: SessionContext) -> list[str]:
 
 
 def _chat(op: Op, context: SessionContext) -> list[str]:
-    """Return the one chat that `send` names; none where that is missing, which is told later."""
+    """Return the one chat that `send` names; none if it is missing, for which `_send` has the error."""
     return [] if op.chat is None or context.sending is None else [context.names.parse(op.chat, field="chat")]
 
 
